@@ -1,0 +1,28 @@
+"""Chest X-ray classification: honest splits, numbers with intervals, heatmaps checked against boxes."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cxrlab.models.classifier import Classifier
+    from cxrlab.run import Run, load_run
+
+__all__ = ["Classifier", "Run", "load_run"]
+
+try:
+    __version__ = version("cxrlab")
+except PackageNotFoundError:  # a copy of the sources that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first used: torch takes seconds, and --help needs none of it."""
+    if name == "Classifier":
+        from cxrlab.models.classifier import Classifier
+
+        return Classifier
+    if name in {"Run", "load_run"}:
+        from cxrlab import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module 'cxrlab' has no attribute {name!r}")

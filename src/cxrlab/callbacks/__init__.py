@@ -1,0 +1,1 @@
+"""Callbacks: the side effects of training, above all the files that a run leaves."""

@@ -1,0 +1,103 @@
+"""Predictions tables: one row an image, what every later judgement of a run starts from."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from cxrlab.data.manifest import COVARIATE, Manifest
+
+
+def predictions_table(
+    manifest: Manifest, index: Tensor, probabilities: Tensor, targets: Tensor
+) -> pd.DataFrame:
+    """Return columns ``image, patient, part, covariate/<name>…, target/<label>…, probability/<label>…``.
+
+    Args:
+        manifest: The data set that ``index`` counts the rows of.
+        index: Shape ``(N,)``.
+        probabilities: Shape ``(N, L)``.
+        targets: Shape ``(N, L)``; NaN unknown.
+
+    Returns:
+        In the order of the manifest.
+    """
+    order = torch.argsort(index)
+    known = ["image", "patient", "part", *(COVARIATE + name for name in manifest.covariates)]
+    table = manifest.table.iloc[index[order].tolist()][known].reset_index(drop=True)
+    for prefix, values in (("target/", targets), ("probability/", probabilities)):
+        columns = [prefix + label for label in manifest.labels]
+        block = pd.DataFrame(values[order].double().numpy(), columns=columns)
+        table = pd.concat([table, block], axis=1)
+    return table
+
+
+class Predictions(Callback):
+    """Writes ``val.csv`` and ``test.csv`` when a trained network is evaluated, not during training.
+
+    Args:
+        dirpath: Folder of the tables.
+    """
+
+    def __init__(self, *, dirpath: str) -> None:
+        self.dirpath = Path(dirpath)
+        self._outputs: list[dict[str, Tensor]] = []
+
+    def _keep(self, trainer: pl.Trainer, outputs: Any) -> None:
+        if isinstance(outputs, dict) and trainer.state.fn != "fit":
+            self._outputs.append({name: value.detach().cpu() for name, value in outputs.items()})
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Keep a batch's outputs."""
+        self._keep(trainer, outputs)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Keep a batch's outputs."""
+        self._keep(trainer, outputs)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``val.csv``."""
+        self._write(trainer, "val")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write ``test.csv``."""
+        self._write(trainer, "test")
+
+    def _write(self, trainer: pl.Trainer, part: str) -> None:
+        if trainer.state.fn == "fit":
+            return
+        outputs, self._outputs = self._gathered(trainer), []
+        if not outputs or not trainer.is_global_zero:
+            return
+        columns = {
+            name: torch.cat([one[name] for one in outputs]) for name in ("index", "probabilities", "targets")
+        }
+        self.dirpath.mkdir(parents=True, exist_ok=True)
+        table = predictions_table(trainer.datamodule.manifest, **columns)  # type: ignore[attr-defined]
+        table.to_csv(self.dirpath / f"{part}.csv", index=False)
+
+    def _gathered(self, trainer: pl.Trainer) -> list[dict[str, Tensor]]:
+        """Return the outputs of all processes; each image is judged by one of them."""
+        if trainer.world_size == 1:
+            return self._outputs
+        gathered: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(gathered, self._outputs)
+        return [batch for outputs in gathered for batch in outputs]

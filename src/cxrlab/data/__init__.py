@@ -1,0 +1,1 @@
+"""From a raw data set on disk to batches on the device."""

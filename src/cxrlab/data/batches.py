@@ -1,0 +1,57 @@
+"""Which images stand in which batch: a function of seed, epoch and rank, so that a resume repeats it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class Batches(Sampler[list[int]]):
+    """Split rows into batches of nearly equal size; every rank gets the same number of batches.
+
+    Batches of nearly equal size never leave one image alone, which batch normalisation cannot take.
+    In evaluation no image is left out or repeated, whatever the number of processes. In shuffled training
+    over several processes the remainder of each epoch's order is left out, another one every epoch.
+
+    Args:
+        rows: Positions in the manifest.
+        batch_size: Largest size of a batch.
+        shuffle: Draw a new order every epoch.
+        seed: Start of the order; the same in every process.
+        rank: Number of this process.
+        num_processes: How many there are.
+    """
+
+    def __init__(
+        self,
+        rows: list[int],
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.num_processes = num_processes
+        self.epoch = 0
+        share = len(rows) // num_processes if shuffle else -(-len(rows) // num_processes)
+        self.num_batches = max(1, -(-share // batch_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self.rows
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+            order = order[: len(order) - len(order) % self.num_processes]
+        mine = order[self.rank :: self.num_processes]
+        return (batch.tolist() for batch in np.array_split(mine, self.num_batches))

@@ -1,0 +1,167 @@
+"""The manifest: one row an image. Readers make it, every later step reads only this."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrlab.errors import ConfigError, DataError
+
+PARTS = ("train", "val", "test")
+LABEL = "label/"
+COVARIATE = "covariate/"
+BOX_COLUMNS = ("image", "label", "x", "y", "width", "height")
+
+
+def _no_boxes() -> pd.DataFrame:
+    return pd.DataFrame(
+        {name: pd.Series(dtype=object if name in {"image", "label"} else float) for name in BOX_COLUMNS}
+    )
+
+
+def _checked_label(values: "pd.Series[float]") -> "pd.Series[float]":
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    wrong = values[~numbers.isin([0.0, 1.0]) & values.notna()].unique()
+    if len(wrong):
+        raise DataError(
+            f"{values.name} holds {wrong.tolist()[:3]}; labels are 1 (present), 0 (absent) or empty."
+        )
+    return numbers
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set as a table, with the folder its images lie in.
+
+    Attributes:
+        root: Folder that every ``image`` is relative to.
+        table: Columns ``image`` (path under the root, with forward slashes), ``patient``, ``split`` (the
+            data set's own part, ``""`` where it has none), ``part`` (``train``, ``val`` or ``test``; ``""``
+            until it is split), ``covariate/<name>`` and ``label/<name>`` as float: 1 present, 0 absent,
+            NaN unknown. Labels stand in the order that the network's outputs have.
+        boxes: Columns ``image, label, x, y, width, height``, the last four as fractions of the image,
+            ``x, y`` being the upper left corner. Empty where the data set has none.
+        num_listed: Images that the data set's own table lists, present or not.
+        name: What the data set is called in reports.
+
+    Raises:
+        DataError: If a column is missing, an image stands twice or has no patient, a part is unknown, a label
+            is not 0, 1 or NaN, or a box is not in fractions of the image.
+
+    Example:
+        >>> table = pd.DataFrame({"image": ["a.png"], "patient": ["1"], "split": [""], "label/Edema": [1.0]})
+        >>> Manifest(Path("/data"), table).labels
+        ['Edema']
+    """
+
+    root: Path
+    table: pd.DataFrame
+    boxes: pd.DataFrame = field(default_factory=_no_boxes)
+    num_listed: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        table = self.table.reset_index(drop=True)
+        missing = [name for name in ("image", "patient", "split") if name not in table]
+        if missing:
+            raise DataError(f"The manifest of {self.root} lacks the columns {missing}; it has {list(table)}.")
+        if "part" not in table:
+            table.insert(3, "part", "")
+        for column in table.columns[table.columns.str.startswith(LABEL)]:
+            table[column] = _checked_label(table[column])
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "num_listed", self.num_listed or len(table))
+        self._check_rows()
+        self._check_boxes()
+
+    def _check_rows(self) -> None:
+        table = self.table
+        twice = table["image"][table["image"].duplicated()].unique()
+        if len(twice):
+            raise DataError(
+                f"{len(twice)} images of {self.root} stand twice in its manifest: {list(twice[:3])}."
+            )
+        nobody = table["image"][table["patient"].isna() | (table["patient"] == "")]
+        if len(nobody):
+            raise DataError(
+                f"{len(nobody)} images of {self.root} have no patient, for instance {list(nobody[:3])}."
+            )
+        wrong = table["part"][~table["part"].isin(["", *PARTS])].unique()
+        if len(wrong):
+            raise DataError(
+                f"The manifest of {self.root} has the parts {list(wrong[:3])}; parts are {PARTS}."
+            )
+
+    def _check_boxes(self) -> None:
+        missing = [name for name in BOX_COLUMNS if name not in self.boxes]
+        if missing:
+            raise DataError(f"The boxes of {self.root} lack the columns {missing}.")
+        sides = self.boxes[list(BOX_COLUMNS[2:])]
+        wrong = self.boxes[~((sides >= 0) & (sides <= 1)).all(axis=1)]
+        if len(wrong):
+            raise DataError(
+                f"{len(wrong)} boxes of {self.root} are not in fractions of the image (0 to 1), for instance "
+                f"{wrong.iloc[0].to_dict()}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels, in the order of the network's outputs."""
+        return [name.removeprefix(LABEL) for name in self.table.columns if name.startswith(LABEL)]
+
+    @property
+    def covariates(self) -> list[str]:
+        """Names of the covariates."""
+        return [name.removeprefix(COVARIATE) for name in self.table.columns if name.startswith(COVARIATE)]
+
+    @property
+    def targets(self) -> npt.NDArray[np.float32]:
+        """Labels as an array of shape ``(N, L)``: 1 present, 0 absent, NaN unknown."""
+        return self.table[[LABEL + name for name in self.labels]].to_numpy(dtype=np.float32)
+
+    def part(self, name: str) -> "Manifest":
+        """Return the rows whose part is ``name``, with their boxes."""
+        return self.rows(self.table["part"] == name)
+
+    def rows(self, mask: "pd.Series[bool]") -> "Manifest":
+        """Return the rows where ``mask`` holds, with their boxes."""
+        table = self.table[mask]
+        boxes = self.boxes[self.boxes["image"].isin(table["image"])]
+        return replace(self, table=table, boxes=boxes.reset_index(drop=True))
+
+    def select_labels(self, labels: Sequence[str] | None) -> "Manifest":
+        """Keep ``labels`` only, in the order given; all of them where ``labels`` is None.
+
+        Raises:
+            ConfigError: If a name is unknown, stands twice, or none is given.
+        """
+        if labels is None:
+            return self
+        unknown = [name for name in labels if name not in self.labels]
+        if unknown:
+            raise ConfigError(
+                f"data.labels names {unknown}, which this data set lacks; it has {self.labels}."
+            )
+        if not labels or len(set(labels)) != len(labels):
+            raise ConfigError(f"data.labels={list(labels)} must name at least one label, and none twice.")
+        others = [name for name in self.table.columns if not name.startswith(LABEL)]
+        table = self.table[others + [LABEL + name for name in labels]]
+        boxes = self.boxes[self.boxes["label"].isin(labels)].reset_index(drop=True)
+        return replace(self, table=table, boxes=boxes)
+
+    def fingerprint(self) -> str:
+        """Return 12 hex digits that depend on images, patients, parts and labels, not on the row order."""
+        columns = ["image", "patient", "part", *(LABEL + name for name in self.labels)]
+        rows = self.table[columns].sort_values("image").to_csv(index=False, lineterminator="\n")
+        return hashlib.sha256(rows.encode()).hexdigest()[:12]
+
+    def to_csv(self, path: Path) -> None:
+        """Write the table; the root is left out, so that the file can be shared."""
+        self.table.to_csv(path, index=False)

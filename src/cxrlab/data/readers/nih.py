@@ -1,0 +1,146 @@
+"""NIH ChestX-ray14 as distributed, or any part of it, as a manifest."""
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from cxrlab.data.manifest import BOX_COLUMNS, Manifest
+from cxrlab.data.readers.nih_table import LABELS, read_table, read_text_cells
+from cxrlab.data.readers.roots import check_root, listing
+from cxrlab.errors import DataError, MissingFileError
+
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+BOXES = "BBox_List_2017.csv"
+LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+_MIN_IMAGES = 50
+_ORIGINAL_SIZE = 1024.0  # boxes are in pixels of the original image
+
+_log = logging.getLogger(__name__)
+
+
+def read(root: Path) -> Manifest:
+    """Return the manifest of those images of ChestX-ray14 that lie under ``root``.
+
+    The official lists give ``split`` ("train" for ``train_val_list.txt``, "test" for ``test_list.txt``) and
+    ``BBox_List_2017.csv`` gives the boxes, each where it is present. All-zero labels mean "No Finding".
+
+    Args:
+        root: Folder with ``Data_Entry_2017_v2020.csv`` (or the older ``Data_Entry_2017.csv``, either of them
+            plain or ``.gz``), and PNG files in ``images`` or ``images_001/images`` to ``images_012/images``.
+
+    Raises:
+        MissingFileError: If the folder, the table, the image folders or one of the two lists is missing.
+        DataError: If the table cannot be understood, or fewer than 50 of its images are present.
+
+    References:
+        Wang et al., ChestX-ray8, CVPR 2017.
+    """
+    table_path = _find_table(root)
+    table = read_table(table_path)
+    table.insert(2, "split", read_lists(root, table["image"]))
+    paths = _scan(root)
+    _check_present(table["image"], paths, table_path)
+    paths = {name: paths[name] for name in table["image"] if name in paths}
+    present = table.assign(image=table["image"].map(paths)).dropna(subset="image")
+    manifest = Manifest(root, present, num_listed=len(table), name="nih")
+    if (root / BOXES).is_file():
+        return replace(manifest, boxes=read_boxes(root / BOXES, paths))
+    return manifest
+
+
+def read_lists(root: Path, images: "pd.Series[str]") -> "pd.Series[str]":
+    """Return the official part of each of ``images`` (bare file names): "train", "test", or "" for neither.
+
+    Raises:
+        MissingFileError: If only one of the two lists is there.
+        DataError: If an image is in both.
+    """
+    split = pd.Series("", index=images.index, dtype=images.dtype)
+    there = [name for name in LISTS.values() if (root / name).is_file()]
+    if not there:
+        return split
+    if len(there) < len(LISTS):
+        lacking = next(name for name in LISTS.values() if name not in there)
+        raise MissingFileError(
+            f"{root} holds {there[0]} but not {lacking}; put both official lists there, or remove the one."
+        )
+    listed = {part: set((root / name).read_text(encoding="utf-8").split()) for part, name in LISTS.items()}
+    both = sorted(listed["train"] & listed["test"])
+    if both:
+        raise DataError(f"{len(both)} images are in both official lists of {root}, among them {both[:3]}.")
+    for part, names in listed.items():
+        split[images.isin(names)] = part
+    return split
+
+
+def _find_table(root: Path) -> Path:
+    check_root(root)
+    names = [name + ending for name in TABLES for ending in ("", ".gz")]
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise MissingFileError(
+        f"data.root={root} holds none of {names}, the table of ChestX-ray14; it holds {listing(root)}. "
+        "Set data.root to the folder with the table and the image folders."
+    )
+
+
+def _scan(root: Path) -> dict[str, str]:
+    """Return the path under ``root`` of every PNG file by its name; no file is opened or even stat-ed."""
+    folders = sorted(path.name for path in root.glob("images*") if path.is_dir())
+    if not folders:
+        raise MissingFileError(
+            f"data.root={root} holds neither images/ nor images_001/ ..._012/; it holds {listing(root)}."
+        )
+    paths: dict[str, str] = {}
+    for folder in (name for outer in folders for name in (outer, f"{outer}/images")):
+        if (root / folder).is_dir():
+            with os.scandir(root / folder) as entries:
+                names = [entry.name for entry in entries]
+            paths |= {name: f"{folder}/{name}" for name in names if name.lower().endswith(".png")}
+    return paths
+
+
+def _check_present(images: "pd.Series[str]", paths: dict[str, str], table: Path) -> None:
+    absent = images[~images.isin(paths.keys())]
+    present = len(images) - len(absent)
+    example = list(absent[:3])
+    if present < _MIN_IMAGES:
+        raise DataError(
+            f"{present} of the {len(images)} images listed in {table} are in the image folders beside it; "
+            f"at least {_MIN_IMAGES} are needed. Missing are, for instance, {example}."
+        )
+    if example:
+        _log.warning(
+            f"{len(absent)} of {len(images)} images listed in {table} are missing, for instance {example}; "
+            f"using the {present} that are there"
+        )
+
+
+def read_boxes(path: Path, paths: dict[str, str]) -> pd.DataFrame:
+    """Read the boxes on the images of ``paths``, which holds the path of each by its file name.
+
+    Columns go by their position, for the header ``Bbox [x,y,w,h]`` splits at its own commas.
+
+    Raises:
+        DataError: If there are too few columns, a finding is unknown, or a side is not a number.
+    """
+    raw = read_text_cells(path, header=None).iloc[1:, : len(BOX_COLUMNS)]
+    if raw.shape[1] < len(BOX_COLUMNS):
+        raise DataError(
+            f"The boxes {path} have {raw.shape[1]} columns; image, finding, x, y, w and h are needed."
+        )
+    boxes = raw.set_axis(list(BOX_COLUMNS), axis=1)
+    boxes["label"] = boxes["label"].replace("Infiltrate", "Infiltration")
+    unknown = sorted(set(boxes["label"]) - set(LABELS))
+    if unknown:
+        raise DataError(f"The boxes {path} name the findings {unknown}, which are none of {list(LABELS)}.")
+    try:
+        pixels = boxes[list(BOX_COLUMNS[2:])].astype(float)
+    except ValueError as error:
+        raise DataError(f"A box of {path} is not in numbers: {error}.") from error
+    boxes[list(BOX_COLUMNS[2:])] = pixels / _ORIGINAL_SIZE
+    return boxes.assign(image=boxes["image"].map(paths)).dropna(subset="image").reset_index(drop=True)

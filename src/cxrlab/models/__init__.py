@@ -1,0 +1,1 @@
+"""Networks, their preprocessing, and the LightningModule around them."""

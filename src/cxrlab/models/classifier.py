@@ -1,0 +1,232 @@
+"""The one LightningModule: preprocessing, network, loss and metrics; callbacks own every file."""
+
+import importlib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from cxrlab.data.dataset import Batch
+from cxrlab.errors import CheckpointError, ConfigError
+from cxrlab.metrics import LabelMetrics, undefined_labels
+from cxrlab.models.preprocess import Preprocess
+
+log = logging.getLogger(__name__)
+
+Outputs = dict[str, Tensor]
+
+
+class Classifier(pl.LightningModule):
+    """Images in, one probability a label out.
+
+    What describes the classifier is plain text and numbers and is kept in the checkpoint. What only training
+    needs (loss, optimizer, schedule) is not, so that a checkpoint loads anywhere with ``weights_only``.
+
+    Args:
+        labels: Names of the outputs.
+        preprocess: Arguments of ``Preprocess``.
+        network: ``_target_``, a class below ``cxrlab``, and its arguments, without initial weights.
+        module: The network itself, if it was built already; needed for a class outside ``cxrlab``.
+        loss: Loss of logits and targets.
+        optimizer: Makes the optimizer from parameters.
+        scheduler: Makes a Lightning schedule from the optimizer, ``num_steps`` and ``monitor``; or None.
+        monitor: Metric that a plateau schedule watches.
+        channels_last: Keep weights and images in the channels-last memory format.
+
+    Raises:
+        CheckpointError: If ``network`` names something outside ``cxrlab`` and ``module`` is None.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: list[str],
+        preprocess: Mapping[str, Any],
+        network: Mapping[str, Any],
+        module: nn.Module | None = None,
+        loss: nn.Module | None = None,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., Mapping[str, Any]] | None = None,
+        monitor: str = "val/auroc",
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            {"labels": labels, "preprocess": dict(preprocess), "network": dict(network)}
+        )
+        self.labels = labels
+        self.preprocess = Preprocess(**preprocess)
+        self.network = module if module is not None else _build(network)
+        self.loss = loss
+        self.val_metrics = LabelMetrics(labels)
+        self.test_metrics = LabelMetrics(labels)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._monitor = monitor
+        self._warned: set[str] = set()
+        # Images, and by label known targets and positives, of the part that was evaluated last.
+        self.evaluated: tuple[int, list[int], list[int]] = (0, [], [])
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Load a checkpoint without running any code in it; see Lightning for the arguments.
+
+        The classifier comes back in eval mode, on the CPU unless ``map_location`` says otherwise.
+        """
+        kwargs = {"weights_only": True, "map_location": "cpu", **kwargs}
+        classifier: Self = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return classifier.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, L)`` of images ``(B, C, H, W)`` with values 0 to 255."""
+        logits: Tensor = self.network(self.preprocess(images).contiguous(memory_format=self.memory_format))
+        return logits
+
+    def predict_probabilities(self, images: Tensor) -> Tensor:
+        """Return probabilities ``(B, L)`` in float32 of images ``(B, C, H, W)`` with values 0 to 255."""
+        return torch.sigmoid(self(images).float())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Return the loss of a batch, or None where no image of it could be read."""
+        if not len(batch["index"]):
+            return None
+        loss = self._loss(self(batch["images"]), batch["targets"])
+        # Shown once an epoch: a value on the progress bar at every step would wait for the device every step.
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["index"])
+        )
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Outputs | None:
+        """Return index, probabilities and targets of a batch, for the callbacks."""
+        return self._evaluation_step(batch, self.val_metrics, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs | None:
+        """Return index, probabilities and targets of a batch, for the callbacks."""
+        return self._evaluation_step(batch, self.test_metrics, "test")
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.loss is None:
+            raise ValueError(
+                "This classifier was loaded for prediction; give it a loss= to train or evaluate."
+            )
+        loss: Tensor = self.loss(logits, targets)
+        return loss
+
+    def _evaluation_step(self, batch: Batch, metrics: LabelMetrics, part: str) -> Outputs | None:
+        if not len(batch["index"]):
+            return None
+        logits = self(batch["images"])
+        if self.loss is not None:
+            loss = self._loss(logits, batch["targets"])
+            size = len(batch["index"])
+            self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_fitting)
+        probabilities = torch.sigmoid(logits.float())
+        metrics.update(probabilities, batch["targets"])
+        return {"index": batch["index"], "probabilities": probabilities, "targets": batch["targets"]}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/auroc`` and the rest; step a plateau schedule."""
+        self._log_metrics(self.val_metrics, "val")
+        # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
+        # step; a plateau schedule is stepped here instead, and saved with it.
+        if self._is_fitting and not self.trainer.sanity_checking:
+            for schedule in self._plateaus():
+                schedule.step(float(self.trainer.callback_metrics[self._monitor]))
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/auroc`` and the rest."""
+        self._log_metrics(self.test_metrics, "test")
+
+    @property
+    def _is_fitting(self) -> bool:
+        return self.trainer.state.fn == "fit"
+
+    def _log_metrics(self, metrics: LabelMetrics, part: str) -> None:
+        if not metrics.update_called:  # no image of the part could be read
+            return
+        results = metrics.compute()
+        self.evaluated = metrics.counts()
+        metrics.reset()
+        undefined = undefined_labels(results, self.labels)
+        if undefined and part not in self._warned:
+            self._warned.add(part)
+            log.warning(
+                "The %s part holds only one class of %s: their AUROC is NaN, and the macro mean "
+                "covers %d of %d labels.",
+                part, ", ".join(undefined), len(self.labels) - len(undefined), len(self.labels),
+            )  # fmt: skip
+        values = {f"{part}/{name}": value for name, value in results.items()}
+        shown = f"{part}/auroc"
+        self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_fitting)
+        self.log_dict(values, logger=self._is_fitting)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        if self._optimizer is None:
+            raise ValueError("This classifier was loaded for prediction; give it an optimizer= to train.")
+        optimizer = self._optimizer(self.network.parameters())
+        if self._scheduler is None:
+            return optimizer
+        schedule = self._scheduler(optimizer, num_steps=_num_steps(self.trainer), monitor=self._monitor)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule, but for those that follow the validation metric: they are stepped with it."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+    def _plateaus(self) -> list[ReduceLROnPlateau]:
+        configs = self.trainer.lr_scheduler_configs
+        return [config.scheduler for config in configs if isinstance(config.scheduler, ReduceLROnPlateau)]
+
+
+def _num_steps(trainer: pl.Trainer) -> int:
+    """Return the optimizer steps of the whole training.
+
+    Lightning's ``estimated_stepping_batches`` makes the loader's first iterator before a checkpoint is
+    restored, and a resumed run would then see the images of epoch 0 once more.
+    """
+    num_batches = trainer.datamodule.num_training_batches  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    num_batches = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
+    num_steps = math.ceil(num_batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+    if trainer.max_steps > 0:
+        num_steps = min(num_steps, trainer.max_steps) if num_steps > 0 else trainer.max_steps
+    if num_steps <= 0:
+        raise ConfigError(
+            "A schedule needs an end: set trainer.max_epochs or trainer.max_steps."
+        )
+    return num_steps
+
+
+def _build(network: Mapping[str, Any]) -> nn.Module:
+    """Build a network from its plain description; only classes of this package are looked up."""
+    arguments = dict(network)
+    target = str(arguments.pop("_target_", ""))
+    module_name, _, class_name = target.rpartition(".")
+    if not module_name.startswith("cxrlab."):
+        raise CheckpointError(
+            f"The checkpoint's network is {target!r}, which is not of this package, so it was not looked "
+            "up: a file must not choose what code runs. Build it yourself and pass module=<the network>."
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"The checkpoint's network {target!r} does not exist in this version: {error}."
+        ) from error
+    if not (
+        isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith("cxrlab.")
+    ):
+        raise CheckpointError(f"The checkpoint's network {target!r} is no network class of this package.")
+    built: nn.Module = found(**arguments)
+    return built

@@ -1,0 +1,174 @@
+"""Networks: float images (B, C, H, W) -> logits (B, L). No Lightning here."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from cxrlab.errors import ConfigError
+from cxrlab.models.weights import load_backbone, load_pretrained
+
+
+class TimmNetwork(nn.Module):
+    """A timm backbone with a head of one or two layers.
+
+    Args:
+        backbone: Name of a timm architecture, such as ``densenet121``.
+        pretrained: Start from the weights that timm publishes for it (ImageNet, mostly). They are summed
+            over the colour channels where ``channels`` is 1.
+        checkpoint_path: Start from a local .safetensors, .pth or .ckpt file instead.
+        hidden: Width of a hidden layer with ReLU in the head; None for a linear head.
+        dropout: Probability of dropping a feature before the last layer.
+        num_labels: Number of logits, L.
+        channels: Channels of the input, C.
+        image_size: Height and width of the input in pixels; only transformers depend on it.
+
+    Attributes:
+        feature_map: Passes the last spatial features of a convolutional backbone through unchanged, so that
+            class activation maps have one place to look at in every family.
+
+    Raises:
+        ConfigError: If timm has no such architecture, or both sources of weights are given.
+        CheckpointError: If the weights do not fit.
+    """
+
+    backbone: Any  # timm adds what nn.Module does not declare
+
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        pretrained: bool,
+        checkpoint_path: str | None,
+        hidden: int | None,
+        dropout: float,
+        num_labels: int,
+        channels: int,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        if pretrained and checkpoint_path:
+            raise ConfigError(
+                f"model.pretrained=true and model.checkpoint_path={checkpoint_path} exclude each "
+                "other: set one."
+            )
+        options = _backbone_options(backbone, channels, image_size)
+        self.backbone = load_pretrained(backbone, options) if pretrained else _create(backbone, options)
+        _refuse_other_patches(self.backbone, backbone, image_size)
+        if checkpoint_path:
+            load_backbone(self.backbone, checkpoint_path)
+        self.feature_map = nn.Identity()
+        num_features = int(self.backbone.head_hidden_size)
+        layers: list[nn.Module] = []
+        if hidden is not None:
+            layers += [nn.Linear(num_features, hidden), nn.ReLU()]
+        layers += [nn.Dropout(dropout), nn.Linear(hidden or num_features, num_labels)]
+        self.head = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
+        features = self.feature_map(self.backbone.forward_features(images))
+        logits: Tensor = self.head(self.backbone.forward_head(features, pre_logits=True))
+        return logits
+
+    @property
+    def feature_layer(self) -> nn.Module:
+        """The layer that class activation maps read.
+
+        The last spatial features, except where the head looks at the class token only: there no gradient
+        reaches the other tokens behind the last attention, so the layer before it is taken.
+        """
+        blocks = getattr(self.backbone, "blocks", None)
+        if getattr(self.backbone, "num_prefix_tokens", 0) and isinstance(blocks, nn.Sequential):
+            layer = blocks[-1].norm1
+            if isinstance(layer, nn.Module):
+                return layer
+        return self.feature_map
+
+    def to_grid(self, activations: Tensor) -> Tensor:
+        """Bring the output of ``feature_layer`` to ``(B, F, h, w)``, whatever the family's own layout."""
+        if activations.ndim == 3:  # tokens (B, T, F)
+            tokens = activations[:, int(self.backbone.num_prefix_tokens) :]
+            side = math.isqrt(tokens.shape[1])
+            return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], side, side)
+        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+            return activations.permute(0, 3, 1, 2)
+        return activations
+
+
+def _backbone_options(backbone: str, channels: int, image_size: int) -> dict[str, Any]:
+    """Return what timm needs beside the name; only architectures of a fixed input size take the size."""
+    base_name = backbone.split(".", 1)[0]
+    if not timm.is_model(base_name):
+        near = difflib.get_close_matches(base_name, timm.list_models(), n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise ConfigError(f"timm has no architecture {backbone!r} (model.backbone).{hint}")
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    return options
+
+
+def _create(backbone: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(backbone, pretrained=False, **options)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"timm cannot build model.backbone={backbone} with {options}: {error}") from error
+    return network
+
+
+def _refuse_other_patches(network: nn.Module, backbone: str, image_size: int) -> None:
+    patches = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if patches and (image_size < patches[0] or image_size % patches[0]):
+        raise ConfigError(
+            f"{backbone} cuts images into patches of {patches[0]} pixels, and data.image_size={image_size} is no "
+            "multiple of that."
+        )
+
+
+def without_initial_weights(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's description with no source of weights, for when a checkpoint brings them."""
+    none = {"pretrained": False, "checkpoint_path": None}
+    kept = {name: value for name, value in description.items() if name not in {"_partial_", "_convert_"}}
+    return kept | {name: value for name, value in none.items() if name in kept}
+
+
+def layer_table(network: nn.Module, image_size: int, channels: int) -> str:
+    """Return a table of the layers with their output shapes and parameters, for a batch of one image."""
+    rows: list[tuple[str, str, str, str]] = []
+    handles = []
+
+    def record(name: str, layer: nn.Module) -> None:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "-"
+            count = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+            rows.append((name, type(layer).__name__, shape, f"{count:,}"))
+
+        handles.append(layer.register_forward_hook(hook))
+
+    for name, layer in network.named_modules():
+        if not any(True for _ in layer.children()):
+            record(name, layer)
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            parameter = next(network.parameters())
+            network.eval()(torch.zeros(1, channels, image_size, image_size, device=parameter.device))
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    total = sum(parameter.numel() for parameter in network.parameters())
+    trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    rows.insert(0, ("layer", "type", "output", "parameters"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
+        for row in rows
+    ]
+    return "\n".join([*lines, "", f"{total:,} parameters, {trainable:,} of them trainable", ""])

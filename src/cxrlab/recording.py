@@ -1,0 +1,110 @@
+"""What a run writes beside its callbacks' files, and what it says on the terminal."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from cxrlab.config import resolved
+from cxrlab.data.datamodule import DataModule
+from cxrlab.data.manifest import PARTS, Manifest
+from cxrlab.metrics import METRICS
+from cxrlab.models.classifier import Classifier
+from cxrlab.models.networks import layer_table
+
+log = logging.getLogger(__name__)
+
+
+def quieten() -> None:
+    """Keep other libraries' advice off the terminal: advertisements, and deprecations inside Lightning."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # A resumed run writes where it wrote before.
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+
+
+@rank_zero_only
+def save_config(cfg: DictConfig, run_dir: Path) -> None:
+    """Write the config as composed, for a resume, and with every reference followed, for reading."""
+    folder = run_dir / ".hydra"
+    folder.mkdir(exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml")
+    OmegaConf.save(resolved(cfg), folder / "resolved.yaml")
+
+
+@rank_zero_only
+def save_manifest(manifest: Manifest, run_dir: Path) -> None:
+    """Write which image is in which part."""
+    manifest.to_csv(run_dir / "manifest.csv")
+
+
+@rank_zero_only
+def save_layers(classifier: Classifier, run_dir: Path) -> None:
+    """Write the table of layers with shapes and parameters."""
+    shape = classifier.preprocess
+    table = layer_table(classifier.network, shape.image_size, shape.channels)
+    (run_dir / "layers.txt").write_text(table)
+    log.info("Network: %s; the layers are in %s", table.strip().splitlines()[-1], run_dir / "layers.txt")
+
+
+@rank_zero_only
+def log_data(data: DataModule, classifier: Classifier) -> None:
+    """Say how many images, patients and positives each part has, and what each label weighs."""
+    manifest = data.manifest
+    log.info(
+        "Data: %s, %d images of %d patients below %s; split %s, fingerprint %s",
+        manifest.name or "images", len(manifest), manifest.table["patient"].nunique(), manifest.root,
+        getattr(data.split, "keywords", {}).get("method", "custom"), manifest.fingerprint(),
+    )  # fmt: skip
+    columns = {}
+    for part in PARTS:
+        rows = manifest.part(part)
+        head = f"{part} ({len(rows)} images, {rows.table['patient'].nunique()} patients)"
+        columns[head] = np.nansum(rows.targets, axis=0).astype(int)
+    table = pd.DataFrame(columns, index=pd.Index(manifest.labels, name="positives"))
+    for name in ("positive_weights", "negative_weights"):
+        weights = getattr(classifier.loss, name, None)
+        if weights is not None:
+            table[name.replace("_weights", " weight")] = weights.tolist()
+    log.info("%s", table.to_string(float_format=lambda value: f"{value:.4f}"))
+
+
+def results(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[dict[str, object]]:
+    """Return the metrics of the part that was just evaluated: one row a label, and the macro mean."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    num_images, num_known, num_positives = classifier.evaluated
+    rows: list[dict[str, object]] = []
+    for label, images, positives in zip(classifier.labels, num_known, num_positives, strict=True):
+        counts = {"part": part, "label": label, "images": images, "positives": positives}
+        rows.append({**counts, **{metric: values.get(f"{part}/{metric}/{label}") for metric in METRICS}})
+    macro = {"part": part, "label": "macro mean", "images": num_images, "positives": None}
+    return [*rows, {**macro, **{metric: values.get(f"{part}/{metric}") for metric in METRICS}}]
+
+
+@rank_zero_only
+def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
+    """Write results.csv, print the table of the last part, and say where everything is."""
+    table = pd.DataFrame(rows)
+    table.to_csv(run_dir / "results.csv", index=False)
+    part = table["part"].iloc[-1]
+    shown = table[table["part"] == part].drop(columns="part").astype({"positives": "Int64"})
+    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
+    log.info("\nThe best epoch's network on the %s part (accuracy at the probability 0.5):\n%s", part, text)
+    log.info("\nEverything is in %s", run_dir)
+
+
+@rank_zero_only
+def save_learning_curves(run_dir: Path) -> None:
+    """Draw the learning curves of metrics.csv as a picture."""
+    from cxrlab.report.figures import learning_curves
+
+    if (run_dir / "metrics.csv").is_file():
+        learning_curves(pd.read_csv(run_dir / "metrics.csv"), run_dir / "learning_curves.png")

@@ -1,0 +1,76 @@
+"""Learning-rate schedules, as Lightning takes them: a schedule, its step, and what it watches."""
+
+import math
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from cxrlab.errors import ConfigError
+
+
+class _WarmupCosine:
+    """The factor of the learning rate at a step; a class, since a closure would not be picklable."""
+
+    def __init__(self, warmup_steps: int, num_steps: int, final_factor: float) -> None:
+        self.warmup_steps = warmup_steps
+        self.num_steps = num_steps
+        self.final_factor = final_factor
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+        return self.final_factor + (1.0 - self.final_factor) * cosine
+
+
+def cosine(
+    optimizer: Optimizer, *, num_steps: int, monitor: str, warmup_fraction: float, final_factor: float
+) -> dict[str, Any]:
+    """Return a linear warm-up followed by half a cosine, stepped every batch.
+
+    Args:
+        optimizer: What it drives.
+        num_steps: Optimizer steps of the whole training.
+        monitor: Not used; every schedule takes the same arguments.
+        warmup_fraction: Share of the steps in which the rate rises, 0 to 1.
+        final_factor: Rate at the end as a share of the highest.
+
+    Raises:
+        ConfigError: If a fraction is outside [0, 1].
+
+    References:
+        Loshchilov and Hutter, SGDR, ICLR 2017.
+    """
+    for name, value in {"warmup_fraction": warmup_fraction, "final_factor": final_factor}.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"scheduler.{name}={value} must lie between 0 and 1.")
+    factor = _WarmupCosine(round(warmup_fraction * num_steps), num_steps, final_factor)
+    return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
+
+
+def plateau(
+    optimizer: Optimizer,
+    *,
+    num_steps: int,
+    monitor: str,
+    mode: str,
+    factor: float,
+    patience: int,
+    min_lr: float,
+) -> dict[str, Any]:
+    """Return a schedule that multiplies the rate by ``factor`` after ``patience`` epochs without progress."""
+    schedule = ReduceLROnPlateau(
+        optimizer, mode="max" if mode == "max" else "min", factor=factor, patience=patience, min_lr=min_lr
+    )
+    return {"scheduler": schedule, "interval": "epoch", "monitor": monitor}
+
+
+def constant(optimizer: Optimizer, *, num_steps: int, monitor: str) -> dict[str, Any]:
+    """Return a schedule that leaves the rate as it is."""
+    return {"scheduler": LambdaLR(optimizer, _unchanged), "interval": "epoch"}
+
+
+def _unchanged(step: int) -> float:
+    return 1.0

@@ -1,0 +1,126 @@
+"""The config checked against the signatures of the code it builds, before any data is touched."""
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from typeguard import TypeCheckError, check_type
+
+from cxrlab.errors import ConfigError
+
+_RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+def check_node(node: object, key: str = "") -> None:
+    """Check every ``_target_`` below a config node: that it exists, knows the keys, and takes the values.
+
+    Args:
+        node: Plain dicts, lists and values, references resolved.
+        key: Dotted path of the node, for messages.
+
+    Raises:
+        ConfigError: With the key and the value, at the first fault.
+    """
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            _check_call(node, key)
+        for name, value in node.items():
+            check_node(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            check_node(value, f"{key}[{position}]")
+
+
+def check_value(value: object, hint: Any, key: str) -> None:
+    """Refuse a value of another type than annotated; a list passes for a tuple, an int for a float.
+
+    Raises:
+        ConfigError: With the key, the value, and what would fit.
+
+    Example:
+        >>> check_value("abc", float, "optimizer.lr")
+        Traceback (most recent call last):
+        cxrlab.errors.ConfigError: optimizer.lr='abc' does not fit: it takes float.
+    """
+    candidates = [value, tuple(value)] if isinstance(value, list) else [value]
+    if isinstance(value, bool) and hint in (int, float):
+        candidates = []
+    for candidate in candidates:
+        try:
+            check_type(candidate, hint)
+        except TypeCheckError:
+            continue
+        return
+    raise ConfigError(f"{key}={value!r} does not fit: it takes {_spelled(hint)}.")
+
+
+def _check_call(node: Mapping[str, Any], key: str) -> None:
+    target = _locate(str(node["_target_"]), key)
+    parameters = inspect.signature(target).parameters
+    given = {str(name): value for name, value in node.items() if name not in _RESERVED}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in given:
+        if name not in parameters and not takes_any:
+            near = difflib.get_close_matches(name, parameters, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"{key}.{name}={given[name]!r} is no parameter of {node['_target_']}, "
+                f"which takes {', '.join(parameters)}.{hint}"
+            )
+    if not node.get("_partial_"):
+        required = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
+        missing = [name for name in required if name not in given]
+        if missing:
+            raise ConfigError(f"{key} lacks {missing}, which {node['_target_']} needs.")
+    hints = _hints(target)
+    for name, value in given.items():
+        if name in hints and not _is_built(value):
+            check_value(value, hints[name], f"{key}.{name}")
+
+
+def _locate(target: str, key: str) -> Callable[..., Any]:
+    """Import what a dotted path names: a module's class or function, or a class's method."""
+    parts = target.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:split])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and not (module_name + ".").startswith(error.name + "."):
+                raise ConfigError(
+                    f"{key}._target_={target} needs the package {error.name}, which is not installed."
+                ) from error
+            continue
+        for part in parts[split:]:
+            found = getattr(found, part, None)
+        if callable(found):
+            return typing.cast("Callable[..., Any]", found)
+        break
+    raise ConfigError(f"{key}._target_={target} does not exist: there is no such class or function.")
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a function or constructor, or none where they cannot be evaluated."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _is_built(value: object) -> bool:
+    """Tell whether a value is, or holds, something that will be built from its own ``_target_``."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(_is_built(inner) for inner in value.values())
+    return isinstance(value, list) and any(_is_built(inner) for inner in value)
+
+
+def _spelled(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(str(option) for option in typing.get_args(hint))
+    if inspect.isclass(hint) and not typing.get_args(hint):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("NoneType", "null").replace("None", "null")

@@ -1,0 +1,53 @@
+"""The table of a sweep: one row a job, failures included, rewritten after every job."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
+
+
+def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFrame:
+    """Add a job to the table, sort it by the metric, and replace the file in one step.
+
+    Each job's row also stands in a file of its own beside the table, so that jobs which end at the same
+    moment in several processes cannot lose one another's.
+
+    Args:
+        path: ``sweep.csv`` in the sweep's directory.
+        row: Values of ``COLUMNS``.
+        maximize: Whether the best metric is the highest.
+
+    Returns:
+        The whole table, failed jobs last.
+    """
+    rows_dir = path.parent / ".jobs"
+    rows_dir.mkdir(parents=True, exist_ok=True)
+    _replace(rows_dir / f"{row['job']}.json", json.dumps({name: row[name] for name in COLUMNS}))
+    rows = [json.loads(file.read_text()) for file in sorted(rows_dir.glob("*.json"))]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table["metric"] = pd.to_numeric(table["metric"])
+    table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
+    _replace(path, table.to_csv(index=False))
+    return table
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def printed(path: Path, monitor: str) -> str:
+    """Return the table as text for the terminal."""
+    table = pd.read_csv(path)
+    failed = int((table["status"] != "completed").sum())
+    shown = table.assign(error=table["error"].fillna("").astype(str).str.slice(0, 70)).fillna(
+        {"overrides": ""}
+    )
+    shown = shown.rename(columns={"metric": monitor})
+    if not failed:
+        shown = shown.drop(columns="error")
+    lines = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
+    return f"\n{lines}\n{len(table)} jobs, {failed} failed. The table: {path}"

@@ -1,0 +1,79 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from cxrlab.config import config_dir
+
+# A run of a few seconds: a small synthetic set, small images, one epoch.
+TINY = (
+    "data.reader.num_patients=40",
+    "data.reader.size=64",
+    "data.image_size=32",
+    "data.num_workers=0",
+    "data.batch_size=16",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+    "callbacks.heatmaps=null",
+    "logger.tensorboard=null",
+)
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real radiographs that CXRLAB_TEST_DATA names."""
+    folder = os.environ.get("CXRLAB_TEST_DATA")
+    if not folder:
+        pytest.skip("CXRLAB_TEST_DATA is unset: it names the folder of real radiographs")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def composed() -> Compose:
+    """Compose conf/train.yaml with overrides, as the command line would."""
+
+    def function(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return compose("train", overrides=list(overrides))
+
+    return function
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the tests' synthetic radiographs are kept."""
+    return tmp_path_factory.mktemp("synthetic")
+
+
+@pytest.fixture(scope="session")
+def tiny(composed: Compose, synthetic_root: Path) -> Compose:
+    """Compose a run of a few seconds: ``tiny(run_dir, "optimizer.lr=1e-2")``."""
+
+    def function(run_dir: Path, *overrides: str) -> DictConfig:
+        return composed(*TINY, f"data.root={synthetic_root}", f"run_dir={run_dir}", *overrides)
+
+    return function
+
+
+@pytest.fixture(scope="session")
+def tiny_command(synthetic_root: Path) -> list[str]:
+    """The same as arguments of ``python -m cxrlab.train``."""
+    return [*TINY, f"data.root={synthetic_root}"]
+
+
+@pytest.fixture(scope="session")
+def finished_run(composed: Compose, synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of two epochs with everything on."""
+    from cxrlab.train import train
+
+    run_dir = tmp_path_factory.mktemp("run")
+    everything = [one for one in TINY if one not in {"callbacks.heatmaps=null", "logger.tensorboard=null"}]
+    train(composed(*everything, f"data.root={synthetic_root}", f"run_dir={run_dir}", "trainer.max_epochs=2"))
+    return run_dir

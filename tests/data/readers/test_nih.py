@@ -1,0 +1,169 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from cxrlab.data.readers import nih
+from cxrlab.errors import DataError, MissingFileError
+
+
+@pytest.mark.parametrize("edition", ["v2020", "2017"])
+@pytest.mark.parametrize("gz", [False, True])
+@pytest.mark.parametrize("numbered", [False, True])
+def test_reads_every_edition_and_layout(make_nih, edition, gz, numbered, caplog):
+    root = make_nih(edition=edition, gz=gz, numbered=numbered)
+    manifest = nih.read(root)
+    assert (len(manifest), manifest.num_listed, manifest.name, manifest.root) == (60, 60, "nih", root)
+    assert manifest.covariates == ["view", "sex", "age"]
+    assert all((root / image).is_file() for image in manifest.table["image"])
+    row = manifest.table.set_index("patient").loc["27"]
+    assert (row["covariate/view"], row["covariate/sex"], row["covariate/age"]) == ("AP", "F", 40.0)
+    assert not caplog.records
+
+
+def test_findings_become_labels_in_the_published_order(make_nih):
+    manifest = nih.read(make_nih())
+    assert manifest.labels[:3] == ["Atelectasis", "Cardiomegaly", "Effusion"]
+    assert manifest.labels[-2:] == ["Pleural_Thickening", "Hernia"]
+    of = {row["image"]: manifest.targets[index] for index, row in manifest.table.iterrows()}
+    assert of["images/00000001_000.png"].tolist() == [0, 0, 1] + [0] * 11
+    assert of["images/00000001_001.png"].tolist() == [0] * 12 + [1, 1]
+    assert of["images/00000004_000.png"].sum() == 0
+
+
+def test_official_lists_give_the_split(make_nih):
+    table = nih.read(make_nih()).table
+    assert set(table["split"][table["patient"].astype(int) <= 20]) == {"train"}
+    assert set(table["split"][table["patient"].astype(int) > 20]) == {"test"}
+
+
+def test_without_lists_there_is_no_split(make_nih):
+    assert set(nih.read(make_nih(lists=False)).table["split"]) == {""}
+
+
+@pytest.mark.parametrize(("gone", "there"), [("test", "train_val"), ("train_val", "test")])
+def test_one_list_of_two_is_refused(make_nih, gone, there):
+    root = make_nih()
+    (root / f"{gone}_list.txt").unlink()
+    with pytest.raises(MissingFileError, match=rf"holds {there}_list\.txt but not {gone}_list\.txt"):
+        nih.read(root)
+
+
+def test_an_image_in_both_lists_is_refused(make_nih):
+    root = make_nih()
+    (root / "test_list.txt").write_text("00000001_000.png\n00000030_000.png\n")
+    with pytest.raises(DataError, match=r"1 images are in both official lists .*00000001_000"):
+        nih.read(root)
+
+
+def test_boxes_are_fractions_on_images_that_are_there(make_nih):
+    root = make_nih()
+    boxes = nih.read(root).boxes
+    assert boxes.iloc[0].tolist() == ["images/00000025_000.png", "Infiltration", 0.25, 0.5, 0.125, 0.0625]
+    assert len(boxes) == 2
+    (root / "images/00000025_000.png").unlink()
+    assert nih.read(root).boxes["label"].tolist() == ["Effusion"]
+    (root / "BBox_List_2017.csv").unlink()
+    assert nih.read(root).boxes.empty
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("00000025_000.png,Cold,1,2,3,4", "Cold"),
+        ("00000025_000.png,Mass,1,2,x,4", "not in numbers: .*x"),
+        ("00000025_000.png,Mass,1,2,2000,4", "not in fractions"),
+    ],
+)
+def test_faulty_boxes_are_refused(make_nih, line, message):
+    root = make_nih()
+    (root / "BBox_List_2017.csv").write_text(f"Image Index,Finding Label,Bbox [x,y,w,h]\n{line}\n")
+    with pytest.raises(DataError, match=message):
+        nih.read(root)
+
+
+def test_boxes_with_too_few_columns_are_refused(make_nih):
+    root = make_nih()
+    (root / "BBox_List_2017.csv").write_text("Image Index,Finding Label\n00000025_000.png,Mass\n")
+    with pytest.raises(DataError, match="have 2 columns"):
+        nih.read(root)
+
+
+def test_pngs_directly_in_numbered_folders_are_found(make_nih):
+    root = make_nih(numbered=True)
+    for folder in root.glob("images_*/images"):
+        for path in folder.iterdir():
+            path.rename(folder.parent / path.name)
+        folder.rmdir()
+    assert nih.read(root).table["image"].iloc[0] == "images_001/00000001_000.png"
+
+
+def test_missing_images_are_left_out_with_a_warning(make_nih, caplog):
+    root = make_nih()
+    (root / "images/00000001_000.png").unlink()
+    (root / "images/00000030_000.png").unlink()
+    with caplog.at_level(logging.WARNING):
+        manifest = nih.read(root)
+    assert (len(manifest), manifest.num_listed) == (58, 60)
+    message = caplog.messages[0]
+    assert message.startswith("2 of 60 images listed in ")
+    assert "for instance ['00000001_000.png', '00000030_000.png']; using the 58 that are there" in message
+
+
+def test_fewer_than_50_images_are_refused(make_nih):
+    root = make_nih()
+    for path in sorted((root / "images").iterdir())[:11]:
+        path.unlink()
+    with pytest.raises(DataError, match=r"49 of the 60 images .* at least 50 .*00000001_000\.png"):
+        nih.read(root)
+
+
+def test_files_that_the_table_does_not_list_are_passed_over(make_nih):
+    root = make_nih()
+    for name in ("99999999_000.png", "._00000001_000.png", "notes.txt"):
+        (root / "images" / name).write_bytes(b"")
+    assert len(nih.read(root)) == 60
+
+
+def test_no_root(tmp_path):
+    with pytest.raises(MissingFileError, match=r"data\.root=.*absent does not exist"):
+        nih.read(tmp_path / "absent")
+
+
+def test_no_table(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels.csv").touch()
+    with pytest.raises(
+        MissingFileError, match=r"Data_Entry_2017_v2020\.csv.* it holds images/, labels\.csv\."
+    ):
+        nih.read(tmp_path)
+
+
+def test_no_image_folder(make_nih):
+    root = make_nih()
+    (root / "images").rename(root / "pictures")
+    with pytest.raises(MissingFileError, match=r"neither images/ nor images_001/.* pictures/"):
+        nih.read(root)
+
+
+@pytest.mark.real_data
+def test_real_subset(real_data: Path):
+    manifest = nih.read(real_data / "nih")
+    assert (len(manifest), manifest.num_listed) == (300, 112120)
+    assert manifest.table["patient"].nunique() == 300
+    assert manifest.table["split"].value_counts().to_dict() == {"train": 262, "test": 38}
+    assert (manifest.targets.sum(axis=0) > 0).all()
+    assert set(manifest.boxes["image"]) <= set(manifest.table["image"])
+
+
+@pytest.mark.real_data
+def test_real_lists_and_boxes_of_all_images(real_data: Path):
+    names = nih.read_table(real_data / "nih/Data_Entry_2017_v2020.csv.gz")["image"]
+    assert nih.read_lists(real_data / "nih", names).value_counts().to_dict() == {
+        "train": 86524,
+        "test": 25596,
+    }
+    boxes = nih.read_boxes(real_data / "nih/BBox_List_2017.csv", dict(zip(names, names, strict=True)))
+    assert (len(boxes), boxes["image"].nunique()) == (984, 880)
+    ends = boxes[["x", "y"]].to_numpy() + boxes[["width", "height"]].to_numpy()
+    assert ends.max() <= 1

@@ -1,0 +1,73 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxrlab.data.batches import Batches
+
+SIZES = {"count": st.integers(1, 200), "batch_size": st.integers(1, 40), "num_processes": st.integers(1, 5)}
+
+
+def rows_of(batches: Batches) -> list[int]:
+    return [row for batch in batches for row in batch]
+
+
+@given(**SIZES)
+def test_evaluation_sees_every_image_once_and_every_process_the_same_number_of_batches(
+    count: int, batch_size: int, num_processes: int
+):
+    shards = [
+        Batches(
+            list(range(count)),
+            batch_size=batch_size,
+            shuffle=False,
+            seed=0,
+            rank=rank,
+            num_processes=num_processes,
+        )
+        for rank in range(num_processes)
+    ]
+    seen = [row for shard in shards for row in rows_of(shard)]
+    assert sorted(seen) == list(range(count))
+    assert len({len(list(shard)) for shard in shards}) == 1
+    assert all(len(list(shard)) == len(shard) for shard in shards)
+    assert all(len(batch) <= batch_size for shard in shards for batch in shard)
+
+
+@given(**SIZES, epoch=st.integers(0, 5))
+def test_training_repeats_no_image_and_leaves_out_fewer_than_the_processes(
+    count: int, batch_size: int, num_processes: int, epoch: int
+):
+    shards = [
+        Batches(
+            list(range(count)),
+            batch_size=batch_size,
+            shuffle=True,
+            seed=0,
+            rank=rank,
+            num_processes=num_processes,
+        )
+        for rank in range(num_processes)
+    ]
+    for shard in shards:
+        shard.set_epoch(epoch)
+    seen = [row for shard in shards for row in rows_of(shard)]
+    assert len(seen) == len(set(seen)) == count - count % num_processes
+    assert len({tuple(len(batch) for batch in shard) for shard in shards}) == 1
+
+
+@given(count=st.integers(2, 500), batch_size=st.integers(2, 40))
+def test_no_batch_is_left_with_one_image(count: int, batch_size: int):
+    sizes = [len(batch) for batch in Batches(list(range(count)), batch_size=batch_size, shuffle=True, seed=0)]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 2 or batch_size == 2 or count < 4
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = Batches(list(range(50)), batch_size=8, shuffle=True, seed=seed)
+        batches.set_epoch(epoch)
+        return rows_of(batches)
+
+    assert order(0, 3) == order(0, 3)
+    assert order(0, 3) != order(0, 4)
+    assert order(0, 3) != order(1, 3)
+    assert sorted(order(0, 3)) == list(range(50))

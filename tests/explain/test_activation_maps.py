@@ -1,0 +1,304 @@
+import gc
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cxrlab.errors import TrainingError
+from cxrlab.explain.activation_maps import grad_cam
+from cxrlab.models.networks import TimmNetwork
+
+BACKBONES = [
+    "densenet121",
+    "mobilenetv1_100",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "mobilenetv3_small_100",
+    "resnet10t",
+    "resnet50",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "vit_small_patch16_224",
+]
+
+
+class TinyNetwork(nn.Module):
+    """Convolution, batch norm, feature layer, dropout and a head; no timm."""
+
+    def __init__(
+        self, num_labels: int = 3, *, after: nn.Module | None = None, first: nn.Module | None = None
+    ):
+        super().__init__()
+        self.first = first or nn.Identity()
+        self.conv = nn.Conv2d(1, 6, 3, stride=4, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.feature_map = nn.Identity()
+        self.after = after or nn.GELU()
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(6 * 16, num_labels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.feature_map(self.norm(self.conv(self.first(images))))
+        logits: Tensor = self.head(self.dropout(self.after(features)).flatten(1))
+        return logits
+
+    @property
+    def feature_layer(self) -> nn.Module:
+        return self.feature_map
+
+    def to_grid(self, activations: Tensor) -> Tensor:
+        return activations
+
+
+class FunctionalInPlace(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.relu_()
+
+
+def tiny(num_labels: int = 3, **layers: nn.Module) -> TinyNetwork:
+    torch.manual_seed(0)
+    network = TinyNetwork(num_labels, **layers)
+    network.norm.get_buffer("running_mean").normal_()
+    return network
+
+
+def some_images(count: int = 3) -> Tensor:
+    return torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def by_hand(network: TinyNetwork, images: Tensor, labels: list[int]) -> Tensor:
+    """Selvaraju et al., ICCV 2017, equations 1 and 2, image by image."""
+    network.eval()
+    maps = []
+    for image, label in zip(images, labels, strict=True):
+        activations = network.norm(network.conv(image[None])).detach().requires_grad_()
+        score = network.head(network.after(activations.clone()).flatten(1))[0, label]
+        (gradient,) = torch.autograd.grad(score, activations)
+        weights = gradient.mean(dim=(2, 3), keepdim=True)
+        heat = F.relu((weights * activations).sum(dim=1, keepdim=True))
+        heat = ((heat - heat.min()) / (heat.max() - heat.min())).nan_to_num(0)
+        maps.append(F.interpolate(heat, size=image.shape[-2:], mode="bilinear", align_corners=False)[0, 0])
+    # The package scales to [0, 1] a second time, after resizing.
+    return torch.stack([(m - m.min()) / (m.max() - m.min()) for m in maps]).nan_to_num(0).detach()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_grad_cam_equals_a_computation_by_hand(batch_size: int) -> None:
+    network, images, labels = tiny(), some_images(), [2, 0, 1]
+    expected = by_hand(network, images, labels)
+    maps = grad_cam(network, images, labels, batch_size=batch_size)
+    torch.testing.assert_close(maps, expected, atol=2e-5, rtol=0)
+    assert float(maps.std(dim=(1, 2)).min()) > 0.05
+
+
+def test_shape_range_and_labels_as_a_tensor() -> None:
+    network = tiny()
+    maps = grad_cam(network, some_images(), torch.tensor([2, 0, 1]), batch_size=2)
+    assert maps.shape == (3, 16, 16)
+    assert maps.dtype == torch.float32
+    assert maps.device.type == "cpu"
+    assert not maps.requires_grad
+    assert float(maps.min()) >= 0
+    assert float(maps.max()) <= 1
+    assert torch.equal(maps, grad_cam(network, some_images(), [2, 0, 1], batch_size=2))
+
+
+def test_each_label_has_its_own_map() -> None:
+    image = some_images(1).expand(3, -1, -1, -1)
+    maps = grad_cam(tiny(), image, [0, 1, 2], batch_size=3)
+    assert not torch.allclose(maps[0], maps[1], atol=0.05)
+    assert not torch.allclose(maps[1], maps[2], atol=0.05)
+
+
+def test_a_single_logit_is_explained_by_what_raises_it() -> None:
+    network = tiny(1)
+    maps = grad_cam(network, some_images(), [0, 0, 0], batch_size=3)
+    torch.testing.assert_close(maps, by_hand(network, some_images(), [0, 0, 0]), atol=2e-5, rtol=0)
+    with torch.no_grad():
+        network.head.weight.neg_()
+    assert not torch.allclose(maps, grad_cam(network, some_images(), [0, 0, 0], batch_size=3), atol=0.05)
+
+
+def test_no_images_give_no_maps() -> None:
+    assert grad_cam(tiny(), some_images(0), [], batch_size=2).shape == (0, 16, 16)
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, nullcontext])
+def test_grad_cam_works_where_gradients_are_off(
+    context: Callable[[], AbstractContextManager[object]],
+) -> None:
+    network = tiny()
+    expected = grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+    with context():
+        images = some_images() * 1
+        assert images.is_inference() == (context is torch.inference_mode)
+        maps = grad_cam(network, images, [2, 0, 1], batch_size=2)
+        assert torch.is_inference_mode_enabled() == (context is torch.inference_mode)
+        assert torch.is_grad_enabled() == (context is nullcontext)
+    assert torch.equal(maps, expected)
+    assert not images.requires_grad
+    # A step of training is still possible.
+    network.train()(some_images()).sum().backward()
+
+
+def test_autocast_around_the_call_changes_nothing() -> None:
+    network = tiny()
+    expected = grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(maps, expected)
+
+
+def test_a_network_in_half_precision() -> None:
+    network = tiny()
+    expected = grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+    maps = grad_cam(network.bfloat16(), some_images(), [2, 0, 1], batch_size=2)
+    torch.testing.assert_close(maps, expected, atol=0.1, rtol=0)
+
+
+def test_a_frozen_backbone_is_explained_and_stays_frozen() -> None:
+    network = tiny()
+    expected = grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+    network.requires_grad_(False)
+    assert torch.equal(grad_cam(network, some_images(), [2, 0, 1], batch_size=2), expected)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_modes_statistics_gradients_and_random_state_stay() -> None:
+    network = tiny().train()
+    network.norm.eval()  # a mixture that train() or eval() would not give back
+    network.conv.weight.requires_grad_(False)
+    network(some_images()).sum().backward()
+    modes = [module.training for module in network.modules()]
+    flags = [parameter.requires_grad for parameter in network.parameters()]
+    gradients = [parameter.grad for parameter in network.parameters()]
+    values = [None if gradient is None else gradient.clone() for gradient in gradients]
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    random_state = torch.get_rng_state()
+
+    grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert [module.training for module in network.modules()] == modes
+    assert [parameter.requires_grad for parameter in network.parameters()] == flags
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    for parameter, gradient, value in zip(network.parameters(), gradients, values, strict=True):
+        assert parameter.grad is gradient
+        assert (gradient is None) == (value is None)
+        if gradient is not None and value is not None:
+            assert torch.equal(gradient, value)
+    assert any(gradient is None for gradient in gradients)
+    assert any(gradient is not None for gradient in gradients)
+
+
+@pytest.mark.parametrize("after", [nn.ReLU(inplace=True), FunctionalInPlace()])
+def test_an_in_place_activation_behind_the_layer_does_not_change_the_map(after: nn.Module) -> None:
+    network = tiny(after=after)
+    maps = grad_cam(network, some_images(), [2, 0, 1], batch_size=3)
+    network.after = nn.ReLU()
+    torch.testing.assert_close(maps, by_hand(network, some_images(), [2, 0, 1]), atol=2e-5, rtol=0)
+
+
+def test_a_first_layer_that_works_in_place_leaves_the_images_alone() -> None:
+    images = some_images()
+    maps = grad_cam(tiny(first=nn.ReLU(inplace=True)), images, [2, 0, 1], batch_size=3)
+    assert torch.equal(images, some_images())
+    assert torch.equal(maps, grad_cam(tiny(first=nn.ReLU()), images, [2, 0, 1], batch_size=3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0, 1], "2 labels were given for 3 images"), ([0, 1, 3], "no label 3: the network has 3 logits"),
+     ([0, -1, 1], "no label -1")],
+)  # fmt: skip
+def test_labels_that_do_not_fit_are_refused(labels: list[int], message: str) -> None:
+    network = tiny()
+    with pytest.raises(ValueError, match=message):
+        grad_cam(network, some_images(), labels, batch_size=3)
+    assert num_hooks(network) == 0
+    assert network.training
+
+
+def test_no_gradient_is_computed_for_the_parameters() -> None:
+    # Hooks of a distributed training sit on these gradients; our backward pass must not fire them.
+    network = tiny()
+    fired: list[Tensor] = []
+    for parameter in network.parameters():
+        parameter.register_post_accumulate_grad_hook(fired.append)  # type: ignore[no-untyped-call]
+    grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+    assert not fired
+
+
+def num_hooks(network: nn.Module) -> int:
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) + len(module._backward_hooks)
+        for module in network.modules()
+    )
+
+
+def test_hooks_are_removed_also_when_the_network_fails() -> None:
+    network = tiny().train()
+    grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+    assert num_hooks(network) == 0
+    network.head = nn.Linear(5, 3)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as failure:
+        grad_cam(network, some_images(), [2, 0, 1], batch_size=2)
+    assert num_hooks(network) == 0
+    assert failure.traceback  # its frames keep the package's object alive, which must not matter
+    assert network.training
+    assert network.conv.weight.requires_grad
+
+
+def test_the_graph_is_released() -> None:
+    network = tiny()
+    graphs: list[weakref.ref[Tensor]] = []
+    handle = network.register_forward_hook(lambda _, __, logits: graphs.append(weakref.ref(logits)))
+    gc.disable()  # nothing may wait for the collector: memory of the device would pile up
+    try:
+        grad_cam(network, some_images(), [2, 0, 1], batch_size=1)
+        assert len(graphs) == 3
+        assert all(graph() is None for graph in graphs)
+    finally:
+        gc.enable()
+        handle.remove()
+
+
+def test_a_map_that_is_not_finite_is_an_error() -> None:
+    network, images = tiny(), some_images()
+    images[1, 0, 5, 5] = torch.inf
+    with pytest.raises(TrainingError, match=r"1 of 3 heatmaps are not finite \(images \[1\]\)"):
+        grad_cam(network, images, [2, 0, 1], batch_size=3)
+    with torch.no_grad():
+        network.head.weight[1, 0] = torch.nan
+    with pytest.raises(TrainingError, match=r"3 of 3 .* NaN or infinity"):
+        grad_cam(network, some_images(), [2, 0, 1], batch_size=3)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_family_has_a_map(backbone: str) -> None:
+    torch.manual_seed(0)
+    network = TimmNetwork(
+        backbone=backbone,
+        pretrained=False,
+        checkpoint_path=None,
+        hidden=None,
+        dropout=0.0,
+        num_labels=2,
+        channels=1,
+        image_size=64,
+    )
+    # What speaks against one label speaks for the other, so one of the two maps at least is not empty.
+    with torch.no_grad():
+        weights = list(network.head.parameters())[-2]
+        weights[1] = -weights[0]
+    images = torch.randn(1, 1, 64, 64).repeat(2, 1, 1, 1)
+    maps = grad_cam(network, images, [0, 1], batch_size=2)
+    assert maps.shape == (2, 64, 64)
+    assert maps.isfinite().all()
+    assert float(maps.max()) > 0.99
+    assert float(maps.std(dim=(1, 2)).max()) > 0.05

@@ -1,0 +1,108 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cxrlab.data.manifest import Manifest
+from cxrlab.errors import DataError, OutputError
+from cxrlab.explain.cases import Case, case_table
+from cxrlab.explain.gallery import draw_panels, write_gallery
+
+LABELS = ["Edema", "Lung/Opacity 结节"]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    table = pd.DataFrame({"image": ["a/0.png", "1.png", "2.png"], "patient": ["p", "q", "r"], "split": ""})
+    table = table.assign(**{f"label/{name}": 1.0 for name in LABELS})
+    boxes = pd.DataFrame(
+        [("1.png", "Edema", 0.5, 0.5, 0.25, 0.25)], columns=["image", "label", "x", "y", "width", "height"]
+    )
+    return Manifest(tmp_path, table, boxes)
+
+
+@pytest.fixture
+def cases() -> pd.DataFrame:
+    probabilities = np.array([[0.9, 0.2], [0.8, 0.3], [0.7, 0.4]], dtype=np.float32)
+    return case_table(np.arange(3), probabilities, np.ones((3, 2), dtype=np.float32), LABELS)
+
+
+def read_image(row: int) -> Tensor:
+    return torch.full((1, 32, 32), 50 * row, dtype=torch.uint8)
+
+
+def no_heat(images: Tensor, labels: list[int]) -> Tensor:
+    assert len(images) == len(labels) <= 4
+    return torch.zeros(len(images), 32, 32)
+
+
+def test_every_case_has_its_own_image_and_box(manifest: Manifest, cases: pd.DataFrame) -> None:
+    panels = list(draw_panels(cases, manifest, read_image=read_image, explain=no_heat, batch_size=4))
+    assert [(case.row, case.label) for case, _ in panels] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    for case, picture in panels:
+        pixels = np.asarray(picture)[26:, :256]
+        assert pixels[0, 0].tolist() == [50 * case.row] * 3
+        assert (pixels != 50 * case.row).any() == (case.row == 1 and case.finding == "Edema")
+
+
+def test_an_image_that_cannot_be_read_is_left_out_and_named(
+    manifest: Manifest, cases: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(row: int) -> Tensor:
+        if row == 1:
+            raise DataError("The image 1.png (3 bytes) cannot be read: cut short.")
+        return read_image(row)
+
+    with caplog.at_level(logging.WARNING):
+        panels = list(draw_panels(cases, manifest, read_image=read, explain=no_heat, batch_size=2))
+    assert [case.row for case, _ in panels] == [0, 0, 2, 2]
+    assert "No heatmap of Edema: The image 1.png (3 bytes) cannot be read" in caplog.text
+
+
+def test_the_gallery_has_safe_names_and_an_index(
+    manifest: Manifest, cases: pd.DataFrame, tmp_path: Path
+) -> None:
+    panels = draw_panels(cases, manifest, read_image=read_image, explain=no_heat, batch_size=4)
+    folder = tmp_path / "new" / "gallery"
+    write_gallery(folder, panels, manifest)
+    index = pd.read_csv(folder / "index.csv")
+    assert list(index.columns) == ["file", "image", "finding", "probability", "target", "outcome"]
+    assert index["file"].tolist()[:2] == ["Edema_0_TP.png", "Lung_Opacity_结节_0_FN.png"]
+    assert index["finding"].tolist() == LABELS * 3
+    assert index["image"].tolist() == ["a/0.png"] * 2 + ["1.png"] * 2 + ["2.png"] * 2
+    assert index["probability"].tolist() == pytest.approx([0.9, 0.2, 0.8, 0.3, 0.7, 0.4])
+    assert {path.name for path in folder.iterdir()} == {*index["file"], "index.csv"}
+    with Image.open(folder / "Edema_0_TP.png") as picture:
+        assert picture.size == (516, 282)
+
+
+def test_a_second_gallery_replaces_the_first_and_nothing_else(manifest: Manifest, tmp_path: Path) -> None:
+    picture = Image.new("RGB", (4, 4))
+    first = Case(0, 0, "Edema", 0.9, 1.0, "TP")
+    write_gallery(tmp_path, [(first, picture)], manifest)
+    (tmp_path / "mine.png").touch()
+    write_gallery(tmp_path, [(first._replace(probability=0.1, outcome="FN"), picture)], manifest)
+    assert {path.name for path in tmp_path.iterdir()} == {"Edema_0_FN.png", "index.csv", "mine.png"}
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"could not be written to .*file.*callbacks\.heatmaps\.dirpath"):
+        write_gallery(tmp_path / "file" / "gallery", [], manifest)
+
+
+def test_a_full_disk_is_an_output_error(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    panels = [(Case(0, 0, "Edema", 0.9, 1.0, "TP"), Image.new("RGB", (4, 4)))]
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_gallery(tmp_path, panels, manifest)

@@ -1,0 +1,96 @@
+import pytest
+import torch
+from torch import nn
+
+from cxrlab.errors import ConfigError
+from cxrlab.models.networks import TimmNetwork, layer_table, without_initial_weights
+
+OPTIONS = {
+    "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "num_labels": 4, "channels": 1,
+    "image_size": 64,
+}  # fmt: skip
+# Backbones of conf/model with their parameters without a head, for three input channels (torchvision, timm, papers).
+PARAMETERS = {
+    "densenet121": 6_953_856,
+    "mobilenetv1_100": 3_206_976,
+    "mobilenetv2_100": 2_223_872,
+    "resnet50": 23_508_032,
+}
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "densenet121", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_100",
+        "resnet10t", "resnet50", "efficientnet_b0", "convnext_tiny", "vit_small_patch16_224", "swin_tiny_patch4_window7_224",
+    ],
+)  # fmt: skip
+def test_every_family_gives_logits_and_a_grid_of_features(backbone: str):
+    size = 224 if backbone.startswith("swin") else 64
+    network = TimmNetwork(backbone=backbone, **{**OPTIONS, "image_size": size}).eval()
+    grids = []
+    handle = network.feature_layer.register_forward_hook(
+        lambda _, __, out: grids.append(network.to_grid(out))
+    )
+    with torch.no_grad():
+        logits = network(torch.randn(2, 1, size, size))
+    handle.remove()
+    assert logits.shape == (2, 4)
+    assert grids[0].ndim == 4
+    assert grids[0].shape[0] == 2
+    assert 1 < grids[0].shape[2] == grids[0].shape[3] < 20
+
+
+@pytest.mark.parametrize(("backbone", "expected"), PARAMETERS.items())
+def test_backbones_have_their_published_number_of_parameters(backbone: str, expected: int):
+    network = TimmNetwork(backbone=backbone, **{**OPTIONS, "channels": 3})
+    assert sum(p.numel() for p in network.backbone.parameters()) == expected
+
+
+def test_the_head_can_have_a_hidden_layer_and_dropout():
+    network = TimmNetwork(backbone="resnet10t", **{**OPTIONS, "hidden": 16, "dropout": 0.3})
+    kinds = [type(layer) for layer in network.head]
+    assert kinds == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
+    assert network.head[2].p == 0.3
+    assert network.head[3].in_features == 16
+    assert [type(x) for x in TimmNetwork(backbone="resnet10t", **OPTIONS).head] == [nn.Dropout, nn.Linear]
+
+
+def test_an_unknown_architecture_is_refused_with_near_names():
+    with pytest.raises(ConfigError, match=r"no architecture 'densenet211'.*densenet201"):
+        TimmNetwork(backbone="densenet211", **OPTIONS)
+
+
+def test_both_sources_of_weights_exclude_each_other():
+    with pytest.raises(ConfigError, match=r"model.checkpoint_path=w.pth exclude each other"):
+        TimmNetwork(backbone="resnet10t", **{**OPTIONS, "pretrained": True, "checkpoint_path": "w.pth"})
+
+
+def test_a_transformer_refuses_a_size_that_its_patches_do_not_fill():
+    with pytest.raises(ConfigError, match=r"patches of 16 pixels, and data.image_size=100 is no multiple"):
+        TimmNetwork(backbone="vit_small_patch16_224", **{**OPTIONS, "image_size": 100})
+
+
+def test_initial_weights_leave_the_description():
+    given = {
+        "_target_": "x",
+        "_partial_": True,
+        "pretrained": True,
+        "checkpoint_path": "a.pth",
+        "hidden": None,
+    }
+    assert without_initial_weights(given) == {
+        "_target_": "x", "pretrained": False, "checkpoint_path": None, "hidden": None,
+    }  # fmt: skip
+
+
+def test_the_layer_table_lists_shapes_and_adds_up():
+    network = TimmNetwork(backbone="resnet10t", **OPTIONS)
+    table = layer_table(network, image_size=64, channels=1)
+    total = sum(p.numel() for p in network.parameters())
+    assert f"{total:,} parameters, {total:,} of them trainable" in table
+    counts = [int(line.split()[-1].replace(",", "")) for line in table.splitlines()[1:-2]]
+    assert sum(counts) == total
+    assert "512x2x2" in table
+    assert network.training
+    assert not any(module._forward_hooks for module in network.modules())

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from cxrlab.errors import ConfigError, DataError
+from cxrlab.models.preprocess import Preprocess
+
+IMAGES = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_training_statistics_bring_mean_0_and_deviation_1():
+    scaled = IMAGES.double() / 255
+    mean = scaled.mean(dim=(0, 2, 3)).tolist()
+    std = scaled.std(dim=(0, 2, 3), unbiased=False).tolist()
+    out = Preprocess(normalize="training", image_size=8, channels=3, mean=mean, std=std)(IMAGES)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out.std(dim=(0, 2, 3), unbiased=False), torch.ones(3), atol=1e-5, rtol=0)
+
+
+def test_imagenet_is_the_published_normalisation():
+    out = Preprocess(normalize="imagenet", image_size=8, channels=3)(IMAGES)
+    expected = (IMAGES[:, 0].float() / 255 - 0.485) / 0.229
+    torch.testing.assert_close(out[:, 0], expected)
+    grey = Preprocess(normalize="imagenet", image_size=8, channels=1)
+    assert float(grey.mean) == pytest.approx((0.485 + 0.456 + 0.406) / 3)
+
+
+def test_image_standardises_each_image_whatever_its_exposure():
+    darker = (IMAGES.float() * 0.5 + 20).round()
+    module = Preprocess(normalize="image", image_size=8, channels=3)
+    torch.testing.assert_close(module(IMAGES), module(darker), atol=0.02, rtol=0)
+
+
+def test_a_constant_image_stays_finite():
+    module = Preprocess(normalize="image", image_size=8, channels=1)
+    assert bool(torch.isfinite(module(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))).all())
+    constant = Preprocess(normalize="training", image_size=8, channels=1, mean=[0.5], std=[0.0])
+    assert bool(torch.isfinite(constant(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))).all())
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 9), (1, 8, 8), (3, 8, 9)])
+def test_another_shape_is_refused(shape: tuple[int, ...]):
+    module = Preprocess(normalize="imagenet", image_size=8, channels=3)
+    with pytest.raises(DataError, match=r"network made for \(3, 8, 8\)"):
+        module(torch.zeros(2, *shape, dtype=torch.uint8))
+
+
+def test_statistics_must_be_there_and_the_kind_known():
+    with pytest.raises(ConfigError, match="needs 3 means"):
+        Preprocess(normalize="training", image_size=8, channels=3, mean=[0.5], std=[0.5])
+    with pytest.raises(ConfigError, match="preprocess.normalize='batch'"):
+        Preprocess(normalize="batch", image_size=8, channels=1)  # type: ignore[arg-type]
+
+
+def test_statistics_are_in_the_state():
+    state = Preprocess(normalize="training", image_size=8, channels=1, mean=[0.4], std=[0.2]).state_dict()
+    assert sorted(state) == ["mean", "std"]

@@ -1,0 +1,164 @@
+import logging
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cxrlab.errors import CheckpointError, MissingFileError
+from cxrlab.models.networks import TimmNetwork
+from cxrlab.models.weights import read_weights
+
+OPTIONS = {
+    "pretrained": False,
+    "hidden": None,
+    "dropout": 0.0,
+    "num_labels": 2,
+    "channels": 1,
+    "image_size": 64,
+}
+
+
+def network(path: Path, backbone: str = "resnet10t", **changes: object) -> TimmNetwork:
+    return TimmNetwork(backbone=backbone, checkpoint_path=str(path), **{**OPTIONS, **changes})
+
+
+@pytest.fixture(scope="module")
+def donor() -> nn.Module:
+    """A colour classifier of 1,000 classes, as published weights are."""
+    torch.manual_seed(5)
+    return timm.create_model("resnet10t", pretrained=False, num_classes=1000, in_chans=3)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".ckpt"])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
+def test_weights_load_from_every_format_but_for_the_head(
+    donor: nn.Module, tmp_path: Path, suffix: str, prefix: str, caplog: pytest.LogCaptureFixture
+):
+    state = {prefix + name: tensor.contiguous() for name, tensor in donor.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3} if suffix == ".ckpt" else state, path)
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        loaded = network(path)
+    own = loaded.backbone.state_dict()
+    assert all(torch.equal(own[name], donor.state_dict()[name]) for name in own if name != "conv1.0.weight")
+    assert "not used: ['fc.bias', 'fc.weight']" in caplog.text
+    assert "Adapted conv1.0.weight from 3 to 1 input channels" in caplog.text
+
+
+def test_one_channel_weights_answer_a_grey_image_as_three_channels_do(donor: nn.Module, tmp_path: Path):
+    path = tmp_path / "weights.pth"
+    torch.save(donor.state_dict(), path)
+    grey = torch.randn(2, 1, 64, 64)
+    one, three = network(path).eval(), network(path, channels=3).eval()
+    with torch.no_grad():
+        features = one.backbone.forward_features(grey)
+        expected = three.backbone.forward_features(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_backbone_of_our_own_network_starts_another(tmp_path: Path):
+    first = TimmNetwork(backbone="resnet10t", checkpoint_path=None, **OPTIONS)
+    path = tmp_path / "best.ckpt"
+    torch.save({"state_dict": {f"network.{name}": t for name, t in first.state_dict().items()}}, path)
+    second = network(path, num_labels=5)
+    assert torch.equal(second.backbone.layer4[0].conv1.weight, first.backbone.layer4[0].conv1.weight)
+
+
+def test_weights_of_another_architecture_are_refused(donor: nn.Module, tmp_path: Path):
+    path = tmp_path / "weights.pth"
+    torch.save(donor.state_dict(), path)
+    with pytest.raises(
+        CheckpointError, match=r"weights.pth does not fit the network: \d+ of its \d+ parameters are missing"
+    ):
+        network(path, backbone="mobilenetv3_small_100")
+    state = donor.state_dict() | {"layer4.0.conv1.weight": torch.zeros(1, 2, 3, 3)}
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match=r"layer4.0.conv1.weight \(1, 2, 3, 3\) for"):
+        network(path)
+
+
+def test_a_missing_parameter_is_not_skipped_silently(donor: nn.Module, tmp_path: Path):
+    state = donor.state_dict()
+    del state["layer2.0.bn1.running_mean"]
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"1 of its .*\['layer2.0.bn1.running_mean'\]"):
+        network(tmp_path / "weights.pth")
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(MissingFileError, match=r"no file .*absent.pth \(model.checkpoint_path\)"):
+        network(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_a_truncated_file_is_named(donor: nn.Module, tmp_path: Path, suffix: str, keep: float):
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in donor.state_dict().items()}, path)
+    else:
+        torch.save(donor.state_dict(), path)
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    with pytest.raises(CheckpointError, match=rf"weights{suffix} \(\d+ bytes\) cannot be read as weights"):
+        read_weights(path)
+
+
+class Payload:
+    """Runs when unpickled."""
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (Path("it-ran"),))
+
+
+def test_a_file_with_code_in_it_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"weight": Payload()}}, "evil.pth")
+    with pytest.raises(CheckpointError, match=r"evil.pth holds more than tensors"):
+        read_weights(Path("evil.pth"))
+    assert not Path("it-ran").exists()
+
+
+def test_a_file_without_tensors_is_refused(tmp_path: Path):
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    with pytest.raises(CheckpointError, match=r"holds no named tensors"):
+        read_weights(tmp_path / "empty.pth")
+
+
+def test_pretrained_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match=r"model.pretrained=true: the weights of resnet10t .* set model.checkpoint_path"
+    ):
+        TimmNetwork(backbone="resnet10t", checkpoint_path=None, **{**OPTIONS, "pretrained": True})
+
+
+def test_pretrained_weights_come_through_timms_own_loading(
+    donor: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """timm reads the file that its registry names; here one that the test wrote."""
+    save_file(
+        {name: tensor.contiguous() for name, tensor in donor.state_dict().items()},
+        tmp_path / "model.safetensors",
+    )
+    from timm.models import _builder
+
+    original = _builder._resolve_pretrained_source
+    monkeypatch.setattr(
+        _builder,
+        "_resolve_pretrained_source",
+        lambda config: original({**config, "file": str(tmp_path / "model.safetensors")}),
+    )
+    loaded = TimmNetwork(backbone="resnet10t", checkpoint_path=None, **{**OPTIONS, "pretrained": True})
+    own = loaded.backbone.state_dict()
+    assert torch.equal(own["layer4.0.conv1.weight"], donor.state_dict()["layer4.0.conv1.weight"])
+    torch.testing.assert_close(
+        own["conv1.0.weight"], donor.state_dict()["conv1.0.weight"].sum(1, keepdim=True)
+    )

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pandas as pd
+
+from cxrlab.sweep import add_job, printed
+
+
+def row(job: int, metric: float | None, error: str = "") -> dict[str, object]:
+    status = "failed" if error else "completed"
+    return {"job": job, "status": status, "metric": metric, "seconds": 1.5, "overrides": f"seed={job}", "error": error}
+
+
+def test_the_table_is_sorted_by_the_metric_with_failures_last(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.7), maximize=True)
+    add_job(path, row(1, None, "no such model"), maximize=True)
+    add_job(path, row(2, 0.9), maximize=True)
+    table = pd.read_csv(path)
+    assert table["job"].tolist() == [2, 0, 1]
+    assert table["error"].tolist()[-1] == "no such model"
+    assert add_job(path, row(3, 0.8), maximize=False)["job"].tolist() == [0, 3, 2, 1]
+
+
+def test_rows_of_other_processes_are_kept(tmp_path: Path):
+    """Each job adds to what is on disk, not to what its own process knows."""
+    for job in range(12):
+        add_job(tmp_path / "sweep.csv", row(job, job / 20), maximize=True)
+    assert pd.read_csv(tmp_path / "sweep.csv")["job"].tolist() == list(range(11, -1, -1))
+
+
+def test_the_printed_table_counts_failures_and_names_the_file(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.75), maximize=True)
+    assert "1 jobs, 0 failed" in printed(path, "val/auroc")
+    assert "error" not in printed(path, "val/auroc")
+    add_job(path, row(1, None, "the loss is nan"), maximize=True)
+    text = printed(path, "val/auroc")
+    assert "2 jobs, 1 failed" in text
+    assert "the loss is nan" in text
+    assert "0.7500" in text
+    assert str(path) in text

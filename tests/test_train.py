@@ -1,0 +1,256 @@
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from cxrlab.data.manifest import Manifest
+from cxrlab.errors import CheckpointError, DataError, MissingFileError, TrainingError
+from cxrlab.models.classifier import Classifier
+from cxrlab.train import train
+
+Tiny = Callable[..., DictConfig]
+
+
+def test_a_run_directory_holds_what_the_design_says(finished_run: Path):
+    names = {str(path.relative_to(finished_run)) for path in finished_run.rglob("*") if path.is_file()}
+    assert {
+        ".hydra/config.yaml", ".hydra/resolved.yaml", "manifest.csv", "layers.txt", "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt", "metrics.csv", "predictions/val.csv", "predictions/test.csv", "results.csv",
+        "learning_curves.png", "provenance.json", "heatmaps/test/index.csv",
+    } <= names  # fmt: skip
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert any(name.startswith("heatmaps/val/") and name.endswith(".png") for name in names)
+
+
+def test_no_patient_is_in_two_parts(finished_run: Path):
+    manifest = pd.read_csv(finished_run / "manifest.csv", dtype={"patient": str})
+    assert manifest.groupby("patient")["part"].nunique().max() == 1
+    assert set(manifest["part"]) == {"train", "val", "test"}
+
+
+def test_the_predictions_are_those_that_the_results_judge(finished_run: Path):
+    results = pd.read_csv(finished_run / "results.csv")
+    for part in ("val", "test"):
+        table = pd.read_csv(finished_run / "predictions" / f"{part}.csv")
+        assert set(table["part"]) == {part}
+        assert table["image"].is_unique
+        for row in results[(results["part"] == part) & results["auroc"].notna()].itertuples():
+            if row.label == "macro mean":
+                continue
+            target = table[f"target/{row.label}"]
+            assert row.positives == target.sum()
+            assert row.auroc == pytest.approx(
+                roc_auc_score(target, table[f"probability/{row.label}"]), abs=1e-5
+            )
+    macro = results[(results["part"] == "val") & (results["label"] == "macro mean")]["auroc"].item()
+    labels = results[(results["part"] == "val") & (results["label"] != "macro mean")]["auroc"]
+    assert macro == pytest.approx(np.nanmean(labels), abs=1e-5)
+
+
+def test_metrics_have_one_row_an_epoch(finished_run: Path):
+    metrics = pd.read_csv(finished_run / "metrics.csv")
+    assert metrics["epoch"].tolist() == [0, 1]
+    assert metrics[["train/loss", "val/loss", "val/auroc", "val/auroc/Effusion"]].notna().all(axis=None)
+
+
+def test_provenance_says_with_what_the_run_was_made(finished_run: Path):
+    session = json.loads((finished_run / "provenance.json").read_text())["sessions"][0]
+    assert session["versions"]["torch"] == torch.__version__.split("+")[0] or session["versions"]["torch"]
+    assert set(session["seconds"]) == {"data", "fit", "validate", "test"}
+    assert session["hardware"]["cores"] >= 1
+    fingerprint = session["data"]["fingerprint"]
+    manifest = pd.read_csv(finished_run / "manifest.csv", dtype={"patient": str}, keep_default_na=False)
+    assert Manifest(Path(), manifest).fingerprint() == fingerprint
+
+
+def test_checkpoints_load_with_weights_only_and_hold_no_patient_and_no_image(finished_run: Path):
+    manifest = pd.read_csv(finished_run / "manifest.csv", dtype=str)
+    for name in ("best", "last"):
+        path = finished_run / "checkpoints" / f"{name}.ckpt"
+        text = repr(torch.load(path, weights_only=True)) + path.read_bytes().decode("latin-1")
+        assert not [image for image in manifest["image"] if Path(image).stem in text]
+        assert ".png" not in text
+        checkpoint = torch.load(path, weights_only=True)
+        assert set(checkpoint["hyper_parameters"]) == {"labels", "preprocess", "network"}
+
+
+def test_the_metric_of_the_best_epoch_is_returned(tiny: Tiny, tmp_path: Path):
+    metric = train(tiny(tmp_path, "trainer.max_epochs=3"))
+    assert metric == pytest.approx(pd.read_csv(tmp_path / "metrics.csv")["val/auroc"].max())
+
+
+def test_no_test_no_test_part(tiny: Tiny, tmp_path: Path):
+    train(tiny(tmp_path, "test=false"))
+    assert not (tmp_path / "predictions" / "test.csv").exists()
+    assert set(pd.read_csv(tmp_path / "results.csv")["part"]) == {"val"}
+
+
+def test_the_same_seed_gives_the_same_network_and_another_another(tiny: Tiny, tmp_path: Path):
+    def weights(name: str, seed: int) -> torch.Tensor:
+        train(tiny(tmp_path / name, f"seed={seed}", "test=false"))
+        state = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        return torch.cat([tensor.flatten().double() for tensor in state.values()])
+
+    first = weights("first", 1)
+    assert torch.equal(first, weights("again", 1))
+    assert not torch.equal(first, weights("other", 2))
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "plateau"])
+def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny, tmp_path: Path, monkeypatch):
+    """Weights to the bit, optimizer, schedule, and all rows of metrics.csv."""
+    options = [
+        f"scheduler={scheduler}",
+        "test=false",
+        "trainer.max_epochs=4",
+        "optimizer.lr=3e-3",
+        "data.num_workers=1",
+    ]
+    options += ["scheduler.patience=0"] if scheduler == "plateau" else []
+    train(tiny(tmp_path / "whole", *options))
+
+    class Killed(BaseException):
+        pass
+
+    def die(self: Classifier) -> None:
+        if self.current_epoch == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Classifier, "on_train_batch_end", lambda self, *_: die(self), raising=False)
+        train(tiny(tmp_path / "killed", *options))
+    assert len(pd.read_csv(tmp_path / "killed" / "metrics.csv")) == 2
+    train(tiny(tmp_path / "killed", *options, f"resume={tmp_path / 'killed'}"))
+
+    whole, resumed = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
+        for name in ("whole", "killed")
+    )
+    assert resumed["epoch"] == whole["epoch"] == 3
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(tensor, resumed["state_dict"][name]), name
+    assert whole["lr_schedulers"] == resumed["lr_schedulers"]
+    one, other = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "killed"))
+    pd.testing.assert_frame_equal(one, other[one.columns])
+
+
+def test_train_says_how_many_images_and_what_each_label_weighs(tiny: Tiny, tmp_path: Path, caplog):
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        train(tiny(tmp_path, "data.labels=[Effusion,Nodule]", "test=false"))
+    assert "positive weight" in caplog.text
+    assert "split grouped, fingerprint" in caplog.text
+    assert "Cardiomegaly" not in caplog.text
+    assert f"Everything is in {tmp_path}" in caplog.text
+
+
+def test_one_label_is_a_binary_task(tiny: Tiny, tmp_path: Path):
+    train(tiny(tmp_path, "data.labels=[Effusion]", "loss=bce", "test=false"))
+    assert Classifier.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt").labels == ["Effusion"]
+
+
+def test_debug_one_batch_goes_through_everything(tiny: Tiny, tmp_path: Path):
+    train(tiny(tmp_path, "debug=one_batch"))
+    assert (tmp_path / "predictions" / "test.csv").is_file()
+
+
+@pytest.mark.slow
+def test_debug_overfit_learns_its_images_by_heart(tiny: Tiny, tmp_path: Path):
+    assert (
+        train(
+            tiny(
+                tmp_path,
+                "debug=overfit",
+                "data.overfit_images=16",
+                "optimizer.lr=3e-3",
+                "trainer.max_epochs=25",
+            )
+        )
+        == 1.0
+    )
+
+
+def test_debug_profile_writes_where_the_time_goes(tiny: Tiny, tmp_path: Path):
+    train(tiny(tmp_path, "debug=profile", "trainer.limit_train_batches=2"))
+    assert "run_training_batch" in "".join(path.read_text() for path in tmp_path.glob("*profile*.txt"))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_images(tiny: Tiny, tmp_path: Path):
+    with pytest.raises(
+        TrainingError, match=r"The loss is nan in epoch 0, step \d+\. The batch's images: images/\d+_"
+    ):
+        train(tiny(tmp_path, "optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=null"))
+
+
+def test_an_unreadable_image_stops_with_its_name_or_is_left_out(
+    tiny: Tiny, tmp_path: Path, synthetic_root: Path
+):
+    shutil.copytree(synthetic_root, tmp_path / "data", dirs_exist_ok=True)
+    folder = next((tmp_path / "data").iterdir())
+    for file in sorted((folder / "images").iterdir())[:30:3]:
+        file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"images/.*\.png \(200 bytes\) cannot be read"):
+        train(tiny(tmp_path / "raise", f"data.root={tmp_path / 'data'}"))
+    train(
+        tiny(
+            tmp_path / "skip",
+            f"data.root={tmp_path / 'data'}",
+            "data.on_unreadable=skip",
+            "data.num_workers=1",
+        )
+    )
+    tables = [pd.read_csv(tmp_path / "skip" / "predictions" / f"{part}.csv") for part in ("val", "test")]
+    manifest = pd.read_csv(tmp_path / "skip" / "manifest.csv")
+    assert sum(map(len, tables)) <= (manifest["part"] != "train").sum()
+
+
+def test_a_root_that_does_not_exist_is_named(composed: Tiny, tmp_path: Path):
+    with pytest.raises(MissingFileError, match="data.root=/nowhere/at/all"):
+        train(composed("data=nih", "data.root=/nowhere/at/all", f"run_dir={tmp_path}"))
+
+
+def test_a_checkpoint_of_another_architecture_cannot_be_resumed(
+    tiny: Tiny, tmp_path: Path, finished_run: Path
+):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished_run, run_dir)
+    text = (
+        (run_dir / ".hydra" / "config.yaml")
+        .read_text()
+        .replace("backbone: resnet10t", "backbone: mobilenetv3_small_100")
+    )
+    (run_dir / ".hydra" / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"last.ckpt does not fit"):
+        train(tiny(run_dir, f"resume={run_dir}"))
+
+
+def test_a_truncated_checkpoint_cannot_be_resumed(tiny: Tiny, tmp_path: Path, finished_run: Path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished_run, run_dir)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last.ckpt \(1000 bytes\) cannot be read"):
+        train(tiny(run_dir, f"resume={run_dir}"))
+
+
+def test_colour_images_of_class_folders_train(composed: Tiny, tmp_path: Path):
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        kind = "Parasitized" if number % 2 else "Uninfected"
+        path = tmp_path / "cells" / kind / f"C{number // 3}P{number // 3}thinF_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(path)
+    options = ["data=malaria", f"data.root={tmp_path / 'cells'}", "data.image_size=32", "data.num_workers=0"]
+    options += ["trainer=cpu", "trainer.max_epochs=1", "callbacks.progress=null", "logger.tensorboard=null"]
+    train(composed(*options, f"run_dir={tmp_path / 'run'}"))
+    loaded = Classifier.load_from_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert loaded.preprocess.channels == 3
+    assert list((tmp_path / "run" / "heatmaps" / "test").glob("*.png"))
