@@ -68,7 +68,7 @@ def test_neither_help_nor_the_config_import_torch(tmp_path: Path):
         ("optimizer.lr=fast", "optimizer.lr='fast' does not fit"),
         ("data=nih", "data.root is not set"),
         ("resume=outputs/none", "resume=outputs/none is no run directory"),
-        ("hydra.run.dir=/dev/null/run", "Free space there, or choose another folder: hydra.run.dir="),
+        ("hydra.run.dir=/dev/null/run", "outputs go elsewhere with hydra.run.dir="),
     ],
 )
 def test_a_slip_is_a_message_and_not_a_traceback(override: str, words: str, tmp_path: Path):
@@ -84,7 +84,7 @@ def test_a_full_disk_is_a_message_and_keeps_what_is_there(tiny_command: list[str
         [*COMMAND, *tiny_command], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000)),
     )  # fmt: skip
-    refused(done, "choose another folder: hydra.run.dir=")
+    refused(done, "outputs go elsewhere with hydra.run.dir=")
     run_dir = only("outputs/*/*", tmp_path)
     assert (run_dir / "manifest.csv").is_file()
     assert not list(run_dir.glob("checkpoints/*.ckpt"))
@@ -92,7 +92,7 @@ def test_a_full_disk_is_a_message_and_keeps_what_is_there(tiny_command: list[str
 
 @pytest.fixture(scope="module")
 def sweep(tiny_command: list[str], tmp_path_factory: pytest.TempPathFactory):
-    """Two learning rates by two losses, of which one does not exist in time."""
+    """Two learning rates by two weight decays, of which one is refused when the optimizer is built."""
     folder = tmp_path_factory.mktemp("sweep")
     done = run("-m", *tiny_command, "optimizer.lr=1e-3,1e-4", "optimizer.weight_decay=0.01,-1", cwd=folder)
     return folder, done
@@ -123,7 +123,9 @@ def test_each_job_of_a_sweep_has_its_own_directory_and_leaves_the_test_part_alon
 
 
 def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen([*COMMAND, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        [*COMMAND, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def wait_for_epoch(process: "subprocess.Popen[str]", cwd: Path, epoch: int) -> Path:
@@ -142,12 +144,14 @@ def wait_for_epoch(process: "subprocess.Popen[str]", cwd: Path, epoch: int) -> P
 def test_a_run_killed_with_nine_goes_on_in_its_directory(tiny_command: list[str], tmp_path: Path):
     options = [*tiny_command, "trainer.max_epochs=60", "callbacks.early_stopping=null"]
     process = start(*options, cwd=tmp_path)
-    run_dir = wait_for_epoch(process, tmp_path, 1)
+    run_dir = wait_for_epoch(process, tmp_path, 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     done_before = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
     assert 2 <= done_before < 60
-    done = run(f"resume={run_dir.relative_to(tmp_path)}", f"trainer.max_epochs={done_before + 2}", cwd=tmp_path)
+    done = run(
+        f"resume={run_dir.relative_to(tmp_path)}", f"trainer.max_epochs={done_before + 2}", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(run_dir / "metrics.csv")["epoch"].tolist() == list(range(done_before + 2))
     assert (run_dir / "predictions" / "test.csv").is_file()
@@ -186,5 +190,7 @@ def test_two_processes_train_together_and_judge_each_image_once(tiny_command: li
         from sklearn.metrics import roc_auc_score
 
         one = results[(results["part"] == part) & (results["label"] == "Effusion")]["auroc"].item()
-        assert one == pytest.approx(roc_auc_score(table["target/Effusion"], table["probability/Effusion"]), abs=1e-5)
+        assert one == pytest.approx(
+            roc_auc_score(table["target/Effusion"], table["probability/Effusion"]), abs=1e-5
+        )
     assert done.stdout.count("Everything is in") == 1

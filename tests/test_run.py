@@ -77,7 +77,9 @@ def test_a_fresh_python_needs_neither_the_data_nor_hydra_nor_the_config(
 
 def test_importing_the_package_is_quick_because_torch_waits():
     code = "import sys, cxrlab, cxrlab.train; print('torch' in sys.modules, 'pandas' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.split() == ["False", "False"]
 
 
@@ -114,7 +116,8 @@ def test_a_checkpoint_with_a_missing_weight_is_not_loaded_in_part(copied: Path):
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "timm.create_model", "cxrlab.run.load_run", "cxrlab.models.networks.timm.create_model", ""]
+    "target",
+    ["os.system", "timm.create_model", "cxrlab.run.load_run", "cxrlab.models.networks.timm.create_model", ""],
 )
 def test_a_checkpoint_cannot_choose_what_code_runs(copied: Path, target: str):
     checkpoint = torch.load(copied, weights_only=True)
@@ -124,7 +127,9 @@ def test_a_checkpoint_cannot_choose_what_code_runs(copied: Path, target: str):
         cxrlab.load_run(copied.parents[1])
 
 
-def test_a_checkpoint_with_code_in_it_is_not_run(copied: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_checkpoint_with_code_in_it_is_not_run(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     class Payload:
         def __reduce__(self) -> tuple:
             return (Path.touch, (tmp_path / "it-ran",))

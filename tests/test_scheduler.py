@@ -33,13 +33,22 @@ def test_cosine_warms_up_and_falls_as_the_formula_says():
     assert seen[100] == pytest.approx(0.001)
 
 
-def test_the_state_of_a_schedule_is_plain():
-    schedule = cosine(optimizer(), num_steps=9, monitor="val/auroc", warmup_fraction=0.0, final_factor=0.0)
-    state = schedule["scheduler"].state_dict()
-    plain = (int, float, str, list, dict, bool, type(None))
-    assert all(isinstance(value, plain) for value in state.values())
-    # the factor's own numbers are kept, so that a resumed run ends where it was to end
-    assert {"warmup_steps": 0, "num_steps": 9, "final_factor": 0.0} in state["lr_lambdas"]
+def test_the_state_of_a_schedule_is_plain_and_a_resumed_run_follows_its_own_length():
+    def schedule(num_steps: int) -> tuple[dict, torch.optim.SGD]:
+        sgd = optimizer()
+        return cosine(
+            sgd, num_steps=num_steps, monitor="val/auroc", warmup_fraction=0.0, final_factor=0.0
+        ), sgd
+
+    first, sgd = schedule(10)
+    rates(first, sgd, 5)
+    state = first["scheduler"].state_dict()
+    assert all(isinstance(value, (int, float, str, list, dict, bool, type(None))) for value in state.values())
+    longer, sgd = schedule(20)
+    longer["scheduler"].load_state_dict(state)
+    sgd.step()
+    longer["scheduler"].step()
+    assert sgd.param_groups[0]["lr"] == pytest.approx(0.05 * (1 + math.cos(math.pi * 6 / 20)))
 
 
 @pytest.mark.parametrize(("name", "value"), [("warmup_fraction", 1.5), ("final_factor", -0.1)])

@@ -7,7 +7,14 @@ from cxrlab.sweep import add_job, printed
 
 def row(job: int, metric: float | None, error: str = "") -> dict[str, object]:
     status = "failed" if error else "completed"
-    return {"job": job, "status": status, "metric": metric, "seconds": 1.5, "overrides": f"seed={job}", "error": error}
+    return {
+        "job": job,
+        "status": status,
+        "metric": metric,
+        "seconds": 1.5,
+        "overrides": f"seed={job}",
+        "error": error,
+    }
 
 
 def test_the_table_is_sorted_by_the_metric_with_failures_last(tmp_path: Path):
@@ -22,10 +29,21 @@ def test_the_table_is_sorted_by_the_metric_with_failures_last(tmp_path: Path):
 
 
 def test_rows_of_other_processes_are_kept(tmp_path: Path):
-    """Each job adds to what is on disk, not to what its own process knows."""
-    for job in range(12):
-        add_job(tmp_path / "sweep.csv", row(job, job / 20), maximize=True)
-    assert pd.read_csv(tmp_path / "sweep.csv")["job"].tolist() == list(range(11, -1, -1))
+    """A table that another process wrote in the meantime loses nothing: each job has a file of its own."""
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.5), maximize=True)
+    stale = path.read_bytes()
+    add_job(path, row(1, 0.6), maximize=True)
+    path.write_bytes(stale)  # a process that had not seen job 1 wrote last
+    assert add_job(path, row(2, 0.7), maximize=True)["job"].tolist() == [2, 1, 0]
+
+
+def test_a_job_that_ends_replaces_its_running_row(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, {**row(0, None), "status": "running"}, maximize=True)
+    assert "1 jobs, 1 failed" in printed(path, "val/auroc")
+    add_job(path, row(0, 0.5), maximize=True)
+    assert pd.read_csv(path)["status"].tolist() == ["completed"]
 
 
 def test_the_printed_table_counts_failures_and_names_the_file(tmp_path: Path):

@@ -2,10 +2,13 @@
 
 import atexit
 import errno
+import functools
+import gc
 import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from cxrlab.errors import ConfigError, MissingFileError, UserError
 log = logging.getLogger(__name__)
 
 # What a resumed run may change; all else would make it another run.
-_RESUMABLE = ("trainer.", "callbacks.", "logger.", "data.root", "data.num_workers", "test")
+_RESUMABLE = ("trainer", "callbacks", "logger", "data.root", "data.num_workers", "test")
 _DISK_ERRORS = {
     errno.ENOSPC,
     errno.EFBIG,
@@ -119,6 +122,22 @@ def build(node: DictConfig, **arguments: Any) -> Any:
         raise ConfigError(str(error)) from error
 
 
+def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
+    """Build a node that waits for arguments of the code; what it then refuses is told as the key's fault."""
+    function = build(node)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UserError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{key} does not fit: {error}") from error
+
+    return call
+
+
 def resumed_config(cfg: DictConfig) -> DictConfig:
     """Return the config that a run was started with, changed by what the resuming command may change.
 
@@ -138,12 +157,12 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         key = override.split("=", 1)[0].lstrip("+~")
         if key == "resume":
             continue
-        if not key.startswith(_RESUMABLE):
+        if not any(key == known or key.startswith(f"{known}.") for known in _RESUMABLE):
             raise ConfigError(
                 f"{override} cannot change a run that is resumed; only {', '.join(_RESUMABLE)} can. "
                 "Start a new run."
             )
-        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
     saved.resume = str(run_dir)
     saved.run_dir = str(run_dir.resolve())
     if not isinstance(saved, DictConfig):
@@ -165,8 +184,10 @@ class SweepTable(Callback):
         atexit.register(_print_table, path, str(config.monitor))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Start the clock; the job's row says "running" until it ends, or for ever where it is killed."""
         self.start = time.perf_counter()
+        if config.hydra.mode == RunMode.MULTIRUN:
+            self._write(config, "running", None, "")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Log an error, and write the job's row."""
@@ -175,20 +196,35 @@ class SweepTable(Callback):
         if isinstance(error, BaseException):
             log.error("%s", message(error), exc_info=None if _is_users(error) else error)
             SweepTable.reported += (error,)
-        if config.hydra.mode != RunMode.MULTIRUN:
-            return
+        if config.hydra.mode == RunMode.MULTIRUN:
+            metric = outcome if isinstance(outcome, float) else None
+            status = "completed" if error is None else "failed"
+            self._write(config, status, metric, "" if error is None else message(error))
+            _free(error)
+
+    def _write(self, config: DictConfig, status: str, metric: float | None, error: str) -> None:
         from cxrlab.sweep import add_job
 
         row: dict[str, object] = {
             "job": int(config.hydra.job.num),
-            "status": "completed" if error is None else "failed",
-            "metric": outcome if isinstance(outcome, float) else None,
+            "status": status,
+            "metric": metric,
             "seconds": round(time.perf_counter() - self.start, 1),
-            "overrides": " ".join(job_return.overrides or []),
-            "error": "" if error is None else message(error),
+            "overrides": " ".join(str(one) for one in config.hydra.overrides.task),
+            "error": error,
         }
         path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
         add_job(path, row, maximize=config.monitor_mode == "max")
+
+
+def _free(error: BaseException | None) -> None:
+    """Let go of what a failed job built: its error holds the frames, and they the network."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
 
 
 def _print_table(path: Path, monitor: str) -> None:
@@ -221,7 +257,9 @@ def message(error: BaseException) -> str:
     if known is not None:
         return str(known)
     if _is_disk_error(error):
-        return f"{error}. Free space there, or choose another folder: hydra.run.dir=<folder>."
+        return (
+            f"{error}. Check space and permissions there; outputs go elsewhere with hydra.run.dir=<folder>."
+        )
     if isinstance(error, HydraException):
         return "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
     return f"{type(error).__name__}: {error}"
@@ -233,6 +271,9 @@ def run_command(command: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
     try:
         command()
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         if wants_traceback or not _is_users(error):
             raise

@@ -104,9 +104,9 @@ class WeightedBCE(nn.Module):
         positive = torch.as_tensor(frequencies, dtype=torch.float32)
         if not bool(((positive > 0) & (positive < 1)).all()):
             raise ConfigError(
-                "loss=weighted_bce needs labels that are present in some training images and absent in others; "
-                f"their frequencies are {[round(float(f), 4) for f in positive]}. Leave constant labels out with "
-                "data.labels."
+                "loss=weighted_bce needs labels that are present in some training images and absent in "
+                f"others; their frequencies are {[round(float(f), 4) for f in positive]}. Leave constant "
+                "labels out with data.labels."
             )
         self.register_buffer("positive_weights", 1.0 - positive, persistent=False)
         self.register_buffer("negative_weights", positive, persistent=False)

@@ -9,11 +9,30 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_average_precision
 from torchmetrics.utilities.data import dim_zero_cat
 
+from cxrlab.errors import ConfigError
+
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "auroc": binary_auroc,
     "average_precision": binary_average_precision,
     "accuracy": binary_accuracy,  # at the probability 0.5
 }
+
+
+def check_monitor(monitor: str, mode: str, labels: Sequence[str]) -> None:
+    """Refuse a metric that validation does not give, or one that the wrong direction would make the worst.
+
+    Raises:
+        ConfigError: With the metrics that there are.
+    """
+    known = ["val/loss", *(f"val/{name}" for name in METRICS)]
+    by_label = {f"val/{name}/{label}" for name in METRICS for label in labels}
+    if monitor not in known and monitor not in by_label:
+        raise ConfigError(
+            f"monitor={monitor} is no metric of validation; there are {known}, and each by label."
+        )
+    right = "min" if monitor == "val/loss" else "max"
+    if mode != right:
+        raise ConfigError(f"monitor_mode={mode} would choose the worst {monitor}: set monitor_mode={right}.")
 
 
 class LabelMetrics(torchmetrics.Metric):

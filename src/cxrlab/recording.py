@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,17 @@ import pandas as pd
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import EarlyStopping
 
+from cxrlab.atomic import replacing, write_text
 from cxrlab.config import resolved
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.manifest import PARTS, Manifest
+from cxrlab.data.manifest import PARTS, Manifest, read_table
+from cxrlab.errors import DataError, MissingFileError, TrainingError
 from cxrlab.metrics import METRICS
 from cxrlab.models.classifier import Classifier
 from cxrlab.models.networks import layer_table
+from cxrlab.models.weights import refuse_other_weights
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +45,42 @@ def save_config(cfg: DictConfig, run_dir: Path) -> None:
     OmegaConf.save(resolved(cfg), folder / "resolved.yaml")
 
 
-@rank_zero_only
-def save_manifest(manifest: Manifest, run_dir: Path) -> None:
-    """Write which image is in which part."""
-    manifest.to_csv(run_dir / "manifest.csv")
+def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path) -> None:
+    """Compare what a resumed run reads with what it was started on.
+
+    Raises:
+        DataError: If an image, a label or a part differs: a patient could cross from training to test.
+        CheckpointError: If the last checkpoint does not fit the network, or cannot be read.
+    """
+    path = run_dir / "manifest.csv"
+    if not path.is_file():
+        raise MissingFileError(f"resume={run_dir}: there is no manifest.csv, which says what was trained on.")
+    before = replace(manifest, table=read_table(path))
+    if before.fingerprint() != manifest.fingerprint():
+        others = set(before.table["image"]) ^ set(manifest.table["image"])
+        raise DataError(
+            f"resume={run_dir}: the data below {manifest.root} are not those that the run was started on "
+            f"(fingerprint {manifest.fingerprint()} for {before.fingerprint()}; {len(others)} images differ, "
+            f"such as {sorted(others)[:3]}). A new split would put patients of training into the test part: "
+            "bring the data back as they were, or start a new run."
+        )
+    refuse_other_weights(classifier, run_dir / "checkpoints" / "last.ckpt")
 
 
 @rank_zero_only
-def save_layers(classifier: Classifier, run_dir: Path) -> None:
-    """Write the table of layers with shapes and parameters."""
+def save_data_and_layers(data: DataModule, classifier: Classifier, run_dir: Path) -> None:
+    """Write which image is in which part, and the table of layers; log both in short."""
+    if not (run_dir / "manifest.csv").is_file():
+        with replacing(run_dir / "manifest.csv") as temporary:
+            data.manifest.to_csv(temporary)
     shape = classifier.preprocess
     table = layer_table(classifier.network, shape.image_size, shape.channels)
-    (run_dir / "layers.txt").write_text(table)
+    write_text(run_dir / "layers.txt", table)
     log.info("Network: %s; the layers are in %s", table.strip().splitlines()[-1], run_dir / "layers.txt")
+    _log_data(data, classifier)
 
 
-@rank_zero_only
-def log_data(data: DataModule, classifier: Classifier) -> None:
+def _log_data(data: DataModule, classifier: Classifier) -> None:
     """Say how many images, patients and positives each part has, and what each label weighs."""
     manifest = data.manifest
     log.info(
@@ -93,7 +117,7 @@ def results(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[dict
 def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
     """Write results.csv, print the table of the last part, and say where everything is."""
     table = pd.DataFrame(rows)
-    table.to_csv(run_dir / "results.csv", index=False)
+    write_text(run_dir / "results.csv", table.to_csv(index=False))
     part = table["part"].iloc[-1]
     shown = table[table["part"] == part].drop(columns="part").astype({"positives": "Int64"})
     text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
@@ -101,9 +125,28 @@ def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
     log.info("\nEverything is in %s", run_dir)
 
 
+def log_training(trainer: pl.Trainer, monitor: str, run_dir: Path) -> None:
+    """Draw the learning curves, and say how many epochs ran, why they ended, and how good the best was.
+
+    Raises:
+        TrainingError: If no epoch was finished, so that there is no checkpoint.
+    """
+    if not (run_dir / "checkpoints" / "best.ckpt").is_file():
+        raise TrainingError(
+            f"No epoch was finished, so there is no checkpoint in {run_dir}: raise trainer.max_time or "
+            "trainer.max_epochs."
+        )
+    stoppers = [one for one in trainer.callbacks if isinstance(one, EarlyStopping)]  # type: ignore[attr-defined]
+    stopped = any(one.stopped_epoch for one in stoppers)
+    reason = f", since {monitor} got no better for {stoppers[0].patience} of them" if stopped else ""
+    score = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    if score is not None:
+        log.info("Trained %d epochs%s; best %s: %.4f", trainer.current_epoch, reason, monitor, float(score))
+    _draw_learning_curves(run_dir)
+
+
 @rank_zero_only
-def save_learning_curves(run_dir: Path) -> None:
-    """Draw the learning curves of metrics.csv as a picture."""
+def _draw_learning_curves(run_dir: Path) -> None:
     from cxrlab.report.figures import learning_curves
 
     if (run_dir / "metrics.csv").is_file():

@@ -13,7 +13,8 @@ import yaml
 from torch import Tensor
 
 from cxrlab.data.images import decode
-from cxrlab.errors import CheckpointError, MissingFileError
+from cxrlab.data.manifest import read_table
+from cxrlab.errors import CheckpointError, ConfigError, MissingFileError
 from cxrlab.models.classifier import Classifier
 
 
@@ -26,7 +27,9 @@ def load_classifier(path: Path | str, device: str = "cpu") -> Classifier:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"There is no checkpoint {path}.")
+        raise MissingFileError(
+            f"There is no checkpoint {path}. Was an epoch finished, and is this a run directory?"
+        )
     try:
         return Classifier.load_from_checkpoint(path, map_location=device)
     except CheckpointError:
@@ -67,15 +70,15 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The composed config, references followed."""
-        loaded: dict[str, Any] = yaml.safe_load(self._file(".hydra/resolved.yaml").read_text())
+        loaded: dict[str, Any] = yaml.safe_load(
+            self._file(".hydra/resolved.yaml").read_text(encoding="utf-8")
+        )
         return loaded
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
         """Every image with the part it was given."""
-        return pd.read_csv(
-            self._file("manifest.csv"), dtype={"patient": str, "split": str}, keep_default_na=True
-        )
+        return read_table(self._file("manifest.csv"))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -89,7 +92,7 @@ class Run:
 
     def predictions(self, part: str) -> pd.DataFrame:
         """Return the predictions table of ``val`` or ``test``."""
-        return pd.read_csv(self._file(f"predictions/{part}.csv"), dtype={"patient": str})
+        return read_table(self._file(f"predictions/{part}.csv"))
 
     def _file(self, name: str) -> Path:
         path = self.run_dir / name
@@ -130,6 +133,30 @@ class Run:
         )
         table.insert(0, "image", [str(path) for path in files])
         return table
+
+    def heatmaps(self, paths: Sequence[Path | str], label: str, *, batch_size: int = 8) -> Tensor:
+        """Return a Grad-CAM heatmap of each image for one label: what speaks for the finding, and where.
+
+        Args:
+            paths: Image files of any size.
+            label: One of ``labels``.
+            batch_size: Images at a time.
+
+        Returns:
+            Values in [0, 1], shape ``(N, H, W)``, H and W being the network's input size.
+
+        Raises:
+            ConfigError: If there is no such label.
+            MissingFileError: If a file does not exist.
+            DataError: If a file is no image.
+        """
+        if label not in self.labels:
+            raise ConfigError(f"The run {self.run_dir} has no label {label!r}; it has {self.labels}.")
+        from cxrlab.explain.activation_maps import grad_cam
+
+        images = self.model.preprocess(self.images(paths).to(self.model.device))
+        indices = [self.labels.index(label)] * len(images)
+        return grad_cam(self.model.network, images, indices, batch_size=batch_size)
 
 
 def load_run(run_dir: Path | str, *, device: str = "cpu", checkpoint: str = "best") -> Run:

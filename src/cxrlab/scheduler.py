@@ -9,22 +9,6 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from cxrlab.errors import ConfigError
 
 
-class _WarmupCosine:
-    """The factor of the learning rate at a step; a class, since a closure would not be picklable."""
-
-    def __init__(self, warmup_steps: int, num_steps: int, final_factor: float) -> None:
-        self.warmup_steps = warmup_steps
-        self.num_steps = num_steps
-        self.final_factor = final_factor
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
-        cosine = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
-        return self.final_factor + (1.0 - self.final_factor) * cosine
-
-
 def cosine(
     optimizer: Optimizer, *, num_steps: int, monitor: str, warmup_fraction: float, final_factor: float
 ) -> dict[str, Any]:
@@ -46,7 +30,15 @@ def cosine(
     for name, value in {"warmup_fraction": warmup_fraction, "final_factor": final_factor}.items():
         if not 0 <= value <= 1:
             raise ConfigError(f"scheduler.{name}={value} must lie between 0 and 1.")
-    factor = _WarmupCosine(round(warmup_fraction * num_steps), num_steps, final_factor)
+    warmup_steps = round(warmup_fraction * num_steps)
+
+    # A function: torch would store an object's numbers, and put the old length over a resumed run's new one.
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+        return final_factor + (1.0 - final_factor) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
 
 
@@ -69,8 +61,4 @@ def plateau(
 
 def constant(optimizer: Optimizer, *, num_steps: int, monitor: str) -> dict[str, Any]:
     """Return a schedule that leaves the rate as it is."""
-    return {"scheduler": LambdaLR(optimizer, _unchanged), "interval": "epoch"}
-
-
-def _unchanged(step: int) -> float:
-    return 1.0
+    return {"scheduler": LambdaLR(optimizer, lambda step: 1.0), "interval": "epoch"}

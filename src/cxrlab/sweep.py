@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrlab.atomic import write_text
+
 COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
 
 
@@ -24,28 +26,20 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     """
     rows_dir = path.parent / ".jobs"
     rows_dir.mkdir(parents=True, exist_ok=True)
-    _replace(rows_dir / f"{row['job']}.json", json.dumps({name: row[name] for name in COLUMNS}))
-    rows = [json.loads(file.read_text()) for file in sorted(rows_dir.glob("*.json"))]
+    write_text(rows_dir / f"{row['job']}.json", json.dumps({name: row[name] for name in COLUMNS}))
+    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(rows_dir.glob("*.json"))]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     table["metric"] = pd.to_numeric(table["metric"])
     table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
-    _replace(path, table.to_csv(index=False))
+    write_text(path, table.to_csv(index=False))
     return table
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def printed(path: Path, monitor: str) -> str:
     """Return the table as text for the terminal."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, keep_default_na=False, na_values={"metric": [""], "seconds": [""]})
     failed = int((table["status"] != "completed").sum())
-    shown = table.assign(error=table["error"].fillna("").astype(str).str.slice(0, 70)).fillna(
-        {"overrides": ""}
-    )
+    shown = table.assign(error=table["error"].astype(str).str.slice(0, 70))
     shown = shown.rename(columns={"metric": monitor})
     if not failed:
         shown = shown.drop(columns="error")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Types of the plain values at the top of conf/train.yaml; all others are checked against what they build.
-_TOP_LEVEL: dict[str, Any] = {
+# Types of the plain values in conf/train.yaml; all others are checked against what they build.
+_PLAIN: dict[str, Any] = {
     "seed": int,
     "test": bool | Literal["auto"],
     "resume": str | None,
@@ -26,6 +26,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "monitor_mode": Literal["max", "min"],
     "channels_last": bool,
     "run_dir": str,
+    "preprocess.normalize": Literal["training", "imagenet", "image"],
 }
 
 
@@ -39,12 +40,21 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.signatures import check_node, check_value
 
     cfg = config.resolved(cfg)
-    for key, hint in _TOP_LEVEL.items():
-        check_value(cfg[key], hint, key)
+    for key, hint in _PLAIN.items():
+        check_value(OmegaConf.select(cfg, key), hint, key)
     check_node(config.plain(cfg))
+    if not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed} must lie between 0 and 4294967295.")
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")
+    if cfg.trainer.get("limit_val_batches") == 0:
+        raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
+    if config.is_multirun() and cfg.trainer.get("devices") not in (1, "1"):
+        raise ConfigError(
+            f"trainer.devices={cfg.trainer.get('devices')} in a multirun: each process would start the sweep "
+            "anew. Sweep on one device, or start the jobs one by one."
+        )
     return cfg
 
 
@@ -68,72 +78,82 @@ def train(cfg: DictConfig) -> float:
     import torch
 
     from cxrlab import recording
-    from cxrlab.models.weights import refuse_other_weights
 
-    run_dir = Path(cfg.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    recording.save_config(original, run_dir)
     recording.quieten()
     pl.seed_everything(cfg.seed, verbose=False)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-
+    run_dir = Path(cfg.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
     data: DataModule = config.build(cfg.data)
-    manifest = data.prepare()
-    recording.save_manifest(manifest, run_dir)
+    data.prepare()
     classifier = _classifier(cfg, data)
-    recording.save_layers(classifier, run_dir)
-    recording.log_data(data, classifier)
+    if cfg.resume:
+        recording.refuse_another_run(data.manifest, classifier, run_dir)
+    recording.save_config(original, run_dir)
+    recording.save_data_and_layers(data, classifier, run_dir)
+    trainer = _fit(cfg, classifier, data, run_dir)
+    return _evaluate(cfg, trainer, classifier, data, run_dir)
 
-    callbacks = {name: config.build(node) for name, node in cfg.callbacks.items() if node is not None}
+
+def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> "pl.Trainer":
+    """Train, from the start or from the last finished epoch."""
+    from cxrlab import recording
+    from cxrlab.callbacks.checkpoints import AtomicCheckpointIO
+
+    callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [config.build(node) for node in cfg.logger.values() if node is not None]
-    trainer: pl.Trainer = config.build(cfg.trainer)(callbacks=list(callbacks.values()), logger=loggers)
+    trainer: pl.Trainer = config.guarded(cfg.trainer, "trainer")(
+        callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()]
+    )
     last = run_dir / "checkpoints" / "last.ckpt" if cfg.resume else None
-    if last is not None:
-        refuse_other_weights(classifier, last)
     trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
-    recording.save_learning_curves(run_dir)
-    return _evaluate(cfg, trainer, classifier, data, str(callbacks["best"].best_model_path))
+    recording.log_training(trainer, cfg.monitor, run_dir)
+    return trainer
 
 
 def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     """Build the classifier: what the data decide is passed on to each of its parts."""
     from cxrlab.losses import label_frequencies
+    from cxrlab.metrics import check_monitor
     from cxrlab.models.classifier import Classifier
     from cxrlab.models.networks import without_initial_weights
 
     labels = data.manifest.labels
     shape = {"image_size": data.image_size, "channels": data.channels}
-    mean, std = data.training_statistics()
+    normalize = cfg.preprocess.normalize
+    mean, std = data.training_statistics() if normalize == "training" else (None, None)
     description = without_initial_weights(config.plain(cfg.model))
     model = OmegaConf.create({**description, "_partial_": True}) if cfg.resume else cfg.model
     targets = data.dataset.targets[data.rows("train")]
+    check_monitor(cfg.monitor, cfg.monitor_mode, labels)
     return Classifier(
         labels=labels,
-        preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **shape},
+        preprocess={"normalize": normalize, "mean": mean, "std": std, **shape},
         network={**description, "num_labels": len(labels), **shape},
-        module=config.build(model)(num_labels=len(labels), **shape),
-        loss=config.build(cfg.loss)(frequencies=label_frequencies(targets).tolist()),
-        optimizer=config.build(cfg.optimizer),
-        scheduler=config.build(cfg.scheduler),
+        module=config.guarded(model, "model")(num_labels=len(labels), **shape),
+        loss=config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist()),
+        optimizer=config.guarded(cfg.optimizer, "optimizer"),
+        scheduler=config.guarded(cfg.scheduler, "scheduler"),
         monitor=cfg.monitor,
         channels_last=cfg.channels_last,
     )
 
 
 def _evaluate(
-    cfg: DictConfig, trainer: "pl.Trainer", classifier: "Classifier", data: "DataModule", best: str
+    cfg: DictConfig, trainer: "pl.Trainer", classifier: "Classifier", data: "DataModule", run_dir: Path
 ) -> float:
     """Judge the best checkpoint on validation, and on the test part where that is wanted."""
     from cxrlab import recording
 
+    best = run_dir / "checkpoints" / "best.ckpt"
     trainer.validate(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     results = recording.results(trainer, classifier, "val")
     metric = float(trainer.callback_metrics[cfg.monitor])
     if cfg.test is True:
         trainer.test(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         results += recording.results(trainer, classifier, "test")
-    recording.save_results(results, Path(cfg.run_dir))
+    recording.save_results(results, run_dir)
     return metric
 
 

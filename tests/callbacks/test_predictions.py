@@ -16,9 +16,19 @@ def test_rows_follow_the_manifest_whatever_the_order_of_the_batches():
         }
     )  # fmt: skip
     predicted = predictions_table(
-        Manifest(Path(), table), torch.tensor([2, 1]), torch.tensor([[0.25], [0.75]]), torch.tensor([[torch.nan], [1.0]])
+        Manifest(Path(), table),
+        torch.tensor([2, 1]),
+        torch.tensor([[0.25], [0.75]]),
+        torch.tensor([[torch.nan], [1.0]]),
     )
-    assert list(predicted) == ["image", "patient", "part", "covariate/view", "target/Edema", "probability/Edema"]
+    assert list(predicted) == [
+        "image",
+        "patient",
+        "part",
+        "covariate/view",
+        "target/Edema",
+        "probability/Edema",
+    ]
     assert predicted["image"].tolist() == ["b.png", "c.png"]
     assert predicted["probability/Edema"].tolist() == [0.75, 0.25]
     assert predicted["target/Edema"].isna().tolist() == [False, True]

@@ -183,3 +183,20 @@ def test_real_nih(real_nih, method):
     assert crossing(split) == 0
     train, val = split.part("train").targets.mean(axis=0), split.part("val").targets.mean(axis=0)
     np.testing.assert_allclose(val, train, rtol=0.03)  # Hernia has about 20 images in val
+
+
+@pytest.mark.parametrize("dtype", ["str", "object"])
+def test_the_data_sets_own_parts_are_left_as_they_were(dtype: str):
+    table = pd.DataFrame(
+        {
+            "image": [f"{row}.png" for row in range(40)],
+            "patient": [str(row // 2) for row in range(40)],
+            "split": pd.Series(["train"] * 30 + ["test"] * 10, dtype=dtype),
+            "label/Edema": [float(row % 3 == 0) for row in range(40)],
+        }
+    )
+    manifest = Manifest(Path(), table)
+    split = assign_parts(manifest, method="official", val_fraction=0.2, test_fraction=0.2, seed=0)
+    assert set(split.table["part"]) == {"train", "val", "test"}
+    for one in (manifest, split):
+        assert one.table["split"].value_counts().to_dict() == {"train": 30, "test": 10}

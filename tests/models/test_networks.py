@@ -56,6 +56,12 @@ def test_the_head_can_have_a_hidden_layer_and_dropout():
     assert [type(x) for x in TimmNetwork(backbone="resnet10t", **OPTIONS).head] == [nn.Dropout, nn.Linear]
 
 
+@pytest.mark.parametrize(("name", "value"), [("hidden", 0), ("dropout", 2.0)])
+def test_a_head_that_cannot_be_is_refused(name: str, value: float):
+    with pytest.raises(ConfigError, match=f"model.{name}={value} must"):
+        TimmNetwork(backbone="resnet10t", **{**OPTIONS, name: value})
+
+
 def test_an_unknown_architecture_is_refused_with_near_names():
     with pytest.raises(ConfigError, match=r"no architecture 'densenet211'.*densenet201"):
         TimmNetwork(backbone="densenet211", **OPTIONS)

@@ -8,7 +8,9 @@ from cxrlab.report.figures import learning_curves
 
 
 def test_learning_curves_are_drawn_for_many_labels_and_for_one(tmp_path: Path):
-    frame = pd.DataFrame({"epoch": range(4), "train/loss": [0.5, 0.4, 0.3, 0.2], "val/loss": [0.6, 0.5, 0.5, np.nan]})
+    frame = pd.DataFrame(
+        {"epoch": range(4), "train/loss": [0.5, 0.4, 0.3, 0.2], "val/loss": [0.6, 0.5, 0.5, np.nan]}
+    )
     for count in (1, 14):
         for label in range(count):
             frame[f"val/auroc/finding {label}"] = np.linspace(0.5, 0.9, 4)

@@ -11,47 +11,49 @@ from cxrlab.errors import TrainingError
 
 
 class FiniteLoss(Callback):
-    """Checks each step's loss one step later, when it is known anyway: a GPU is not made to wait.
+    """Checks each step's loss one step later, so that a GPU always has a step in its queue.
 
     Raises:
-        TrainingError: Naming epoch, step and up to eight of the batch's images.
+        TrainingError: Naming epoch, step and images.
     """
 
     def __init__(self) -> None:
-        self._pending: tuple[Tensor, list[int], int] | None = None
+        self._pending: tuple[Tensor, Tensor, int] | None = None  # loss, rows of the manifest, step
+        self._copied: torch.cuda.Event | None = None
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Check the step before this one, and keep this one."""
         self._check(trainer)
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor):
-            self._pending = (loss.detach(), batch["index"], batch_idx)
+        if not isinstance(loss, Tensor):
+            return
+        # The copy starts now and is waited for after the next step was queued.
+        self._pending = (loss.detach().to("cpu", non_blocking=True), batch["index"], batch_idx)
+        if loss.is_cuda:
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the epoch's last step, before its checkpoint is written."""
         self._check(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the last step before validation, which would fail on such a network with a worse message."""
+        """Check the last step before validation."""
         self._check(trainer)
 
     def _check(self, trainer: pl.Trainer) -> None:
         pending, self._pending = self._pending, None
-        if pending is None or bool(torch.isfinite(pending[0])):
+        if pending is None:
             return
+        if self._copied is not None:
+            self._copied.synchronize()
         loss, index, batch_idx = pending
-        table = trainer.datamodule.manifest.table  # type: ignore[attr-defined]
-        images = table["image"].iloc[[int(row) for row in index]]
-        shown = ", ".join(images.head(8)) + (f" and {len(images) - 8} more" if len(images) > 8 else "")
-        raise TrainingError(
-            f"The loss is {float(loss)} in epoch {trainer.current_epoch}, step {batch_idx}. "
-            f"The batch's images: {shown}. "
-            "Lower optimizer.lr, or look at these images and their labels."
-        )
+        if not bool(torch.isfinite(loss)):
+            manifest = trainer.datamodule.manifest  # type: ignore[attr-defined]
+            raise TrainingError(
+                f"The loss is {float(loss)} in epoch {trainer.current_epoch}, step {batch_idx}. The batch's "
+                f"images: {manifest.named(index.tolist())}. Lower optimizer.lr, or look at these images and "
+                "their labels."
+            )

@@ -13,6 +13,7 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from cxrlab.callbacks.gathering import gathered
 from cxrlab.errors import ConfigError
 from cxrlab.explain.activation_maps import grad_cam
 from cxrlab.explain.cases import Case, case_table, choose_cases
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 class Heatmaps(pl.Callback):
     """Draws Grad-CAM heatmaps after validation and test, without any effect on training.
 
-    The images of training are chosen at its first validation and kept, in the checkpoint too, as rows of the
+    The images of training are chosen at the first drawing and kept, in the checkpoint too, as rows of the
     manifest. Those of the test are chosen from the test predictions. Every process keeps the same choice;
     the first one draws.
 
@@ -99,12 +100,10 @@ class Heatmaps(pl.Callback):
     on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Choose the images, if that was not done before, and draw them when it is time."""
+        """Draw when it is time."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         cases = self._cases(trainer, cast(Any, pl_module).labels)
-        if not self._chosen:
-            self._chosen = self._choose(trainer, cases)
         self._undrawn = (trainer.current_epoch, trainer.global_step, cases)
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._draw_validation(trainer, pl_module)
@@ -132,9 +131,7 @@ class Heatmaps(pl.Callback):
             for name, none in empty.items()
         )
         self._outputs = []
-        shares: list[Any] = [own] * trainer.world_size
-        if trainer.world_size > 1:
-            torch.distributed.all_gather_object(shares, own)
+        shares = gathered(trainer, own)
         rows, probabilities, targets = (np.concatenate(arrays) for arrays in zip(*shares, strict=True))
         return case_table(rows, probabilities, targets, labels)
 
@@ -146,6 +143,7 @@ class Heatmaps(pl.Callback):
         if self._undrawn is not None:
             epoch, _, cases = self._undrawn
             self._undrawn = None
+            self._chosen = self._chosen or self._choose(trainer, cases)
             self._draw(trainer, pl_module, _pick(cases, self._chosen), "val", f"epoch={epoch:03d}")
 
     def _draw(

@@ -7,6 +7,8 @@ import pandas as pd
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
+from cxrlab.atomic import write_text
+
 
 class MetricsTable(Logger):
     """A Lightning logger that writes one row an epoch.
@@ -53,6 +55,5 @@ class MetricsTable(Logger):
         """Write the table, replacing the file in one step."""
         if not self._rows:
             return
-        temporary = self.path.with_name(self.path.name + ".part")
-        pd.DataFrame([self._rows[epoch] for epoch in sorted(self._rows)]).to_csv(temporary, index=False)
-        temporary.replace(self.path)
+        table = pd.DataFrame([self._rows[epoch] for epoch in sorted(self._rows)])
+        write_text(self.path, table.to_csv(index=False))

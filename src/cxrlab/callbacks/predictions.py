@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from cxrlab.callbacks.gathering import gathered
 from cxrlab.data.manifest import COVARIATE, Manifest
 
 
@@ -84,7 +85,8 @@ class Predictions(Callback):
     def _write(self, trainer: pl.Trainer, part: str) -> None:
         if trainer.state.fn == "fit":
             return
-        outputs, self._outputs = self._gathered(trainer), []
+        outputs = [batch for share in gathered(trainer, self._outputs) for batch in share]
+        self._outputs = []
         if not outputs or not trainer.is_global_zero:
             return
         columns = {
@@ -93,11 +95,3 @@ class Predictions(Callback):
         self.dirpath.mkdir(parents=True, exist_ok=True)
         table = predictions_table(trainer.datamodule.manifest, **columns)  # type: ignore[attr-defined]
         table.to_csv(self.dirpath / f"{part}.csv", index=False)
-
-    def _gathered(self, trainer: pl.Trainer) -> list[dict[str, Tensor]]:
-        """Return the outputs of all processes; each image is judged by one of them."""
-        if trainer.world_size == 1:
-            return self._outputs
-        gathered: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(gathered, self._outputs)
-        return [batch for outputs in gathered for batch in outputs]

@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 import cxrlab
+from cxrlab.atomic import write_text
 
 _PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas", "numpy",
@@ -53,6 +54,7 @@ class Provenance(Callback):
                 "images": len(data.manifest),
                 "patients": int(data.manifest.table["patient"].nunique()),
                 "fingerprint": data.manifest.fingerprint(),
+                "split": {key: value for key, value in getattr(data.split, "keywords", {}).items()},
             },
             "seconds": {"data": round(data.read_seconds, 1)},
         }
@@ -69,12 +71,10 @@ class Provenance(Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        earlier = json.loads(self.path.read_text())["sessions"] if self.path.is_file() else []
+        earlier = json.loads(self.path.read_text(encoding="utf-8"))["sessions"] if self.path.is_file() else []
         if earlier and earlier[-1]["started"] == self._session["started"]:
             earlier = earlier[:-1]
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_text(json.dumps({"sessions": [*earlier, self._session]}, indent=2) + "\n")
-        temporary.replace(self.path)
+        write_text(self.path, json.dumps({"sessions": [*earlier, self._session]}, indent=2) + "\n")
 
 
 def _versions() -> dict[str, str]:
@@ -89,10 +89,12 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str | None:
     """Return the commit of the sources in use, marked -dirty where changed; None for an installed wheel."""
-    folder = Path(__file__).parent
+    checkout = Path(__file__).resolve().parents[3]
+    if not (checkout / "pyproject.toml").is_file() or not (checkout / ".git").exists():
+        return None  # an installed wheel, perhaps inside another project's checkout
     try:
         described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

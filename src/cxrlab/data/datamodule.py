@@ -72,6 +72,7 @@ class DataModule(pl.LightningDataModule):
             ("image_size", image_size, 8),
             ("batch_size", batch_size, 1),
             ("num_workers", num_workers, 0),
+            ("overfit_images", overfit_images if overfit_images is not None else 2, 2),
         ):
             if value < least:
                 raise ConfigError(f"data.{name}={value} must be at least {least}.")
@@ -146,7 +147,9 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation part in the order of the manifest."""
-        return self._loader(self._overfit_rows() if self.overfit_images else self.rows("val"), shuffle=False)
+        return self._loader(
+            self._overfit_rows() if self.overfit_images is not None else self.rows("val"), shuffle=False
+        )
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test part in the order of the manifest."""
@@ -158,7 +161,7 @@ class DataModule(pl.LightningDataModule):
         return len(self._batches(self._training_rows(), shuffle=True))
 
     def _training_rows(self) -> list[int]:
-        return self._overfit_rows() if self.overfit_images else self.rows("train")
+        return self._overfit_rows() if self.overfit_images is not None else self.rows("train")
 
     def _overfit_rows(self) -> list[int]:
         rows = np.random.default_rng(self.seed).permutation(self.rows("train"))
@@ -179,7 +182,8 @@ class DataModule(pl.LightningDataModule):
         batches = self._batches(rows, shuffle=shuffle)
         if shuffle and self.trainer:
             # Lightning makes a resumed run's first iterator before it tells the sampler the epoch.
-            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+            batches.set_epoch(epoch)
         return DataLoader(
             self.dataset,
             sampler=batches,

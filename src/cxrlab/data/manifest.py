@@ -17,6 +17,21 @@ COVARIATE = "covariate/"
 BOX_COLUMNS = ("image", "label", "x", "y", "width", "height")
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a manifest or predictions table; names stay text, and only numbers can be missing.
+
+    A patient may be called NA, and a number such as 0012 keeps its zeros.
+    """
+    columns = pd.read_csv(path, nrows=0).columns
+    text = {name: str for name in ("image", "patient", "split", "part") if name in columns}
+    return pd.read_csv(
+        path,
+        dtype=text,
+        keep_default_na=False,
+        na_values={name: [""] for name in columns if name not in text},
+    )
+
+
 def _no_boxes() -> pd.DataFrame:
     return pd.DataFrame(
         {name: pd.Series(dtype=object if name in {"image", "label"} else float) for name in BOX_COLUMNS}
@@ -155,6 +170,11 @@ class Manifest:
         table = self.table[others + [LABEL + name for name in labels]]
         boxes = self.boxes[self.boxes["label"].isin(labels)].reset_index(drop=True)
         return replace(self, table=table, boxes=boxes)
+
+    def named(self, rows: Sequence[int]) -> str:
+        """Return the images of up to eight rows for a message, and how many more there are."""
+        images = self.table["image"].iloc[list(rows)]
+        return ", ".join(images.head(8)) + (f" and {len(images) - 8} more" if len(images) > 8 else "")
 
     def fingerprint(self) -> str:
         """Return 12 hex digits that depend on images, patients, parts and labels, not on the row order."""

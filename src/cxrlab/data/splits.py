@@ -33,7 +33,7 @@ def assign_parts(
         DataError: If the official parts are absent, incomplete or share a patient, or there are too few
             patients for three parts.
     """
-    _check_options(method, val_fraction, test_fraction)
+    _check_options(method, val_fraction, test_fraction, seed)
     if method == "official":
         parts = _official(manifest, val_fraction, seed)
     else:
@@ -42,7 +42,9 @@ def assign_parts(
     if not all(counts.values()):
         raise DataError(
             f"{manifest.table['patient'].nunique()} patients of {manifest.root} are too few for three parts: "
-            f"{counts} images. Each part needs a patient of its own, so add data of more patients."
+            f"{counts} images. Each part needs a patient of its own: raise "
+            "data.split.val_fraction and data.split.test_fraction, "
+            "or add data of more patients."
         )
     split = replace(manifest, table=manifest.table.assign(part=parts))
     check_no_overlap(split)
@@ -73,9 +75,11 @@ def check_no_overlap(manifest: Manifest) -> None:
             )
 
 
-def _check_options(method: str, val_fraction: float, test_fraction: float) -> None:
+def _check_options(method: str, val_fraction: float, test_fraction: float, seed: int) -> None:
     if method not in METHODS:
         raise ConfigError(f"data.split.method={method} is unknown; it is one of {', '.join(METHODS)}.")
+    if seed < 0:
+        raise ConfigError(f"data.split.seed={seed} must be 0 or more.")
     for key, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < value < 1:
             raise ConfigError(f"data.split.{key}={value} must lie between 0 and 1, both excluded.")
@@ -87,7 +91,7 @@ def _check_options(method: str, val_fraction: float, test_fraction: float) -> No
 
 
 def _official(manifest: Manifest, val_fraction: float, seed: int) -> npt.NDArray[np.object_]:
-    parts = manifest.table["split"].to_numpy(dtype=object)
+    parts = manifest.table["split"].to_numpy(dtype=object, copy=True)
     _check_official(manifest, parts)
     if not (parts == "val").any():
         training = manifest.rows(manifest.table["split"] == "train")

@@ -62,9 +62,10 @@ def choose_cases(
 ) -> list[tuple[int, int]]:
     """Choose positives of each label, and confident errors.
 
-    Positives with a known box come first, for there the heatmap can be checked, then those of the highest
-    probability. Errors are taken over all labels, the most confident first, false positives and false
-    negatives in turn: findings are rare, and by confidence alone nearly all errors would be misses.
+    Of each label's positives the hits come first, and among them those with a known box, for there the
+    heatmap can be checked, then those of the highest probability. Errors are taken over all labels, the most
+    confident first, false positives and false negatives in turn: findings are rare, and by confidence alone
+    nearly all errors would be misses.
 
     Args:
         cases: As of ``case_table``.
@@ -79,8 +80,9 @@ def choose_cases(
     with_box = set(zip(manifest.boxes["image"], manifest.boxes["label"], strict=True))
     images = manifest.table["image"].to_numpy()[positives["row"]]
     positives["has_box"] = [pair in with_box for pair in zip(images, positives["finding"], strict=True)]
+    positives["is_hit"] = positives["outcome"] == "TP"
     positives = positives.sort_values(
-        ["label", "has_box", "probability", "row"], ascending=[True, False, False, True]
+        ["label", "is_hit", "has_box", "probability", "row"], ascending=[True, False, False, False, True]
     )
     positives = positives.groupby("label").head(images_per_label)
     others = cases.drop(index=positives.index)

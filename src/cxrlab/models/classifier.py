@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cxrlab.data.dataset import Batch
-from cxrlab.errors import CheckpointError, ConfigError
+from cxrlab.errors import CheckpointError, ConfigError, DataError, TrainingError
 from cxrlab.metrics import LabelMetrics, undefined_labels
+from cxrlab.models.networks import without_initial_weights
 from cxrlab.models.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,9 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of images ``(B, C, H, W)`` with values 0 to 255."""
-        logits: Tensor = self.network(self.preprocess(images).contiguous(memory_format=self.memory_format))
+        logits: Tensor = self.network(
+            self.preprocess(images).to(self.dtype, memory_format=self.memory_format)
+        )
         return logits
 
     def predict_probabilities(self, images: Tensor) -> Tensor:
@@ -97,11 +100,16 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Return the loss of a batch, or None where no image of it could be read."""
         if not len(batch["index"]):
+            if self.loss is not None and self.trainer.world_size > 1:  # others wait for this one's gradients
+                raise DataError(
+                    "No image of a training batch could be read; with several processes that is fatal."
+                )
             return None
         loss = self._loss(self(batch["images"]), batch["targets"])
         # Shown once an epoch: a value on the progress bar at every step would wait for the device every step.
+        size = len(batch["index"])
         self.log(
-            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["index"])
+            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True
         )
         return loss
 
@@ -125,6 +133,12 @@ class Classifier(pl.LightningModule):
         if not len(batch["index"]):
             return None
         logits = self(batch["images"])
+        if not bool(torch.isfinite(logits).all()):
+            images = self.trainer.datamodule.manifest.named(batch["index"].tolist())  # type: ignore[attr-defined]
+            raise TrainingError(
+                f"The network's outputs are not finite on these images of the {part} part: {images}. "
+                "Training has broken the weights: lower optimizer.lr."
+            )
         if self.loss is not None:
             loss = self._loss(logits, batch["targets"])
             size = len(batch["index"])
@@ -139,8 +153,22 @@ class Classifier(pl.LightningModule):
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
         # step; a plateau schedule is stepped here instead, and saved with it.
         if self._is_fitting and not self.trainer.sanity_checking:
+            self._refuse_undefined_monitor()
             for schedule in self._plateaus():
                 schedule.step(float(self.trainer.callback_metrics[self._monitor]))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate that the epoch ended with."""
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _refuse_undefined_monitor(self) -> None:
+        """Stop where the metric that chooses the best epoch is NaN, unless few batches are validated."""
+        value = self.trainer.callback_metrics[self._monitor]
+        if math.isnan(float(value)) and self.trainer.limit_val_batches == 1.0:
+            raise DataError(
+                f"{self._monitor} is NaN: the validation part lacks images with or without the finding, so "
+                "that no epoch can be called the best. Use more data, or monitor=val/loss monitor_mode=min."
+            )
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/auroc`` and the rest."""
@@ -151,11 +179,14 @@ class Classifier(pl.LightningModule):
         return self.trainer.state.fn == "fit"
 
     def _log_metrics(self, metrics: LabelMetrics, part: str) -> None:
-        if not metrics.update_called:  # no image of the part could be read
-            return
+        # Every process takes part in the gathering, also one that had no image to judge.
+        nothing = torch.empty(0, len(self.labels), device=self.device)
+        metrics.update(nothing, nothing)
         results = metrics.compute()
         self.evaluated = metrics.counts()
         metrics.reset()
+        if not self.evaluated[0]:
+            raise DataError(f"No image of the {part} part could be read: there is nothing to judge.")
         undefined = undefined_labels(results, self.labels)
         if undefined and part not in self._warned:
             self._warned.add(part)
@@ -202,15 +233,14 @@ def _num_steps(trainer: pl.Trainer) -> int:
     if trainer.max_steps > 0:
         num_steps = min(num_steps, trainer.max_steps) if num_steps > 0 else trainer.max_steps
     if num_steps <= 0:
-        raise ConfigError(
-            "A schedule needs an end: set trainer.max_epochs or trainer.max_steps."
-        )
+        raise ConfigError("A schedule needs an end: set trainer.max_epochs or trainer.max_steps.")
     return num_steps
 
 
 def _build(network: Mapping[str, Any]) -> nn.Module:
     """Build a network from its plain description; only classes of this package are looked up."""
-    arguments = dict(network)
+    # A file must not choose what is downloaded or read either.
+    arguments = without_initial_weights(network)
     target = str(arguments.pop("_target_", ""))
     module_name, _, class_name = target.rpartition(".")
     if not module_name.startswith("cxrlab."):

@@ -56,6 +56,10 @@ class TimmNetwork(nn.Module):
                 f"model.pretrained=true and model.checkpoint_path={checkpoint_path} exclude each "
                 "other: set one."
             )
+        if hidden is not None and hidden < 1:
+            raise ConfigError(f"model.hidden={hidden} must be at least 1, or null for a linear head.")
+        if not 0 <= dropout <= 1:
+            raise ConfigError(f"model.dropout={dropout} must lie between 0 and 1.")
         options = _backbone_options(backbone, channels, image_size)
         self.backbone = load_pretrained(backbone, options) if pretrained else _create(backbone, options)
         _refuse_other_patches(self.backbone, backbone, image_size)
@@ -66,7 +70,7 @@ class TimmNetwork(nn.Module):
         layers: list[nn.Module] = []
         if hidden is not None:
             layers += [nn.Linear(num_features, hidden), nn.ReLU()]
-        layers += [nn.Dropout(dropout), nn.Linear(hidden or num_features, num_labels)]
+        layers += [nn.Dropout(dropout), nn.Linear(num_features if hidden is None else hidden, num_labels)]
         self.head = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -126,8 +130,8 @@ def _refuse_other_patches(network: nn.Module, backbone: str, image_size: int) ->
     patches = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     if patches and (image_size < patches[0] or image_size % patches[0]):
         raise ConfigError(
-            f"{backbone} cuts images into patches of {patches[0]} pixels, and data.image_size={image_size} is no "
-            "multiple of that."
+            f"{backbone} cuts images into patches of {patches[0]} pixels, and data.image_size={image_size} "
+            "is no multiple of that."
         )
 
 

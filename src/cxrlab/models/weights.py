@@ -85,8 +85,8 @@ def refuse_other_weights(module: nn.Module, path: Path) -> None:
     )
     if differing:
         raise CheckpointError(
-            f"{path} does not fit the network of the config: {len(differing)} of {len(own)} weights differ in name "
-            f"or shape, among them {differing[:3]}. Was the run started with another model?"
+            f"{path} does not fit the network of the config: {len(differing)} of {len(own)} weights differ "
+            f"in name or shape, among them {differing[:3]}. Was the run started with another model?"
         )
 
 

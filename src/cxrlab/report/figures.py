@@ -15,7 +15,7 @@ _STYLES = ("-", "--", ":")
 
 
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
-    """Draw loss, AUROC by label and learning rate over the epochs.
+    """Draw the losses and the validation AUROC by label over the epochs.
 
     Args:
         metrics: One row an epoch, as in ``metrics.csv``.

@@ -1,0 +1,122 @@
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from cxrlab.train import checked
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+@pytest.mark.slow
+def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command: list[str]):
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)], check=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"cxrlab/conf/train.yaml", "cxrlab/conf/data/nih.yaml", "cxrlab/py.typed"} <= names
+    assert not any(name.startswith(("tests", "conf", "outputs")) for name in names)
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    elsewhere.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(site)}
+
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=elsewhere,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert python("-c", "import cxrlab; print(cxrlab.__file__)").startswith(str(site))
+    assert "densenet121" in python("-m", "cxrlab.train", "--help")
+    assert "Everything is in" in python(
+        "-m", "cxrlab.train", *tiny_command, "debug=one_batch", "callbacks.heatmaps=null"
+    )
+    assert list(elsewhere.glob("outputs/*/*/results.csv"))
+
+
+def test_every_command_of_the_readme_composes_and_fits_the_code(composed: Callable[..., DictConfig]):
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^python -m cxrlab\.train([^#\n]*)", text, flags=re.MULTILINE)
+    assert len(commands) >= 8
+    for command in commands:
+        words = shlex.split(command)
+        if "--help" in words or "--cfg" in words:
+            continue
+        overrides = [word for word in words if word != "-m" and not word.startswith("resume=")]
+        singles = [re.sub(r"^([\w./@]+=)([^\[,]+),.*", r"\1\2", override) for override in overrides]
+        checked(composed(*singles, "run_dir=/nowhere"))
+
+
+def test_every_module_has_a_test_file():
+    missing = []
+    for path in SOURCES:
+        relative = path.relative_to(ROOT / "src" / "cxrlab")
+        if (
+            path.name != "__init__.py"
+            and not (ROOT / "tests" / relative.parent / f"test_{path.name}").is_file()
+        ):
+            missing.append(str(relative))
+    assert sorted(missing) == sorted(TESTED_ELSEWHERE)
+
+
+# Each of these is tested through what it serves.
+TESTED_ELSEWHERE = {
+    "errors.py": "the messages of every other test",
+    "recording.py": "test_train.py",
+    "callbacks/finite_loss.py": "test_train.py",
+    "callbacks/gathering.py": "test_command.py, in two processes",
+    "callbacks/interruption.py": "test_command.py",
+    "callbacks/provenance.py": "test_train.py",
+    "data/dataset.py": "data/test_datamodule.py",
+}
+
+
+def test_only_the_config_and_the_entry_points_import_hydra():
+    users = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "hydra" for name in names):
+                users.append(path.name)
+    assert set(users) == {"config.py", "train.py"}
+
+
+def test_no_source_asserts_or_grows_too_long():
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), path
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+def test_the_lower_bounds_are_not_above_what_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in requirements:
+        name, low = requirement.lower().split(">=")
+        assert tuple(map(int, re.findall(r"\d+", pinned[name])[:2])) >= tuple(map(int, low.split(".")[:2])), (
+            name
+        )
+    assert "://" not in "".join(lines)
