@@ -1,5 +1,5 @@
-# make train: environment, pinned install, then the main job on the embedded synthetic set, to a finished report.
-# make test: the same set-up, then ruff, mypy and every test. Both need Python 3.11 or newer and make, nothing else.
+# make train: environment, pinned install, then the main job on the embedded synthetic set.
+# make test: the same set-up, then ruff, mypy and every test. Both need Python 3.11 to 3.13 and make, nothing else.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $(name))))
 VENV := .venv
 BIN := $(VENV)/bin

@@ -165,7 +165,7 @@ def test_debug_one_batch_goes_through_everything(tiny: Tiny, tmp_path: Path):
 
 @pytest.mark.slow
 def test_debug_overfit_learns_its_images_by_heart(tiny: Tiny, tmp_path: Path):
-    assert train(tiny(tmp_path, "debug=overfit", "optimizer.lr=3e-3")) == 1.0
+    assert train(tiny(tmp_path, "debug=overfit", "trainer.max_epochs=40", "optimizer.lr=3e-3")) == 1.0
 
 
 def test_debug_profile_writes_where_the_time_goes(tiny: Tiny, tmp_path: Path):

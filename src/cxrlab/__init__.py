@@ -1,4 +1,4 @@
-"""Chest X-ray classification: honest splits, numbers with intervals, heatmaps checked against boxes."""
+"""Chest X-ray classification with honest splits: from a folder of radiographs to a test in one command."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any

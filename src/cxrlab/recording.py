@@ -88,17 +88,16 @@ def _log_data(data: DataModule, classifier: Classifier) -> None:
         manifest.name or "images", len(manifest), manifest.table["patient"].nunique(), manifest.root,
         getattr(data.split, "keywords", {}).get("method", "custom"), manifest.fingerprint(),
     )  # fmt: skip
-    columns = {}
-    for part in PARTS:
-        rows = manifest.part(part)
-        head = f"{part} ({len(rows)} images, {rows.table['patient'].nunique()} patients)"
-        columns[head] = np.nansum(rows.targets, axis=0).astype(int)
-    table = pd.DataFrame(columns, index=pd.Index(manifest.labels, name="positives"))
-    for name in ("positive_weights", "negative_weights"):
-        weights = getattr(classifier.loss, name, None)
+    table = pd.DataFrame(index=["images", "patients", *manifest.labels])
+    for name in PARTS:
+        part = manifest.part(name)
+        positives = np.nansum(part.targets, axis=0).astype(int).tolist()
+        table[name] = [len(part), part.table["patient"].nunique(), *positives]
+    for name in ("positive", "negative"):
+        weights = getattr(classifier.loss, f"{name}_weights", None)
         if weights is not None:
-            table[name.replace("_weights", " weight")] = weights.tolist()
-    log.info("%s", table.to_string(float_format=lambda value: f"{value:.4f}"))
+            table[f"{name} weight"] = ["", "", *(f"{weight:.4f}" for weight in weights.tolist())]
+    log.info("Images, patients, and positives of each label by part:\n%s", table.to_string())
 
 
 def results(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[dict[str, object]]:

@@ -59,7 +59,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             try:
                 torch.save(checkpoint, temporary)
             except (OSError, RuntimeError) as error:  # torch's writer tells a full disk by a RuntimeError
+                reason = str(error).splitlines()[0]
                 raise OutputError(
-                    f"The checkpoint {target} could not be written: {str(error).splitlines()[0]}. Check space and "
-                    "permissions there; outputs go elsewhere with hydra.run.dir=<folder>."
+                    f"The checkpoint {target} could not be written: {reason}. Check space and permissions "
+                    "there; outputs go elsewhere with hydra.run.dir=<folder>."
                 ) from error

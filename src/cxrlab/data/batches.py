@@ -9,7 +9,8 @@ from torch.utils.data import Sampler
 class Batches(Sampler[list[int]]):
     """Split rows into batches of nearly equal size; every rank gets the same number of batches.
 
-    Batches of nearly equal size never leave one image alone, which batch normalisation cannot take.
+    Where others would end with a batch of one image, which batch normalisation cannot take, all batches here
+    differ by one image at most.
     In evaluation no image is left out or repeated, whatever the number of processes. In shuffled training
     over several processes the remainder of each epoch's order is left out, another one every epoch.
 
