@@ -263,6 +263,13 @@ def test_a_resume_on_other_data_is_refused(
     assert (run_dir / "manifest.csv").read_bytes() == before[0]
 
 
+def test_a_folder_that_holds_a_run_is_not_used_again(tiny: Tiny, finished_run: Path):
+    before = (finished_run / "metrics.csv").read_bytes()
+    with pytest.raises(ConfigError, match=r"holds a run already \(best.ckpt\). Go on with it by resume="):
+        train(tiny(finished_run))
+    assert (finished_run / "metrics.csv").read_bytes() == before
+
+
 def test_a_moved_run_keeps_its_best_epoch(tiny: Tiny, tmp_path: Path, finished_run: Path):
     run_dir = tmp_path / "moved"
     shutil.copytree(finished_run, run_dir)

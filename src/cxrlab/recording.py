@@ -16,7 +16,7 @@ from cxrlab.atomic import replacing, write_text
 from cxrlab.config import resolved
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
-from cxrlab.errors import DataError, MissingFileError, TrainingError
+from cxrlab.errors import ConfigError, DataError, MissingFileError, TrainingError
 from cxrlab.metrics import METRICS
 from cxrlab.models.classifier import Classifier
 from cxrlab.models.networks import layer_table
@@ -45,6 +45,20 @@ def save_config(cfg: DictConfig, run_dir: Path) -> None:
     OmegaConf.save(resolved(cfg), folder / "resolved.yaml")
 
 
+def refuse_used_folder(run_dir: Path) -> None:
+    """Keep what an earlier run computed from being overwritten, or mixed with another's.
+
+    Raises:
+        ConfigError: If the folder holds a checkpoint.
+    """
+    found = sorted((run_dir / "checkpoints").glob("*.ckpt"))
+    if found:
+        raise ConfigError(
+            f"{run_dir} holds a run already ({found[0].name}). Go on with it by resume={run_dir}, or choose "
+            "another folder by hydra.run.dir=<folder>."
+        )
+
+
 def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path) -> None:
     """Compare what a resumed run reads with what it was started on.
 
@@ -70,9 +84,8 @@ def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path
 @rank_zero_only
 def save_data_and_layers(data: DataModule, classifier: Classifier, run_dir: Path) -> None:
     """Write which image is in which part, and the table of layers; log both in short."""
-    if not (run_dir / "manifest.csv").is_file():
-        with replacing(run_dir / "manifest.csv") as temporary:
-            data.manifest.to_csv(temporary)
+    with replacing(run_dir / "manifest.csv") as temporary:
+        data.manifest.to_csv(temporary)
     shape = classifier.preprocess
     table = layer_table(classifier.network, shape.image_size, shape.channels)
     write_text(run_dir / "layers.txt", table)

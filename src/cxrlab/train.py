@@ -85,6 +85,8 @@ def train(cfg: DictConfig) -> float:
         torch.set_float32_matmul_precision("high")
     run_dir = Path(cfg.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
+    if not cfg.resume:
+        recording.refuse_used_folder(run_dir)
     data: DataModule = config.build(cfg.data)
     data.prepare()
     classifier = _classifier(cfg, data)
