@@ -1,6 +1,7 @@
 """The command line, as a user meets it: in processes of its own, in an empty folder."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,24 @@ def test_a_slip_is_a_message_and_not_a_traceback(override: str, words: str, tmp_
     assert not list(tmp_path.rglob("*.csv"))
 
 
+def test_a_folder_that_holds_a_run_is_left_as_it_is(finished_run: Path, tmp_path: Path):
+    """Hydra would have written its config over the run's before any of our code runs."""
+    run_dir = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (run_dir / "train.log").write_text("what was said\n")
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    refused(run(f"hydra.run.dir={run_dir}", "loss=bce", cwd=tmp_path), f"Go on with it by resume={run_dir}")
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+    done = run(f"resume={run_dir / 'checkpoints' / 'last.ckpt'}", cwd=tmp_path)
+    refused(done, f"Did you mean resume={run_dir}?")
+
+
+def test_a_machine_without_a_gpu_says_so(tiny_command: list[str], tmp_path: Path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    rest = [one for one in tiny_command if not one.startswith("trainer")]
+    refused(run(*rest, "trainer=gpu", cwd=tmp_path), "trainer does not fit: ")
+
+
 def test_a_full_disk_is_a_message_and_keeps_what_is_there(tiny_command: list[str], tmp_path: Path):
     """A limit on the size of a file stands in for the full disk: the checkpoint is the first to hit it."""
     import resource
@@ -107,7 +126,7 @@ def test_a_sweep_goes_on_after_a_failed_job_and_ends_non_zero(sweep):
     assert sorted(table["job"][:2]) == [0, 2]
     assert table["metric"][:2].is_monotonic_decreasing
     assert table["error"][2:].str.contains("weight_decay").all()
-    assert "4 jobs, 2 failed" in done.stdout
+    assert "4 jobs, 2 failed or interrupted" in done.stdout
 
 
 def test_each_job_of_a_sweep_has_its_own_directory_and_leaves_the_test_part_alone(sweep):
@@ -165,8 +184,8 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_where(tiny_command: list[str], tmp
     run_dir = wait_for_epoch(process, tmp_path, 0)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "Stopped by Ctrl-C" in output
+    assert process.returncode == 130
+    assert "\nStopped by Ctrl-C" in output
     assert f"python -m cxrlab.train resume={run_dir}" in output
     assert "Traceback" not in output
     torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)

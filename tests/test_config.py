@@ -6,6 +6,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from cxrlab import config
+from cxrlab.command import message
 from cxrlab.errors import ConfigError, MissingFileError, OutputError
 from cxrlab.train import checked
 
@@ -138,7 +139,7 @@ def test_a_resume_of_a_folder_that_is_no_run_makes_no_folder(tmp_path: Path):
     with pytest.raises(Exception, match=r"absent is no run directory") as caught:
         str(OmegaConf.create({"x": f"${{run_or_resumed:{tmp_path}/absent,new}}"}).x)
     assert (
-        config.message(caught.value)
+        message(caught.value)
         == f"resume={tmp_path}/absent is no run directory: it holds no .hydra/config.yaml."
     )
     assert not (tmp_path / "absent").exists()
@@ -146,6 +147,6 @@ def test_a_resume_of_a_folder_that_is_no_run_makes_no_folder(tmp_path: Path):
 
 def test_messages_say_what_to_do():
     full = OSError(28, "No space left on device", "/data/run/last.ckpt")
-    assert "hydra.run.dir=<folder>" in config.message(full)
-    assert config.message(OutputError("words")) == "words"
-    assert config.message(KeyError("x")) == "KeyError: 'x'"
+    assert "hydra.run.dir=<folder>" in message(full)
+    assert message(OutputError("words")) == "words"
+    assert message(KeyError("x")) == "KeyError: 'x'"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlab.sweep import add_job, printed
+from cxrlab.sweep import add_job, close, printed
 
 
 def row(job: int, metric: float | None, error: str = "") -> dict[str, object]:
@@ -38,6 +38,19 @@ def test_rows_of_other_processes_are_kept(tmp_path: Path):
     assert add_job(path, row(2, 0.7), maximize=True)["job"].tolist() == [2, 1, 0]
 
 
+def test_a_sweep_that_is_over_has_no_running_job(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.5), maximize=True)
+    add_job(path, {**row(1, None), "status": "running"}, maximize=True)
+    close(path)
+    assert pd.read_csv(path)["status"].tolist() == ["completed", "interrupted"]
+    assert add_job(path, row(2, 0.4), maximize=True)["status"].tolist() == [
+        "completed",
+        "completed",
+        "interrupted",
+    ]
+
+
 def test_a_job_that_ends_replaces_its_running_row(tmp_path: Path):
     path = tmp_path / "sweep.csv"
     add_job(path, {**row(0, None), "status": "running"}, maximize=True)
@@ -49,7 +62,7 @@ def test_a_job_that_ends_replaces_its_running_row(tmp_path: Path):
 def test_the_printed_table_counts_failures_and_names_the_file(tmp_path: Path):
     path = tmp_path / "sweep.csv"
     add_job(path, row(0, 0.75), maximize=True)
-    assert "1 jobs, 0 failed" in printed(path, "val/auroc")
+    assert "1 jobs, 0 failed or interrupted" in printed(path, "val/auroc")
     assert "error" not in printed(path, "val/auroc")
     add_job(path, row(1, None, "the loss is nan"), maximize=True)
     text = printed(path, "val/auroc")

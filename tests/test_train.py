@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -261,6 +261,34 @@ def test_a_resume_on_other_data_is_refused(
     with pytest.raises(DataError, match=r"are not those that the run was started on .*images/00007_"):
         train(tiny(run_dir, f"resume={run_dir}"))
     assert (run_dir / "manifest.csv").read_bytes() == before[0]
+
+
+def test_a_finished_run_says_that_nothing_was_left_to_train(
+    tiny: Tiny, finished_run: Path, tmp_path: Path, caplog
+):
+    run_dir = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        train(tiny(run_dir, f"resume={run_dir}"))
+    assert (
+        "All 2 epochs were done before: nothing was trained. trainer.max_epochs=<more> goes on."
+        in caplog.text
+    )
+
+
+def test_the_progress_bar_can_be_switched_off_in_either_way(tiny: Tiny, tmp_path: Path):
+    for name, override in (
+        ("flag", "trainer.enable_progress_bar=false"),
+        ("callback", "callbacks.progress=null"),
+    ):
+        cfg = tiny(tmp_path / name, "debug=one_batch", "test=false")
+        cfg.trainer.enable_progress_bar = True
+        cfg.callbacks.progress = {
+            "_target_": "pytorch_lightning.callbacks.TQDMProgressBar",
+            "refresh_rate": 1,
+        }
+        key, _, value = override.partition("=")
+        OmegaConf.update(cfg, key, None if value == "null" else False)
+        train(cfg)
 
 
 def test_a_folder_that_holds_a_run_is_not_used_again(tiny: Tiny, finished_run: Path):

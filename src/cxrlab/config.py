@@ -1,22 +1,14 @@
 """The only file that knows Hydra: where conf/ lies, following its references, building from it."""
 
-import atexit
-import errno
 import functools
-import gc
 import logging
 import os
-import sys
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException, InstantiationException
-from hydra.experimental.callback import Callback
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,16 +19,6 @@ log = logging.getLogger(__name__)
 
 # What a resumed run may change; all else would make it another run.
 _RESUMABLE = ("trainer", "callbacks", "logger", "data.root", "data.num_workers", "test")
-_DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EFBIG,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-}
 
 
 def config_dir() -> Path:
@@ -55,18 +37,39 @@ def _run_or_resumed(resume: str | None, fresh: str) -> str:
     if resume is None:
         return fresh
     if not (Path(resume) / ".hydra" / "config.yaml").is_file():
-        raise MissingFileError(f"resume={resume} is no run directory: it holds no .hydra/config.yaml.")
+        runs = [str(parent) for parent in Path(resume).parents if (parent / ".hydra").is_dir()]
+        hint = f" Did you mean resume={runs[0]}?" if runs else ""
+        raise MissingFileError(f"resume={resume} is no run directory: it holds no .hydra/config.yaml.{hint}")
     return str(resume)
+
+
+def _config_subdir(resume: str | None, run_dir: str) -> str | None:
+    """Return where Hydra writes the config: nowhere for a resumed run, which keeps its own."""
+    if resume is not None:
+        return None
+    refuse_used_folder(Path(run_dir))  # before Hydra writes over the config of the run that is there
+    return ".hydra"
+
+
+def refuse_used_folder(run_dir: Path) -> None:
+    """Keep what an earlier run computed from being overwritten, or mixed with another's.
+
+    Raises:
+        ConfigError: If the folder holds a checkpoint.
+    """
+    found = sorted((run_dir / "checkpoints").glob("*.ckpt"))
+    if found:
+        raise ConfigError(
+            f"{run_dir} holds a run already ({found[0].name}). Go on with it by resume={run_dir}, or choose "
+            "another folder by hydra.run.dir=<folder>."
+        )
 
 
 def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
     OmegaConf.register_new_resolver("user_cache", _user_cache, replace=True)
     OmegaConf.register_new_resolver("run_or_resumed", _run_or_resumed, replace=True)
-    # A resumed run keeps the config it was started with.
-    OmegaConf.register_new_resolver(
-        "config_subdir", lambda resume: ".hydra" if resume is None else None, replace=True
-    )
+    OmegaConf.register_new_resolver("config_subdir", _config_subdir, replace=True)
 
 
 register_resolvers()
@@ -116,7 +119,7 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        known = _user_error(error)
+        known = user_error(error)
         if known is not None:
             raise known from None
         raise ConfigError(str(error)) from error
@@ -132,7 +135,11 @@ def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except UserError:
             raise
-        except (ValueError, TypeError) as error:
+        except Exception as error:
+            from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+            if not isinstance(error, (ValueError, TypeError, MisconfigurationException)):
+                raise
             raise ConfigError(f"{key} does not fit: {error}") from error
 
     return call
@@ -170,113 +177,9 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     return saved
 
 
-class SweepTable(Callback):
-    """Logs how each job ended, and keeps the table of a multirun, also where jobs fail."""
-
-    reported: tuple[BaseException, ...] = ()
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table when the process ends: Hydra calls no later hook once a job has failed."""
-        path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
-        atexit.register(_print_table, path, str(config.monitor))
-
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Start the clock; the job's row says "running" until it ends, or for ever where it is killed."""
-        self.start = time.perf_counter()
-        if config.hydra.mode == RunMode.MULTIRUN:
-            self._write(config, "running", None, "")
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Log an error, and write the job's row."""
-        outcome = job_return._return_value
-        error = outcome if job_return.status is JobStatus.FAILED else None
-        if isinstance(error, BaseException):
-            log.error("%s", message(error), exc_info=None if _is_users(error) else error)
-            SweepTable.reported += (error,)
-        if config.hydra.mode == RunMode.MULTIRUN:
-            metric = outcome if isinstance(outcome, float) else None
-            status = "completed" if error is None else "failed"
-            self._write(config, status, metric, "" if error is None else message(error))
-            _free(error)
-
-    def _write(self, config: DictConfig, status: str, metric: float | None, error: str) -> None:
-        from cxrlab.sweep import add_job
-
-        row: dict[str, object] = {
-            "job": int(config.hydra.job.num),
-            "status": status,
-            "metric": metric,
-            "seconds": round(time.perf_counter() - self.start, 1),
-            "overrides": " ".join(str(one) for one in config.hydra.overrides.task),
-            "error": error,
-        }
-        path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
-        add_job(path, row, maximize=config.monitor_mode == "max")
-
-
-def _free(error: BaseException | None) -> None:
-    """Let go of what a failed job built: its error holds the frames, and they the network."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-    gc.collect()
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        sys.modules["torch"].cuda.empty_cache()
-
-
-def _print_table(path: Path, monitor: str) -> None:
-    if path.is_file():
-        from cxrlab.sweep import printed
-
-        print(printed(path, monitor))
-
-
-def _user_error(error: BaseException) -> UserError | None:
+def user_error(error: BaseException) -> UserError | None:
     """Return the error of our own that a library's error was raised for, or the error itself."""
     cause: BaseException | None = error
     while isinstance(cause, (OmegaConfBaseException, InstantiationException)):
         cause = cause.__cause__ or cause.__context__
     return cause if isinstance(cause, UserError) else None
-
-
-def _is_users(error: BaseException) -> bool:
-    slips = (HydraException, OmegaConfBaseException)
-    return _user_error(error) is not None or isinstance(error, slips) or _is_disk_error(error)
-
-
-def _is_disk_error(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
-
-
-def message(error: BaseException) -> str:
-    """Return what a person is told of an error: its own words, or for a full disk what to do."""
-    known = _user_error(error)
-    if known is not None:
-        return str(known)
-    if _is_disk_error(error):
-        return (
-            f"{error}. Check space and permissions there; outputs go elsewhere with hydra.run.dir=<folder>."
-        )
-    if isinstance(error, HydraException):
-        return "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
-    return f"{type(error).__name__}: {error}"
-
-
-def run_command(command: Callable[[], Any]) -> None:
-    """Run an entry point: a user's slip ends it with a message and status 1, a fault with its traceback."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
-    try:
-        command()
-    except KeyboardInterrupt:
-        print("Stopped by Ctrl-C.", file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        if wants_traceback or not _is_users(error):
-            raise
-        if not any(error is known for known in SweepTable.reported):
-            print(message(error), file=sys.stderr)
-        sys.exit(1)

@@ -16,7 +16,7 @@ from cxrlab.atomic import replacing, write_text
 from cxrlab.config import resolved
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
-from cxrlab.errors import ConfigError, DataError, MissingFileError, TrainingError
+from cxrlab.errors import DataError, MissingFileError, TrainingError
 from cxrlab.metrics import METRICS
 from cxrlab.models.classifier import Classifier
 from cxrlab.models.networks import layer_table
@@ -29,6 +29,8 @@ def quieten() -> None:
     """Keep other libraries' advice off the terminal: advertisements, and deprecations inside Lightning."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
@@ -45,20 +47,6 @@ def save_config(cfg: DictConfig, run_dir: Path) -> None:
     OmegaConf.save(resolved(cfg), folder / "resolved.yaml")
 
 
-def refuse_used_folder(run_dir: Path) -> None:
-    """Keep what an earlier run computed from being overwritten, or mixed with another's.
-
-    Raises:
-        ConfigError: If the folder holds a checkpoint.
-    """
-    found = sorted((run_dir / "checkpoints").glob("*.ckpt"))
-    if found:
-        raise ConfigError(
-            f"{run_dir} holds a run already ({found[0].name}). Go on with it by resume={run_dir}, or choose "
-            "another folder by hydra.run.dir=<folder>."
-        )
-
-
 def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path) -> None:
     """Compare what a resumed run reads with what it was started on.
 
@@ -72,6 +60,11 @@ def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path
     before = replace(manifest, table=read_table(path))
     if before.fingerprint() != manifest.fingerprint():
         others = set(before.table["image"]) ^ set(manifest.table["image"])
+        if not others:
+            raise DataError(
+                f"resume={run_dir}: the labels or parts of its manifest.csv are not those of the config "
+                f"(fingerprint {manifest.fingerprint()} for {before.fingerprint()}): was either edited?"
+            )
         raise DataError(
             f"resume={run_dir}: the data below {manifest.root} are not those that the run was started on "
             f"(fingerprint {manifest.fingerprint()} for {before.fingerprint()}; {len(others)} images differ, "
@@ -126,14 +119,16 @@ def results(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[dict
 
 
 @rank_zero_only
-def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
+def save_results(rows: list[dict[str, object]], run_dir: Path, num_left_out: int) -> None:
     """Write results.csv, print the table of the last part, and say where everything is."""
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).astype({"positives": "Int64"}).round(6)
     write_text(run_dir / "results.csv", table.to_csv(index=False))
     part = table["part"].iloc[-1]
-    shown = table[table["part"] == part].drop(columns="part").astype({"positives": "Int64"})
+    shown = table[table["part"] == part].drop(columns="part")
     text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
     log.info("\nThe best epoch's network on the %s part (accuracy at the probability 0.5):\n%s", part, text)
+    if num_left_out:
+        log.info("%d images could not be read and were left out; they are named above.", num_left_out)
     log.info("\nEverything is in %s", run_dir)
 
 
@@ -152,7 +147,12 @@ def log_training(trainer: pl.Trainer, monitor: str, run_dir: Path) -> None:
     stopped = any(one.stopped_epoch for one in stoppers)
     reason = f", since {monitor} got no better for {stoppers[0].patience} of them" if stopped else ""
     score = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
-    if score is not None:
+    if "train/loss" not in trainer.callback_metrics:
+        log.info(
+            "All %s epochs were done before: nothing was trained. trainer.max_epochs=<more> goes on.",
+            trainer.max_epochs,
+        )
+    elif score is not None:
         log.info("Trained %d epochs%s; best %s: %.4f", trainer.current_epoch, reason, monitor, float(score))
     _draw_learning_curves(run_dir)
 

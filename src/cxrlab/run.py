@@ -62,6 +62,9 @@ class Run:
         self.run_dir = run_dir
         self.model = load_classifier(run_dir / "checkpoints" / f"{checkpoint}.ckpt", device)
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.run_dir)!r}, labels={self.labels})"
+
     @property
     def labels(self) -> list[str]:
         """Names of the outputs."""
@@ -92,6 +95,8 @@ class Run:
 
     def predictions(self, part: str) -> pd.DataFrame:
         """Return the predictions table of ``val`` or ``test``."""
+        if part not in ("val", "test"):
+            raise ConfigError(f"There are predictions of the parts val and test, not of {part!r}.")
         return read_table(self._file(f"predictions/{part}.csv"))
 
     def _file(self, name: str) -> Path:

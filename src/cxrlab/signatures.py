@@ -54,7 +54,8 @@ def check_value(value: object, hint: Any, key: str) -> None:
         except TypeCheckError:
             continue
         return
-    raise ConfigError(f"{key}={value!r} does not fit: it takes {_spelled(hint)}.")
+    hint_of_list = f" Write {key}=[{value}]." if isinstance(value, str) and "list[str]" in str(hint) else ""
+    raise ConfigError(f"{key}={value!r} does not fit: it takes {_spelled(hint)}.{hint_of_list}")
 
 
 def _check_call(node: Mapping[str, Any], key: str) -> None:

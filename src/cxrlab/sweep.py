@@ -35,13 +35,24 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     return table
 
 
+def close(path: Path) -> None:
+    """Call jobs that did not come to an end interrupted, when their sweep is over."""
+    table = pd.read_csv(path, keep_default_na=False)
+    for job in table["job"][table["status"] == "running"]:
+        file = path.parent / ".jobs" / f"{job}.json"
+        write_text(file, json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"status": "interrupted"}))
+    table["status"] = table["status"].replace("running", "interrupted")
+    write_text(path, table.to_csv(index=False))
+
+
 def printed(path: Path, monitor: str) -> str:
     """Return the table as text for the terminal."""
     table = pd.read_csv(path, keep_default_na=False, na_values={"metric": [""], "seconds": [""]})
-    failed = int((table["status"] != "completed").sum())
+    counts = table["status"].value_counts()
+    failed = len(table) - int(counts.get("completed", 0))
     shown = table.assign(error=table["error"].astype(str).str.slice(0, 70))
     shown = shown.rename(columns={"metric": monitor})
     if not failed:
         shown = shown.drop(columns="error")
     lines = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
-    return f"\n{lines}\n{len(table)} jobs, {failed} failed. The table: {path}"
+    return f"\n{lines}\n{len(table)} jobs, {failed} failed or interrupted. The table: {path}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cxrlab import config
+from cxrlab import command, config
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -50,6 +50,8 @@ def checked(cfg: DictConfig) -> DictConfig:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")
     if cfg.trainer.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
+    if cfg.trainer.get("max_epochs") == 0:
+        raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
     if config.is_multirun() and cfg.trainer.get("devices") not in (1, "1"):
         raise ConfigError(
             f"trainer.devices={cfg.trainer.get('devices')} in a multirun: each process would start the sweep "
@@ -86,7 +88,7 @@ def train(cfg: DictConfig) -> float:
     run_dir = Path(cfg.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     if not cfg.resume:
-        recording.refuse_used_folder(run_dir)
+        config.refuse_used_folder(run_dir)
     data: DataModule = config.build(cfg.data)
     data.prepare()
     classifier = _classifier(cfg, data)
@@ -100,13 +102,21 @@ def train(cfg: DictConfig) -> float:
 
 def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> "pl.Trainer":
     """Train, from the start or from the last finished epoch."""
+    from pytorch_lightning.callbacks import ProgressBar
+
     from cxrlab import recording
     from cxrlab.callbacks.checkpoints import AtomicCheckpointIO
 
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [config.build(node) for node in cfg.logger.values() if node is not None]
+    # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
+    bars = [one for one in callbacks if isinstance(one, ProgressBar)]
+    is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
     trainer: pl.Trainer = config.guarded(cfg.trainer, "trainer")(
-        callbacks=callbacks, logger=loggers, plugins=[AtomicCheckpointIO()]
+        callbacks=[one for one in callbacks if is_shown or one not in bars],
+        logger=loggers,
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=is_shown,
     )
     last = run_dir / "checkpoints" / "last.ckpt" if cfg.resume else None
     trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
@@ -155,7 +165,7 @@ def _evaluate(
     if cfg.test is True:
         trainer.test(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         results += recording.results(trainer, classifier, "test")
-    recording.save_results(results, run_dir)
+    recording.save_results(results, run_dir, data.num_left_out)
     return metric
 
 
@@ -166,7 +176,7 @@ def _main(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Run the command line."""
-    config.run_command(_main)
+    command.run_command(_main)
 
 
 if __name__ == "__main__":

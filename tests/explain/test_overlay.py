@@ -93,3 +93,9 @@ def test_any_name_fits(finding: str) -> None:
     number = np.asarray(picture)[:STRIP, -200:]
     plain = np.asarray(draw(grey(), torch.zeros(2, 2), finding=""))[:STRIP, -200:]
     assert (number == plain).all()
+
+
+def test_an_empty_map_is_called_so() -> None:
+    empty, cold = torch.zeros(2, 2), torch.full((2, 2), 1e-6)
+    strips = [draw(grey(), heatmap).crop((0, 0, 516, STRIP)).tobytes() for heatmap in (empty, cold)]
+    assert strips[0] != strips[1]

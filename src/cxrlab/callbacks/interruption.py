@@ -28,12 +28,13 @@ class Interruption(Callback):
         reason = "Ctrl-C" if isinstance(exception, KeyboardInterrupt) else type(exception).__name__
         last = self.run_dir / "checkpoints" / "last.ckpt"
         if not last.is_file():
-            log.warning(
-                "Stopped by %s before an epoch was finished: there is no checkpoint to go on from.", reason
-            )
+            if isinstance(exception, KeyboardInterrupt):
+                log.warning(
+                    "\nStopped by Ctrl-C before an epoch was finished: there is nothing to go on from."
+                )
             return
         log.warning(
-            "Stopped by %s. The last finished epoch is kept in %s. To go on: "
+            "\nStopped by %s. The last finished epoch is kept in %s. To go on: "
             "python -m cxrlab.train resume=%s",
             reason, last, self.run_dir,
         )  # fmt: skip

@@ -44,7 +44,7 @@ class Provenance(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         self._session = {
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": ["python", "-m", "cxrlab.train", *sys.argv[1:]],
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version(), "cxrlab": cxrlab.__version__, **_versions()},
             "commit": _commit(),

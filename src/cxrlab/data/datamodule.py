@@ -156,6 +156,11 @@ class DataModule(pl.LightningDataModule):
         return self._loader(self.rows("test"), shuffle=False)
 
     @property
+    def num_left_out(self) -> int:
+        """Images that could not be read so far."""
+        return len(self._reported)
+
+    @property
     def num_training_batches(self) -> int:
         """Batches of one process in an epoch."""
         return len(self._batches(self._training_rows(), shuffle=True))

@@ -116,7 +116,7 @@ def _check_official(manifest: Manifest, parts: npt.NDArray[np.object_]) -> None:
         if not (parts == part).any():
             raise DataError(
                 f"data.split.method=official, but no image of the official {part} part is in "
-                f"{manifest.root}. Add these images, or draw the parts anew: {grouped}"
+                f"{manifest.root}. Add these images, or draw the parts anew. {grouped}"
             )
 
 

@@ -94,10 +94,12 @@ def panel(
     """
     left = _radiograph(image)
     right = _blend(left, heatmap)
+    is_empty = not bool((heatmap > 0).any())
     for side in (left, right):
         _draw_boxes(side, boxes)
     picture = Image.new("RGB", (left.width + _GAP + right.width, _STRIP_HEIGHT + left.height), "black")
-    picture.paste(_caption(finding, probability, target, picture.width), (0, 0))
+    note = " (empty map)" if is_empty else ""
+    picture.paste(_caption(finding + note, probability, target, picture.width), (0, 0))
     picture.paste(left, (0, _STRIP_HEIGHT))
     picture.paste(right, (left.width + _GAP, _STRIP_HEIGHT))
     return picture

@@ -33,9 +33,10 @@ def load_pretrained(backbone: str, options: dict[str, Any]) -> nn.Module:
     except Exception as error:  # the hub's client raises errors of many kinds when it is offline
         config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
         source = (config and (config.hf_hub_id or config.url)) or "no source known to timm"
+        reason = (str(error) or "no message").splitlines()[0].rstrip(".")
         raise CheckpointError(
             f"model.pretrained=true: the weights of {backbone} ({source}) could not be loaded: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}. "
+            f"{type(error).__name__}: {reason}. "
             "Without a network, fetch model.safetensors elsewhere and set model.checkpoint_path to it, "
             "or train from random weights with model.pretrained=false."
         ) from error
@@ -58,7 +59,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: {error}"
+            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is cut short, or no file of "
+            f"PyTorch or safetensors ({type(error).__name__}: {str(error)[:200]})."
         ) from error
     except Exception as error:  # torch.load answers pickles that hold code with its own UnpicklingError
         raise CheckpointError(f"{path} holds more than tensors, so it was not loaded: {error}") from error

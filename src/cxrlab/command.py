@@ -1,0 +1,143 @@
+"""What every command shares: its errors as messages, and the table of its sweep."""
+
+import atexit
+import errno
+import gc
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from cxrlab.config import user_error
+
+log = logging.getLogger(__name__)
+
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EFBIG,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
+
+
+class SweepTable(Callback):
+    """Logs how each job ended, and keeps the table of a multirun, also where jobs fail."""
+
+    reported: tuple[BaseException, ...] = ()
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table when the process ends: Hydra calls no later hook once a job has failed."""
+        path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
+        atexit.register(_print_table, path, str(config.monitor))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Start the clock; the job's row says "running" until it ends, or for ever where it is killed."""
+        self.start = time.perf_counter()
+        if config.hydra.mode == RunMode.MULTIRUN:
+            self._write(config, "running", None, "")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Log an error, and write the job's row."""
+        outcome = job_return._return_value
+        error = outcome if job_return.status is JobStatus.FAILED else None
+        if isinstance(error, BaseException):
+            log.error("%s", message(error), exc_info=None if _is_users(error) else error)
+            SweepTable.reported += (error,)
+        if config.hydra.mode == RunMode.MULTIRUN:
+            metric = outcome if isinstance(outcome, float) else None
+            status = "completed" if error is None else "failed"
+            self._write(config, status, metric, "" if error is None else message(error))
+            _free(error)
+
+    def _write(self, config: DictConfig, status: str, metric: float | None, error: str) -> None:
+        from cxrlab.sweep import add_job
+
+        row: dict[str, object] = {
+            "job": int(config.hydra.job.num),
+            "status": status,
+            "metric": metric,
+            "seconds": round(time.perf_counter() - self.start, 1),
+            "overrides": " ".join(str(one) for one in config.hydra.overrides.task),
+            "error": error,
+        }
+        path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
+        add_job(path, row, maximize=config.monitor_mode == "max")
+
+
+def _free(error: BaseException | None) -> None:
+    """Let go of what a failed job built: its error holds the frames, and they the network."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+
+
+def _print_table(path: Path, monitor: str) -> None:
+    if path.is_file():
+        from cxrlab.sweep import close, printed
+
+        close(path)
+        print(printed(path, monitor))
+
+
+def _is_users(error: BaseException) -> bool:
+    slips = (HydraException, OmegaConfBaseException)
+    return user_error(error) is not None or isinstance(error, slips) or _is_disk_error(error)
+
+
+def _is_disk_error(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def message(error: BaseException) -> str:
+    """Return what a person is told of an error: its own words, or for a full disk what to do."""
+    known = user_error(error)
+    if known is not None:
+        return str(known)
+    if _is_disk_error(error):
+        return (
+            f"{error}. Check space and permissions there; outputs go elsewhere with hydra.run.dir=<folder>."
+        )
+    if isinstance(error, HydraException):
+        return "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
+    return f"{type(error).__name__}: {error}"
+
+
+def run_command(command: Callable[[], Any]) -> None:
+    """Run an entry point: a user's slip ends it with a message and status 1, a fault with its traceback."""
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
+    try:
+        command()
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(130)
+    except SystemExit as stop:
+        # Lightning answers Ctrl-C with status 1, as if it were an error.
+        sys.exit(130 if isinstance(stop.__context__, KeyboardInterrupt) else stop.code)
+    except Exception as error:
+        if wants_traceback or not _is_users(error):
+            raise
+        if not any(error is known for known in SweepTable.reported):
+            print(message(error), file=sys.stderr)
+        sys.exit(1)
