@@ -1,4 +1,4 @@
-"""The only file that knows Hydra: where conf/ lies, following its references, building from it."""
+"""Hydra's side of the project: where conf/ lies, following its references, building from it."""
 
 import functools
 import logging
@@ -160,6 +160,8 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
             f"resume={run_dir}: there is no checkpoints/last.ckpt, so no epoch was finished."
         )
     saved = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
+    if not isinstance(saved, DictConfig):
+        raise ConfigError(f"{run_dir}/.hydra/config.yaml holds no config.")
     for override in task_overrides():
         key = override.split("=", 1)[0].lstrip("+~")
         if key == "resume":
@@ -172,8 +174,6 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
     saved.resume = str(run_dir)
     saved.run_dir = str(run_dir.resolve())
-    if not isinstance(saved, DictConfig):
-        raise ConfigError(f"{run_dir}/.hydra/config.yaml holds no config.")
     return saved
 
 

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 def quieten() -> None:
     """Keep other libraries' advice off the terminal: advertisements, and deprecations inside Lightning."""
+    if getattr(rank_zero_only, "rank", 0):  # the first process speaks for all
+        logging.getLogger("cxrlab").setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
