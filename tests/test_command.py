@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -141,10 +143,21 @@ def test_each_job_of_a_sweep_has_its_own_directory_and_leaves_the_test_part_alon
         assert "optimizer.lr=" in row.overrides
 
 
-def start(*arguments: str, cwd: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [*COMMAND, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@contextmanager
+def started(*arguments: str, cwd: Path) -> "Iterator[subprocess.Popen[str]]":
+    """Start a training that is stopped at the end, whatever happens.
+
+    A shell's background job ignores Ctrl-C, and so would what it starts; hence the handler is set back.
+    """
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_for_epoch(process: "subprocess.Popen[str]", cwd: Path, epoch: int) -> Path:
@@ -162,10 +175,9 @@ def wait_for_epoch(process: "subprocess.Popen[str]", cwd: Path, epoch: int) -> P
 @pytest.mark.slow
 def test_a_run_killed_with_nine_goes_on_in_its_directory(tiny_command: list[str], tmp_path: Path):
     options = [*tiny_command, "trainer.max_epochs=60", "callbacks.early_stopping=null"]
-    process = start(*options, cwd=tmp_path)
-    run_dir = wait_for_epoch(process, tmp_path, 2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with started(*options, cwd=tmp_path) as process:
+        run_dir = wait_for_epoch(process, tmp_path, 2)
+        process.send_signal(signal.SIGKILL)
     done_before = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
     assert 2 <= done_before < 60
     done = run(
@@ -180,10 +192,11 @@ def test_a_run_killed_with_nine_goes_on_in_its_directory(tiny_command: list[str]
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_last_epoch_and_says_where(tiny_command: list[str], tmp_path: Path):
-    process = start(*tiny_command, "trainer.max_epochs=500", "callbacks.early_stopping=null", cwd=tmp_path)
-    run_dir = wait_for_epoch(process, tmp_path, 0)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    options = [*tiny_command, "trainer.max_epochs=500", "callbacks.early_stopping=null"]
+    with started(*options, cwd=tmp_path) as process:
+        run_dir = wait_for_epoch(process, tmp_path, 0)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "\nStopped by Ctrl-C" in output
     assert f"python -m cxrlab.train resume={run_dir}" in output
