@@ -38,6 +38,16 @@ def test_rows_of_other_processes_are_kept(tmp_path: Path):
     assert add_job(path, row(2, 0.7), maximize=True)["job"].tolist() == [2, 1, 0]
 
 
+def test_the_printed_table_shows_in_what_the_jobs_differ(tmp_path: Path):
+    for job in range(2):
+        overrides = f"model=resnet50 data=nih seed={job}"
+        add_job(tmp_path / "sweep.csv", {**row(job, 0.5), "overrides": overrides}, maximize=True)
+    text = printed(tmp_path / "sweep.csv", "val/auroc")
+    assert "seed=1" in text
+    assert "resnet50" not in text
+    assert "resnet50" in (tmp_path / "sweep.csv").read_text()
+
+
 def test_a_sweep_that_is_over_has_no_running_job(tmp_path: Path):
     path = tmp_path / "sweep.csv"
     add_job(path, row(0, 0.5), maximize=True)

@@ -46,11 +46,14 @@ def close(path: Path) -> None:
 
 
 def printed(path: Path, monitor: str) -> str:
-    """Return the table as text for the terminal."""
+    """Return the table as text for the terminal; of the overrides it shows those in which the jobs differ."""
     table = pd.read_csv(path, keep_default_na=False, na_values={"metric": [""], "seconds": [""]})
     counts = table["status"].value_counts()
     failed = len(table) - int(counts.get("completed", 0))
-    shown = table.assign(error=table["error"].astype(str).str.slice(0, 70))
+    words = [str(overrides).split() for overrides in table["overrides"]]
+    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    differing = [" ".join(word for word in line if word not in shared) for line in words]
+    shown = table.assign(overrides=differing, error=table["error"].astype(str).str.slice(0, 70))
     shown = shown.rename(columns={"metric": monitor})
     if not failed:
         shown = shown.drop(columns="error")
