@@ -1,7 +1,6 @@
 """Hydra's side of the project: where conf/ lies, following its references, building from it."""
 
 import functools
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.errors import ConfigError, MissingFileError, UserError
-
-log = logging.getLogger(__name__)
 
 # What a resumed run may change; all else would make it another run.
 _RESUMABLE = ("trainer", "callbacks", "logger", "data.root", "data.num_workers", "test")

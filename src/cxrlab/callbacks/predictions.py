@@ -63,16 +63,7 @@ class Predictions(Callback):
         """Keep a batch's outputs."""
         self._keep(trainer, outputs)
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        """Keep a batch's outputs."""
-        self._keep(trainer, outputs)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``val.csv``."""
