@@ -54,7 +54,7 @@ class Provenance(Callback):
                 "images": len(data.manifest),
                 "patients": int(data.manifest.table["patient"].nunique()),
                 "fingerprint": data.manifest.fingerprint(),
-                "split": {key: value for key, value in getattr(data.split, "keywords", {}).items()},
+                "split": dict(getattr(data.split, "keywords", {})),
             },
             "seconds": {"data": round(data.read_seconds, 1)},
         }
