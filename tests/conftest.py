@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ TINY = (
     "data.num_workers=0",
     "data.batch_size=16",
     "trainer=cpu",
+    "trainer.precision=32-true",
     "trainer.max_epochs=1",
     "trainer.enable_progress_bar=false",
     "callbacks.progress=null",
@@ -50,6 +51,15 @@ def composed() -> Compose:
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the tests' synthetic radiographs are kept."""
     return tmp_path_factory.mktemp("synthetic")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where everything that the tests run, commands of their own included, keeps what it caches."""
+    folder = tmp_path_factory.mktemp("cache_home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

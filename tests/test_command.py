@@ -143,6 +143,66 @@ def test_each_job_of_a_sweep_has_its_own_directory_and_leaves_the_test_part_alon
         assert "optimizer.lr=" in row.overrides
 
 
+FOLDS = """
+import hydra
+from pathlib import Path
+from cxrlab.command import run_command
+
+@hydra.main(version_base="1.3", config_path=".", config_name="folds")
+def main(cfg):
+    fold = cfg.data.split.fold
+    if cfg.rate == 0.2 and fold == 1:
+        raise ArithmeticError("the loss is nan")
+    folder = Path(hydra.core.hydra_config.HydraConfig.get().runtime.output_dir)
+    (folder / "predictions").mkdir()
+    rows = [f"{fold}{i}.png,{fold}{i},test,{i % 2}.0,0.{i + 1}" for i in range(4)]
+    header = "image,patient,part,target/Mass,probability/Mass"
+    (folder / "predictions" / "test.csv").write_text("\\n".join([header, *rows]))
+    results = ["part,label,images,positives,auroc", f"test,macro mean,4,,0.{5 + fold}"]
+    (folder / "results.csv").write_text("\\n".join(results))
+    return 0.7 + fold / 10
+
+run_command(main)
+"""
+FOLDS_CONFIG = """
+monitor: val/auroc
+monitor_mode: max
+rate: 0.1
+data: {split: {method: grouped, fold: null, num_folds: 2}}
+hydra:
+  sweep: {dir: "sweep", subdir: "job ${hydra.job.num}"}
+  callbacks: {sweep_table: {_target_: cxrlab.command.SweepTable}}
+"""
+
+
+def test_a_sweep_over_folds_is_a_cross_validation(tmp_path: Path):
+    (tmp_path / "folds.py").write_text(FOLDS)
+    (tmp_path / "folds.yaml").write_text(FOLDS_CONFIG)
+    words = ["-m", "data.split.method=folds", "rate=0.1,0.2", "+data.split.fold=0,1"]
+    done = subprocess.run(
+        [sys.executable, "folds.py", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "4 jobs, 1 failed" in done.stdout, done.stderr
+    assert "WARNING: rate=0.2 has 1 of 2 folds (fold 1 failed)" in done.stdout
+    table = pd.read_csv(tmp_path / "sweep" / "sweep.csv")
+    assert table["job"].tolist() == ["1", "0", "2", "3", *["mean", "std", "pooled"] * 2]
+    means = table[table["job"] == "mean"]
+    assert means["overrides"].tolist() == [
+        "data.split.method=folds rate=0.1",
+        "data.split.method=folds rate=0.2",
+    ]
+    assert means["metric"].tolist() == pytest.approx([0.75, 0.7])
+    assert means["test/auroc"].tolist() == pytest.approx([0.55, 0.5])
+    pooled = pd.read_csv(tmp_path / "sweep" / "out_of_fold_0.csv", dtype=str)
+    assert pooled["image"].tolist() == [f"{fold}{i}.png" for fold in range(2) for i in range(4)]
+    assert pooled["fold"].tolist() == ["0"] * 4 + ["1"] * 4
+
+
 @contextmanager
 def started(*arguments: str, cwd: Path) -> "Iterator[subprocess.Popen[str]]":
     """Start a training that is stopped at the end, whatever happens.

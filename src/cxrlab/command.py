@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.config import user_error
@@ -78,8 +78,22 @@ class SweepTable(Callback):
             "overrides": " ".join(str(one) for one in config.hydra.overrides.task),
             "error": error,
         }
+        row |= _fold(config)
         path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
         add_job(path, row, maximize=config.monitor_mode == "max")
+
+
+def _fold(config: DictConfig) -> dict[str, object]:
+    """Return which fold a job of a cross-validation has, and where its results are; nothing of another."""
+    fold, num_folds, method = (
+        OmegaConf.select(config, f"data.split.{key}") for key in ("fold", "num_folds", "method")
+    )
+    if method != "folds" or not isinstance(fold, int) or not isinstance(num_folds, int):
+        return {}
+    overrides = [str(one) for one in config.hydra.overrides.task]
+    rest = [one for one in overrides if one.lstrip("+").split("=", 1)[0] != "data.split.fold"]
+    folder = os.path.relpath(config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute())
+    return {"fold": fold, "num_folds": num_folds, "configuration": " ".join(rest), "folder": folder}
 
 
 def _free(error: BaseException | None) -> None:

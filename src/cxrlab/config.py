@@ -15,7 +15,16 @@ from omegaconf.errors import OmegaConfBaseException
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 
 # What a resumed run may change; all else would make it another run.
-_RESUMABLE = ("trainer", "callbacks", "logger", "data.root", "data.num_workers", "test")
+_RESUMABLE = (
+    "trainer",
+    "callbacks",
+    "logger",
+    "data.root",
+    "data.num_workers",
+    "data.cache_dir",
+    "data.resident",
+    "test",
+)
 
 
 def config_dir() -> Path:
@@ -154,7 +163,7 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         raise ConfigError("resume= continues one run; it cannot be part of a multirun.")
     if not (run_dir / "checkpoints" / "last.ckpt").is_file():
         raise MissingFileError(
-            f"resume={run_dir}: there is no checkpoints/last.ckpt, so no epoch was finished."
+            f"resume={run_dir}: there is no checkpoints/last.ckpt, so nothing was saved to go on from."
         )
     saved = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
     if not isinstance(saved, DictConfig):

@@ -1,9 +1,11 @@
 """What a run writes beside its callbacks' files, and what it says on the terminal."""
 
+import json
 import logging
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 
 from cxrlab.atomic import replacing, write_text
-from cxrlab.config import resolved
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError, TrainingError
@@ -41,12 +42,12 @@ def quieten() -> None:
 
 
 @rank_zero_only
-def save_config(cfg: DictConfig, run_dir: Path) -> None:
-    """Write the config as composed, for a resume, and with every reference followed, for reading."""
+def save_config(cfg: DictConfig, settled: DictConfig, run_dir: Path) -> None:
+    """Write the config as composed, for a resume, and with everything settled, for reading."""
     folder = run_dir / ".hydra"
     folder.mkdir(exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml")
-    OmegaConf.save(resolved(cfg), folder / "resolved.yaml")
+    OmegaConf.save(settled, folder / "resolved.yaml")
 
 
 def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path) -> None:
@@ -77,10 +78,18 @@ def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path
 
 
 @rank_zero_only
-def save_data_and_layers(data: DataModule, classifier: Classifier, run_dir: Path) -> None:
-    """Write which image is in which part, and the table of layers; log both in short."""
+def save_data(data: DataModule, report: dict[str, Any], run_dir: Path) -> None:
+    """Write which image is in which part, what the audit found, and what could not be read."""
     with replacing(run_dir / "manifest.csv") as temporary:
         data.manifest.to_csv(temporary)
+    write_text(run_dir / "audit.json", json.dumps(report, indent=1) + "\n")
+    if len(data.unreadable):
+        write_text(run_dir / "unreadable.csv", data.unreadable.report.to_csv(index=False))
+
+
+@rank_zero_only
+def save_layers(data: DataModule, classifier: Classifier, run_dir: Path) -> None:
+    """Write the table of layers; log it and the data in short."""
     shape = classifier.preprocess
     table = layer_table(classifier.network, shape.image_size, shape.channels)
     write_text(run_dir / "layers.txt", table)
@@ -126,11 +135,13 @@ def save_results(rows: list[dict[str, object]], run_dir: Path, num_left_out: int
     table = pd.DataFrame(rows).astype({"positives": "Int64"}).round(6)
     write_text(run_dir / "results.csv", table.to_csv(index=False))
     part = table["part"].iloc[-1]
-    shown = table[table["part"] == part].drop(columns="part")
+    shown = table[table["part"] == part].drop(columns="part").astype({"positives": object}).fillna("-")
     text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
     log.info("\nThe best epoch's network on the %s part (accuracy at the probability 0.5):\n%s", part, text)
     if num_left_out:
-        log.info("%d images could not be read and were left out; they are named above.", num_left_out)
+        log.info(
+            "%d images could not be read and were left out; they are listed in unreadable.csv.", num_left_out
+        )
     log.info("\nEverything is in %s", run_dir)
 
 

@@ -113,7 +113,10 @@ class Run:
             DataError: If a file is no image.
         """
         shape = self.model.preprocess
-        arrays = [decode(Path(path), image_size=shape.image_size, channels=shape.channels) for path in paths]
+        arrays = [
+            decode(Path(path), image_size=shape.image_size, channels=shape.channels, resize=shape.resize)
+            for path in paths
+        ]
         return torch.from_numpy(np.stack(arrays))
 
     def predict(self, paths: Iterable[Path | str], *, batch_size: int = 32) -> pd.DataFrame:

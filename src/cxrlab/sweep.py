@@ -2,60 +2,88 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cxrlab.atomic import write_text
+from cxrlab.cross_validation import SUMMARIES, configurations, notes, summarised
 
 COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
+FOLD_COLUMNS = ("fold", "num_folds", "configuration", "folder")
 
 
 def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFrame:
     """Add a job to the table, sort it by the metric, and replace the file in one step.
 
     Each job's row also stands in a file of its own beside the table, so that jobs which end at the same
-    moment in several processes cannot lose one another's.
+    moment in several processes cannot lose one another's. Where jobs test on folds, the table also has their
+    test metrics, and ends with those of each configuration, see :func:`cxrlab.cross_validation.summarised`.
 
     Args:
         path: ``sweep.csv`` in the sweep's directory.
-        row: Values of ``COLUMNS``.
+        row: Values of ``COLUMNS``. A job of a cross-validation gives those of ``FOLD_COLUMNS`` too: its fold
+            and their number, the overrides without the fold, and its directory, relative to the sweep's.
         maximize: Whether the best metric is the highest.
 
     Returns:
-        The whole table, failed jobs last.
+        The whole table, failed jobs after the others, summaries last.
     """
-    rows_dir = path.parent / ".jobs"
-    rows_dir.mkdir(parents=True, exist_ok=True)
-    write_text(rows_dir / f"{row['job']}.json", json.dumps({name: row[name] for name in COLUMNS}))
-    rows = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(rows_dir.glob("*.json"))]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table["metric"] = pd.to_numeric(table["metric"])
-    table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
-    write_text(path, table.to_csv(index=False))
-    return table
+    known = {name: row[name] for name in COLUMNS} | {name: row.get(name) for name in FOLD_COLUMNS}
+    (path.parent / ".jobs").mkdir(parents=True, exist_ok=True)
+    _write_job(path, known | {"maximize": maximize})
+    return _rewrite(path, maximize=maximize)
 
 
 def close(path: Path) -> None:
     """Call jobs that did not come to an end interrupted, when their sweep is over."""
-    table = pd.read_csv(path, keep_default_na=False)
-    for job in table["job"][table["status"] == "running"]:
-        file = path.parent / ".jobs" / f"{job}.json"
-        write_text(file, json.dumps(json.loads(file.read_text(encoding="utf-8")) | {"status": "interrupted"}))
-    table["status"] = table["status"].replace("running", "interrupted")
-    write_text(path, table.to_csv(index=False))
+    jobs = _read_jobs(path)
+    for job in jobs:
+        if job["status"] == "running":
+            _write_job(path, job | {"status": "interrupted"})
+    _rewrite(path, maximize=all(job["maximize"] for job in jobs))
 
 
 def printed(path: Path, monitor: str) -> str:
     """Return the table as text for the terminal; of the overrides it shows those in which the jobs differ."""
-    table = pd.read_csv(path, keep_default_na=False, na_values={"metric": [""], "seconds": [""]})
-    counts = table["status"].value_counts()
-    failed = len(table) - int(counts.get("completed", 0))
+    columns = [str(name) for name in pd.read_csv(path, nrows=0)]
+    numbers = [name for name in columns if name in ("metric", "seconds", "fold") or name.startswith("test/")]
+    table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
+    is_job = ~table["job"].isin(SUMMARIES)
+    num_failed = int((table["status"][is_job] != "completed").sum())
     words = [str(overrides).split() for overrides in table["overrides"]]
-    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    of_jobs = [set(line) for line, wanted in zip(words, is_job, strict=True) if wanted]
+    shared = set.intersection(*of_jobs) if len(of_jobs) > 1 else set()
     differing = [" ".join(word for word in line if word not in shared) for line in words]
     shown = table.assign(overrides=differing, error=table["error"].astype(str).str.slice(0, 70))
-    shown = shown.rename(columns={"metric": monitor})
-    if not failed:
+    if "fold" in shown:
+        folds = ["-" if np.isnan(fold) else f"{fold:.0f}" for fold in shown["fold"]]
+        shown = shown.assign(fold=folds)
+    if (shown["error"][is_job] == "").all():
         shown = shown.drop(columns="error")
+    shown = shown.rename(columns={"metric": monitor})
     lines = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
-    return f"\n{lines}\n{len(table)} jobs, {failed} failed or interrupted. The table: {path}"
+    end = f"{is_job.sum()} jobs, {num_failed} failed or interrupted. The table: {path}"
+    return "\n".join(["", lines, end, *notes(table.assign(overrides=differing), path.parent)])
+
+
+def _write_job(path: Path, job: dict[str, Any]) -> None:
+    write_text(path.parent / ".jobs" / f"{job['job']}.json", json.dumps(job))
+
+
+def _read_jobs(path: Path) -> list[dict[str, Any]]:
+    files = sorted((path.parent / ".jobs").glob("*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:
+    jobs = _read_jobs(path)
+    table = pd.DataFrame(jobs, columns=list(COLUMNS))
+    table["metric"] = pd.to_numeric(table["metric"])
+    table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
+    found = configurations(jobs, path.parent)
+    if found:
+        table = summarised(table, found, maximize=maximize)
+    write_text(path, table.to_csv(index=False))
+    return table

@@ -1,6 +1,7 @@
 """``python -m cxrlab.train``: compose the config, check it, train, evaluate, write it down."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,7 +43,10 @@ def checked(cfg: DictConfig) -> DictConfig:
     cfg = config.resolved(cfg)
     for key, hint in _PLAIN.items():
         check_value(OmegaConf.select(cfg, key), hint, key)
-    check_node(config.plain(cfg))
+    plain = config.plain(cfg)
+    if plain["trainer"].get("precision") == "auto":
+        plain["trainer"]["precision"] = "32-true"  # Lightning does not know our word for it
+    check_node(plain)
     if not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed} must lie between 0 and 4294967295.")
     for name in ("best", "last"):
@@ -74,12 +78,14 @@ def train(cfg: DictConfig) -> float:
     """
     cfg = config.resumed_config(cfg) if cfg.resume else cfg.copy()
     if cfg.test == "auto":
-        cfg.test = not config.is_multirun()
+        # Each fold of a cross-validation is a test part of its own.
+        cfg.test = not config.is_multirun() or OmegaConf.select(cfg, "data.split.method") == "folds"
     original, cfg = cfg, checked(cfg)
     import pytorch_lightning as pl
     import torch
 
     from cxrlab import recording
+    from cxrlab.data.audit.summary import verdict
 
     recording.quieten()
     pl.seed_everything(cfg.seed, verbose=False)
@@ -94,10 +100,35 @@ def train(cfg: DictConfig) -> float:
     classifier = _classifier(cfg, data)
     if cfg.resume:
         recording.refuse_another_run(data.manifest, classifier, run_dir)
-    recording.save_config(original, run_dir)
-    recording.save_data_and_layers(data, classifier, run_dir)
+    cfg.trainer.precision = _precision(cfg, classifier, data, run_dir)
+    recording.save_config(original, cfg, run_dir)
+    report = data.audit()
+    recording.save_data(data, report, run_dir)
+    recording.save_layers(data, classifier, run_dir)
+    log.info("%s", verdict(report))
     trainer = _fit(cfg, classifier, data, run_dir)
     return _evaluate(cfg, trainer, classifier, data, run_dir)
+
+
+def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> str:
+    """Return the trainer's precision: a resumed run's own, and where that is "auto", what a probe finds."""
+    if cfg.trainer.get("precision") != "auto":
+        return str(cfg.trainer.get("precision", "32-true"))
+    import torch
+
+    from cxrlab.precision import choose_precision, saved_precision
+
+    if cfg.resume and (saved := saved_precision(run_dir)):
+        return saved
+    rows = data.rows("train")[:8]
+    uses_gpu = cfg.trainer.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return choose_precision(
+        classifier,
+        torch.from_numpy(data.images[rows]),
+        data.targets[rows],
+        device=torch.device("cuda" if uses_gpu else "cpu"),
+        record=run_dir.parent / "precision.json" if config.is_multirun() else None,
+    )
 
 
 def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> "pl.Trainer":
@@ -132,16 +163,17 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     from cxrlab.models.networks import without_initial_weights
 
     labels = data.manifest.labels
-    shape = {"image_size": data.image_size, "channels": data.channels}
+    settings = data.settings
+    shape = {"image_size": settings.image_size, "channels": settings.channels}
     normalize = cfg.preprocess.normalize
     mean, std = data.training_statistics() if normalize == "training" else (None, None)
     description = without_initial_weights(config.plain(cfg.model))
     model = OmegaConf.create({**description, "_partial_": True}) if cfg.resume else cfg.model
-    targets = data.dataset.targets[data.rows("train")]
+    targets = data.targets[data.rows("train")]
     check_monitor(cfg.monitor, cfg.monitor_mode, labels)
     return Classifier(
         labels=labels,
-        preprocess={"normalize": normalize, "mean": mean, "std": std, **shape},
+        preprocess={"normalize": normalize, "mean": mean, "std": std, **asdict(settings)},
         network={**description, "num_labels": len(labels), **shape},
         module=config.guarded(model, "model")(num_labels=len(labels), **shape),
         loss=config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist()),
@@ -165,7 +197,7 @@ def _evaluate(
     if cfg.test is True:
         trainer.test(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         results += recording.results(trainer, classifier, "test")
-    recording.save_results(results, run_dir, data.num_left_out)
+    recording.save_results(results, run_dir, len(data.unreadable))
     return metric
 
 

@@ -20,17 +20,17 @@ def test_the_generators_go_on_where_they_were(tmp_path):
     pl.seed_everything(99, verbose=False)
     callback = RandomState()
     callback.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    draws()  # setting up draws numbers, before the epoch starts
-    callback.on_train_epoch_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
+    draws()  # setting up draws numbers, before training starts
+    callback.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
     assert [draws() for _ in range(3)] == expected
 
 
 def test_a_later_epoch_is_left_alone(tmp_path):
     callback = RandomState()
     callback.load_state_dict(callback.state_dict())
-    callback.on_train_epoch_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
+    callback.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
     first = draws()
-    callback.on_train_epoch_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
+    callback.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
     assert draws() != first
 
 
@@ -38,7 +38,7 @@ def test_processes_go_ways_of_their_own():
     seen = []
     for rank in range(3):
         torch.manual_seed(5)
-        RandomState().on_train_epoch_start(SimpleNamespace(global_rank=rank), None)  # type: ignore[arg-type]
+        RandomState().on_train_start(SimpleNamespace(global_rank=rank), None)  # type: ignore[arg-type]
         seen.append(float(torch.rand(1)))
     assert len(set(seen)) == 3
     torch.manual_seed(5)

@@ -66,6 +66,22 @@ def make_nih(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def make_images(tmp_path: Path) -> Callable[..., Path]:
+    """Write so many different images of 48 x 48 pixels into a folder: 000.png, 001.png …."""
+
+    def make(count: int, *, name: str = "images") -> Path:
+        rng = np.random.default_rng(count)
+        root = tmp_path / name
+        root.mkdir()
+        for number in range(count):
+            pixels = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / f"{number:03d}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
 def make_tree(tmp_path: Path) -> Callable[..., Path]:
     """Write images at the paths given, below a folder."""
 

@@ -1,6 +1,7 @@
 import logging
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,9 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
+from cxrlab.augment.augmentation import NoAugment, RandomAugment
+from cxrlab.data import preparation
+from cxrlab.data.cache import DONE
 from cxrlab.data.datamodule import DataModule
+from cxrlab.data.images import decode
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, DataError
+
+NO_CHANGES = {
+    "flip": 0.0, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "zoom_per_axis": False, "shear": 0.0,
+    "fill": "border", "fill_value": 0.0, "brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "noise": 0.0,
+    "blur": 0.0, "erasing": 0.0, "erasing_area": 0.1, "erasing_aspect": 2.0, "erasing_place": "anywhere",
+}  # fmt: skip
 
 
 def write_images(root: Path, count: int) -> pd.DataFrame:
@@ -35,15 +46,20 @@ def module(root: Path, table: pd.DataFrame, **changes: object) -> DataModule:
     options = {
         "root": str(root),
         "reader": lambda folder: Manifest(folder, table, name="test"),
-        "split": lambda manifest: manifest,
+        "filter": lambda manifest: manifest,
+        "split": lambda manifest, groups: manifest,
+        "fraction": 1.0,
+        "resize": "stretch",
+        "cache_dir": str(root / "cache"),
+        "resident": "auto",
         "labels": None,
         "image_size": 16,
         "channels": 1,
         "batch_size": 4,
         "num_workers": 0,
-        "on_unreadable": "raise",
+        "on_unreadable": "skip",
         "overfit_images": None,
-        "augment": torch.nn.Identity(),
+        "augment": NoAugment(),
         "seed": 0,
     }
     return DataModule(**{**options, **changes})
@@ -88,50 +104,95 @@ def test_the_second_preparation_reads_nothing(tmp_path: Path):
 def test_an_unreadable_image_is_named_or_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     table = write_images(tmp_path, 24)
     (tmp_path / "013.png").write_bytes(b"")
-    data = module(tmp_path, table)
-    data.prepare()
-    batch = next(iter(data.val_dataloader()))
-    with pytest.raises(DataError, match=r"013.png \(0 bytes\) cannot be read.*data.on_unreadable=skip"):
-        data.on_before_batch_transfer(batch, 0)
-    lenient = module(tmp_path, table, on_unreadable="skip")
-    lenient.prepare()
+    with pytest.raises(DataError, match=r"1 of 24 images cannot be read.*013.png.*data.on_unreadable=skip"):
+        module(tmp_path, table, on_unreadable="raise").prepare()
+    lenient = module(tmp_path, table)
     with caplog.at_level(logging.WARNING, logger="cxrlab"):
-        for _ in range(2):
-            lenient.on_before_batch_transfer(next(iter(lenient.val_dataloader())), 0)
-    assert batch["index"].tolist() == [12, 14]
-    assert caplog.text.count("Left out") == 1  # said once, not every epoch
+        lenient.prepare()
+    assert "013.png" in caplog.text
+    assert len(lenient.manifest) == 23
+    assert lenient.unreadable.report["image"].tolist() == ["013.png"]
+    batch = next(iter(lenient.val_dataloader()))
+    assert [lenient.manifest.table["image"][row] for row in batch["index"].tolist()] == [
+        f"{number:03}.png" for number in (12, 14, 15)
+    ]
+    np.testing.assert_array_equal(
+        batch["images"][1], decode(tmp_path / "014.png", image_size=16, channels=1, resize="stretch")
+    )
+    assert [found["count"] for found in lenient.audit()["findings"] if found["kind"] == "unreadable"] == [1]
 
 
-def test_an_error_in_a_worker_process_arrives_with_the_files_name_and_no_traceback(tmp_path: Path):
+def test_no_readable_image_is_an_error(tmp_path: Path):
     table = write_images(tmp_path, 24)
-    (tmp_path / "013.png").write_bytes((tmp_path / "013.png").read_bytes()[:100])
-    data = module(tmp_path, table, num_workers=1)
-    data.prepare()
-    failures = [message for batch in data.val_dataloader() for message in batch["failures"]]
-    assert len(failures) == 1
-    assert "013.png (100 bytes)" in failures[0]
-    assert "Traceback" not in failures[0]
+    for name in table["image"]:
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"24 of 24 images cannot be read"):
+        module(tmp_path, table).prepare()
 
 
-def test_a_batch_without_a_readable_image_is_empty(tmp_path: Path):
+def test_a_filter_decodes_no_image_that_it_leaves_out(tmp_path: Path):
+    def without_tests(manifest: Manifest) -> Manifest:
+        return manifest.rows(manifest.table["part"] != "test")
+
     table = write_images(tmp_path, 24)
-    data = module(tmp_path, table)
+    data = module(tmp_path, table, filter=without_tests)
+    with pytest.raises(DataError, match="have no image"):
+        data.prepare()
+    cache = next((tmp_path / "cache").glob("*/facts.npy"))
+    assert int((np.load(cache)["state"] == DONE).sum()) == 18
+    whole = module(tmp_path, table)
+    whole.prepare()
+    assert [path.name for path in (tmp_path / "cache").glob("*/facts.npy")] == ["facts.npy"]
+
+
+def test_a_fraction_of_the_training_patients_leaves_the_other_parts_whole(tmp_path: Path):
+    data = module(tmp_path, write_images(tmp_path, 24), fraction=0.5)
     data.prepare()
-    for row in data.rows("val"):
-        (tmp_path / table["image"][row]).write_bytes(b"no image")
-    batch = next(iter(data.val_dataloader()))
-    assert batch["images"].shape == (0, 1, 16, 16)
-    assert batch["targets"].shape == (0, 2)
+    assert data.manifest.table["part"].value_counts().to_dict() == {"train": 6, "val": 6, "test": 6}
+    row = data.rows("val")[2]
+    name = data.manifest.table["image"][row]
+    np.testing.assert_array_equal(
+        data.image(row), decode(tmp_path / name, image_size=16, channels=1, resize="stretch")
+    )
 
 
-def test_statistics_need_one_readable_image(tmp_path: Path):
+def test_patients_with_the_same_file_are_drawn_together(tmp_path: Path):
     table = write_images(tmp_path, 24)
-    data = module(tmp_path, table)
+    for copy, original in (("005.png", "004.png"), ("017.png", "004.png")):
+        (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
+    seen = {}
+
+    def split(manifest: Manifest, *, groups: np.ndarray) -> Manifest:
+        seen["groups"] = groups
+        return manifest
+
+    data = module(tmp_path, table, split=split)
     data.prepare()
-    for row in data.rows("train"):
-        (tmp_path / table["image"][row]).write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"None of 12 training images"):
-        data.training_statistics()
+    assert len(set(seen["groups"][[4, 5, 17]])) == 1
+    assert len(set(seen["groups"])) == 22
+    assert data.copies.identical == [[4, 5, 17]]
+    kinds = {found["kind"]: found["severity"] for found in data.audit()["findings"]}
+    assert "fault" in kinds.values()
+
+
+def test_the_audit_of_the_same_data_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    table = write_images(tmp_path, 24)
+    first = module(tmp_path, table).audit()
+    monkeypatch.setattr(preparation, "audit", lambda *_, **__: pytest.fail("it was made anew"))
+    assert module(tmp_path, table).audit() == first
+
+
+def test_batches_are_augmented_by_their_seed_in_training_only(tmp_path: Path):
+    augment = RandomAugment(**{**NO_CHANGES, "shift": 0.3})
+    data = module(tmp_path, write_images(tmp_path, 24), augment=augment)
+    data.prepare()
+    batch = next(iter(data.train_dataloader()))
+    data.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+    augmented = [data.on_after_batch_transfer({**batch}, 0)["images"] for _ in range(2)]
+    assert torch.equal(*augmented)
+    assert not torch.equal(augmented[0], batch["images"].float())
+    data.trainer = SimpleNamespace(training=False)  # type: ignore[assignment]
+    assert torch.equal(data.on_after_batch_transfer({**batch}, 0)["images"], batch["images"])
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, np.nan])
@@ -171,7 +232,7 @@ def test_overfitting_trains_and_validates_on_the_same_few_training_images(tmp_pa
 
 
 def test_a_partial_split_is_called_with_the_manifest(tmp_path: Path):
-    def everything(manifest: Manifest, *, part: str) -> Manifest:
+    def everything(manifest: Manifest, *, groups: np.ndarray, part: str) -> Manifest:
         manifest.table["part"] = part
         return manifest
 

@@ -13,6 +13,7 @@ from cxrlab.data.splits import assign_parts, check_no_overlap
 from cxrlab.errors import ConfigError, DataError
 
 OPTIONS = {"method": "grouped", "val_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
+OPTIONS |= {"fold": None, "num_folds": 5, "file": None}
 
 
 def manifest(sizes, split="", seed=0):
@@ -40,7 +41,7 @@ def crossing(split):
 @settings(deadline=None)
 def test_grouped_parts(sizes, fractions, seed):
     given_set = manifest(sizes, seed=seed)
-    options = {"method": "grouped", "val_fraction": fractions[0], "test_fraction": fractions[1], "seed": seed}
+    options = OPTIONS | {"val_fraction": fractions[0], "test_fraction": fractions[1], "seed": seed}
     split = assign_parts(given_set, **options)
     assert set(split.table["part"]) == set(PARTS)
     assert crossing(split) == 0
@@ -58,6 +59,29 @@ def test_the_given_manifest_stays_unsplit():
     given_set = manifest([2] * 20)
     assign_parts(given_set, **OPTIONS)
     assert set(given_set.table["part"]) == {""}
+
+
+@pytest.mark.parametrize(
+    ("method", "seed", "fingerprint"),
+    [
+        ("grouped", 0, "7211d92e80ac"),
+        ("grouped", 1, "b774092bf87f"),
+        ("official", 0, "2bf94d3cf677"),
+        ("official", 1, "a509fc3aede7"),
+    ],
+)
+def test_a_seed_gives_the_split_that_published_numbers_stand_for(method, seed, fingerprint):
+    number = np.arange(150)
+    patients = number // (1 + number // 50)
+    table = pd.DataFrame({"image": [f"{i:03d}.png" for i in number], "patient": [f"p{p}" for p in patients]})
+    table["split"] = np.where(patients % 5 == 0, "test", "train")
+    table["label/Mass"] = (number % 7 < 2).astype(float)
+    table["label/Hernia"] = (number % 19 == 0).astype(float)
+    given_set = Manifest(Path("/data"), table)
+    options = OPTIONS | {"method": method, "seed": seed}
+    assert assign_parts(given_set, **options).fingerprint() == fingerprint
+    alone = np.array([f"group {name}" for name in given_set.table["patient"]], dtype=object)
+    assert assign_parts(given_set, **options, groups=alone).fingerprint() == fingerprint
 
 
 def test_another_seed_is_another_split():
@@ -119,7 +143,31 @@ def test_too_few_patients_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "random"}, r"data\.split\.method=random is unknown; it is one of official, grouped"),
+        (
+            {"method": "random"},
+            r"data\.split\.method=random is unknown; it is one of official, grouped, folds, file",
+        ),
+        ({"seed": -1}, r"data\.split\.seed=-1 must be 0 or more"),
+        (
+            {"fold": 2},
+            r"data\.split\.fold=2 has no effect with .*method=grouped; .*set data\.split\.method=folds",
+        ),
+        (
+            {"method": "folds"},
+            r"fold=null must be .*, 0 to 4\. .*: -m data\.split\.method=folds data\.split\.fold=0,1,2,3,4",
+        ),
+        (
+            {"method": "folds", "fold": 5},
+            r"data\.split\.fold=5 must be the number of the fold to test on, 0 to 4",
+        ),
+        ({"method": "folds", "fold": -1}, r"data\.split\.fold=-1"),
+        ({"method": "folds", "fold": 0, "num_folds": 1}, r"data\.split\.num_folds=1 must be 2 or more"),
+        (
+            {"method": "folds", "fold": 0, "num_folds": 2, "val_fraction": 0.5},
+            r"val_fraction=0\.5 of all images leaves nothing .* data\.split\.num_folds=2; it must be below 0\.5",
+        ),
+        ({"method": "file"}, r"data\.split\.method=file and data\.split\.file=null do not fit"),
+        ({"file": "a.csv"}, r"data\.split\.method=grouped and data\.split\.file=a\.csv do not fit"),
         ({"val_fraction": 0.0}, r"data\.split\.val_fraction=0\.0 must lie between 0 and 1"),
         ({"val_fraction": 1.0}, r"data\.split\.val_fraction=1\.0"),
         ({"test_fraction": -0.1}, r"data\.split\.test_fraction=-0\.1"),
@@ -163,7 +211,7 @@ def test_parts_without_overlap_pass():
 @pytest.fixture(scope="module")
 def real_nih(real_data):
     root = real_data / "nih"
-    table = nih.read_table(root / "Data_Entry_2017_v2020.csv.gz")
+    table = nih.read_table(root / "Data_Entry_2017_v2020.csv.gz")[0]
     table.insert(2, "split", nih.read_lists(root, table["image"]))
     return Manifest(root, table)
 
@@ -196,7 +244,7 @@ def test_the_data_sets_own_parts_are_left_as_they_were(dtype: str):
         }
     )
     manifest = Manifest(Path(), table)
-    split = assign_parts(manifest, method="official", val_fraction=0.2, test_fraction=0.2, seed=0)
+    split = assign_parts(manifest, **OPTIONS | {"method": "official", "val_fraction": 0.2})
     assert set(split.table["part"]) == {"train", "val", "test"}
     for one in (manifest, split):
         assert one.table["split"].value_counts().to_dict() == {"train": 30, "test": 10}

@@ -5,9 +5,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from cxrlab.data.dataset import Batch
+from cxrlab.data.loader import Batch
 from cxrlab.errors import CheckpointError
-from cxrlab.losses import BCE
 from cxrlab.models.classifier import Classifier
 
 SHAPE = {"image_size": 32, "channels": 1}
@@ -24,7 +23,7 @@ def batch(count: int) -> Batch:
         "images": torch.randint(0, 256, (count, 1, 32, 32), dtype=torch.uint8, generator=generator),
         "targets": torch.zeros(count, 2),
         "index": torch.arange(count),
-        "failures": [],
+        "seed": 0,
     }
 
 
@@ -51,15 +50,6 @@ def test_logits_do_not_depend_on_the_memory_format(channels_last: bool):
         expected = classifier.network((images.float() / 255 - 0.5) / 0.25)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(classifier.predict_probabilities(images), torch.sigmoid(logits))
-
-
-def test_a_batch_without_an_image_is_passed_over():
-    classifier = Classifier(
-        labels=["Edema", "Mass"], preprocess=PREPROCESS, network=NETWORK, loss=BCE(frequencies=[0.5, 0.5])
-    )
-    classifier.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    assert classifier.training_step(batch(0), 0) is None
-    assert classifier.validation_step(batch(0), 0) is None
 
 
 def test_a_network_from_elsewhere_is_passed_in_and_never_looked_up(tmp_path: Path):

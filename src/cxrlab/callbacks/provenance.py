@@ -56,7 +56,7 @@ class Provenance(Callback):
                 "fingerprint": data.manifest.fingerprint(),
                 "split": dict(getattr(data.split, "keywords", {})),
             },
-            "seconds": {"data": round(data.read_seconds, 1)},
+            "seconds": dict(data.seconds),
         }
         self._write(trainer)
 

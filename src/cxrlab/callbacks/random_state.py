@@ -20,7 +20,6 @@ class RandomState(Callback):
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None
-        self._is_started = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of every generator."""
@@ -38,14 +37,13 @@ class RandomState(Callback):
         """Keep the saved state until training starts: setting up still draws numbers."""
         self._restored = state_dict
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the saved state before the first resumed epoch, and part the ways of the processes."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the saved state, also within an epoch, and part the ways of the processes."""
         if self._restored is not None:
             _restore(self._restored)
             self._restored = None
-        if not self._is_started and trainer.global_rank > 0:
+        if trainer.global_rank > 0:
             torch.manual_seed(int(torch.randint(2**31, ())) + trainer.global_rank)
-        self._is_started = True
 
 
 def _restore(state: dict[str, Any]) -> None:

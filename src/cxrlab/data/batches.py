@@ -49,6 +49,11 @@ class Batches(Sampler[list[int]]):
     def __len__(self) -> int:
         return self.num_batches
 
+    def batch_seed(self, number: int) -> int:
+        """Return the start of the random numbers for a batch of this epoch, by its number in it."""
+        words = np.random.SeedSequence([self.seed, self.epoch, self.rank, number]).generate_state(2)
+        return int(words[0]) << 31 | int(words[1]) >> 1
+
     def __iter__(self) -> Iterator[list[int]]:
         order = self.rows
         if self.shuffle:

@@ -1,67 +1,89 @@
-"""The one LightningDataModule: a reader's manifest, split by patient, as batches of uint8 images."""
+"""The one LightningDataModule: a reader's manifest, cached, split by patient, as batches of uint8 images."""
 
-import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from cxrlab.data.batches import Batches
-from cxrlab.data.dataset import Batch, ImageDataset
+from cxrlab.data.cache import CacheSettings
+from cxrlab.data.images import Resize
+from cxrlab.data.loader import Batch, ImageStore, Loader, Resident
 from cxrlab.data.manifest import PARTS, Manifest
-from cxrlab.errors import ConfigError, DataError, UserError
-
-log = logging.getLogger(__name__)
+from cxrlab.data.preparation import (
+    Copies,
+    Images,
+    Unreadable,
+    cached,
+    find_copies,
+    run_audit,
+    without_unreadable,
+)
+from cxrlab.data.splits import take_fraction
+from cxrlab.errors import ConfigError, DataError
 
 _STATISTICS_IMAGES = 512
 
 
 class DataModule(pl.LightningDataModule):
-    """Reads, splits and loads one data set.
+    """Reads, caches, splits and loads one data set.
 
     Args:
         root: Folder of the raw data set.
         reader: Turns ``root`` into a manifest.
-        split: Gives every image of a manifest its part.
+        filter: Keeps part of a manifest.
+        split: Gives every image of a manifest its part; it is told which images belong together.
         labels: Labels to learn, in the order of the network's outputs; None for all.
+        fraction: Share of the training patients to train on.
         image_size: Height and width of the images in pixels.
         channels: 1 for radiographs, 3 for colour.
+        resize: ``stretch``, ``pad`` or ``crop``.
         batch_size: Images in a batch, of one process.
-        num_workers: Processes that decode images; 0 decodes in the main process.
-        on_unreadable: ``raise`` stops at an image that cannot be read, ``skip`` leaves it out with a warning.
+        cache_dir: Folder of the decoded images.
+        num_workers: Processes that decode images into the cache; None for one a core, 0 for none beside this.
+        resident: Where the images are during training: ``disk``, ``host``, ``gpu`` or ``auto``.
+        on_unreadable: ``skip`` leaves out images that cannot be read and lists them, ``raise`` stops.
         overfit_images: Train and validate on this many training images only, to see whether a network can
             learn at all; None for real training.
-        augment: Applied to training batches on the device.
-        seed: Start of the order of training images.
+        augment: Applied to training batches on the device; called with images and a random generator.
+        seed: Start of the order of training images and of their augmentation.
 
     Attributes:
-        manifest: The split data set; there after ``prepare``.
+        manifest: The split data set; there after ``prepare``, as are the others.
+        images: Its images.
+        copies: Which of its images show the same.
+        unreadable: What was left out because it could not be read.
 
     Raises:
         ConfigError: If a value is out of its range.
     """
 
     manifest: Manifest
+    images: Images
+    copies: Copies
+    unreadable: Unreadable
 
     def __init__(
         self,
         *,
         root: str,
         reader: Callable[[Path], Manifest],
-        split: Callable[[Manifest], Manifest],
+        filter: Callable[[Manifest], Manifest],
+        split: Callable[..., Manifest],
         labels: list[str] | None,
+        fraction: float,
         image_size: int,
         channels: Literal[1, 3],
+        resize: Resize,
         batch_size: int,
-        num_workers: int,
+        cache_dir: str,
+        num_workers: int | None,
+        resident: Resident,
         on_unreadable: Literal["raise", "skip"],
         overfit_images: int | None,
         augment: nn.Module,
@@ -71,46 +93,77 @@ class DataModule(pl.LightningDataModule):
         for name, value, least in (
             ("image_size", image_size, 8),
             ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
+            ("num_workers", num_workers if num_workers is not None else 0, 0),
             ("overfit_images", overfit_images if overfit_images is not None else 2, 2),
         ):
             if value < least:
                 raise ConfigError(f"data.{name}={value} must be at least {least}.")
         self.root = Path(root).expanduser()
         self.reader = reader
+        self.filter = filter
         self.split = split
         self.labels = labels
-        self.image_size = image_size
-        self.channels: int = channels
+        self.fraction = fraction
+        self.settings = CacheSettings(image_size, channels, resize)
         self.batch_size = batch_size
+        self.cache_dir = Path(cache_dir).expanduser()
         self.num_workers = num_workers
+        self.resident: Resident = resident
         self.on_unreadable = on_unreadable
         self.overfit_images = overfit_images
         self.augment = augment
         self.seed = seed
-        self.read_seconds = 0.0
-        self._reported: set[str] = set()
+        self.seconds: dict[str, float] = {}
+        self._store: ImageStore | None = None
 
     def prepare(self) -> Manifest:
-        """Read and split the data set; the second call returns what the first one made.
+        """Read, cache and split the data set; the second call returns what the first one made.
 
         Raises:
             MissingFileError: If the root or its tables do not exist.
             DataError: If the data set cannot be used: its message says why.
+            OutputError: If the cache cannot be written.
         """
         if hasattr(self, "manifest"):
             return self.manifest
-        start = time.perf_counter()
-        manifest = self.split(self.reader(self.root).select_labels(self.labels))
+        manifest: Manifest = self._timed("read", self.reader, self.root)
+        files = manifest.table["image"].tolist()
+        chosen = self.filter(manifest.select_labels(self.labels))
+        images = self._timed("cache", self._cached, chosen, files)
+        chosen, images, self.unreadable = without_unreadable(chosen, images, self.on_unreadable)
+        copies = self._timed("copies", find_copies, images)
+        manifest = self._timed("split", self._split, chosen, copies)
         _refuse_empty_parts(manifest)
         _refuse_constant_labels(manifest.part("train"))
+        kept = chosen.table["image"].isin(manifest.table["image"]).to_numpy()
+        self.images, self.copies = images.rows(kept), copies.rows(kept)
+        self.targets = torch.tensor(manifest.targets)  # a copy: pandas lends its memory read-only
         self.manifest = manifest
-        paths = [manifest.root / name for name in manifest.table["image"]]
-        self.dataset = ImageDataset(
-            paths, manifest.targets, image_size=self.image_size, channels=self.channels
-        )
-        self.read_seconds = time.perf_counter() - start
         return manifest
+
+    def audit(self) -> dict[str, Any]:
+        """Return what is wrong with the data; see :func:`cxrlab.data.audit.audit.audit`."""
+        self.prepare()
+        report: dict[str, Any] = self._timed(
+            "audit", run_audit, self.manifest, self.images, self.copies, self.unreadable
+        )
+        return report
+
+    def _cached(self, manifest: Manifest, files: list[str]) -> Images:
+        return cached(
+            manifest, self.settings, cache_dir=self.cache_dir, num_workers=self.num_workers, files=files
+        )
+
+    def _split(self, manifest: Manifest, copies: Copies) -> Manifest:
+        groups = copies.groups(manifest)
+        split = self.split(manifest, groups=groups)
+        return take_fraction(split, fraction=self.fraction, seed=self.seed, groups=groups)
+
+    def _timed(self, phase: str, function: Callable[..., Any], *arguments: object) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments)
+        self.seconds[phase] = round(time.perf_counter() - start, 1)
+        return result
 
     def setup(self, stage: str) -> None:
         """Prepare, if nobody did; Lightning calls this."""
@@ -123,42 +176,33 @@ class DataModule(pl.LightningDataModule):
 
     def image(self, row: int) -> Tensor:
         """Return one image of the manifest, uint8, shape ``(C, H, W)``."""
-        return self.dataset.image(row)
+        return torch.from_numpy(self.images[[row]][0])
 
     def training_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation by channel on the scale 0 to 1, from the training part.
 
-        At most 512 images are read, evenly spaced; those that cannot be read are left to the loader.
+        At most 512 images are taken, evenly spaced.
         """
         rows = self.rows("train")
         step = max(1, len(rows) // _STATISTICS_IMAGES)
-        with ThreadPoolExecutor() as pool:
-            moments = list(pool.map(partial(_moments, self.dataset), rows[::step][:_STATISTICS_IMAGES]))
-        read = [pair for pair in moments if pair is not None]
-        if not read:
-            raise DataError(f"None of {len(moments)} training images below {self.root} could be read.")
-        mean = torch.stack([first for first, _ in read]).mean(dim=0)
-        variance = torch.stack([second for _, second in read]).mean(dim=0) - mean**2
+        moments = [_moments(self.image(row)) for row in rows[::step][:_STATISTICS_IMAGES]]
+        mean = torch.stack([first for first, _ in moments]).mean(dim=0)
+        variance = torch.stack([second for _, second in moments]).mean(dim=0) - mean**2
         return mean.tolist(), variance.clamp_min(0).sqrt().tolist()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Return shuffled batches of the training part."""
         return self._loader(self._training_rows(), shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Return the validation part in the order of the manifest."""
         return self._loader(
             self._overfit_rows() if self.overfit_images is not None else self.rows("val"), shuffle=False
         )
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """Return the test part in the order of the manifest."""
         return self._loader(self.rows("test"), shuffle=False)
-
-    @property
-    def num_left_out(self) -> int:
-        """Images that could not be read so far."""
-        return len(self._reported)
 
     @property
     def num_training_batches(self) -> int:
@@ -183,47 +227,26 @@ class DataModule(pl.LightningDataModule):
             num_processes=trainer.world_size if trainer else 1,
         )
 
-    def _loader(self, rows: list[int], *, shuffle: bool) -> DataLoader[Batch]:
-        batches = self._batches(rows, shuffle=shuffle)
-        if shuffle and self.trainer:
-            # Lightning makes a resumed run's first iterator before it tells the sampler the epoch.
-            epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
-            batches.set_epoch(epoch)
-        return DataLoader(
-            self.dataset,
-            sampler=batches,
-            batch_size=None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # Its own generator: the loader draws a seed at the start of each epoch, and drawing that from the
-            # global one would make a resumed run differ from an uninterrupted one.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
-
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Report the images that a worker could not read, or stop at them."""
-        for message in batch["failures"]:
-            if self.on_unreadable == "raise":
-                raise DataError(f"{message} Mend or remove it, or set data.on_unreadable=skip.")
-            if message not in self._reported:
-                log.warning("Left out: %s", message)
-                self._reported.add(message)
-        return batch
+    def _loader(self, rows: list[int], *, shuffle: bool) -> Loader:
+        if self._store is None:
+            device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+            self._store = ImageStore(
+                self.images.cache.pixels(), self.images.positions, resident=self.resident, device=device
+            )
+        return Loader(self._store, self.targets, self._batches(rows, shuffle=shuffle))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches, on the device."""
-        if self.trainer is not None and self.trainer.training and len(batch["index"]):
-            batch["images"] = self.augment(batch["images"])
+        if self.trainer is not None and self.trainer.training:
+            images = batch["images"]
+            generator = torch.Generator(images.device).manual_seed(batch["seed"])
+            batch["images"] = self.augment(images, generator)
         return batch
 
 
-def _moments(dataset: ImageDataset, row: int) -> tuple[Tensor, Tensor] | None:
-    """Return mean and mean square of an image by channel, scale 0 to 1; None where it cannot be read."""
-    try:
-        values = dataset.image(row).double() / 255.0
-    except UserError:
-        return None
+def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and mean square of an image by channel, scale 0 to 1."""
+    values = image.double() / 255.0
     return values.mean(dim=(1, 2)), values.square().mean(dim=(1, 2))
 
 

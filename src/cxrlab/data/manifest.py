@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,10 @@ class Manifest:
             ``x, y`` being the upper left corner. Empty where the data set has none.
         num_listed: Images that the data set's own table lists, present or not.
         name: What the data set is called in reports.
+        missing: Images that are listed but not on disk.
+        extra: Images on disk that no table lists.
+        raw: For the audit: ``image`` and, where the data set has them, ``findings`` (text with ``|``) and
+            ``age`` (years) as its own table lists them, before anything was mended; None where it has none.
 
     Raises:
         DataError: If a column is missing, an image stands twice or has no patient, a part is unknown, a label
@@ -78,6 +83,9 @@ class Manifest:
     boxes: pd.DataFrame = field(default_factory=_no_boxes)
     num_listed: int = 0
     name: str = ""
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    raw: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)
@@ -178,6 +186,10 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """Return 12 hex digits that depend on images, patients, parts and labels, not on the row order."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         columns = ["image", "patient", "part", *(LABEL + name for name in self.labels)]
         rows = self.table[columns].sort_values("image").to_csv(index=False, lineterminator="\n")
         return hashlib.sha256(rows.encode()).hexdigest()[:12]

@@ -1,54 +1,111 @@
 """Training, validation and test parts; a patient never crosses from one to another."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from cxrlab.data.earlier_split import parts_from_file
 from cxrlab.data.manifest import PARTS, Manifest
-from cxrlab.data.stratification import stratify_groups
+from cxrlab.data.stratification import nested_share, stratify_groups
 from cxrlab.errors import ConfigError, DataError
 
-METHODS = ("official", "grouped")
+Method = Literal["official", "grouped", "folds", "file"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+_Names = npt.NDArray[np.object_]
 
 
 def assign_parts(
-    manifest: Manifest, *, method: str, val_fraction: float, test_fraction: float, seed: int
+    manifest: Manifest,
+    *,
+    method: Method,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    fold: int | None,
+    num_folds: int,
+    file: str | None,
+    groups: _Names | None = None,
 ) -> Manifest:
     """Return the manifest with ``part`` set to "train", "val" or "test" in every row.
 
+    All draws are by group and stratified by label, see :func:`cxrlab.data.stratification.stratify_groups`;
+    given parts are kept as they are, whatever the groups.
+
     Args:
         manifest: What a reader returned.
-        method: "official" takes the data set's own parts, and where these have no validation part, draws it
-            by patient from the training part; "grouped" draws all parts by patient. Both draw stratified by
-            label, see :func:`cxrlab.data.stratification.stratify_groups`.
-        val_fraction: Share of the images drawn for validation: of the official training part, or of all.
-        test_fraction: Share of all images drawn for testing; "official" does not use it.
+        method: "official" takes the data set's own parts, "file" those of a table; where these have no
+            validation part, it is drawn from the training part. "grouped" draws all parts. "folds" deals the
+            images into ``num_folds`` equal folds and tests on one: the folds are the same whichever that is,
+            so that together the test parts hold every image once.
+        val_fraction: Share of the images drawn for validation: of the given training part, or, for
+            "grouped" and "folds", of all.
+        test_fraction: Share of all images drawn for testing; only "grouped" uses it.
         seed: Gives another draw; the order of the rows has no influence.
+        fold: Number of the fold to test on, from 0; for "folds" only, else None.
+        num_folds: Folds to deal; only "folds" uses it.
+        file: A CSV with the columns ``image`` and ``part``, such as the ``manifest.csv`` of a run; for
+            "file" only, else None.
+        groups: Name of the group of each row, shape ``(N,)``: patients to be kept together, for instance
+            since they share an identical image. A group is made of whole patients; None takes each as one.
 
     Raises:
-        ConfigError: If the method is unknown, or the fractions leave a part empty.
-        DataError: If the official parts are absent, incomplete or share a patient, or there are too few
-            patients for three parts.
+        ConfigError: If an option is unknown, out of range, or without effect, or the fractions leave a part
+            empty.
+        MissingFileError: If ``file`` does not exist.
+        DataError: If given parts are absent, incomplete or share a patient, or there are too few patients.
+        ValueError: If ``groups`` has another length, or parts a patient.
     """
     _check_options(method, val_fraction, test_fraction, seed)
-    if method == "official":
-        parts = _official(manifest, val_fraction, seed)
+    _check_source(method, fold, num_folds, file)
+    groups = _checked_groups(manifest, groups)
+    if fold is not None:
+        parts = _fold_parts(manifest, groups, fold, num_folds, val_fraction, seed)
+    elif method == "grouped":
+        parts = _draw(manifest, groups, {"val": val_fraction, "test": test_fraction}, seed)
     else:
-        parts = _draw(manifest, {"val": val_fraction, "test": test_fraction}, seed)
-    counts = {name: int((parts == name).sum()) for name in PARTS}
-    if not all(counts.values()):
-        raise DataError(
-            f"{manifest.table['patient'].nunique()} patients of {manifest.root} are too few for three parts: "
-            f"{counts} images. Each part needs a patient of its own: raise "
-            "data.split.val_fraction and data.split.test_fraction, "
-            "or add data of more patients."
-        )
+        parts = _official(manifest) if file is None else parts_from_file(manifest, file)
+        _draw_validation(manifest, parts, groups, val_fraction, seed)
+    _refuse_empty_parts(manifest, parts)
     split = replace(manifest, table=manifest.table.assign(part=parts))
     check_no_overlap(split)
     return split
+
+
+def take_fraction(
+    manifest: Manifest, *, fraction: float, seed: int, groups: _Names | None = None
+) -> Manifest:
+    """Return the manifest without some of the training patients, for learning curves.
+
+    The patients of a smaller fraction are among those of a larger one, and their labels are as frequent as
+    whole patients allow, see :func:`cxrlab.data.stratification.nested_share`. Validation and test stay whole.
+
+    Args:
+        manifest: A split manifest.
+        fraction: Share of the training patients to keep (of the groups, where ``groups`` joins patients).
+        seed: Gives other patients; the order of the rows has no influence.
+        groups: As for :func:`assign_parts`.
+
+    Raises:
+        ConfigError: If ``fraction`` is not above 0 and at most 1.
+        ValueError: If ``groups`` has another length, or parts a patient.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(
+            f"data.fraction={fraction} must lie above 0, and be at most 1 (all training patients)."
+        )
+    groups = _checked_groups(manifest, groups)
+    if fraction == 1:
+        return manifest
+    training = manifest.table["part"] == "train"
+    names = _named_by_patient(manifest.part("train"), groups[training])
+    kept = ~training
+    kept[training] = nested_share(names, manifest.targets[training], fraction, seed)
+    return manifest.rows(kept)
 
 
 def check_no_overlap(manifest: Manifest) -> None:
@@ -83,19 +140,76 @@ def _check_options(method: str, val_fraction: float, test_fraction: float, seed:
     for key, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
         if not 0 < value < 1:
             raise ConfigError(f"data.split.{key}={value} must lie between 0 and 1, both excluded.")
-    if val_fraction + test_fraction >= 1:
+    if method == "grouped" and val_fraction + test_fraction >= 1:
         raise ConfigError(
             f"data.split.val_fraction={val_fraction} and data.split.test_fraction={test_fraction} leave "
             "nothing for training; their sum must be below 1."
         )
 
 
-def _official(manifest: Manifest, val_fraction: float, seed: int) -> npt.NDArray[np.object_]:
+def _check_source(method: str, fold: int | None, num_folds: int, file: str | None) -> None:
+    """Refuse an option that the method needs and lacks, or that would have no effect."""
+    if (method == "file") != (file is not None):
+        raise ConfigError(
+            f"data.split.method={method} and data.split.file={'null' if file is None else file} do not fit: "
+            "method=file reads the parts from a table, such as the manifest.csv of a run, and only it does."
+        )
+    if method != "folds" and fold is not None:
+        raise ConfigError(
+            f"data.split.fold={fold} has no effect with data.split.method={method}; for cross-validation set "
+            "data.split.method=folds."
+        )
+    if method != "folds":
+        return
+    if num_folds < 2:
+        raise ConfigError(f"data.split.num_folds={num_folds} must be 2 or more.")
+    if fold is None or not 0 <= fold < num_folds:
+        raise ConfigError(
+            f"data.split.fold={'null' if fold is None else fold} must be the number of the fold to test on, "
+            f"0 to {num_folds - 1}. For all of them: -m data.split.method=folds "
+            f"data.split.fold={','.join(map(str, range(num_folds)))}"
+        )
+
+
+def _checked_groups(manifest: Manifest, groups: _Names | None) -> _Names:
+    """Return the group of each row, the patient where none is given."""
+    patients = manifest.table["patient"]
+    if groups is None:
+        names: _Names = patients.to_numpy(dtype=object)
+        return names
+    if len(groups) != len(manifest):
+        raise ValueError(f"{len(groups)} groups were given for {len(manifest)} images.")
+    parted = pd.Series(groups).groupby(patients).nunique()
+    if (parted > 1).any():
+        raise ValueError(f"Patients stand in several groups: {list(parted.index[parted > 1][:3])}.")
+    return groups
+
+
+def _named_by_patient(manifest: Manifest, groups: _Names) -> _Names:
+    """Name each group after its first patient: the draw depends on who is in it, not on what it is called."""
+    names = manifest.table["patient"].to_numpy(dtype=object).astype(str)
+    patients, patient_of_row = np.unique(names, return_inverse=True)
+    _, group_of_row = np.unique(groups.astype(str), return_inverse=True)
+    first = np.full(len(groups), len(patients))
+    np.minimum.at(first, group_of_row, patient_of_row)
+    named: _Names = patients[first[group_of_row]].astype(object)
+    return named
+
+
+def _refuse_empty_parts(manifest: Manifest, parts: _Names) -> None:
+    counts = {name: int((parts == name).sum()) for name in PARTS}
+    if not all(counts.values()):
+        raise DataError(
+            f"{manifest.table['patient'].nunique()} patients of {manifest.root} are too few for three parts: "
+            f"{counts} images. Each part needs a patient of its own: raise "
+            "data.split.val_fraction and data.split.test_fraction, "
+            "or add data of more patients."
+        )
+
+
+def _official(manifest: Manifest) -> _Names:
     parts = manifest.table["split"].to_numpy(dtype=object, copy=True)
     _check_official(manifest, parts)
-    if not (parts == "val").any():
-        training = manifest.rows(manifest.table["split"] == "train")
-        parts[parts == "train"] = _draw(training, {"val": val_fraction}, seed)
     return parts
 
 
@@ -120,10 +234,40 @@ def _check_official(manifest: Manifest, parts: npt.NDArray[np.object_]) -> None:
             )
 
 
-def _draw(manifest: Manifest, fractions: dict[str, float], seed: int) -> npt.NDArray[np.object_]:
+def _draw_validation(
+    manifest: Manifest, parts: _Names, groups: _Names, val_fraction: float, seed: int
+) -> None:
+    """Draw validation from the training part, in place, where no image is in validation."""
+    if not (parts == "val").any():
+        training = parts == "train"
+        of_training = manifest.rows(pd.Series(training))
+        parts[training] = _draw(of_training, groups[training], {"val": val_fraction}, seed)
+
+
+def _fold_parts(
+    manifest: Manifest, groups: _Names, fold: int, num_folds: int, val_fraction: float, seed: int
+) -> _Names:
+    """Return a part for each row: "test" in one fold, the rest drawn."""
+    share = val_fraction / (1 - 1 / num_folds)
+    if share >= 1:
+        raise ConfigError(
+            f"data.split.val_fraction={val_fraction} of all images leaves nothing for training beside a test "
+            f"part of one in data.split.num_folds={num_folds}; it must be below {1 - 1 / num_folds:.3g}."
+        )
+    names = _named_by_patient(manifest, groups)
+    if (num_groups := len(set(names))) < num_folds:
+        raise DataError(
+            f"{num_groups} patients of {manifest.root} are too few for data.split.num_folds={num_folds}: "
+            "each fold needs a patient of its own (patients who share an image count as one)."
+        )
+    rest = stratify_groups(names, manifest.targets, [1 / num_folds] * num_folds, seed) != fold
+    parts = np.full(len(manifest), "test", dtype=object)
+    parts[rest] = _draw(manifest.rows(pd.Series(rest)), groups[rest], {"val": share}, seed)
+    return parts
+
+
+def _draw(manifest: Manifest, groups: _Names, fractions: dict[str, float], seed: int) -> _Names:
     """Return a part for each row: those of ``fractions``, the rest being "train"."""
-    names: Sequence[str] = ["train", *fractions]
     shares = [1 - sum(fractions.values()), *fractions.values()]
-    patients = manifest.table["patient"].to_numpy(dtype=object)
-    drawn = stratify_groups(patients, manifest.targets, shares, seed)
-    return np.array(names, dtype=object)[drawn]
+    drawn = stratify_groups(_named_by_patient(manifest, groups), manifest.targets, shares, seed)
+    return np.array(["train", *fractions], dtype=object)[drawn]

@@ -49,6 +49,49 @@ def stratify_groups(
     return parts[codes]
 
 
+def nested_share(
+    groups: npt.NDArray[np.object_], targets: npt.NDArray[np.float32], fraction: float, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Draw a share of the groups, of which a smaller share is always a part of a larger one.
+
+    The groups are halved, stratified by label, and the halves halved again; a share is filled from the
+    first half before the second. The halves do not depend on the share, which nests the draws, and a share
+    is made of stratified pieces, each half as large as the one before.
+
+    Args:
+        groups: Name of the group of each row, shape ``(N,)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
+        fraction: Share of the groups to draw, 0 to 1, rounded to whole groups.
+        seed: Gives other groups; the order of the rows has no influence.
+
+    Returns:
+        Whether each row is drawn, shape ``(N,)``.
+
+    Example:
+        >>> groups = np.array(["a", "a", "b", "c", "d"], dtype=object)
+        >>> nested_share(groups, np.zeros((5, 1), dtype=np.float32), 0.5, seed=0).tolist()
+        [False, False, True, True, False]
+    """
+    drawn = np.zeros(len(groups), dtype=bool)
+    rows = np.arange(len(groups))
+    wanted = round(fraction * len(set(groups)))
+    # Which half comes first is a toss: the draw deals the heaviest group to the same half each time.
+    tosses = np.random.default_rng(seed)
+    while wanted:
+        if wanted >= len(set(groups[rows])):
+            drawn[rows] = True
+            break
+        first = stratify_groups(groups[rows], targets[rows], (0.5, 0.5), seed) == tosses.integers(2)
+        half, other = rows[first], rows[~first]
+        num_half = len(set(groups[half]))
+        if wanted >= num_half:
+            drawn[half] = True
+            wanted, rows = wanted - num_half, other
+        else:
+            rows = half
+    return drawn
+
+
 def _deal(counts: _Counts, shares: Sequence[float]) -> npt.NDArray[np.intp]:
     """Return the part of each group; ``counts`` has shape ``(G, C)``, its last column being the rows."""
     parts = np.full(len(counts), -1, dtype=np.intp)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from cxrlab.data.dataset import Batch
+from cxrlab.data.loader import Batch
 from cxrlab.errors import CheckpointError, ConfigError, DataError, TrainingError
 from cxrlab.metrics import LabelMetrics, undefined_labels
 from cxrlab.models.networks import without_initial_weights
@@ -73,6 +73,7 @@ class Classifier(pl.LightningModule):
         self._scheduler = scheduler
         self._monitor = monitor
         self._warned: set[str] = set()
+        self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
         # Images, and by label known targets and positives, of the part that was evaluated last.
         self.evaluated: tuple[int, list[int], list[int]] = (0, [], [])
 
@@ -97,27 +98,33 @@ class Classifier(pl.LightningModule):
         """Return probabilities ``(B, L)`` in float32 of images ``(B, C, H, W)`` with values 0 to 255."""
         return torch.sigmoid(self(images).float())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the loss of a batch, or None where no image of it could be read."""
-        if not len(batch["index"]):
-            if self.loss is not None and self.trainer.world_size > 1:  # others wait for this one's gradients
-                raise DataError(
-                    "No image of a training batch could be read; with several processes that is fatal."
-                )
-            return None
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
         loss = self._loss(self(batch["images"]), batch["targets"])
-        # Shown once an epoch: a value on the progress bar at every step would wait for the device every step.
+        # Summed on the device: a value read at every step would wait for it every step. Lightning's own sum
+        # is not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
         size = len(batch["index"])
-        self.log(
-            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True
-        )
+        self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Outputs | None:
+    def measured_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of images ``(B, C, H, W)`` and targets ``(B, L)``, outside any training."""
+        return self._loss(self(images), targets)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sum of the epoch's losses so far."""
+        checkpoint["epoch_loss"] = [float(self._epoch_loss[0]), self._epoch_loss[1]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with that sum; checkpoints from before it was kept are those of whole epochs."""
+        loss, size = checkpoint.get("epoch_loss", (0.0, 0))
+        self._epoch_loss = (torch.tensor(loss, device=self.device), size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Return index, probabilities and targets of a batch, for the callbacks."""
         return self._evaluation_step(batch, self.val_metrics, "val")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Outputs | None:
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Return index, probabilities and targets of a batch, for the callbacks."""
         return self._evaluation_step(batch, self.test_metrics, "test")
 
@@ -129,9 +136,7 @@ class Classifier(pl.LightningModule):
         loss: Tensor = self.loss(logits, targets)
         return loss
 
-    def _evaluation_step(self, batch: Batch, metrics: LabelMetrics, part: str) -> Outputs | None:
-        if not len(batch["index"]):
-            return None
+    def _evaluation_step(self, batch: Batch, metrics: LabelMetrics, part: str) -> Outputs:
         logits = self(batch["images"])
         if not bool(torch.isfinite(logits).all()):
             images = self.trainer.datamodule.manifest.named(batch["index"].tolist())  # type: ignore[attr-defined]
@@ -158,7 +163,10 @@ class Classifier(pl.LightningModule):
                 schedule.step(float(self.trainer.callback_metrics[self._monitor]))
 
     def on_train_epoch_end(self) -> None:
-        """Log the learning rate that the epoch ended with."""
+        """Log the epoch's mean loss, and the learning rate that it ended with."""
+        loss, size = self._epoch_loss
+        self.log("train/loss", loss / max(size, 1), prog_bar=True, sync_dist=True)
+        self._epoch_loss = (torch.zeros((), device=self.device), 0)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def _refuse_undefined_monitor(self) -> None:

@@ -7,6 +7,7 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from cxrlab.data.images import Resize
 from cxrlab.errors import ConfigError, DataError
 
 Normalization = Literal["training", "imagenet", "image"]
@@ -22,6 +23,7 @@ class Preprocess(nn.Module):
         channels: Number of channels.
         mean: Mean of the training part by channel, on the scale 0 to 1.
         std: Standard deviation of the training part by channel, on the scale 0 to 1.
+        resize: How the decoder brought the images to their size; kept for those who decode new ones.
 
     Raises:
         ConfigError: If ``normalize`` is none of the three, or is ``training`` without statistics.
@@ -38,11 +40,13 @@ class Preprocess(nn.Module):
         channels: int,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        resize: Resize = "stretch",  # what checkpoints from before the other rules were trained on
     ) -> None:
         super().__init__()
         self.normalize = normalize
         self.image_size = image_size
         self.channels = channels
+        self.resize = resize
         if normalize == "imagenet":
             mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
             if channels == 1:

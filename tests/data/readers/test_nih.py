@@ -158,7 +158,7 @@ def test_real_subset(real_data: Path):
 
 @pytest.mark.real_data
 def test_real_lists_and_boxes_of_all_images(real_data: Path):
-    names = nih.read_table(real_data / "nih/Data_Entry_2017_v2020.csv.gz")["image"]
+    names = nih.read_table(real_data / "nih/Data_Entry_2017_v2020.csv.gz")[0]["image"]
     assert nih.read_lists(real_data / "nih", names).value_counts().to_dict() == {
         "train": 86524,
         "test": 25596,

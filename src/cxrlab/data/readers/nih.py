@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlab.data.manifest import BOX_COLUMNS, Manifest
-from cxrlab.data.readers.nih_table import LABELS, read_table, read_text_cells
+from cxrlab.data.readers.csv_cells import read_cells
+from cxrlab.data.readers.nih_table import LABELS, read_table
 from cxrlab.data.readers.roots import check_root, listing
 from cxrlab.errors import DataError, MissingFileError
 
@@ -39,13 +40,22 @@ def read(root: Path) -> Manifest:
         Wang et al., ChestX-ray8, CVPR 2017.
     """
     table_path = _find_table(root)
-    table = read_table(table_path)
+    table, raw = read_table(table_path)
     table.insert(2, "split", read_lists(root, table["image"]))
-    paths = _scan(root)
-    _check_present(table["image"], paths, table_path)
-    paths = {name: paths[name] for name in table["image"] if name in paths}
+    found = _scan(root)
+    _check_present(table["image"], found, table_path)
+    paths = {name: found[name] for name in table["image"] if name in found}
     present = table.assign(image=table["image"].map(paths)).dropna(subset="image")
-    manifest = Manifest(root, present, num_listed=len(table), name="nih")
+    listed = set(table["image"])
+    manifest = Manifest(
+        root,
+        present,
+        num_listed=len(table),
+        name="nih",
+        missing=tuple(sorted(listed - paths.keys())),
+        extra=tuple(path for name, path in found.items() if name not in listed),
+        raw=raw,
+    )
     if (root / BOXES).is_file():
         return replace(manifest, boxes=read_boxes(root / BOXES, paths))
     return manifest
@@ -128,7 +138,7 @@ def read_boxes(path: Path, paths: dict[str, str]) -> pd.DataFrame:
     Raises:
         DataError: If there are too few columns, a finding is unknown, or a side is not a number.
     """
-    raw = read_text_cells(path, header=None).iloc[1:, : len(BOX_COLUMNS)]
+    raw = read_cells(path).iloc[:, : len(BOX_COLUMNS)]
     if raw.shape[1] < len(BOX_COLUMNS):
         raise DataError(
             f"The boxes {path} have {raw.shape[1]} columns; image, finding, x, y, w and h are needed."

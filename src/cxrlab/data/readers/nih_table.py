@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, LABEL
+from cxrlab.data.readers.csv_cells import read_cells
 from cxrlab.errors import DataError
 
 LABELS = (
@@ -38,17 +39,18 @@ _COLUMNS = {
 }
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read the table of ChestX-ray14, either edition, plain or ``.gz``; the images need not be there.
 
     Returns:
         One row an image: ``image`` (bare file name), ``patient``, ``covariate/view``, ``covariate/sex``,
         ``covariate/age`` (years; NaN where absent or above 120) and the 14 labels, all 0 for "No Finding".
+        And the columns ``image``, ``findings`` and ``age`` as they are listed, ages in years, for the audit.
 
     Raises:
         DataError: If a column is missing, a name or patient is empty, or a finding or an age is unknown.
     """
-    raw = read_text_cells(path)
+    raw = read_cells(path)
     missing = [name for name in _COLUMNS if name not in raw]
     if missing:
         raise DataError(f"The table {path} lacks the columns {missing}; it has {list(raw)}.")
@@ -58,25 +60,11 @@ def read_table(path: Path) -> pd.DataFrame:
             raise DataError(f"{empty} rows of {path} have nothing in the column {name!r}.")
     columns: dict[str, object] = {"image": raw["image"], "patient": raw["patient"]}
     columns |= {COVARIATE + name: raw[name] for name in ("view", "sex")}
-    columns[COVARIATE + "age"] = _parse_ages(raw["age"], path)
+    ages = _parse_ages(raw["age"], path)
+    columns[COVARIATE + "age"] = ages.where(ages <= _OLDEST)
     findings = _parse_findings(raw["findings"], path)
     columns |= {LABEL + name: findings[:, index] for index, name in enumerate(LABELS)}
-    return pd.DataFrame(columns)
-
-
-def read_text_cells(path: Path, header: int | None = 0) -> pd.DataFrame:
-    """Read a CSV file with every cell as text, empty ones as ``""``.
-
-    Raises:
-        DataError: If it is empty, damaged, or no CSV file.
-    """
-    try:
-        # Rows with more commas than the header must not shift the columns (index_col) or warn (usecols).
-        return pd.read_csv(
-            path, header=header, dtype=str, keep_default_na=False, index_col=False, usecols=lambda _: True
-        )
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"The table {path} cannot be read: {error}") from error
+    return pd.DataFrame(columns), raw[["image", "findings"]].assign(age=ages)
 
 
 def _parse_findings(findings: "pd.Series[str]", path: Path) -> npt.NDArray[np.float64]:
@@ -84,9 +72,8 @@ def _parse_findings(findings: "pd.Series[str]", path: Path) -> npt.NDArray[np.fl
     codes, combinations = pd.factorize(findings)
     rows = np.zeros((len(combinations), len(LABELS)))
     for row, combination in zip(rows, combinations, strict=True):
-        if combination == "No Finding":
-            continue
-        for name in combination.split("|"):
+        # "No Finding" beside a finding is a contradiction that the audit names; the finding counts.
+        for name in set(combination.split("|")) - {"No Finding"}:
             if name not in LABELS:
                 raise DataError(
                     f"The column 'Finding Labels' of {path} holds {combination!r}; {name!r} is none of "
@@ -104,5 +91,4 @@ def _parse_ages(ages: "pd.Series[str]", path: Path) -> "pd.Series[float]":
         raise DataError(
             f"The column 'Patient Age' of {path} holds {list(wrong[:3])}; ages look like 58 or 058Y."
         )
-    years = parts["number"].astype(float) * parts["unit"].map(_YEARS).astype(float)
-    return years.where(years <= _OLDEST)
+    return parts["number"].astype(float) * parts["unit"].map(_YEARS).astype(float)

@@ -1,0 +1,80 @@
+"""Images of one data set in another: a test on data that a network was trained on is none."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cxrlab.data.duplicates import find_across
+from cxrlab.data.manifest import Manifest, read_table
+from cxrlab.data.preparation import cached, without_unreadable
+from cxrlab.errors import DataError, MissingFileError
+
+if TYPE_CHECKING:
+    from cxrlab.data.datamodule import DataModule
+
+
+def read_other(path: Path, root: Path | None) -> Manifest:
+    """Read a manifest that a run or ``cxrlab.prepare`` wrote.
+
+    Args:
+        path: A ``manifest.csv``, or the run directory with it.
+        root: Folder that its images are relative to; None where the ``audit.json`` beside it says so.
+
+    Raises:
+        MissingFileError: If there is no such file, its root is not known, or its first image is not there.
+        DataError: If it is no manifest.
+    """
+    if path.is_dir():
+        path = path / "manifest.csv"
+    if not path.is_file():
+        raise MissingFileError(f"against={path}: there is no such file; give the manifest.csv of a run.")
+    try:
+        table = read_table(path)
+    except ValueError as error:
+        raise DataError(f"against={path} cannot be read: {error}") from error
+    if root is None:
+        beside = path.with_name("audit.json")
+        known = json.loads(beside.read_text(encoding="utf-8")).get("root") if beside.is_file() else None
+        if known is None:
+            raise MissingFileError(
+                f"against={path}: nothing beside it says where its images are. Set against_root=<folder>."
+            )
+        root = Path(known)
+    other = Manifest(root, table, name=root.name)
+    first = root / table["image"].iloc[0]
+    if not first.exists():
+        raise MissingFileError(f"against={path}: there is no image {first}. Set against_root=<folder>.")
+    return other
+
+
+def find_shared(data: "DataModule", other: Manifest) -> pd.DataFrame:
+    """Return the images of another data set that are in this one, byte-identical ones first.
+
+    The other's images are decoded into a cache of their own.
+
+    Args:
+        data: This data set, prepared.
+        other: The other one.
+
+    Returns:
+        Columns ``image, part, other_image, other_part, distance, difference, mirrored, inverted, identical``.
+    """
+    files = other.table["image"].tolist()
+    images = cached(other, data.settings, cache_dir=data.cache_dir, num_workers=data.num_workers, files=files)
+    other, images, _ = without_unreadable(other, images, "skip")
+    pairs = find_across(data.images.hashes, data.images, images.hashes, images)
+    one, two = pairs["one"].to_numpy(dtype=int), pairs["other"].to_numpy(dtype=int)
+    digests, other_digests = data.images.facts["digest"].to_numpy(), images.facts["digest"].to_numpy()
+    named = pd.DataFrame(
+        {
+            "image": data.manifest.table["image"].to_numpy()[one],
+            "part": data.manifest.table["part"].to_numpy()[one],
+            "other_image": other.table["image"].to_numpy()[two],
+            "other_part": other.table["part"].to_numpy()[two],
+        }
+    )
+    found = pd.concat([named, pairs.drop(columns=["one", "other"])], axis=1)
+    found["identical"] = digests[one] == other_digests[two]
+    return found.sort_values(["identical", "difference"], ascending=[False, True], ignore_index=True)

@@ -1,0 +1,148 @@
+"""Batches of cached images: gathered in one indexing step from a file, from memory, or from the GPU's own."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from cxrlab.data.batches import Batches
+
+Resident = Literal["auto", "disk", "host", "gpu"]
+# Share of the GPU's free memory that images may take; the rest is the network's.
+_GPU_SHARE = 0.5
+_COPIED_AT_ONCE = 4096
+
+
+class Batch(TypedDict):
+    """What the loader yields.
+
+    Attributes:
+        images: uint8, shape ``(B, C, H, W)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
+        index: Row of each image in the manifest, shape ``(B,)``.
+        seed: Start of the random numbers that augment this batch: a function of seed, epoch, process and
+            number of the batch.
+    """
+
+    images: Tensor
+    targets: Tensor
+    index: Tensor
+    seed: int
+
+
+class ImageStore:
+    """Images by their row in the manifest, wherever they lie.
+
+    Args:
+        pixels: The cache's memory map, shape ``(M, C, H, W)``.
+        positions: Where in ``pixels`` each row of the manifest is, shape ``(N,)``.
+        resident: ``disk`` leaves them in the file, which the operating system keeps in memory as far as
+            there is room; ``host`` copies them to memory; ``gpu`` to the GPU's. ``auto`` is ``gpu`` where
+            there is one and they fit into half of what is free on it, else ``disk``.
+        device: Where the network is.
+    """
+
+    def __init__(
+        self,
+        pixels: npt.NDArray[np.uint8],
+        positions: npt.NDArray[np.intp],
+        *,
+        resident: Resident,
+        device: torch.device,
+    ) -> None:
+        self._source = torch.from_numpy(pixels)
+        self._positions = torch.from_numpy(positions.astype(np.int64))
+        num_bytes = len(positions) * self._source[:1].numel()
+        self.resident = _chosen(resident, num_bytes, device)
+        self._pins = device.type == "cuda" and self.resident != "gpu"
+        if self.resident != "disk":
+            self._move(device if self.resident == "gpu" else torch.device("cpu"))
+
+    def _move(self, device: torch.device) -> None:
+        """Copy the images that the manifest names, and no others."""
+        count = len(self._positions)
+        moved = torch.empty((count, *self._source.shape[1:]), dtype=torch.uint8, device=device)
+        for start in range(0, count, _COPIED_AT_ONCE):
+            rows = slice(start, start + _COPIED_AT_ONCE)
+            moved[rows] = self._source[self._positions[rows]].to(device)
+        self._source = moved
+        self._positions = torch.arange(count, device=device)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return images, uint8, shape ``(len(rows), C, H, W)``: on the GPU or pinned where there is one."""
+        if self.resident == "gpu":
+            return self._source[rows.to(self._source.device, non_blocking=True)]
+        shape = (len(rows), *self._source.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pins)
+        return torch.index_select(self._source, 0, self._positions[rows], out=images)
+
+
+def _chosen(resident: Resident, num_bytes: int, device: torch.device) -> Resident:
+    if resident != "auto":
+        return resident
+    if device.type == "cuda" and num_bytes <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return "gpu"
+    return "disk"
+
+
+class Loader:
+    """Iterates over the batches of an epoch, the next one being gathered while the last is at work.
+
+    The order is that of ``batches``, so a function of seed and epoch. Within an epoch the position is part
+    of the state that Lightning keeps in a checkpoint, so that a training resumes with the next batch.
+
+    Args:
+        store: The images.
+        targets: Shape ``(N, L)``.
+        batches: Which rows stand in which batch.
+
+    Attributes:
+        sampler: ``batches``, under the name by which Lightning finds it to tell it the epoch.
+        batch_sampler: None, which Lightning wants to see beside it.
+    """
+
+    def __init__(self, store: ImageStore, targets: Tensor, batches: Batches) -> None:
+        self.store = store
+        self.targets = targets
+        self.sampler = batches
+        self.batch_sampler = None
+        self._num_yielded = 0
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        # Nothing happens before the first batch is asked for: Lightning makes a resumed run's first iterator
+        # before it tells the sampler the epoch.
+        start, self._start = self._start, 0
+        self._num_yielded = start
+        batches = list(self.sampler)[start:]
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as pool:
+            ahead: Future[Batch] | None = None
+            for number, rows in enumerate([*batches, None], start):
+                ready, ahead = ahead, None if rows is None else pool.submit(self._batch, rows, number)
+                if ready is not None:
+                    self._num_yielded += 1
+                    yield ready.result()
+
+    def _batch(self, rows: list[int], number: int) -> Batch:
+        index = torch.tensor(rows, dtype=torch.long)
+        return {
+            "images": self.store.gather(index),
+            "targets": self.targets[index],
+            "index": index,
+            "seed": self.sampler.batch_seed(number),
+        }
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the epoch have been handed out."""
+        return {"num_yielded": self._num_yielded}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin the next iteration after as many batches; Lightning calls this within an epoch only."""
+        self._start = state_dict["num_yielded"]

@@ -1,0 +1,206 @@
+"""From a manifest to images that are ready: cached, their copies known, the unreadable ones left out."""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrlab.atomic import write_text
+from cxrlab.data.audit.audit import audit
+from cxrlab.data.cache import UNREADABLE, CacheSettings, ImageCache, open_cache
+from cxrlab.data.cache_filling import fill
+from cxrlab.data.duplicates import find_near_duplicates, identical_groups, linked_groups
+from cxrlab.data.manifest import Manifest
+from cxrlab.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_NAMED = 5
+# Raised whenever the same data would give another report, or other pairs.
+_AUDIT_VERSION = 1
+_COPIES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a manifest in the cache.
+
+    Attributes:
+        cache: The cache.
+        positions: Row in the cache of each row of the manifest, shape ``(N,)``.
+    """
+
+    cache: ImageCache
+    positions: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return images by their rows in the manifest, uint8, shape ``(n, C, H, W)``."""
+        pixels = self.cache.pixels()
+        return np.asarray(pixels[self.positions[np.asarray(rows, dtype=np.intp)]])
+
+    @property
+    def facts(self) -> pd.DataFrame:
+        """What is known of each file; see :meth:`cxrlab.data.cache.ImageCache.table`."""
+        return self.cache.table(self.positions)
+
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """Perceptual hashes, shape ``(N, HASH_WORDS)``."""
+        return self.cache.hashes(self.positions)
+
+    def rows(self, mask: npt.NDArray[np.bool_]) -> "Images":
+        """Return those of the manifest's rows where ``mask`` holds."""
+        return Images(self.cache, self.positions[mask])
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images that show the same exposure.
+
+    Attributes:
+        identical: Rows whose files have the same bytes, in groups of two or more.
+        pairs: Near-identical rows; see :func:`cxrlab.data.duplicates.find_near_duplicates`.
+    """
+
+    identical: list[list[int]]
+    pairs: pd.DataFrame
+
+    def rows(self, mask: npt.NDArray[np.bool_]) -> "Copies":
+        """Return what is left of them among those of the manifest's rows where ``mask`` holds."""
+        number = np.cumsum(mask) - 1
+        groups = [[int(number[row]) for row in group if mask[row]] for group in self.identical]
+        one, other = self.pairs["one"].to_numpy(dtype=int), self.pairs["other"].to_numpy(dtype=int)
+        pairs = self.pairs.assign(one=number[one], other=number[other])[mask[one] & mask[other]]
+        return Copies([group for group in groups if len(group) > 1], pairs.reset_index(drop=True))
+
+    def groups(self, manifest: Manifest) -> npt.NDArray[np.object_]:
+        """Return a name for each row: patients that share an image are one group, which no draw separates."""
+        links = [(group[0], other) for group in self.identical for other in group[1:]]
+        links += list(zip(self.pairs["one"].tolist(), self.pairs["other"].tolist(), strict=True))
+        return linked_groups(manifest.table["patient"].tolist(), links)
+
+
+def cached(
+    manifest: Manifest, settings: CacheSettings, *, cache_dir: Path, num_workers: int | None, files: list[str]
+) -> Images:
+    """Decode the images of a manifest that are not in the cache yet, and return them all.
+
+    Args:
+        manifest: What a reader returned, perhaps filtered.
+        settings: How they are decoded.
+        cache_dir: Folder of all caches.
+        num_workers: Processes that decode; None for one a core, 0 for this one.
+        files: Every image of the data set, so that each choice of them shares one cache.
+
+    Raises:
+        OutputError: If the cache cannot be written.
+        DataError: If a process that decodes is killed.
+    """
+    cache = open_cache(cache_dir, manifest.root, files, settings, manifest.name)
+    row_of = {file: row for row, file in enumerate(files)}
+    positions = np.array([row_of[file] for file in manifest.table["image"]], dtype=np.intp)
+    fill(cache, positions, num_workers=num_workers)
+    return Images(cache, positions)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Images that could not be read, and are left out.
+
+    Attributes:
+        table: Their rows of the manifest.
+        images: Their rows in the cache, which hold the reasons.
+    """
+
+    table: pd.DataFrame
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def report(self) -> pd.DataFrame:
+        """Columns ``image`` and ``error``."""
+        return pd.DataFrame({"image": self.table["image"].tolist(), "error": self.images.facts["error"]})
+
+
+def without_unreadable(
+    manifest: Manifest, images: Images, on_unreadable: Literal["raise", "skip"]
+) -> tuple[Manifest, Images, Unreadable]:
+    """Leave out the images that could not be read.
+
+    Returns:
+        Manifest and images that are left, and the others.
+
+    Raises:
+        DataError: If there are any and ``on_unreadable`` is ``raise``, or if none is left.
+    """
+    is_broken = images.cache.facts()["state"][images.positions] == UNREADABLE
+    unreadable = Unreadable(manifest.table[is_broken], images.rows(is_broken))
+    if not len(unreadable):
+        return manifest, images, unreadable
+    errors = unreadable.report["error"].tolist()
+    message = f"{len(errors)} of {len(manifest)} images cannot be read: " + " ".join(errors[:_NAMED])
+    if on_unreadable == "raise":
+        raise DataError(f"{message} Mend or remove them, or set data.on_unreadable=skip.")
+    if is_broken.all():
+        raise DataError(message)
+    log.warning("%s They are left out, and listed in unreadable.csv.", message)
+    left = manifest.rows(pd.Series(~is_broken, index=manifest.table.index))
+    return left, images.rows(~is_broken), unreadable
+
+
+def find_copies(images: Images) -> Copies:
+    """Return identical and near-identical images; what was found once is kept beside the cache."""
+    digests = images.facts["digest"].tolist()
+    identical = identical_groups(digests)
+    key = hashlib.sha256(images.positions.tobytes() + images.hashes.tobytes()).hexdigest()[:12]
+    path = images.cache.folder / f"pairs-v{_COPIES_VERSION}-{key}.csv"
+    if path.is_file():
+        return Copies(identical, pd.read_csv(path))
+    pairs = find_near_duplicates(images.hashes, images, digests=digests)
+    _keep(path, pairs.to_csv(index=False))
+    return Copies(identical, pairs)
+
+
+def _keep(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:  # a cache that others made may be read-only: it is only slower
+        log.debug("%s is not kept: %s", path, error)
+
+
+def run_audit(manifest: Manifest, images: Images, copies: Copies, unreadable: Unreadable) -> dict[str, Any]:
+    """Audit a data set; the report of the same data is taken from beside the cache.
+
+    Returns:
+        See :func:`cxrlab.data.audit.audit.audit`; and ``root``, the folder of the data set.
+    """
+    whole = replace(manifest, table=pd.concat([manifest.table, unreadable.table], ignore_index=True))
+    positions = np.concatenate([images.positions, unreadable.images.positions])
+    hashed = hashlib.sha256(f"{_AUDIT_VERSION}{manifest.name}{manifest.num_listed}{manifest.labels}".encode())
+    hashed.update(positions.tobytes() + pd.util.hash_pandas_object(whole.table).to_numpy().tobytes())
+    path = images.cache.folder / f"audit-{hashed.hexdigest()[:12]}.json"
+    if path.is_file():
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        report = audit(
+            whole,
+            Images(images.cache, positions).facts,
+            identical=copies.identical,
+            pairs=copies.pairs,
+            missing=manifest.missing,
+            extra=manifest.extra,
+            raw=manifest.raw,
+        )
+        _keep(path, json.dumps(report))
+    return report | {"root": str(manifest.root)}

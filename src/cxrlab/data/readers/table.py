@@ -1,0 +1,194 @@
+"""Any data set whose images, patients and labels stand in CSV tables, as a manifest."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cxrlab.data.manifest import COVARIATE, LABEL, Manifest
+from cxrlab.data.readers.label_cells import Blank, Uncertain, holds_labels, policies
+from cxrlab.data.readers.listed_images import present
+from cxrlab.data.readers.roots import check_root, listing
+from cxrlab.data.readers.sheet_rows import Layout, rows
+from cxrlab.data.readers.sheets import Sheet, open_sheets
+from cxrlab.errors import ConfigError, DataError, MissingFileError
+
+_log = logging.getLogger(__name__)
+
+
+def read(
+    root: Path,
+    *,
+    name: str | None,
+    tables: str | dict[str, str | list[str] | None] | None,
+    image_column: str,
+    image_folder: str,
+    path_prefix: str | None,
+    image_suffix: str,
+    patient_column: str | None,
+    patient_pattern: str | None,
+    split_column: str | None,
+    covariates: dict[str, str | None] | None,
+    labels: list[str] | None,
+    uncertain: Uncertain | dict[str, Uncertain],
+    blank: Blank,
+) -> Manifest:
+    r"""Return the manifest of those images that CSV tables list and that lie under ``root``.
+
+    Columns are found by name, whatever blanks stand around it and in any case. A ``manifest.csv`` that a run
+    wrote is read as it is, with its columns ``split``, ``covariate/<name>`` and ``label/<name>``.
+
+    Args:
+        root: Folder that the tables and the images lie under.
+        name: What the data set is called in reports; None for the name of the folder.
+        tables: A file under ``root`` (or anywhere, by an absolute path); or one or several for each of
+            "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``.
+        image_column: Column with the paths of the images.
+        image_folder: Folder under ``root`` that these are relative to; "" for ``root`` itself.
+        path_prefix: Regular expression; what it matches at the start of a path is taken off.
+        image_suffix: Put at the end of each path, such as ".png"; "" for nothing.
+        patient_column: Column with the patients; None takes every image for a patient of its own.
+        patient_pattern: Regular expression that finds the patient in the path instead, as its first group or
+            as the whole of what it matches.
+        split_column: Column with each row's part: train, val (valid, validation, dev), test or nothing.
+        covariates: Column of each covariate, by the name that it gets; None leaves one out. Columns of
+            numbers only become numbers, NaN where empty.
+        labels: Columns with labels, in order; None for all columns that hold labels only and have no other
+            use here.
+        uncertain: What -1 means: "ignore" (unknown), "positive" or "negative"; for all labels, or by label,
+            those not named being ignored.
+        blank: What an empty label means: "ignore" (unknown) or "negative".
+
+    Raises:
+        ConfigError: If a value does not fit the tables, such as a policy for a label that is none.
+        MissingFileError: If the root, a table, or every image is missing.
+        DataError: If a table cannot be read, lacks a column, holds something else than a label, names an
+            image outside the root, or lists an image twice with different content.
+    """
+    check_root(root)
+    sheets = open_sheets(root, tables)
+    columns = _covariate_columns(sheets[0], covariates)
+    taken = [image_column, patient_column, split_column, *columns.values()]
+    label_columns = _label_columns(sheets, labels, taken)
+    layout = Layout(
+        image_column=image_column,
+        image_folder=image_folder,
+        path_prefix=path_prefix,
+        image_suffix=image_suffix,
+        patient_column=patient_column,
+        patient_pattern=patient_pattern,
+        split_column=_split_column(sheets, split_column),
+        covariates=columns,
+        labels=label_columns,
+        uncertain=policies(uncertain, list(label_columns)),
+        blank=blank,
+    )
+    _warn_of_lacking_covariates(sheets, columns)
+    table = _numbered(_once(pd.concat([rows(sheet, layout) for sheet in sheets], ignore_index=True), sheets))
+    there = present(root, list(table["image"]))
+    missing = tuple(table["image"][~there])
+    _check_present(root, len(table), missing, sheets)
+    called = name or root.resolve().name
+    return Manifest(root, table[there], num_listed=len(table), name=called, missing=missing)
+
+
+def _covariate_columns(sheet: Sheet, covariates: Mapping[str, str | None] | None) -> dict[str, str]:
+    named = {name: column for name, column in (covariates or {}).items() if column is not None}
+    return sheet.under(COVARIATE) | named
+
+
+def _label_columns(
+    sheets: Sequence[Sheet], labels: Sequence[str] | None, taken: Sequence[str | None]
+) -> dict[str, str]:
+    """Return the column of each label."""
+    if labels is not None:
+        if not labels or len(set(labels)) != len(labels):
+            raise ConfigError(f"data.reader.labels={list(labels)} must name one column or more, none twice.")
+        return {name: name for name in labels}
+    own = sheets[0].under(LABEL)
+    if own:
+        return own
+    used = {name.casefold() for name in taken if name is not None}
+    free = [name for name in sheets[0].names if name.casefold() not in used]
+    found = [name for name in free if _all_hold_labels(sheets, name)]
+    if not found:
+        raise DataError(
+            f"No column of {sheets[0].path} holds labels only (1, 0, -1 or empty): it has "
+            f"{sheets[0].names}. Name the columns by data.reader.labels."
+        )
+    _log.info(f"labels of {sheets[0].path}, being the columns that hold labels only: {', '.join(found)}")
+    return {name: name for name in found}
+
+
+def _all_hold_labels(sheets: Sequence[Sheet], name: str) -> bool:
+    columns = [sheet.cells[found] for sheet in sheets if (found := sheet.find(name)) is not None]
+    return len(columns) == len(sheets) and holds_labels(pd.concat(columns))
+
+
+def _split_column(sheets: Sequence[Sheet], column: str | None) -> str | None:
+    by_file = any(sheet.part for sheet in sheets)
+    if column is not None and by_file:
+        raise ConfigError(
+            f"data.reader.split_column={column} and data.reader.tables both give the parts; set one to null, "
+            "or name the tables without parts."
+        )
+    if column is None and not by_file and sheets[0].under(LABEL):
+        return sheets[0].find("split")
+    return column
+
+
+def _warn_of_lacking_covariates(sheets: Sequence[Sheet], columns: Mapping[str, str]) -> None:
+    for name, column in columns.items():
+        lacking = [sheet.path.name for sheet in sheets if sheet.find(column) is None]
+        if len(lacking) == len(sheets):
+            sheets[0].column(column, f"data.reader.covariates.{name}")
+        if lacking:
+            _log.warning(f"{', '.join(lacking)}: no column {column!r}; the covariate {name} is unknown there")
+
+
+def _once(table: pd.DataFrame, sheets: Sequence[Sheet]) -> pd.DataFrame:
+    """Drop rows that say the same of the same image, and refuse those that contradict one another."""
+    where = ", ".join(str(sheet.path) for sheet in sheets)
+    repeated = table.duplicated()
+    if repeated.any():
+        images = list(table["image"][repeated].unique())
+        _log.warning(
+            f"{int(repeated.sum())} rows of {where} repeat another row, for instance that of {images[0]}; "
+            "each image is used once"
+        )
+        table = table[~repeated]
+    twice = table[table["image"].duplicated(keep=False)]
+    if len(twice):
+        images = list(twice["image"].unique())
+        first = twice[twice["image"] == images[0]]
+        differing = [column for column in table if first[column].nunique(dropna=False) > 1]
+        raise DataError(
+            f"{len(images)} images are listed more than once in {where} with different content: "
+            f"{images[:3]}, the first of which differs in {differing}. Keep one row of each."
+        )
+    return table.reset_index(drop=True)
+
+
+def _numbered(table: pd.DataFrame) -> pd.DataFrame:
+    """Turn the covariates that are numbers wherever they are known into numbers."""
+    for column in table.columns[table.columns.str.startswith(COVARIATE)]:
+        numbers = pd.to_numeric(table[column].where(table[column] != ""), errors="coerce").astype(float)
+        if numbers.notna().any() and not (numbers.isna() & (table[column] != "")).any():
+            table[column] = numbers
+    return table
+
+
+def _check_present(root: Path, listed: int, missing: Sequence[str], sheets: Sequence[Sheet]) -> None:
+    where = ", ".join(str(sheet.path) for sheet in sheets)
+    if len(missing) == listed:
+        raise MissingFileError(
+            f"None of the {listed} images listed in {where} is there: there is no {root / missing[0]}. "
+            f"{root} holds {listing(root)}. Set data.root, data.reader.image_folder, data.reader.path_prefix "
+            "or data.reader.image_suffix so that the paths fit."
+        )
+    if missing:
+        _log.warning(
+            f"{len(missing)} of {listed} images listed in {where} are missing, for instance "
+            f"{list(missing[:3])}; using the {listed - len(missing)} that are there"
+        )

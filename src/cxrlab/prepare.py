@@ -1,0 +1,102 @@
+"""``python -m cxrlab.prepare``: decode a data set into the cache, split it, audit it, draw the page."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from cxrlab import command, config
+
+if TYPE_CHECKING:
+    from cxrlab.data.datamodule import DataModule
+
+log = logging.getLogger(__name__)
+
+_PLAIN: dict[str, Any] = {
+    "seed": int,
+    "against": str | None,
+    "against_root": str | None,
+    "images": bool,
+    "run_dir": str,
+}
+
+
+def prepare(cfg: DictConfig) -> dict[str, Any]:
+    """Run the command from a composed config and return the audit's report.
+
+    Args:
+        cfg: The config of conf/prepare.yaml; ``run_dir`` names the folder that everything is written to.
+
+    Raises:
+        UserError: If the config or the data cannot be used; the message says what to do.
+    """
+    from cxrlab.signatures import check_node, check_value
+
+    cfg = config.resolved(cfg)
+    for key, hint in _PLAIN.items():
+        check_value(OmegaConf.select(cfg, key), hint, key)
+    check_node(config.plain(cfg))
+    from cxrlab import recording
+    from cxrlab.data.audit.summary import terminal_table
+    from cxrlab.report.audit_page import write_audit_page
+
+    recording.quieten()
+    run_dir = Path(cfg.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    data: DataModule = config.build(cfg.data)
+    data.prepare()
+    report = data.audit()
+    recording.save_data(data, report, run_dir)
+    log.info("%s\n", terminal_table(report))
+    if cfg.against is not None:
+        _compare(cfg, data, run_dir)
+    write_audit_page(
+        report, data.manifest, data.images, data.images.facts, run_dir / "audit.html", images=cfg.images
+    )
+    _say_what_was_done(data, run_dir)
+    return report
+
+
+def _compare(cfg: DictConfig, data: "DataModule", run_dir: Path) -> None:
+    """Look for the images of another manifest in this data set, and list them in against.csv."""
+    from cxrlab.atomic import write_text
+    from cxrlab.data.crossing import find_shared, read_other
+
+    root = None if cfg.against_root is None else Path(cfg.against_root).expanduser()
+    other = read_other(Path(cfg.against).expanduser(), root)
+    shared = find_shared(data, other)
+    write_text(run_dir / "against.csv", shared.to_csv(index=False))
+    log.info(
+        "%d of the %d images of %s are among the %d of this data set%s\n",
+        shared["other_image"].nunique(), len(other), cfg.against, len(data.manifest),
+        f"; {run_dir / 'against.csv'} lists them." if len(shared) else ".",
+    )  # fmt: skip
+
+
+def _say_what_was_done(data: "DataModule", run_dir: Path) -> None:
+    seconds = data.seconds
+    log.info(
+        "%d images are in %s (%.1f s to read the table, %.1f s to decode what was missing, %.1f s to "
+        "compare).",
+        len(data.manifest), data.images.cache.folder,
+        seconds["read"], seconds["cache"], seconds["copies"],
+    )  # fmt: skip
+    if len(data.unreadable):
+        log.info("%d images could not be read: %s", len(data.unreadable), run_dir / "unreadable.csv")
+    log.info("The page: %s", run_dir / "audit.html")
+
+
+@hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="prepare")
+def _main(cfg: DictConfig) -> None:
+    prepare(cfg)
+
+
+def main() -> None:
+    """Run the command line."""
+    command.run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+import gzip
+from pathlib import Path
+
+import pytest
+
+from cxrlab.data.readers.csv_cells import read_cells
+from cxrlab.errors import DataError
+
+ROWS = [["a.png", "Smith, Jo", "1"], ["b.png", "", "0"]]
+
+
+def write(tmp_path: Path, content: str | bytes, name: str = "labels.csv") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_however_it_was_saved(tmp_path, separator, start, end, packed):
+    lines = ['"image",patient, Edema ', 'a.png, "Smith, Jo",1', "", " b.png , ,0", ",,"]
+    text = start + end.join(lines).replace(",", separator).replace(f"h{separator} J", "h, J")
+    content = gzip.compress(text.encode()) if packed else text.encode()
+    cells = read_cells(write(tmp_path, content))
+    assert list(cells) == ["image", "patient", "Edema"]
+    assert cells.to_numpy().tolist() == ROWS
+    first = 2 + (start == "\n")
+    assert cells.index.tolist() == [first, first + 2]
+
+
+def test_words_for_nothing_and_numbers_stay_text(tmp_path):
+    cells = read_cells(write(tmp_path, "image,patient,x\n1.png,NA,0012\n2.png,nan,1e5\n"))
+    assert cells["patient"].tolist() == ["NA", "nan"]
+    assert cells["x"].tolist() == ["0012", "1e5"]
+
+
+def test_a_quoted_line_end_moves_the_numbers_of_later_lines(tmp_path):
+    cells = read_cells(write(tmp_path, 'image,note\na.png,"two\nlines"\nb.png,one\n'))
+    assert cells.index.tolist() == [2, 4]
+    assert cells.loc[2, "note"] == "two\nlines"
+
+
+def test_columns_without_a_name_are_dropped(tmp_path):
+    cells = read_cells(write(tmp_path, ",image,Edema,\n0,a.png,1,\n1,b.png,0\n"))
+    assert cells.to_dict("list") == {"image": ["a.png", "b.png"], "Edema": ["1", "0"]}
+
+
+def test_a_header_alone_has_no_rows(tmp_path):
+    assert read_cells(write(tmp_path, "image,Edema\n")).shape == (0, 2)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf", b",,\n1,2,3\n"])
+def test_nothing_in_it(tmp_path, content):
+    with pytest.raises(DataError, match=r"labels\.csv cannot be read: it is empty, or its first line"):
+        read_cells(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b broken", gzip.compress(b"image\n1.png\n" * 99)[:-9]])
+def test_a_damaged_archive(tmp_path, content):
+    with pytest.raises(DataError, match=r"labels\.csv\.gz cannot be read"):
+        read_cells(write(tmp_path, content, "labels.csv.gz"))
+
+
+def test_a_table_that_is_not_utf8(tmp_path):
+    content = "image,patient\na.png,Müller\n".encode("latin-1")
+    with pytest.raises(DataError, match=r"not UTF-8 text \(byte 0xfc in line 2\).*iconv"):
+        read_cells(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("header", ["image,Edema,Edema", "image,Edema, Edema "])
+def test_a_duplicate_header(tmp_path, header):
+    with pytest.raises(DataError, match=r"labels\.csv has the columns \['Edema'\] more than once"):
+        read_cells(write(tmp_path, f"{header}\na.png,1,0\n"))
+
+
+def test_a_table_cut_short(tmp_path):
+    with pytest.raises(DataError, match=r"Line 3 of .* has 2 cells where the header has 3: .*cut short"):
+        read_cells(write(tmp_path, "image,Edema,Mass\na.png,1,0\nb.png,1"))
+
+
+def test_a_separator_that_is_not_quoted(tmp_path):
+    with pytest.raises(DataError, match=r"Line 2 of .* has 4 cells where the header has 3\. Put quotes"):
+        read_cells(write(tmp_path, "image,patient,Edema\na.png,Smith, Jo,1\n"))
+
+
+def test_a_quote_that_is_never_closed_does_not_swallow_the_rest(tmp_path):
+    with pytest.raises(DataError, match="cannot be read: unexpected end of data"):
+        read_cells(write(tmp_path, 'image,Edema\n"a.png,1\nb.png,0\n'))
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        read_cells(tmp_path)

@@ -1,0 +1,300 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlab.config import plain
+from cxrlab.data.manifest import Manifest
+from cxrlab.data.readers import nih, nih_table, synthetic, table
+from cxrlab.data.splits import assign_parts
+from cxrlab.errors import ConfigError, DataError, MissingFileError
+
+NAN = np.nan
+CHEXPERT_HEADER = (
+    "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,"
+    "Edema,Consolidation,Pneumonia,Atelectasis,Pneumothorax,Pleural Effusion,Pleural Other,Fracture,Support Devices"
+)
+COURSE_HEADER = (
+    "Image,Atelectasis,Cardiomegaly,Consolidation,Edema,Effusion,Emphysema,Fibrosis,Hernia,Infiltration,Mass,Nodule,"
+    "PatientId,Pleural_Thickening,Pneumonia,Pneumothorax"
+)
+
+
+Options = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def options(composed: Callable[..., Any]) -> Options:
+    """The settings of the reader, or of the split, in a YAML file."""
+
+    def function(name: str, node: str = "reader") -> dict[str, Any]:
+        settings = plain(composed(f"data={name}", "data.root=/nowhere").data[node])
+        return {key: value for key, value in settings.items() if not key.startswith("_")}
+
+    return function
+
+
+@pytest.fixture(scope="module")
+def defaults(options: Options) -> dict[str, Any]:
+    return options("table")
+
+
+@pytest.fixture
+def read(defaults: dict[str, Any], make_tree: Callable[..., Path]) -> Callable[..., Manifest]:
+    """Read a table of text beside the images a.png, b.png and c.png, by conf/data/table.yaml and changes."""
+
+    def function(*texts: str, **changes: object) -> Manifest:
+        root = make_tree("a.png", "b.png", "c.png")
+        for number, text in enumerate(texts):
+            (root / f"{number}.csv").write_bytes(text.encode())
+        return table.read(root, **defaults | changes)
+
+    return function
+
+
+def test_a_table_as_plain_as_can_be(read, caplog):
+    with caplog.at_level(logging.INFO):
+        manifest = read("image,patient,Edema,Mass,note\na.png,007,1,0,x\nb.png,NA,0,,\n")
+    assert (manifest.name, len(manifest), manifest.num_listed) == ("tree", 2, 2)
+    assert manifest.table["patient"].tolist() == ["007", "NA"]
+    assert manifest.table["split"].tolist() == ["", ""]
+    assert manifest.labels == ["Edema", "Mass"]
+    np.testing.assert_array_equal(manifest.targets, [[1, 0], [0, NAN]])
+    assert "columns that hold labels only: Edema, Mass" in caplog.text
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_byte_order_mark_line_ends_quotes_and_stray_blanks_at_once(read, separator):
+    lines = [
+        "\ufeffIMAGE, Patient,View , pneumonia",
+        'a.png,"Smith, Jo",PA, 1.0',
+        'b.png,"O""Neill",AP ,False',
+    ]
+    text = "\r\n".join(lines).replace(",", separator).replace(f"h{separator} J", "h, J")
+    manifest = read(text, labels=["Pneumonia"], covariates={"view": "view", "sex": None})
+    assert manifest.table["patient"].tolist() == ["Smith, Jo", 'O"Neill']
+    assert manifest.table["covariate/view"].tolist() == ["PA", "AP"]
+    assert (manifest.labels, manifest.covariates) == (["Pneumonia"], ["view"])
+    assert manifest.targets.ravel().tolist() == [1.0, 0.0]
+
+
+def test_columns_named_otherwise_are_no_labels(read):
+    text = "image,patient,SEX,Age,part,Edema,empty\na.png,1,0,58,,1,\nb.png,1,1,old,,0,\n"
+    manifest = read(text, covariates={"sex": "Sex", "age": "age"}, split_column="part")
+    assert manifest.labels == ["Edema"]
+    assert manifest.table["covariate/sex"].tolist() == [0.0, 1.0]
+    assert manifest.table["covariate/age"].tolist() == ["58", "old"]
+
+
+def test_labels_stand_in_the_order_asked_for(read):
+    text = "image,patient,Edema,Mass\na.png,1,0,1\n"
+    assert read(text, labels=["Mass", "Edema"]).targets.tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("labels", [[], ["Edema", "Edema"]])
+def test_labels_named_twice_or_not_at_all(read, labels):
+    with pytest.raises(
+        ConfigError, match=r"data\.reader\.labels=.* must name one column or more, none twice"
+    ):
+        read("image,patient,Edema\na.png,1,0\n", labels=labels)
+
+
+def test_no_column_of_labels(read):
+    with pytest.raises(DataError, match=r"No column of .*0\.csv holds labels only .*'patient', 'grade'\]"):
+        read("image,patient,grade\na.png,1,3\n")
+
+
+def test_policies_by_label(read):
+    text = "image,patient,Edema,Mass,Nodule\na.png,1,-1,-1,-1\nb.png,1,,,1\n"
+    manifest = read(text, uncertain={"Edema": "positive", "Mass": "negative"}, blank="negative")
+    np.testing.assert_array_equal(manifest.targets, [[1, 0, NAN], [0, 0, 1]])
+
+
+def test_tables_by_part_share_columns_in_any_order_and_case(read):
+    tables = {"train": ["0.csv"], "test": "1.csv"}
+    manifest = read("image,patient,Edema\na.png,1,0\n", "edema,Patient,Image\n1,2,b.png\n", tables=tables)
+    assert manifest.table["split"].tolist() == ["train", "test"]
+    assert manifest.targets.ravel().tolist() == [0, 1]
+    with pytest.raises(ConfigError, match=r"split_column=part and data\.reader\.tables both give the parts"):
+        read(tables=tables, split_column="part")
+
+
+def test_a_label_that_one_table_lacks_is_no_label_of_the_set(read):
+    tables = {"train": "0.csv", "test": "1.csv"}
+    texts = ("image,patient,Edema,Mass\na.png,1,0,1\n", "image,patient,Edema\nb.png,2,1\n")
+    assert read(*texts, tables=tables).labels == ["Edema"]
+    with pytest.raises(DataError, match=r"1\.csv lacks the column 'Mass' of data\.reader\.labels"):
+        read(tables=tables, labels=["Edema", "Mass"])
+
+
+def test_a_covariate_may_be_absent_from_one_table_but_not_from_all(read, caplog):
+    tables = {"train": "0.csv", "test": "1.csv"}
+    texts = ("image,patient,Age,Edema\na.png,1,58,0\n", "image,patient,Edema\nb.png,2,1\n")
+    manifest = read(*texts, tables=tables, covariates={"age": "Age"})
+    np.testing.assert_array_equal(manifest.table["covariate/age"], [58, NAN])
+    assert "1.csv: no column 'Age'; the covariate age is unknown there" in caplog.text
+    with pytest.raises(DataError, match=r"lacks the column 'Sex' of data\.reader\.covariates\.sex"):
+        read(tables=tables, covariates={"sex": "Sex"})
+
+
+def test_a_row_that_stands_twice_is_dropped_and_counted(read, caplog):
+    text = "image,patient,Edema,x\na.png,1,1,4\n./a.png,1,1.0,5\na.png,1,True,6\nb.png,2,0,7\n"
+    manifest = read(text, labels=["Edema"])
+    assert (len(manifest), manifest.num_listed) == (2, 2)
+    assert "2 rows of" in caplog.text
+    assert "repeat another row, for instance that of a.png" in caplog.text
+
+
+def test_rows_that_contradict_one_another_are_refused(read):
+    text = "image,patient,Edema,Mass\na.png,1,1,0\na.png,1,,0\nb.png,2,0,1\n"
+    with pytest.raises(
+        DataError, match=r"1 images are listed more than once .*\['a\.png'\].* \['label/Edema'\]"
+    ):
+        read(text)
+    text = "image,patient,Edema\na.png,1,1\n"
+    with pytest.raises(
+        DataError, match=r"listed more than once .*0\.csv, .*1\.csv .* differs in \['split'\]"
+    ):
+        read(text, text, tables={"train": "0.csv", "test": "1.csv"})
+
+
+def test_a_patient_in_two_parts_is_left_to_the_split(read):
+    texts = ("image,patient,Edema\na.png,1,0\n", "image,patient,Edema\nb.png,1,1\n")
+    manifest = read(*texts, tables={"train": "0.csv", "test": "1.csv"})
+    assert manifest.table["patient"].tolist() == ["1", "1"]
+
+
+def test_images_that_are_not_there_are_counted_and_left_out(read, caplog):
+    manifest = read("image,patient,Edema\na.png,1,0\nx.png,1,1\nsub/a.png,2,1\nb.png,2,1\n")
+    assert manifest.table["image"].tolist() == ["a.png", "b.png"]
+    assert manifest.targets.ravel().tolist() == [0, 1]
+    assert (manifest.num_listed, manifest.missing) == (4, ("x.png", "sub/a.png"))
+    assert "2 of 4 images listed in " in caplog.text
+    assert "for instance ['x.png', 'sub/a.png']; using the 2 that are there" in caplog.text
+
+
+def test_no_image_at_all_is_an_error_that_shows_where_it_looked(read):
+    with pytest.raises(
+        MissingFileError, match=r"None of the 1 images .* there is no .*/small/a\.png\. .*image_folder"
+    ):
+        read("image,patient,Edema\na.png,1,0\n", image_folder="small")
+
+
+def test_an_image_outside_the_root_is_refused(read):
+    with pytest.raises(DataError, match=r"1 rows of .*0\.csv name an image outside data\.root"):
+        read("image,patient,Edema\na.png,1,0\n../tree/b.png,1,1\n")
+
+
+def test_a_linked_folder_of_images_is_fine(read, make_tree):
+    elsewhere = make_tree("scan.png", root="archive")
+    (make_tree() / "images").mkdir(parents=True, exist_ok=True)
+    (make_tree() / "images/archive").symlink_to(elsewhere)
+    manifest = read("image,patient,Edema\narchive/scan.png,1,0\n", image_folder="images")
+    assert manifest.table["image"].tolist() == ["images/archive/scan.png"]
+
+
+def test_paths_with_blanks_and_letters_beyond_ascii(read, make_tree):
+    make_tree("Röntgen 1/ä b.png")
+    manifest = read("image,patient,Edema\nRöntgen 1/ä b,1,0\n", image_suffix=".png")
+    assert (manifest.root / manifest.table["image"].iloc[0]).is_file()
+
+
+@pytest.fixture(params=["CheXpert-v1.0-small", "CheXpert-v1.0"])
+def chexpert_root(request: pytest.FixtureRequest, make_tree: Callable[..., Path]) -> Path:
+    name = request.param
+    train = [f"train/patient{n:05d}/study{1 + n % 2}/view1_frontal.jpg" for n in range(1, 21)]
+    lateral, valid = (
+        "train/patient00001/study2/view2_lateral.jpg",
+        "valid/patient64541/study1/view1_frontal.jpg",
+    )
+    root = make_tree(*train, lateral, valid, root=name)
+    rows = [f"{name}/{path},Male,{40 + n},Frontal,AP{',1.0' * (n % 2)}" for n, path in enumerate(train)]
+    rows = [row + "," * (18 - row.count(",")) for row in rows]
+    rows.append(f"{name}/{lateral},Unknown,68,Lateral,,,,-1.0,0.0,,,,,,,,,1.0,")
+    (root / "train.csv").write_text("\n".join([CHEXPERT_HEADER, *rows]) + "\n")
+    last = f"{name}/{valid},Female,73,Frontal,PA" + ",0.0" * 13 + ",1.0"
+    (root / "valid.csv").write_text(f"{CHEXPERT_HEADER}\n{last}\n")
+    return root
+
+
+def test_chexpert_as_distributed(chexpert_root, options, caplog):
+    manifest = table.read(chexpert_root, **options("chexpert"))
+    assert (manifest.name, len(manifest), manifest.num_listed) == ("chexpert", 22, 22)
+    assert (manifest.labels[0], manifest.labels[-1], len(manifest.labels)) == (
+        "No Finding",
+        "Support Devices",
+        14,
+    )
+    rows = manifest.table.set_index("image")
+    lateral = rows.loc["train/patient00001/study2/view2_lateral.jpg"]
+    assert lateral[["patient", "split", "covariate/view", "covariate/plane"]].tolist() == [
+        "00001",
+        "train",
+        "",
+        "Lateral",
+    ]
+    assert lateral["covariate/age"] == 68
+    # Cardiomegaly is uncertain, Lung Opacity absent, Fracture present, and all others are not mentioned.
+    expected = [0, 0, NAN, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]
+    np.testing.assert_array_equal(
+        lateral[[f"label/{name}" for name in manifest.labels]].astype(float), expected
+    )
+    assert rows.loc["valid/patient64541/study1/view1_frontal.jpg", "split"] == "test"
+    assert not caplog.records
+    split = assign_parts(manifest, **options("chexpert", "split"))
+    assert set(split.table["part"][split.table["split"] == "train"]) == {"train", "val"}
+
+
+def test_the_sample_of_the_course(make_tree, options):
+    images = {"train": range(1, 21), "valid": range(19, 23), "test": range(30, 33)}
+    root = make_tree(
+        *(f"images-small/{n:08d}_{part}.png" for part, numbers in images.items() for n in numbers)
+    )
+    for part, numbers in images.items():
+        rows = [f"{n:08d}_{part}.png,{n % 2}{',0' * 9},1,{n},0,0,1" for n in numbers]
+        name = "test.csv" if part == "test" else f"{part}-small.csv"
+        (root / name).write_text("\n".join([COURSE_HEADER, *rows]) + "\n")
+    manifest = table.read(root, **options("nih_course"))
+    assert tuple(manifest.labels) == nih_table.LABELS
+    row = manifest.table.set_index("image").loc["images-small/00000003_train.png"]
+    assert row["patient"] == "3"
+    present = [name for name in manifest.labels if row[f"label/{name}"] == 1]
+    assert present == ["Atelectasis", "Nodule", "Pneumothorax"]
+    # Patients 19 and 20 are in the course's training and validation table, so that both are one part here.
+    split = assign_parts(manifest, **options("nih_course", "split")).table
+    assert split["split"].value_counts().to_dict() == {"train": 24, "test": 3}
+    assert (split.groupby("patient")["part"].nunique() == 1).all()
+
+
+def test_a_manifest_that_a_run_wrote(defaults, tmp_path):
+    drawn = synthetic.read(tmp_path / "synthetic", num_patients=12, size=32, seed=0)
+    given = drawn.table.assign(split=np.resize(["train", "val", ""], len(drawn)), part="train")
+    path = tmp_path / "run" / "manifest.csv"
+    path.parent.mkdir()
+    Manifest(drawn.root, given).to_csv(path)
+    again = table.read(drawn.root, **defaults | {"tables": str(path)})
+    assert (again.labels, again.covariates) == (drawn.labels, drawn.covariates)
+    np.testing.assert_array_equal(again.targets, drawn.targets)
+    assert again.table["split"].tolist() == given["split"].tolist()
+    assert again.table["part"].unique().tolist() == [""]
+    for name in ("image", "patient", "covariate/view", "covariate/sex", "covariate/age"):
+        assert again.table[name].tolist() == drawn.table[name].tolist(), name
+    # The parts of that run, as the data set's own.
+    assert set(
+        table.read(drawn.root, **defaults | {"tables": str(path), "split_column": "part"}).table["split"]
+    ) == {"train"}
+
+
+@pytest.mark.real_data
+def test_the_table_of_nih_reads_as_its_own_reader_does(real_data: Path, defaults, tmp_path, caplog):
+    listed = nih_table.read_table(real_data / "nih/Data_Entry_2017_v2020.csv.gz")[0]
+    listed.to_csv(tmp_path / "labels.csv", index=False)
+    (tmp_path / "images").symlink_to(real_data / "nih/images")
+    manifest = table.read(tmp_path, **defaults | {"image_folder": "images"})
+    expected = nih.read(real_data / "nih")
+    assert "111820 of 112120 images listed in " in caplog.text
+    pd.testing.assert_frame_equal(manifest.table, expected.table.assign(split=""))

@@ -1,0 +1,152 @@
+import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrlab.data.cache import DONE, CacheSettings, ImageCache, open_cache
+from cxrlab.data.cache_filling import fill
+from cxrlab.data.images import RESIZES, decode
+from cxrlab.errors import OutputError
+
+SETTINGS = CacheSettings(image_size=32, channels=1, resize="stretch")
+ALL = np.arange
+
+
+@pytest.fixture
+def root(make_images: Callable[..., Path]) -> Path:
+    return make_images(6)
+
+
+def opened(tmp_path: Path, root: Path, settings: CacheSettings = SETTINGS) -> ImageCache:
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    return open_cache(tmp_path / "cache", root, files, settings, "set")
+
+
+def filled(tmp_path: Path, root: Path, settings: CacheSettings = SETTINGS) -> ImageCache:
+    cache = opened(tmp_path, root, settings)
+    fill(cache, ALL(len(cache.files)), num_workers=0, shows_progress=False)
+    return cache
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_cached_image_is_the_fresh_one_to_the_bit(tmp_path: Path, root: Path, resize: str, channels: int):
+    cache = filled(tmp_path, root, CacheSettings(40, channels, resize))
+    for row, file in enumerate(cache.files):
+        fresh = decode(root / file, image_size=40, channels=channels, resize=resize)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(cache.pixels()[row], fresh)
+
+
+@pytest.mark.real_data
+def test_real_images_are_cached_to_the_bit(tmp_path: Path, real_data: Path):
+    folders = ("nih_fullres/images", "chest_xray_fullres/PNEUMONIA", "dicom")
+    files = [f"{folder}/{path.name}" for folder in folders for path in sorted((real_data / folder).iterdir())]
+    cache = open_cache(tmp_path, real_data, files, CacheSettings(224, 1, "pad"), "real")
+    fill(cache, ALL(len(files)), num_workers=0, shows_progress=False)
+    assert (cache.facts()["state"] == DONE).all()
+    for row, file in enumerate(files):
+        fresh = decode(real_data / file, image_size=224, channels=1, resize="pad")
+        np.testing.assert_array_equal(cache.pixels()[row], fresh)
+
+
+def test_the_same_files_have_the_same_cache_and_are_decoded_once(tmp_path: Path, root: Path):
+    cache = filled(tmp_path, root)
+    again = opened(tmp_path, root)
+    assert again.folder == cache.folder
+    assert fill(again, ALL(6), num_workers=0, shows_progress=False) == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [CacheSettings(33, 1, "stretch"), CacheSettings(32, 3, "stretch"), CacheSettings(32, 1, "pad")],
+)
+def test_other_settings_have_another_cache(tmp_path: Path, root: Path, settings: CacheSettings):
+    first, other = filled(tmp_path, root), opened(tmp_path, root, settings)
+    assert first.folder != other.folder
+    assert first.folder.is_dir()
+
+
+def test_a_changed_file_is_decoded_anew_and_the_others_are_taken_over(tmp_path: Path, root: Path):
+    old = filled(tmp_path, root)
+    changed = root / old.files[2]
+    Image.fromarray(np.full((50, 50), 77, dtype=np.uint8)).save(changed)
+    new = opened(tmp_path, root)
+    assert not old.folder.exists()
+    np.testing.assert_array_equal(new.missing(ALL(6)), [2])
+    assert fill(new, ALL(6), num_workers=0, shows_progress=False) == 1
+    assert np.unique(new.pixels()[2]).tolist() == [77]
+    for row in (0, 1, 3, 4, 5):
+        fresh = decode(root / new.files[row], image_size=32, channels=1, resize="stretch")
+        np.testing.assert_array_equal(new.pixels()[row], fresh)
+
+
+def test_a_file_that_is_only_touched_is_decoded_anew(tmp_path: Path, root: Path):
+    old = filled(tmp_path, root)
+    os.utime(root / old.files[0], ns=(1, 1))
+    assert opened(tmp_path, root).missing(ALL(6)).tolist() == [0]
+
+
+def test_a_cache_of_some_of_the_files_is_not_out_of_date(tmp_path: Path, root: Path):
+    all_files = filled(tmp_path, root)
+    some = open_cache(tmp_path / "cache", root, all_files.files[:3], SETTINGS, "set")
+    assert all_files.folder.is_dir()
+    assert not len(some.missing(ALL(3)))
+
+
+def test_files_of_another_folder_do_not_matter(tmp_path: Path, root: Path, make_images: Callable[..., Path]):
+    first = filled(tmp_path, root)
+    second = filled(tmp_path, make_images(4, name="other"))
+    assert first.folder != second.folder
+    assert first.folder.is_dir()
+
+
+def test_a_read_only_cache_that_is_complete_is_used(tmp_path: Path, root: Path):
+    cache = filled(tmp_path, root)
+    for path in (*cache.folder.iterdir(), cache.folder, cache.folder.parent):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        again = opened(tmp_path, root)
+        assert fill(again, ALL(6), num_workers=0, shows_progress=False) == 0
+        assert again.pixels().shape == (6, 1, 32, 32)
+    finally:
+        cache.folder.parent.chmod(0o755)
+        cache.folder.chmod(0o755)
+
+
+def test_a_full_disk_is_told_with_the_bytes_needed_and_free(tmp_path: Path, root: Path):
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"needs [\d,]+ bytes; [\d,]+ are free there.*data.cache_dir"):
+            opened(tmp_path, root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, root: Path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(OutputError, match=r"cannot be written to .*cache.*data.cache_dir"):
+        opened(tmp_path, root)
+
+
+def test_the_table_says_what_each_file_is(tmp_path: Path, root: Path):
+    Image.new("RGBA", (30, 20)).save(root / "z.png")
+    table = filled(tmp_path, root).table(np.array([6, 0]))
+    assert table[["width", "height", "mode", "error"]].values.tolist() == [
+        [30, 20, "RGBA", ""],
+        [48, 48, "L", ""],
+    ]
+    assert table["digest"].str.len().tolist() == [32, 32]
+
+
+def test_the_description_can_be_read_by_anyone(tmp_path: Path, root: Path):
+    cache = opened(tmp_path, root)
+    described = json.loads((cache.folder / "files.json").read_text())
+    assert described["files"] == list(cache.files)
+    assert (described["image_size"], described["channels"], described["resize"]) == (32, 1, "stretch")

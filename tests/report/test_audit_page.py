@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlab.data.audit.appearance import Appearance, measure
+from cxrlab.data.audit.audit import audit
+from cxrlab.data.manifest import Manifest
+from cxrlab.errors import OutputError
+from cxrlab.report.audit_page import write_audit_page
+
+EVIL = "<script>alert(1)</script>"
+
+
+def planted():
+    """A small set with a duplicate across parts, an empty and an unreadable image, and names that bite."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 1, 32, 32), dtype=np.uint8)
+    pixels[3] = 0
+    table = pd.DataFrame(
+        {
+            "image": [f"secret/{EVIL}{row}.png" for row in range(40)],
+            "patient": [f"patient-{row // 2}" for row in range(40)],
+            "split": "",
+            "part": ["train"] * 21 + ["test"] * 19,
+            "covariate/age": np.linspace(20, 80, 40),
+            f"covariate/{EVIL}": EVIL,
+            "label/Edema": [0.0, 1.0] * 20,
+            f"label/{EVIL}": [0.0, 0.0, 1.0, 1.0] * 10,
+        }
+    )
+    facts = pd.DataFrame([measure(image) for image in pixels], columns=list(Appearance._fields))
+    facts = facts.assign(error="", warning="", digest="", width=32, height=32, mode="L", polarity=0.8)
+    facts.loc[5, "error"] = "secret/5.png is broken"
+    manifest = Manifest(Path("/secret/root"), table, name=EVIL)
+    pairs = pd.DataFrame({"one": [0, 5], "other": [30, 6]})
+    report = audit(
+        manifest, facts, identical=[[1, 2]], pairs=pairs, missing=["secret/x"], extra=["secret/y"], raw=None
+    )
+    return report, manifest, pixels, facts
+
+
+def test_the_page_stands_alone_is_escaped_and_shows_the_pictures(tmp_path):
+    report, manifest, pixels, facts = planted()
+    write_audit_page(report, manifest, pixels, facts, tmp_path / "audit.html", images=True)
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "src=" in page
+    assert page.count('src="data:image/') == page.count("src=")
+    # Two pairs (that of the unreadable image is left out), two labels, and the strip of the empty image.
+    assert page.count("data:image/jpeg") == 2 + 2 + 1
+    assert page.count("data:image/png") == 6
+    assert {path.name for path in tmp_path.glob("*.gif")} == {"Edema.gif", "script_alert_1_script.gif"}
+    assert 'href="Edema.gif"' in page
+    assert "patient-10" in page
+    assert "secret/5.png is broken" in page
+    assert "/secret/root" not in page
+
+
+def test_without_images_no_picture_name_or_patient_is_in_it(tmp_path):
+    report, manifest, pixels, facts = planted()
+    write_audit_page(report, manifest, pixels, facts, tmp_path / "audit.html", images=False)
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "secret" not in page
+    assert "patient-" not in page
+    assert "data:image/jpeg" not in page
+    assert list(tmp_path.iterdir()) == [tmp_path / "audit.html"]
+    assert "1 file cannot be read." in page
+
+
+def test_the_page_of_an_unsplit_set_with_one_label(tmp_path):
+    _, manifest, pixels, facts = planted()
+    table = manifest.table[["image", "patient", "split", "label/Edema"]]
+    single = Manifest(Path("/data"), table)
+    none = pd.DataFrame({"one": [], "other": []}, dtype=int)
+    report = audit(single, facts, identical=[], pairs=none, missing=0, extra=[], raw=None)
+    write_audit_page(report, single, pixels, facts, tmp_path / "audit.html", images=True)
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "<title>Audit of a data set</title>" in page
+    assert "one population" not in page
+    assert page.count("data:image/png") == 3
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    report, manifest, pixels, facts = planted()
+    with pytest.raises(OutputError, match="nowhere"):
+        write_audit_page(report, manifest, pixels, facts, tmp_path / "nowhere" / "audit.html", images=True)
