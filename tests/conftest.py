@@ -38,11 +38,11 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def composed() -> Compose:
-    """Compose conf/train.yaml with overrides, as the command line would."""
+    """Compose conf/train.yaml, or another command's, with overrides, as the command line would."""
 
-    def function(*overrides: str) -> DictConfig:
+    def function(*overrides: str, config_name: str = "train") -> DictConfig:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return compose("train", overrides=list(overrides))
+            return compose(config_name, overrides=list(overrides))
 
     return function
 

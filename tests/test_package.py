@@ -1,4 +1,5 @@
 import ast
+import importlib
 import os
 import re
 import shlex
@@ -12,8 +13,6 @@ from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
-
-from cxrlab.train import checked
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -57,15 +56,16 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
 
 def test_every_command_of_the_readme_composes_and_fits_the_code(composed: Callable[..., DictConfig]):
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"^python -m cxrlab\.train([^#\n]*)", text, flags=re.MULTILINE)
-    assert len(commands) >= 8
-    for command in commands:
+    commands = re.findall(r"^python -m cxrlab\.(\w+)([^#\n]*)", text, flags=re.MULTILINE)
+    assert len(commands) >= 12
+    for program, command in commands:
         words = shlex.split(command)
         if "--help" in words or "--cfg" in words:
             continue
         overrides = [word for word in words if word != "-m" and not word.startswith("resume=")]
         singles = [re.sub(r"^([\w./@]+=)([^\[,]+),.*", r"\1\2", override) for override in overrides]
-        checked(composed(*singles, "run_dir=/nowhere"))
+        module = importlib.import_module(f"cxrlab.{program}")
+        module.checked(composed(*singles, "run_dir=/nowhere", config_name=program))
 
 
 def test_every_module_has_a_test_file():

@@ -23,6 +23,21 @@ _PLAIN: dict[str, Any] = {
 }
 
 
+def checked(cfg: DictConfig) -> DictConfig:
+    """Return the config with references followed and every key and value checked; touches no data.
+
+    Raises:
+        ConfigError: Naming the key and the value.
+    """
+    from cxrlab.signatures import check_node, check_value
+
+    cfg = config.resolved(cfg)
+    for key, hint in _PLAIN.items():
+        check_value(OmegaConf.select(cfg, key), hint, key)
+    check_node(config.plain(cfg))
+    return cfg
+
+
 def prepare(cfg: DictConfig) -> dict[str, Any]:
     """Run the command from a composed config and return the audit's report.
 
@@ -32,12 +47,7 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: If the config or the data cannot be used; the message says what to do.
     """
-    from cxrlab.signatures import check_node, check_value
-
-    cfg = config.resolved(cfg)
-    for key, hint in _PLAIN.items():
-        check_value(OmegaConf.select(cfg, key), hint, key)
-    check_node(config.plain(cfg))
+    cfg = checked(cfg)
     from cxrlab import recording
     from cxrlab.data.audit.summary import terminal_table
     from cxrlab.report.audit_page import write_audit_page

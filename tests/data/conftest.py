@@ -1,12 +1,16 @@
 """Tiny seeded copies of the data sets, with their real folders, file names, headers and quirks."""
 
 import gzip
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from cxrlab.data import images
+from cxrlab.data.dicom import read_dicom
 
 NIH_HEADERS = {
     "v2020": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -110,3 +114,99 @@ def pneumonia_root(make_tree: Callable[..., Path]) -> Path:
         "test/PNEUMONIA/person1_virus_6.jpeg",
         root="chest_xray",
     )
+
+
+@pytest.fixture(params=["Pillow", "fast"])
+def decoder(request, monkeypatch):
+    """A test that uses this runs with Pillow alone, and with the fast PNG decoder where it is installed."""
+    if request.param == "Pillow":
+        monkeypatch.setattr(images, "_png_decoder", lambda: None)
+    elif images._png_decoder() is None:
+        pytest.skip("kornia-rs is not installed")
+    return request.param
+
+
+class Dicom:
+    """Radiographs as DICOM files; pydicom is imported where it is needed, for GDCM must come before it."""
+
+    def dataset(self, pixels, syntax=None, bits=None, **attributes):
+        """A radiograph of the least that a viewer needs; explicit little endian where no syntax is given."""
+        from pydicom import uid
+        from pydicom.dataset import Dataset, FileMetaDataset
+
+        syntax = syntax or uid.ExplicitVRLittleEndian
+        allocated = 8 * pixels.dtype.itemsize
+        result = Dataset()
+        result.file_meta = meta = FileMetaDataset()
+        meta.TransferSyntaxUID = syntax
+        meta.MediaStorageSOPClassUID = result.SOPClassUID = uid.DigitalXRayImageStorageForPresentation
+        meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID = "1.2.3"
+        result.Modality, result.BodyPartExamined = "DX", "CHEST"
+        result.Rows, result.Columns = pixels.shape[:2]
+        result.SamplesPerPixel = pixels.shape[2] if pixels.ndim == 3 else 1
+        result.PhotometricInterpretation = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+        if pixels.ndim == 3:
+            result.PlanarConfiguration = 0
+        result.BitsAllocated, result.BitsStored = allocated, bits or (8 if allocated == 8 else 12)
+        result.HighBit = result.BitsStored - 1
+        result.PixelRepresentation = int(pixels.dtype.kind == "i")
+        order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+        result.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        result["PixelData"].VR = "OW" if allocated == 16 else "OB"
+        for name, value in attributes.items():
+            setattr(result, name, value)
+        return result
+
+    def written(self, data):
+        """The bytes of a dataset."""
+        stream = io.BytesIO()
+        data.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
+
+    def shown(self, data):
+        """The pixels that a dataset, or the bytes of one, are shown as."""
+        return read_dicom(data if isinstance(data, bytes) else self.written(data), max_pixels=10**6).pixels
+
+    def encoded(self, pixels, syntax, tmp_path):
+        """The bytes of a radiograph in any transfer syntax."""
+        from pydicom import uid
+
+        if syntax in {uid.JPEGLossless, uid.JPEGLosslessSV1}:
+            return self._lossless_jpeg(pixels, syntax, tmp_path)
+        if not syntax.is_compressed or syntax == uid.DeflatedExplicitVRLittleEndian:
+            return self.written(self.dataset(pixels, syntax))
+        data = self.dataset(pixels)
+        options = {uid.JPEG2000: {"j2k_psnr": [70]}, uid.JPEGLSNearLossless: {"jls_error": 2}}.get(syntax, {})
+        plugins = {
+            uid.RLELossless: "pydicom",
+            uid.JPEGLSLossless: "pyjpegls",
+            uid.JPEGLSNearLossless: "pyjpegls",
+        }
+        data.compress(syntax, encoding_plugin=plugins.get(syntax, "pylibjpeg"), **options)
+        return self.written(data)
+
+    def _lossless_jpeg(self, pixels, syntax, tmp_path):
+        import gdcm
+        import pydicom
+
+        process = "14_1" if syntax == pydicom.uid.JPEGLosslessSV1 else "14"
+        kind = getattr(gdcm.TransferSyntax, f"JPEGLosslessProcess{process}")
+        source, target = tmp_path / "plain.dcm", tmp_path / "lossless.dcm"
+        source.write_bytes(self.written(self.dataset(pixels)))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(source))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(kind))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(target))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert pydicom.dcmread(target).file_meta.TransferSyntaxUID == syntax
+        return target.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def dicom():
+    return Dicom()

@@ -173,7 +173,7 @@ def images_per_patient(report: Report) -> bytes:
         axes.set_xlabel("images of a patient")
         axes.set_ylabel("patients (%)")
         if len(rows) > 1:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return _png(figure)
 
 
