@@ -54,7 +54,7 @@ def test_a_manifest_is_read_again_as_it_was(composed, options: Options, finished
     data = data_of(composed, options(*of_file(table)))
     assert data.manifest.fingerprint() == fingerprint(finished_run)
     pd.testing.assert_frame_equal(data.manifest.table, read_table(table), check_dtype=False)
-    assert data.manifest.labels == ["Cardiomegaly", "Effusion", "Nodule", "Pneumothorax"]
+    assert data.manifest.labels == ["Effusion", "Nodule", "Opacity", "Cardiomegaly"]
     assert data.manifest.covariates == ["view", "sex", "age"]
 
 

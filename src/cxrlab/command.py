@@ -35,10 +35,21 @@ _DISK_ERRORS = {
 }
 
 
-class SweepTable(Callback):
-    """Logs how each job ended, and keeps the table of a multirun, also where jobs fail."""
+class ErrorLog(Callback):
+    """Logs the error that a job ended with, so that it stands in the log file too."""
 
     reported: tuple[BaseException, ...] = ()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Log an error, and remember it: it is not to be said twice."""
+        error = job_return._return_value if job_return.status is JobStatus.FAILED else None
+        if isinstance(error, BaseException):
+            log.error("%s", message(error), exc_info=None if _is_users(error) else error)
+            ErrorLog.reported += (error,)
+
+
+class SweepTable(ErrorLog):
+    """Keeps the table of a multirun, also where jobs fail."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
@@ -56,11 +67,9 @@ class SweepTable(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Log an error, and write the job's row."""
+        super().on_job_end(config, job_return, **kwargs)
         outcome = job_return._return_value
         error = outcome if job_return.status is JobStatus.FAILED else None
-        if isinstance(error, BaseException):
-            log.error("%s", message(error), exc_info=None if _is_users(error) else error)
-            SweepTable.reported += (error,)
         if config.hydra.mode == RunMode.MULTIRUN:
             metric = outcome if isinstance(outcome, float) else None
             status = "completed" if error is None else "failed"
@@ -152,6 +161,6 @@ def run_command(command: Callable[[], Any]) -> None:
     except Exception as error:
         if wants_traceback or not _is_users(error):
             raise
-        if not any(error is known for known in SweepTable.reported):
+        if not any(error is known for known in ErrorLog.reported):
             print(message(error), file=sys.stderr)
         sys.exit(1)

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,30 @@ def resolved(cfg: DictConfig) -> DictConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"The config cannot be resolved: {error}") from error
     return copy
+
+
+def checked(cfg: DictConfig, hints: Mapping[str, Any]) -> DictConfig:
+    """Return the config with references followed and every key and value checked; touches no data.
+
+    Args:
+        cfg: As it was composed.
+        hints: Types of the plain values; all others are checked against what they build.
+
+    Raises:
+        ConfigError: Naming the key and the value.
+    """
+    from cxrlab.signatures import check_node, check_value
+
+    cfg = resolved(cfg)
+    for key, hint in hints.items():
+        check_value(OmegaConf.select(cfg, key), hint, key)
+    node = plain(cfg)
+    if OmegaConf.select(cfg, "trainer.precision") == "auto":
+        node["trainer"]["precision"] = "32-true"  # Lightning does not know our word for it
+    check_node(node)
+    if not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed} must lie between 0 and 4294967295.")
+    return cfg
 
 
 def plain(node: DictConfig | ListConfig) -> Any:

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cxrlab import command, config
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
+    from cxrlab.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -24,18 +25,8 @@ _PLAIN: dict[str, Any] = {
 
 
 def checked(cfg: DictConfig) -> DictConfig:
-    """Return the config with references followed and every key and value checked; touches no data.
-
-    Raises:
-        ConfigError: Naming the key and the value.
-    """
-    from cxrlab.signatures import check_node, check_value
-
-    cfg = config.resolved(cfg)
-    for key, hint in _PLAIN.items():
-        check_value(OmegaConf.select(cfg, key), hint, key)
-    check_node(config.plain(cfg))
-    return cfg
+    """Return the config, checked; see :func:`cxrlab.config.checked`."""
+    return config.checked(cfg, _PLAIN)
 
 
 def prepare(cfg: DictConfig) -> dict[str, Any]:
@@ -54,14 +45,16 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
 
     recording.quieten()
     run_dir = Path(cfg.run_dir)
+    config.refuse_used_folder(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     data: DataModule = config.build(cfg.data)
+    other = _other(cfg)
     data.prepare()
     report = data.audit()
     recording.save_data(data, report, run_dir)
     log.info("%s\n", terminal_table(report))
-    if cfg.against is not None:
-        _compare(cfg, data, run_dir)
+    if other is not None:
+        _compare(cfg.against, other, data, run_dir)
     write_audit_page(
         report, data.manifest, data.images, data.images.facts, run_dir / "audit.html", images=cfg.images
     )
@@ -69,18 +62,26 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     return report
 
 
-def _compare(cfg: DictConfig, data: "DataModule", run_dir: Path) -> None:
+def _other(cfg: DictConfig) -> "Manifest | None":
+    """Return the manifest to compare with, read before any work is done."""
+    from cxrlab.data.crossing import read_other
+
+    if cfg.against is None:
+        return None
+    root = None if cfg.against_root is None else Path(cfg.against_root).expanduser()
+    return read_other(Path(cfg.against).expanduser(), root)
+
+
+def _compare(against: str, other: "Manifest", data: "DataModule", run_dir: Path) -> None:
     """Look for the images of another manifest in this data set, and list them in against.csv."""
     from cxrlab.atomic import write_text
-    from cxrlab.data.crossing import find_shared, read_other
+    from cxrlab.data.crossing import find_shared
 
-    root = None if cfg.against_root is None else Path(cfg.against_root).expanduser()
-    other = read_other(Path(cfg.against).expanduser(), root)
     shared = find_shared(data, other)
     write_text(run_dir / "against.csv", shared.to_csv(index=False))
     log.info(
         "%d of the %d images of %s are among the %d of this data set%s\n",
-        shared["other_image"].nunique(), len(other), cfg.against, len(data.manifest),
+        shared["other_image"].nunique(), len(other), against, len(data.manifest),
         f"; {run_dir / 'against.csv'} lists them." if len(shared) else ".",
     )  # fmt: skip
 

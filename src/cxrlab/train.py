@@ -38,17 +38,8 @@ def checked(cfg: DictConfig) -> DictConfig:
         ConfigError: Naming the key and the value.
     """
     from cxrlab.errors import ConfigError
-    from cxrlab.signatures import check_node, check_value
 
-    cfg = config.resolved(cfg)
-    for key, hint in _PLAIN.items():
-        check_value(OmegaConf.select(cfg, key), hint, key)
-    plain = config.plain(cfg)
-    if plain["trainer"].get("precision") == "auto":
-        plain["trainer"]["precision"] = "32-true"  # Lightning does not know our word for it
-    check_node(plain)
-    if not 0 <= cfg.seed < 2**32:
-        raise ConfigError(f"seed={cfg.seed} must lie between 0 and 4294967295.")
+    cfg = config.checked(cfg, _PLAIN)
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")

@@ -165,7 +165,7 @@ def test_a_manifest_alone_needs_its_root(other_run: Path, beside: str | None):
     (other_run / "audit.json").unlink()
     if beside is not None:
         (other_run / "audit.json").write_text(beside)
-    with pytest.raises(MissingFileError, match=r"nothing beside it says .*Set against_root=<folder>"):
+    with pytest.raises(MissingFileError, match=r"no audit.json beside it says .*Set against_root=<folder>"):
         read_other(other_run, None)
 
 
@@ -182,3 +182,25 @@ def test_a_file_that_is_no_manifest_is_refused(other_run: Path, content: bytes, 
     (other_run / "manifest.csv").write_bytes(content)
     with pytest.raises(DataError, match=words):
         read_other(other_run, None)
+
+
+def test_a_manifest_without_an_image_is_refused(tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("image,patient,split,part,label/A\n")
+    with pytest.raises(DataError, match=r"manifest.csv lists no image"):
+        read_other(tmp_path / "manifest.csv", tmp_path)
+
+
+def test_an_audit_that_cannot_be_read_tells_no_root(tmp_path: Path):
+    (tmp_path / "manifest.csv").write_text("image,patient,split,part,label/A\na.png,1,,train,1\n")
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "audit.json").write_text(text)
+        with pytest.raises(MissingFileError, match=r"Set against_root=<folder>"):
+            read_other(tmp_path / "manifest.csv", None)
+
+
+def test_images_outside_the_folder_are_refused(tmp_path: Path):
+    (tmp_path / "a.png").touch()
+    for name in ("../a.png", str(tmp_path / "a.png")):
+        (tmp_path / "manifest.csv").write_text(f"image,patient,split,part,label/A\n{name},1,,train,1\n")
+        with pytest.raises(DataError, match=r"names files outside its folder"):
+            read_other(tmp_path / "manifest.csv", tmp_path / "root")

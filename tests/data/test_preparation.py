@@ -284,6 +284,25 @@ def test_another_part_or_label_is_another_audit(with_copies: Fixed):
     assert len(list(images.cache.folder.glob("audit-*.json"))) == 4
 
 
+def test_what_was_listed_has_its_part_in_the_audit(with_copies: Fixed):
+    """Also names of columns, and values that stand nowhere in the manifest."""
+    manifest, images = with_copies
+    raw = pd.DataFrame({"image": manifest.table["image"], "age": 40.0})
+    sexes = manifest.table.assign(**{"covariate/sex": ["F", "M"] * 3})
+    changes = (
+        {"extra": ("new.png",)},
+        {"missing": ("a.png",), "num_listed": 7},
+        {"missing": ("b.png",), "num_listed": 7},
+        {"raw": raw},
+        {"raw": raw.assign(age=[411.0] + [40.0] * 5)},
+        {"table": sexes},
+        {"table": sexes.rename(columns={"covariate/sex": "covariate/view"})},
+    )
+    for one in changes:
+        audited(replace(manifest, **one), images)
+    assert len(list(images.cache.folder.glob("audit-*.json"))) == len(changes)
+
+
 def test_the_audit_counts_what_could_not_be_read(make_images: MakeImages, tmp_path: Path):
     root = make_images(6)
     broken(root, 2)

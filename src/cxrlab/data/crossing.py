@@ -34,19 +34,27 @@ def read_other(path: Path, root: Path | None) -> Manifest:
         table = read_table(path)
     except ValueError as error:
         raise DataError(f"against={path} cannot be read: {error}") from error
-    if root is None:
-        beside = path.with_name("audit.json")
-        known = json.loads(beside.read_text(encoding="utf-8")).get("root") if beside.is_file() else None
-        if known is None:
-            raise MissingFileError(
-                f"against={path}: nothing beside it says where its images are. Set against_root=<folder>."
-            )
-        root = Path(known)
+    root = root or _root_beside(path)
     other = Manifest(root, table, name=root.name)
+    if not len(other):
+        raise DataError(f"against={path} lists no image.")
+    outside = [name for name in table["image"] if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise DataError(f"against={path} names files outside its folder, such as {outside[0]}.")
     first = root / table["image"].iloc[0]
     if not first.exists():
         raise MissingFileError(f"against={path}: there is no image {first}. Set against_root=<folder>.")
     return other
+
+
+def _root_beside(path: Path) -> Path:
+    """Return the folder of the images that the audit beside a manifest tells."""
+    try:
+        return Path(json.loads(path.with_name("audit.json").read_text(encoding="utf-8"))["root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MissingFileError(
+            f"against={path}: no audit.json beside it says where its images are. Set against_root=<folder>."
+        ) from error
 
 
 def find_shared(data: "DataModule", other: Manifest) -> pd.DataFrame:
@@ -64,9 +72,10 @@ def find_shared(data: "DataModule", other: Manifest) -> pd.DataFrame:
     files = other.table["image"].tolist()
     images = cached(other, data.settings, cache_dir=data.cache_dir, num_workers=data.num_workers, files=files)
     other, images, _ = without_unreadable(other, images, "skip")
+    digests, other_digests = data.images.facts["digest"], images.facts["digest"]
     pairs = find_across(data.images.hashes, data.images, images.hashes, images)
+    pairs = _with_identical(pairs, digests, other_digests)
     one, two = pairs["one"].to_numpy(dtype=int), pairs["other"].to_numpy(dtype=int)
-    digests, other_digests = data.images.facts["digest"].to_numpy(), images.facts["digest"].to_numpy()
     named = pd.DataFrame(
         {
             "image": data.manifest.table["image"].to_numpy()[one],
@@ -76,5 +85,13 @@ def find_shared(data: "DataModule", other: Manifest) -> pd.DataFrame:
         }
     )
     found = pd.concat([named, pairs.drop(columns=["one", "other"])], axis=1)
-    found["identical"] = digests[one] == other_digests[two]
+    found["identical"] = digests.to_numpy()[one] == other_digests.to_numpy()[two]
     return found.sort_values(["identical", "difference"], ascending=[False, True], ignore_index=True)
+
+
+def _with_identical(pairs: pd.DataFrame, digests: "pd.Series[str]", others: "pd.Series[str]") -> pd.DataFrame:
+    """Add the files of the same bytes that no picture told, being black for instance."""
+    ones = pd.DataFrame({"one": range(len(digests)), "digest": digests.to_numpy()})
+    same = ones.merge(pd.DataFrame({"other": range(len(others)), "digest": others.to_numpy()}), on="digest")
+    same = same[["one", "other"]].assign(distance=0, difference=0.0, mirrored=False, inverted=False)
+    return same if not len(pairs) else pd.concat([pairs, same]).drop_duplicates(["one", "other"])

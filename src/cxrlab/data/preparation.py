@@ -179,6 +179,16 @@ def _keep(path: Path, text: str) -> None:
         log.debug("%s is not kept: %s", path, error)
 
 
+def _audit_key(manifest: Manifest, positions: npt.NDArray[np.intp]) -> str:
+    """Return a name for all that a report depends on."""
+    known = (manifest.name, manifest.num_listed, list(manifest.table), manifest.missing, manifest.extra)
+    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *known)).encode() + positions.tobytes())
+    for table in (manifest.table, manifest.boxes, manifest.raw):
+        if table is not None:
+            hashed.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
+    return hashed.hexdigest()[:12]
+
+
 def run_audit(manifest: Manifest, images: Images, copies: Copies, unreadable: Unreadable) -> dict[str, Any]:
     """Audit a data set; the report of the same data is taken from beside the cache.
 
@@ -187,9 +197,7 @@ def run_audit(manifest: Manifest, images: Images, copies: Copies, unreadable: Un
     """
     whole = replace(manifest, table=pd.concat([manifest.table, unreadable.table], ignore_index=True))
     positions = np.concatenate([images.positions, unreadable.images.positions])
-    hashed = hashlib.sha256(f"{_AUDIT_VERSION}{manifest.name}{manifest.num_listed}{manifest.labels}".encode())
-    hashed.update(positions.tobytes() + pd.util.hash_pandas_object(whole.table).to_numpy().tobytes())
-    path = images.cache.folder / f"audit-{hashed.hexdigest()[:12]}.json"
+    path = images.cache.folder / f"audit-{_audit_key(whole, positions)}.json"
     if path.is_file():
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     else:

@@ -201,8 +201,9 @@ def _refuse_empty_parts(manifest: Manifest, parts: _Names) -> None:
     if not all(counts.values()):
         raise DataError(
             f"{manifest.table['patient'].nunique()} patients of {manifest.root} are too few for three parts: "
-            f"{counts} images. Each part needs a patient of its own, and patients who share an image count as "
-            "one: raise data.split.val_fraction and data.split.test_fraction, or add data of more patients."
+            f"{counts} images. Each part needs a patient of its own, and patients who share an image count "
+            "as one: raise data.split.val_fraction and data.split.test_fraction, or add data of more "
+            "patients."
         )
 
 
