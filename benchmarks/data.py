@@ -34,8 +34,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from cxrlab.config import config_dir
-from cxrlab.data.cache import CacheSettings, open_cache
+from cxrlab.data.cache import CacheSettings
 from cxrlab.data.cache_filling import fill
+from cxrlab.data.cache_opening import open_cache
 from cxrlab.data.images import read_image
 from cxrlab.data.loader import ImageStore
 from cxrlab.data.readers import synthetic

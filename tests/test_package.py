@@ -87,6 +87,7 @@ TESTED_ELSEWHERE = {
     "callbacks/finite_loss.py": "test_train.py",
     "callbacks/gathering.py": "test_command.py, in two processes",
     "callbacks/provenance.py": "test_train.py",
+    "data/cache_opening.py": "data/test_cache.py",
     "data/cache_worker.py": "data/test_cache_filling.py",
 }
 

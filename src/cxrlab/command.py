@@ -142,8 +142,21 @@ def message(error: BaseException) -> str:
             f"{error}. Check space and permissions there; outputs go elsewhere with hydra.run.dir=<folder>."
         )
     if isinstance(error, HydraException):
-        return "\n".join(str(part) for part in (error, error.__cause__) if part is not None)
+        return _of_hydra("\n".join(str(part) for part in (error, error.__cause__) if part is not None))
     return f"{type(error).__name__}: {error}"
+
+
+def _of_hydra(text: str) -> str:
+    """Return Hydra's message with our advice: a misspelt key is not to be appended."""
+    lines = [line for line in text.splitlines() if not line.startswith("To append to your")]
+    if "Could not override" in text:
+        lines.append("Is it misspelt? --help lists the groups, --cfg job every key.")
+    if "override_grammar" in text:
+        lines.append(
+            "A value with brackets, commas or the like stands in double quotes within single ones: "
+            "'key=\"value\"'."
+        )
+    return "\n".join(lines)
 
 
 def run_command(command: Callable[[], Any]) -> None:

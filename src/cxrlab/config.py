@@ -20,6 +20,7 @@ _RESUMABLE = (
     "callbacks",
     "logger",
     "data.root",
+    "data.split.file",
     "data.num_workers",
     "data.cache_dir",
     "data.resident",

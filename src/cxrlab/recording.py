@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 
 from cxrlab.atomic import replacing, write_text
+from cxrlab.data.audit.summary import verdict
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError, TrainingError
@@ -88,6 +89,12 @@ def save_data(data: DataModule, report: dict[str, Any], run_dir: Path) -> None:
 
 
 @rank_zero_only
+def log_audit(report: dict[str, Any]) -> None:
+    """Say in a few lines what the audit found."""
+    log.info("%s", verdict(report))
+
+
+@rank_zero_only
 def save_layers(data: DataModule, classifier: Classifier, run_dir: Path) -> None:
     """Write the table of layers; log it and the data in short."""
     shape = classifier.preprocess
@@ -135,7 +142,8 @@ def save_results(rows: list[dict[str, object]], run_dir: Path, num_left_out: int
     table = pd.DataFrame(rows).astype({"positives": "Int64"}).round(6)
     write_text(run_dir / "results.csv", table.to_csv(index=False))
     part = table["part"].iloc[-1]
-    shown = table[table["part"] == part].drop(columns="part").astype({"positives": object}).fillna("-")
+    shown = table[table["part"] == part].drop(columns="part")
+    shown["positives"] = ["-" if pd.isna(count) else int(count) for count in shown["positives"]]
     text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
     log.info("\nThe best epoch's network on the %s part (accuracy at the probability 0.5):\n%s", part, text)
     if num_left_out:
@@ -166,7 +174,7 @@ def log_training(trainer: pl.Trainer, monitor: str, run_dir: Path) -> None:
             trainer.max_epochs,
         )
     elif score is not None:
-        log.info("Trained %d epochs%s; best %s: %.4f", trainer.current_epoch, reason, monitor, float(score))
+        log.info("Epochs trained: %d%s; best %s: %.4f", trainer.current_epoch, reason, monitor, float(score))
     _draw_learning_curves(run_dir)
 
 

@@ -1,6 +1,5 @@
 """``python -m cxrlab.train``: compose the config, check it, train, evaluate, write it down."""
 
-import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from cxrlab.data.datamodule import DataModule
     from cxrlab.models.classifier import Classifier
-
-log = logging.getLogger(__name__)
 
 # Types of the plain values in conf/train.yaml; all others are checked against what they build.
 _PLAIN: dict[str, Any] = {
@@ -76,9 +73,9 @@ def train(cfg: DictConfig) -> float:
     import torch
 
     from cxrlab import recording
-    from cxrlab.data.audit.summary import verdict
 
     recording.quieten()
+    _refuse_missing_gpu(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
@@ -96,9 +93,22 @@ def train(cfg: DictConfig) -> float:
     report = data.audit()
     recording.save_data(data, report, run_dir)
     recording.save_layers(data, classifier, run_dir)
-    log.info("%s", verdict(report))
+    recording.log_audit(report)
     trainer = _fit(cfg, classifier, data, run_dir)
     return _evaluate(cfg, trainer, classifier, data, run_dir)
+
+
+def _refuse_missing_gpu(cfg: DictConfig) -> None:
+    import torch
+
+    from cxrlab.errors import ConfigError
+
+    accelerator = cfg.trainer.get("accelerator")
+    is_there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not is_there:
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}, but no GPU is found. Set trainer=auto or trainer=cpu."
+        )
 
 
 def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> str:
@@ -113,6 +123,8 @@ def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", ru
         return saved
     rows = data.rows("train")[:8]
     uses_gpu = cfg.trainer.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if not uses_gpu and cfg.trainer.get("devices") not in (1, "1", "auto"):
+        return "32-true"  # processes that measure side by side may not agree
     return choose_precision(
         classifier,
         torch.from_numpy(data.images[rows]),
@@ -124,10 +136,12 @@ def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", ru
 
 def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> "pl.Trainer":
     """Train, from the start or from the last finished epoch."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import ProgressBar
 
     from cxrlab import recording
     from cxrlab.callbacks.checkpoints import AtomicCheckpointIO
+    from cxrlab.errors import ConfigError
 
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
     loggers = [config.build(node) for node in cfg.logger.values() if node is not None]
@@ -141,7 +155,10 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
         enable_progress_bar=is_shown,
     )
     last = run_dir / "checkpoints" / "last.ckpt" if cfg.resume else None
-    trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
+    try:
+        trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
+    except MisconfigurationException as error:
+        raise ConfigError(f"The trainer refuses: {error}") from error
     recording.log_training(trainer, cfg.monitor, run_dir)
     return trainer
 

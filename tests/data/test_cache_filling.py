@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrlab.data.cache import DONE, UNREADABLE, CacheSettings, ImageCache, open_cache
+from cxrlab.data.cache import DONE, EMPTY, UNREADABLE, CacheSettings, ImageCache
 from cxrlab.data.cache_filling import fill
+from cxrlab.data.cache_opening import open_cache
 from cxrlab.data.images import decode
 from cxrlab.errors import DataError
 
@@ -20,7 +21,8 @@ COUNT = 300
 SCRIPT = """
 import sys, json, numpy as np
 from pathlib import Path
-from cxrlab.data.cache import CacheSettings, open_cache
+from cxrlab.data.cache import CacheSettings
+from cxrlab.data.cache_opening import open_cache
 from cxrlab.data.cache_filling import fill
 folder, root, workers = sys.argv[1:]
 files = sorted(path.name for path in Path(root).iterdir())
@@ -101,19 +103,21 @@ def test_only_the_rows_asked_for_are_decoded(tmp_path: Path, large_root: Path):
     assert fill(cache, np.array([9, 11]), num_workers=0, shows_progress=False) == 1
 
 
-def test_unreadable_images_are_recorded_and_tried_again(tmp_path: Path, make_images: Callable[..., Path]):
+def test_unreadable_images_are_recorded_and_only_absent_ones_tried_again(
+    tmp_path: Path, make_images: Callable[..., Path]
+):
     root = make_images(3)
     (root / "000.png").write_bytes(b"")
     (root / "001.png").write_text("no image")
     cache = open_cache(tmp_path / "c", root, ["000.png", "001.png", "002.png", "gone.png"], SETTINGS, "set")
     assert fill(cache, np.arange(4), num_workers=0, shows_progress=False) == 4
-    assert (cache.facts()["state"] == [UNREADABLE, UNREADABLE, DONE, UNREADABLE]).all()
+    assert (cache.facts()["state"] == [UNREADABLE, UNREADABLE, DONE, EMPTY]).all()
     table = cache.table(np.arange(4))
     assert "000.png" in table["error"][0]
     assert "001.png" in table["error"][1]
     assert table["error"][2] == ""
     assert "gone.png" in table["error"][3]
-    assert fill(cache, np.arange(4), num_workers=0, shows_progress=False) == 3
+    assert fill(cache, np.arange(4), num_workers=0, shows_progress=False) == 1
 
 
 @pytest.fixture
@@ -145,6 +149,7 @@ def test_a_file_that_crashes_the_decoder_counts_as_unreadable(tmp_path: Path, la
     fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False)
     assert np.flatnonzero(cache.facts()["state"] != DONE).tolist() == [150]
     assert "the decoder crashed on it (SIGSEGV)" in cache.table(np.array([150]))["error"][0]
+    assert fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False) == 0
 
 
 def test_a_worker_that_is_killed_is_an_error_that_names_the_file(tmp_path: Path, large_root: Path, crashing):

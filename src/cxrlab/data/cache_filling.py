@@ -17,16 +17,16 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cxrlab.data.cache import AT_WORK, DONE, EMPTY, UNREADABLE, ImageCache
-from cxrlab.data.cache_worker import Rows, checksum, write_rows
+from cxrlab.data.cache import AT_WORK, DONE, EMPTY, UNREADABLE, ImageCache, checksum
+from cxrlab.data.cache_worker import Rows, write_rows
 from cxrlab.errors import DataError, OutputError
 
 log = logging.getLogger(__name__)
 
 # Images a worker is given at a time: few enough that all end together, many enough that asking costs nothing.
 _CHUNK = 32
-# Fewer images than this are decoded here: starting workers would take longer.
-_FEWEST_FOR_WORKERS = 200
+# To start one more worker for fewer images than this would take longer than it saves.
+_FEWEST_A_WORKER = 100
 # A decoder that is killed by one of these was so by the file; by any other, by something else.
 _CRASHES = {
     getattr(signal, name)
@@ -94,8 +94,8 @@ def _fill(cache: ImageCache, rows: Rows, num_workers: int | None, shows_progress
         return 0
     cache.unfinished_path.touch()
     count = _num_cores() if num_workers is None else num_workers
-    count = 0 if len(todo) < _FEWEST_FOR_WORKERS else count
-    with _progress(shows_progress) as progress:
+    count = min(count, -(-len(todo) // _FEWEST_A_WORKER))
+    with _progress(shows_progress) as progress, _kept_when_stopped():
         task = progress.add_task("Decoding images", total=len(todo), rate="")
         if count:
             _fill_by_workers(cache, todo, count, progress, task)
@@ -107,6 +107,15 @@ def _fill(cache: ImageCache, rows: Rows, num_workers: int | None, shows_progress
         getattr(array, "flush")()  # noqa: B009 - a memory map, which the annotation hides
     cache.unfinished_path.unlink()
     return len(todo)
+
+
+@contextlib.contextmanager
+def _kept_when_stopped() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning("What is decoded is kept: the same command goes on from there.")
+        raise
 
 
 def _num_cores() -> int:
@@ -211,8 +220,7 @@ class _Worker:
             self._mark_the_culprit(left)
             self._end()
             self._start()
-            states = self.cache.facts()["state"][left]
-            left = left[(states != DONE) & (states != UNREADABLE)]
+            left = self.cache.missing(left)
 
     def _answers(self, rows: Rows) -> bool:
         if self.process.stdin is None or self.process.stdout is None:
@@ -241,5 +249,5 @@ class _Worker:
                 f"{said[-1] if said else 'Was memory short?'} Start again to go on where it stopped."
             )
         reason = f"the decoder crashed on it ({signal.Signals(-code).name})"
-        facts["error"][at_work] = f"The image {names} cannot be read: {reason}.".encode()[:240]
+        facts["error"][at_work] = f"The image {names} cannot be read: {reason}.".encode()[:400]
         facts["state"][at_work] = UNREADABLE

@@ -2,24 +2,18 @@
 
 import json
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from cxrlab.data.audit.appearance import measure
-from cxrlab.data.cache import AT_WORK, DONE, UNREADABLE, CacheSettings, ImageCache
+from cxrlab.data.cache import AT_WORK, DONE, EMPTY, UNREADABLE, CacheSettings, ImageCache, checksum
 from cxrlab.data.duplicates import perceptual_hash
 from cxrlab.data.images import read_image
 from cxrlab.errors import UserError
 
 Rows = npt.NDArray[np.intp]
-
-
-def checksum(pixels: npt.NDArray[np.uint8]) -> int:
-    """Return the CRC-32 of an image's bytes."""
-    return zlib.crc32(pixels.data)
 
 
 def write_rows(cache: ImageCache, rows: Rows) -> None:
@@ -30,6 +24,12 @@ def write_rows(cache: ImageCache, rows: Rows) -> None:
         facts["state"][row] = _write(cache, pixels, facts, int(row))
 
 
+def _may_pass(error: UserError) -> bool:
+    """Tell whether the file may be readable later: it is the system's fault, or a decoder is missing."""
+    cause = error.__cause__
+    return (isinstance(cause, OSError) and cause.errno is not None) or "cxrlab[dicom]" in str(error)
+
+
 def _write(cache: ImageCache, pixels: npt.NDArray[np.uint8], facts: npt.NDArray[np.void], row: int) -> int:
     settings = cache.settings
     path = cache.root / cache.files[row]
@@ -38,8 +38,8 @@ def _write(cache: ImageCache, pixels: npt.NDArray[np.uint8], facts: npt.NDArray[
             path, image_size=settings.image_size, channels=settings.channels, resize=settings.resize
         )
     except UserError as error:
-        facts["error"][row] = str(error).encode()[:240]
-        return UNREADABLE
+        facts["error"][row] = str(error).encode()[:400]
+        return EMPTY if _may_pass(error) else UNREADABLE
     pixels[row] = image.pixels
     known = {
         "checksum": checksum(image.pixels),
@@ -47,7 +47,7 @@ def _write(cache: ImageCache, pixels: npt.NDArray[np.uint8], facts: npt.NDArray[
         "width": image.width,
         "height": image.height,
         "mode": image.mode.encode()[:16],
-        "warning": image.warning.encode()[:240],
+        "warning": image.warning.encode()[:400],
         "error": b"",
         "hash": perceptual_hash(image.pixels),
         **measure(image.pixels)._asdict(),

@@ -29,13 +29,19 @@ def read_other(path: Path, root: Path | None) -> Manifest:
     if path.is_dir():
         path = path / "manifest.csv"
     if not path.is_file():
-        raise MissingFileError(f"against={path}: there is no such file; give the manifest.csv of a run.")
+        raise MissingFileError(
+            f"against={path}: there is no such file; give the directory of a run or of cxrlab.prepare, or "
+            "its manifest.csv."
+        )
     try:
         table = read_table(path)
     except ValueError as error:
         raise DataError(f"against={path} cannot be read: {error}") from error
     root = root or _root_beside(path)
-    other = Manifest(root, table, name=root.name)
+    try:
+        other = Manifest(root, table, name=root.name)
+    except DataError as error:
+        raise DataError(f"against={path} is no manifest: {error}") from error
     if not len(other):
         raise DataError(f"against={path} lists no image.")
     outside = [name for name in table["image"] if Path(name).is_absolute() or ".." in Path(name).parts]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from cxrlab.data.preparation import (
     run_audit,
     without_unreadable,
 )
-from cxrlab.data.splits import take_fraction
+from cxrlab.data.splits import assign_parts, check_options, take_fraction
 from cxrlab.errors import ConfigError, DataError
 
 _STATISTICS_IMAGES = 512
@@ -98,6 +99,8 @@ class DataModule(pl.LightningDataModule):
         ):
             if value < least:
                 raise ConfigError(f"data.{name}={value} must be at least {least}.")
+        if not 0 < fraction <= 1:
+            raise ConfigError(f"data.fraction={fraction} must be above 0 and at most 1.")
         self.root = Path(root).expanduser()
         self.reader = reader
         self.filter = filter
@@ -126,6 +129,8 @@ class DataModule(pl.LightningDataModule):
         """
         if hasattr(self, "manifest"):
             return self.manifest
+        if isinstance(self.split, partial) and self.split.func is assign_parts:
+            check_options(**self.split.keywords)  # a typo is told now, not when all images are decoded
         manifest: Manifest = self._timed("read", self.reader, self.root)
         files = manifest.table["image"].tolist()
         chosen = self.filter(manifest.select_labels(self.labels))

@@ -15,6 +15,18 @@ log = logging.getLogger(__name__)
 _COLUMNS = ["image", "part"]
 
 
+def check_file(file: str) -> None:
+    """Refuse a table of parts that is not there.
+
+    Raises:
+        MissingFileError: If there is no such file.
+    """
+    if not Path(file).expanduser().is_file():
+        raise MissingFileError(
+            f"data.split.file={file} is no file; it takes a CSV, such as the manifest.csv of a run directory."
+        )
+
+
 def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
     """Return the part that a CSV gives to each image.
 
@@ -33,6 +45,7 @@ def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
         DataError: If it is no such table, gives an image two parts, does not name an image of the data set,
             or names a part of which the data set has no image.
     """
+    check_file(file)
     table = _read(Path(file).expanduser())
     _check_table(table, file)
     of_image = table.drop_duplicates("image").set_index("image")["part"]
@@ -43,7 +56,8 @@ def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
             f"data.split.file={file} does not name {len(unnamed)} of the {len(images)} images of "
             f"{manifest.root}, for instance {list(unnamed[:3])}; it names images such as "
             f"{of_image.index[0]!r}. A patient of theirs could stand in another part: add them to the file. "
-            "(A run with data.fraction or data.filter leaves images out of its manifest.csv.)"
+            "A run with data.fraction or data.filter leaves images out of its manifest.csv: take that of a "
+            "run without them, and set them beside data.split.file."
         )
     parts = of_image.loc[images].to_numpy(dtype=object, copy=True)
     for part in dict.fromkeys(["train", "test", *of_image]):
@@ -60,10 +74,6 @@ def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
 
 def _read(path: Path) -> pd.DataFrame:
     """Return the columns ``image`` and ``part`` as text."""
-    if not path.is_file():
-        raise MissingFileError(
-            f"data.split.file={path} is no file; it takes a CSV, such as the manifest.csv of a run directory."
-        )
     try:
         columns = list(pd.read_csv(path, nrows=0))
         missing = [name for name in _COLUMNS if name not in columns]

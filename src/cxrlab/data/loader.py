@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cxrlab.data.batches import Batches
+from cxrlab.errors import ConfigError
 
 Resident = Literal["auto", "disk", "host", "gpu"]
 # Share of the GPU's free memory that images may take; the rest is the network's.
@@ -44,6 +45,9 @@ class ImageStore:
             there is room; ``host`` copies them to memory; ``gpu`` to the GPU's. ``auto`` is ``gpu`` where
             there is one and they fit into half of what is free on it, else ``disk``.
         device: Where the network is.
+
+    Raises:
+        ConfigError: If ``resident`` is ``gpu`` and the network is on none.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class ImageStore:
 
 
 def _chosen(resident: Resident, num_bytes: int, device: torch.device) -> Resident:
+    if resident == "gpu" and device.type != "cuda":
+        raise ConfigError("data.resident=gpu, but the training is on no CUDA device. Set data.resident=auto.")
     if resident != "auto":
         return resident
     if device.type == "cuda" and num_bytes <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:

@@ -1,5 +1,6 @@
 """From a manifest to images that are ready: cached, their copies known, the unreadable ones left out."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,8 +14,9 @@ import pandas as pd
 
 from cxrlab.atomic import write_text
 from cxrlab.data.audit.audit import audit
-from cxrlab.data.cache import UNREADABLE, CacheSettings, ImageCache, open_cache
+from cxrlab.data.cache import DONE, CacheSettings, ImageCache
 from cxrlab.data.cache_filling import fill
+from cxrlab.data.cache_opening import open_cache
 from cxrlab.data.duplicates import find_near_duplicates, identical_groups, linked_groups
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError
@@ -144,7 +146,7 @@ def without_unreadable(
     Raises:
         DataError: If there are any and ``on_unreadable`` is ``raise``, or if none is left.
     """
-    is_broken = images.cache.facts()["state"][images.positions] == UNREADABLE
+    is_broken = images.cache.facts()["state"][images.positions] != DONE
     unreadable = Unreadable(manifest.table[is_broken], images.rows(is_broken))
     if not len(unreadable):
         return manifest, images, unreadable
@@ -165,7 +167,7 @@ def find_copies(images: Images) -> Copies:
     identical = identical_groups(digests)
     key = hashlib.sha256(images.positions.tobytes() + images.hashes.tobytes()).hexdigest()[:12]
     path = images.cache.folder / f"pairs-v{_COPIES_VERSION}-{key}.csv"
-    if path.is_file():
+    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is only made anew
         return Copies(identical, pd.read_csv(path))
     pairs = find_near_duplicates(images.hashes, images, digests=digests)
     _keep(path, pairs.to_csv(index=False))
@@ -198,17 +200,18 @@ def run_audit(manifest: Manifest, images: Images, copies: Copies, unreadable: Un
     whole = replace(manifest, table=pd.concat([manifest.table, unreadable.table], ignore_index=True))
     positions = np.concatenate([images.positions, unreadable.images.positions])
     path = images.cache.folder / f"audit-{_audit_key(whole, positions)}.json"
-    if path.is_file():
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        report = audit(
-            whole,
-            Images(images.cache, positions).facts,
-            identical=copies.identical,
-            pairs=copies.pairs,
-            missing=manifest.missing,
-            extra=manifest.extra,
-            raw=manifest.raw,
-        )
-        _keep(path, json.dumps(report))
-    return report | {"root": str(manifest.root)}
+    root = {"root": str(manifest.root.resolve())}
+    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is only made anew
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept | root
+    report = audit(
+        whole,
+        Images(images.cache, positions).facts,
+        identical=copies.identical,
+        pairs=copies.pairs,
+        missing=manifest.missing,
+        extra=manifest.extra,
+        raw=manifest.raw,
+    )
+    _keep(path, json.dumps(report))
+    return report | root

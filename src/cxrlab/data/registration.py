@@ -74,7 +74,7 @@ def differences(ones: Floats, others: Floats) -> Floats:
         others: Thumbnails to lay over them, of the same shape.
 
     Returns:
-        One minus the correlation of the detail after registration, shape ``(N,)``.
+        One minus the correlation of the detail after registration, 0 to 2, shape ``(N,)``.
     """
     halves = [images.reshape(-1, 32, 2, 32, 2).mean(axis=(2, 4)) for images in (ones, others)]
     moves = np.zeros((len(ones), _NUM_MOVES), dtype=np.float32)
@@ -83,7 +83,7 @@ def differences(ones: Floats, others: Floats) -> Floats:
     left = np.flatnonzero(difference < _HOPELESS)
     moves = _register(ones[left], others[left], _FINE, 2 * moves[left])
     difference[left] = 1 - _agreement(ones[left], others[left], _FINE, _DETAIL, moves)
-    return np.asarray(difference, dtype=np.float32)
+    return np.asarray(np.maximum(difference, 0.0), dtype=np.float32)
 
 
 def _detail(images: Floats, background: float) -> Floats:

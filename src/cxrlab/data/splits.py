@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.data.earlier_split import parts_from_file
+from cxrlab.data.earlier_split import check_file, parts_from_file
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.stratification import nested_share, stratify_groups
 from cxrlab.errors import ConfigError, DataError
@@ -60,8 +60,10 @@ def assign_parts(
         DataError: If given parts are absent, incomplete or share a patient, or there are too few patients.
         ValueError: If ``groups`` has another length, or parts a patient.
     """
-    _check_options(method, val_fraction, test_fraction, seed)
-    _check_source(method, fold, num_folds, file)
+    check_options(
+        method=method, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, fold=fold,
+        num_folds=num_folds, file=file,
+    )  # fmt: skip
     groups = _checked_groups(manifest, groups)
     if fold is not None:
         parts = _fold_parts(manifest, groups, fold, num_folds, val_fraction, seed)
@@ -132,7 +134,23 @@ def check_no_overlap(manifest: Manifest) -> None:
             )
 
 
-def _check_options(method: str, val_fraction: float, test_fraction: float, seed: int) -> None:
+def check_options(
+    *, method: str, val_fraction: float, test_fraction: float, seed: int, fold: int | None, num_folds: int,
+    file: str | None,
+) -> None:  # fmt: skip
+    """Refuse options of :func:`assign_parts` that no data set could be split by, before any is read.
+
+    Raises:
+        ConfigError: If a value is out of its range, or does not fit the method.
+        MissingFileError: If there is no such file.
+    """
+    _check_draw(method, val_fraction, test_fraction, seed)
+    _check_source(method, fold, num_folds, file)
+    if file is not None:
+        check_file(file)
+
+
+def _check_draw(method: str, val_fraction: float, test_fraction: float, seed: int) -> None:
     if method not in METHODS:
         raise ConfigError(f"data.split.method={method} is unknown; it is one of {', '.join(METHODS)}.")
     if seed < 0:

@@ -1,7 +1,7 @@
 from cxrlab.data.audit.summary import terminal_table, verdict
 
 
-def test_the_verdict_counts_and_tells_the_two_worst(case):
+def test_the_verdict_counts_and_tells_the_three_worst(case):
     case.table.loc[239, "patient"] = "P000"
     case.facts.loc[5, "polarity"] = -0.8
     case.extra = ["x.png"]
@@ -9,7 +9,7 @@ def test_the_verdict_counts_and_tells_the_two_worst(case):
     lines = verdict(case.report()).splitlines()
     assert lines[0] == "Audit: 1 fault, 2 warnings, 1 note; see audit.json."
     assert "more than one part" in lines[1]
-    assert len(lines) == 3
+    assert len(lines) == 4
 
 
 def test_notes_alone_are_no_alarm(case):

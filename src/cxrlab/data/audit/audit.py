@@ -14,8 +14,8 @@ from cxrlab.errors import DataError
 
 _CHECKS = (
     leakage.shared_patients,
-    leakage.duplicates,
     files.unreadable,
+    leakage.duplicates,
     files.looks,
     files.missing_and_extra,
     contradictions.no_finding,

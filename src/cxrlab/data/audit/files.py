@@ -32,7 +32,7 @@ def unreadable(evidence: Evidence) -> Iterator[Finding]:
     if warned.any():
         count = int(warned.sum())
         texts = evidence.facts["warning"][warned].value_counts().head(NUM_EXAMPLES)
-        message = f"{counted(count, 'file')} decoded with a warning, for instance as no chest radiograph."
+        message = f"{counted(count, 'file')} decoded with a warning: {texts.index[0]}"
         details = [f"{number} x {text}" for text, number in texts.items()]
         yield Finding("decoding_warning", "warning", message, count, evidence.images(warned), details=details)
 
@@ -45,7 +45,7 @@ def missing_and_extra(evidence: Evidence) -> Iterator[Finding]:
     if absent:
         listed = max(evidence.manifest.num_listed, absent)
         message = f"{absent:,} of {counted(listed, 'listed image')} not on disk."
-        yield Finding("missing", "warning", message, absent, names)
+        yield Finding("missing", "note", message, absent, names)
     if extra:
         message = f"{counted(len(extra), 'image')} on disk that no table lists."
         yield Finding("extra", "note", message, len(extra), [str(name) for name in extra[:NUM_EXAMPLES]])

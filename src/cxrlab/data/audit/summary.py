@@ -6,12 +6,12 @@ import pandas as pd
 
 from cxrlab.data.audit.evidence import counted
 
-_NUM_TOLD = 2
+_NUM_TOLD = 3
 _MARKS = {"fault": "FAULT  ", "warning": "warning", "note": "note   "}
 
 
 def verdict(report: dict[str, Any]) -> str:
-    """Return one to three lines: how many faults, warnings and notes, and the two worst of them.
+    """Return one to four lines: how many faults, warnings and notes, and the three worst of them.
 
     Example:
         >>> verdict({"findings": []})
