@@ -94,7 +94,7 @@ def test_a_machine_without_a_gpu_says_so(tiny_command: list[str], tmp_path: Path
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     rest = [one for one in tiny_command if not one.startswith("trainer")]
-    refused(run(*rest, "trainer=gpu", cwd=tmp_path), "trainer does not fit: ")
+    refused(run(*rest, "trainer=gpu", cwd=tmp_path), "but no GPU is found. Set trainer=auto")
 
 
 def test_a_full_disk_is_a_message_and_keeps_what_is_there(tiny_command: list[str], tmp_path: Path):
