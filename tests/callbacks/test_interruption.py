@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +26,14 @@ OPTIONS = (
     "model.dropout=0.2",
     "data.batch_size=8",
 )
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C be heard, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Broken(RuntimeError):
@@ -135,6 +143,13 @@ def test_a_signal_during_validation_lets_the_epoch_come_to_its_end(
     assert pd.read_csv(tmp_path / "run" / "metrics.csv")["epoch"].tolist() == [0, 1]
     train(tiny(tmp_path / "run", *OPTIONS, f"resume={tmp_path / 'run'}"))
     check_equal(whole, tmp_path / "run")
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    break_at(monkeypatch, 0, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    train(tiny(tmp_path, *OPTIONS, "trainer.max_epochs=1"))
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_the_second_signal_stops_at_once(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -19,7 +19,8 @@ COUNT = 300
 
 # Fills a cache in a process of its own, to be killed; prints how many images it decoded.
 SCRIPT = """
-import sys, json, numpy as np
+import signal, sys, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 from cxrlab.data.cache import CacheSettings
 from cxrlab.data.cache_opening import open_cache

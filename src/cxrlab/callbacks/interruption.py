@@ -52,7 +52,9 @@ class Interruption(Callback):
         """Listen to the signals."""
         self._saved_at = time.monotonic()
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._handlers = {one: signal.signal(one, self._note) for one in _SIGNALS}
+            # What is ignored stays so: a job in the background is not to be stopped by Ctrl-C.
+            heard = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+            self._handlers = {one: signal.signal(one, self._note) for one in heard}
 
     def _note(self, number: int, _: FrameType | None) -> None:
         received = signal.Signals(number)
