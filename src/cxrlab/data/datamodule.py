@@ -25,7 +25,7 @@ from cxrlab.data.preparation import (
     run_audit,
     without_unreadable,
 )
-from cxrlab.data.splits import assign_parts, check_options, take_fraction
+from cxrlab.data.splits import assign_parts, check_fraction, check_options, take_fraction
 from cxrlab.errors import ConfigError, DataError
 
 _STATISTICS_IMAGES = 512
@@ -99,8 +99,7 @@ class DataModule(pl.LightningDataModule):
         ):
             if value < least:
                 raise ConfigError(f"data.{name}={value} must be at least {least}.")
-        if not 0 < fraction <= 1:
-            raise ConfigError(f"data.fraction={fraction} must be above 0 and at most 1.")
+        check_fraction(fraction)
         self.root = Path(root).expanduser()
         self.reader = reader
         self.filter = filter

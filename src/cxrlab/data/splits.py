@@ -96,10 +96,7 @@ def take_fraction(
         ConfigError: If ``fraction`` is not above 0 and at most 1.
         ValueError: If ``groups`` has another length, or parts a patient.
     """
-    if not 0 < fraction <= 1:
-        raise ConfigError(
-            f"data.fraction={fraction} must lie above 0, and be at most 1 (all training patients)."
-        )
+    check_fraction(fraction)
     groups = _checked_groups(manifest, groups)
     if fraction == 1:
         return manifest
@@ -132,6 +129,18 @@ def check_no_overlap(manifest: Manifest) -> None:
             raise DataError(
                 f"{len(shared)} {who} in both {one} and {other}: [{names}]. Set data.split.method=grouped."
             )
+
+
+def check_fraction(fraction: float) -> None:
+    """Refuse a share of the training patients that is none.
+
+    Raises:
+        ConfigError: If it is not above 0 and at most 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(
+            f"data.fraction={fraction} must lie above 0, and be at most 1 (all training patients)."
+        )
 
 
 def check_options(

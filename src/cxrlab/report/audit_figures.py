@@ -36,6 +36,11 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _legend_beside(axes: Axes) -> None:
+    """Put the legend outside, where no bar or point can lie under it."""
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def _parts(report: Report) -> list[str]:
     return [row["part"] for row in report["parts"]]
 
@@ -60,7 +65,7 @@ def _grouped_bars(axes: Axes, names: Sequence[str], values: dict[str, list[float
     axes.set_yticks(range(len(names)), list(names))
     axes.invert_yaxis()
     if len(values) > 1:
-        axes.legend(frameon=False)
+        _legend_beside(axes)
 
 
 def label_frequencies(report: Report) -> bytes:
@@ -173,7 +178,7 @@ def images_per_patient(report: Report) -> bytes:
         axes.set_xlabel("images of a patient")
         axes.set_ylabel("patients (%)")
         if len(rows) > 1:
-            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            _legend_beside(axes)
         return _png(figure)
 
 
@@ -202,7 +207,7 @@ def drift(report: Report) -> bytes | None:
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel(f"standardised mean difference (grey: below {LARGEST:g}; filled: beyond chance too)")
-        axes.legend(frameon=False)
+        _legend_beside(axes)
         return _png(figure)
 
 
@@ -224,5 +229,5 @@ def ages(years: dict[str, Any]) -> bytes:
         axes.set_xlabel("age (years)")
         axes.set_ylabel("images (%)")
         if len(years) > 1:
-            axes.legend(frameon=False)
+            _legend_beside(axes)
         return _png(figure)
