@@ -1,0 +1,1 @@
+"""A predictions table becomes numbers: intervals, thresholds, calibration, subgroups, comparison."""
