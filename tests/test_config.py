@@ -8,13 +8,14 @@ from omegaconf import DictConfig, OmegaConf
 from cxrlab import config
 from cxrlab.command import message
 from cxrlab.errors import ConfigError, MissingFileError, OutputError
+from cxrlab.evaluation.synonyms import check_groups
 from cxrlab.train import checked
 
 Compose = Callable[..., DictConfig]
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in config.config_dir().glob("*/*.yaml")
-    if path.parent.name != "local"
+    if path.parent.name not in ("local", "synonyms")  # no group of train.yaml
     and path.stem != "base"
     and "model=timm" not in f"{path.parent.name}={path.stem}"
 )
@@ -28,6 +29,11 @@ def fill(option: str) -> tuple[str, ...]:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_fits_the_code(option: str, composed: Compose):
     checked(composed(*fill(option)))
+
+
+@pytest.mark.parametrize("program", ["evaluate", "compare"])
+def test_the_synonyms_are_named_once(program: str, composed: Compose):
+    check_groups(config.plain(composed(config_name=program).synonyms.groups))
 
 
 def test_any_timm_model_can_be_named(composed: Compose):

@@ -84,6 +84,11 @@ def test_every_module_has_a_test_file():
 TESTED_ELSEWHERE = {
     "errors.py": "the messages of every other test",
     "recording.py": "test_train.py",
+    "provenance.py": "test_train.py",
+    "evaluation/of_run.py": "test_evaluate.py",
+    "report/run_evaluation.py": "test_evaluate.py",
+    "report/run_subject.py": "test_evaluate.py",
+    "report/writing.py": "test_evaluate.py",
     "callbacks/finite_loss.py": "test_train.py",
     "callbacks/gathering.py": "test_command.py, in two processes",
     "callbacks/provenance.py": "test_train.py",
@@ -100,7 +105,14 @@ def test_only_the_config_and_the_commands_import_hydra():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "hydra" for name in names):
                 users.append(path.name)
-    assert set(users) == {"config.py", "command.py", "train.py", "prepare.py"}
+    assert set(users) == {
+        "config.py",
+        "command.py",
+        "train.py",
+        "prepare.py",
+        "evaluate.py",
+        "compare.py",
+    }
 
 
 def test_no_source_asserts_or_grows_too_long():

@@ -42,7 +42,10 @@ def test_predictions_of_files_equal_those_of_the_run(finished_run: Path, synthet
 def test_one_file_and_no_file(finished_run: Path, images: list[Path]):
     run = cxrlab.load_run(finished_run)
     assert len(run.predict(images[0])) == 1
-    assert list(run.predict([]).columns) == ["image", *(f"probability/{label}" for label in run.labels)]
+    assert list(run.predict([]).columns) == [
+        "image",
+        *(f"{prefix}/{label}" for prefix in ("probability", "prediction") for label in run.labels),
+    ]
 
 
 def test_an_image_that_is_gone_or_no_image_is_named(finished_run: Path, tmp_path: Path):

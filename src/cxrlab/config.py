@@ -1,6 +1,8 @@
 """Hydra's side of the project: where conf/ lies, following its references, building from it."""
 
+import datetime
 import functools
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +27,7 @@ _RESUMABLE = (
     "data.cache_dir",
     "data.resident",
     "test",
+    "report",
 )
 
 
@@ -44,8 +47,7 @@ def _run_or_resumed(resume: str | None, fresh: str) -> str:
     if resume is None:
         return fresh
     if not (Path(resume) / ".hydra" / "config.yaml").is_file():
-        runs = [str(parent) for parent in Path(resume).parents if (parent / ".hydra").is_dir()]
-        hint = f" Did you mean resume={runs[0]}?" if runs else ""
+        hint = _run_above(Path(resume), "resume")
         raise MissingFileError(f"resume={resume} is no run directory: it holds no .hydra/config.yaml.{hint}")
     return str(resume)
 
@@ -72,11 +74,58 @@ def refuse_used_folder(run_dir: Path) -> None:
         )
 
 
+def _evaluation_dir(run: object, name: str | None, part: str | None, data: str | None) -> str:
+    """Return where an evaluation goes: below its run, never over an earlier one; else a folder of its own."""
+    if not isinstance(run, str):
+        return f"outputs/evaluate/{datetime.datetime.now():%Y-%m-%d/%H-%M-%S}"
+    run_dir = Path(run).expanduser()
+    if not (run_dir / "checkpoints").is_dir():
+        raise MissingFileError(
+            f"run={run} is no run directory: it holds no checkpoints.{_run_above(run_dir, 'run')}"
+        )
+    folder = run_dir / "evaluations"
+    if name is not None:
+        if (folder / name / "evaluation.json").is_file():
+            raise ConfigError(f"{folder / name} holds an evaluation already: choose another name={name}.")
+        return str(folder / name)
+    stem = "-".join(one for one in (data, part or ("all" if data else "test")) if one)
+    taken = {path.name for path in folder.glob("*")}
+    numbered = (f"{stem}-{number}" for number in itertools.count(2))
+    return str(folder / next(one for one in itertools.chain([stem], numbered) if one not in taken))
+
+
+def _run_above(path: Path, key: str) -> str:
+    runs = [str(parent) for parent in path.parents if (parent / ".hydra").is_dir()]
+    return f" Did you mean {key}={runs[0]}?" if runs else ""
+
+
+def refuse_foreign_targets(node: object, source: str) -> None:
+    """Refuse a saved config that would build anything but data of this package: it may be a stranger's.
+
+    Raises:
+        ConfigError: Naming what it would build.
+    """
+    from cxrlab.signatures import located
+
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        refuse_foreign_targets(value, source)
+    target = node.get("_target_") if isinstance(node, dict) else None
+    own = ("cxrlab.data.", "cxrlab.augment.")
+    if target is None or (str(target).startswith(own) and located(target, source).__module__.startswith(own)):
+        return
+    raise ConfigError(
+        f"The config of {source} names {target}, which is no data set of this package, so it was not built: "
+        "a file must not choose what code runs."
+    )
+
+
 def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
     OmegaConf.register_new_resolver("user_cache", _user_cache, replace=True)
     OmegaConf.register_new_resolver("run_or_resumed", _run_or_resumed, replace=True)
     OmegaConf.register_new_resolver("config_subdir", _config_subdir, replace=True)
+    # Kept, or its answer would change once the folder that it names is made.
+    OmegaConf.register_new_resolver("evaluation_dir", _evaluation_dir, replace=True, use_cache=True)
 
 
 register_resolvers()
@@ -123,12 +172,13 @@ def checked(cfg: DictConfig, hints: Mapping[str, Any]) -> DictConfig:
 
     cfg = resolved(cfg)
     for key, hint in hints.items():
-        check_value(OmegaConf.select(cfg, key), hint, key)
+        value = OmegaConf.select(cfg, key)
+        check_value(plain(value) if isinstance(value, ListConfig) else value, hint, key)
     node = plain(cfg)
     if OmegaConf.select(cfg, "trainer.precision") == "auto":
         node["trainer"]["precision"] = "32-true"  # Lightning does not know our word for it
     check_node(node)
-    if not 0 <= cfg.seed < 2**32:
+    if "seed" in cfg and not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed} must lie between 0 and 4294967295.")
     return cfg
 

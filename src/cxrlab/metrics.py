@@ -53,6 +53,7 @@ class LabelMetrics(torchmetrics.Metric):
         super().__init__()
         self.labels = list(labels)
         self._counts: tuple[int, list[int], list[int]] = (0, [], [])
+        self._judged = (torch.empty(0), torch.empty(0))
         self.add_state("probabilities", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
@@ -76,14 +77,21 @@ class LabelMetrics(torchmetrics.Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``{"auroc": ..., "auroc/Edema": ..., ...}``; the plain names are macro means."""
-        targets = dim_zero_cat(self.targets)
+        probabilities, targets = dim_zero_cat(self.probabilities), dim_zero_cat(self.targets)
         known = ~torch.isnan(targets)
+        self._judged = (probabilities, targets)
         self._counts = (len(targets), known.sum(dim=0).tolist(), targets.nansum(dim=0).int().tolist())
-        return label_metrics(dim_zero_cat(self.probabilities), targets, self.labels)
+        return label_metrics(probabilities, targets, self.labels)
 
     def counts(self) -> tuple[int, list[int], list[int]]:
         """Return the images, and by label the known targets and the positives, that ``compute`` last saw."""
         return self._counts
+
+    def judged(self) -> tuple[Tensor, Tensor]:
+        """Return probabilities and targets of all processes, each ``(N, L)``, that ``compute`` last saw."""
+        judged = self._judged
+        self._judged = (torch.empty(0), torch.empty(0))  # they may be large
+        return judged
 
 
 def label_metrics(probabilities: Tensor, targets: Tensor, labels: Sequence[str]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from cxrlab.data.audit.summary import verdict
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError, TrainingError
+from cxrlab.evaluation.settings import EvaluationSettings
 from cxrlab.metrics import METRICS
 from cxrlab.models.classifier import Classifier
 from cxrlab.models.networks import layer_table
@@ -137,20 +138,40 @@ def results(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[dict
 
 
 @rank_zero_only
-def save_results(rows: list[dict[str, object]], run_dir: Path, num_left_out: int) -> None:
-    """Write results.csv, print the table of the last part, and say where everything is."""
+def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
+    """Write results.csv."""
     table = pd.DataFrame(rows).astype({"positives": "Int64"}).round(6)
     write_text(run_dir / "results.csv", table.to_csv(index=False))
-    part = table["part"].iloc[-1]
-    shown = table[table["part"] == part].drop(columns="part")
-    shown["positives"] = ["-" if pd.isna(count) else int(count) for count in shown["positives"]]
-    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.3f}")
-    log.info("\nThe best epoch's network on the %s part (accuracy at the probability 0.5):\n%s", part, text)
-    if num_left_out:
+
+
+@rank_zero_only
+def save_evaluation(
+    data: DataModule,
+    classifier: Classifier,
+    run_dir: Path,
+    *,
+    part: str,
+    config: dict[str, Any],
+    settings: EvaluationSettings,
+    images: bool,
+) -> None:
+    """Judge the best epoch's network, write the page, print the table, and say where everything is."""
+    from cxrlab.evaluation.judgement import DataFacts
+    from cxrlab.evaluation.summary import terminal_table
+    from cxrlab.report.run_evaluation import evaluation_of_training
+    from cxrlab.report.writing import write_judgement
+
+    method = getattr(data.split, "keywords", {}).get("method")
+    facts = DataFacts(data.manifest.name, method, data.manifest.fingerprint())
+    evaluation = evaluation_of_training(run_dir, classifier, part, facts, config, settings)
+    numbers = write_judgement(evaluation, settings, run_dir, images=images)
+    log.info("\nThe best epoch's network on the %s part:\n%s", part, terminal_table(numbers))
+    if len(data.unreadable):
         log.info(
-            "%d images could not be read and were left out; they are listed in unreadable.csv.", num_left_out
+            "%d images could not be read and were left out; they are listed in unreadable.csv.",
+            len(data.unreadable),
         )
-    log.info("\nEverything is in %s", run_dir)
+    log.info("\nThe page: %s\nEverything is in %s", run_dir / "report.html", run_dir)
 
 
 def log_training(trainer: pl.Trainer, monitor: str, run_dir: Path) -> None:

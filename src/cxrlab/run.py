@@ -1,5 +1,6 @@
 """A finished run, read back: model, labels, config and tables. Needs neither the data nor Hydra."""
 
+import json
 import pickle
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -93,6 +94,17 @@ class Run:
         """The best checkpoint's metrics by part and label."""
         return pd.read_csv(self._file("results.csv"))
 
+    @cached_property
+    def evaluation(self) -> dict[str, Any]:
+        """The numbers of ``evaluation.json``, with their intervals: ``["labels"][<label>]["auroc"]``."""
+        loaded: dict[str, Any] = json.loads(self._file("evaluation.json").read_text(encoding="utf-8"))
+        return loaded
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Where each label is called present, chosen on validation; NaN where none could be chosen."""
+        return dict(zip(self.labels, self.model.decision.thresholds.tolist(), strict=True))
+
     def predictions(self, part: str) -> pd.DataFrame:
         """Return the predictions table of ``val`` or ``test``."""
         if part not in ("val", "test"):
@@ -120,7 +132,10 @@ class Run:
         return torch.from_numpy(np.stack(arrays))
 
     def predict(self, paths: Iterable[Path | str], *, batch_size: int = 32) -> pd.DataFrame:
-        """Return one row an image file: ``image`` and ``probability/<label>…``.
+        """Return one row an image file: ``image``, ``probability/<label>…`` and ``prediction/<label>…``.
+
+        A prediction is 1 where the probability reaches the label's threshold, 0 elsewhere, and NaN where no
+        threshold could be chosen.
 
         Args:
             paths: Image files of any size.
@@ -136,11 +151,12 @@ class Run:
             images = self.images(files[start : start + batch_size]).to(self.model.device)
             with torch.inference_mode():
                 blocks.append(self.model.predict_probabilities(images).cpu())
-        table = pd.DataFrame(
-            torch.cat(blocks).double().numpy(), columns=[f"probability/{x}" for x in self.labels]
-        )
-        table.insert(0, "image", [str(path) for path in files])
-        return table
+        probabilities, thresholds = torch.cat(blocks), self.model.decision.thresholds.cpu()
+        called = torch.where(torch.isnan(thresholds), torch.nan, (probabilities >= thresholds).double())
+        columns: dict[str, Any] = {"image": [str(path) for path in files]}
+        for prefix, values in (("probability", probabilities), ("prediction", called)):
+            columns |= {f"{prefix}/{x}": values[:, k].double().numpy() for k, x in enumerate(self.labels)}
+        return pd.DataFrame(columns)
 
     def heatmaps(self, paths: Sequence[Path | str], label: str, *, batch_size: int = 8) -> Tensor:
         """Return a Grad-CAM heatmap of each image for one label: what speaks for the finding, and where.

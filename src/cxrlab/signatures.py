@@ -58,8 +58,33 @@ def check_value(value: object, hint: Any, key: str) -> None:
     raise ConfigError(f"{key}={value!r} does not fit: it takes {_spelled(hint)}.{hint_of_list}")
 
 
+def located(target: str, key: str) -> Callable[..., Any]:
+    """Import what a dotted path names: a module's class or function, or a class's method.
+
+    Raises:
+        ConfigError: If there is no such thing; ``key`` says where it was named.
+    """
+    parts = target.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:split])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and not (module_name + ".").startswith(error.name + "."):
+                raise ConfigError(
+                    f"{key}._target_={target} needs the package {error.name}, which is not installed."
+                ) from error
+            continue
+        for part in parts[split:]:
+            found = getattr(found, part, None)
+        if callable(found):
+            return typing.cast("Callable[..., Any]", found)
+        break
+    raise ConfigError(f"{key}._target_={target} does not exist: there is no such class or function.")
+
+
 def _check_call(node: Mapping[str, Any], key: str) -> None:
-    target = _locate(str(node["_target_"]), key)
+    target = located(str(node["_target_"]), key)
     parameters = inspect.signature(target).parameters
     given = {str(name): value for name, value in node.items() if name not in _RESERVED}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -80,27 +105,6 @@ def _check_call(node: Mapping[str, Any], key: str) -> None:
     for name, value in given.items():
         if name in hints and not _is_built(value):
             check_value(value, hints[name], f"{key}.{name}")
-
-
-def _locate(target: str, key: str) -> Callable[..., Any]:
-    """Import what a dotted path names: a module's class or function, or a class's method."""
-    parts = target.split(".")
-    for split in range(len(parts) - 1, 0, -1):
-        module_name = ".".join(parts[:split])
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and not (module_name + ".").startswith(error.name + "."):
-                raise ConfigError(
-                    f"{key}._target_={target} needs the package {error.name}, which is not installed."
-                ) from error
-            continue
-        for part in parts[split:]:
-            found = getattr(found, part, None)
-        if callable(found):
-            return typing.cast("Callable[..., Any]", found)
-        break
-    raise ConfigError(f"{key}._target_={target} does not exist: there is no such class or function.")
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ _PLAIN: dict[str, Any] = {
     "channels_last": bool,
     "run_dir": str,
     "preprocess.normalize": Literal["training", "imagenet", "image"],
+    "report.images": bool,
 }
 
 
@@ -37,9 +38,12 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.errors import ConfigError
 
     cfg = config.checked(cfg, _PLAIN)
+    config.build(cfg.evaluation)  # refuses a value out of its range
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")
+    if cfg.callbacks.get("predictions") is None:
+        raise ConfigError("callbacks.predictions=null: the evaluation at the end needs the predictions.")
     if cfg.trainer.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
     if cfg.trainer.get("max_epochs") == 0:
@@ -189,6 +193,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
         scheduler=config.guarded(cfg.scheduler, "scheduler"),
         monitor=cfg.monitor,
         channels_last=cfg.channels_last,
+        evaluation=config.build(cfg.evaluation),
     )
 
 
@@ -205,7 +210,16 @@ def _evaluate(
     if cfg.test is True:
         trainer.test(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
         results += recording.results(trainer, classifier, "test")
-    recording.save_results(results, run_dir, len(data.unreadable))
+    recording.save_results(results, run_dir)
+    recording.save_evaluation(
+        data,
+        classifier,
+        run_dir,
+        part="test" if cfg.test is True else "val",
+        config=config.plain(cfg),
+        settings=config.build(cfg.evaluation),
+        images=cfg.report.images,
+    )
     return metric
 
 

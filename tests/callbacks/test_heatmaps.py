@@ -134,7 +134,13 @@ class Data(pl.LightningDataModule):
 
 
 def heatmaps(folder: Path, **changes: Any) -> Heatmaps:
-    arguments = {"every_n_epochs": 1, "images_per_label": 1, "num_errors": 2, "batch_size": 2, **changes}
+    arguments = {
+        "every_n_epochs": 1,
+        "images_per_label": 1,
+        "errors_per_label": 1,
+        "batch_size": 2,
+        **changes,
+    }
     return Heatmaps(dirpath=str(folder), **arguments)
 
 
@@ -237,13 +243,46 @@ def test_a_validation_outside_training_draws_nothing(tmp_path: Path) -> None:
 
 def test_the_test_part_has_its_own_choice(tmp_path: Path) -> None:
     pl.seed_everything(0, verbose=False)
-    trainer = make_trainer(heatmaps(tmp_path, images_per_label=2, num_errors=0))
+    trainer = make_trainer(heatmaps(tmp_path, images_per_label=2, errors_per_label=0))
     trainer.test(Classifier(), datamodule=Data(), verbose=False)
     index = pd.read_csv(tmp_path / "test" / "index.csv")
     assert (index["target"] == 1).all()
     rows = [int(name.removeprefix("secret-").removesuffix(".png")) for name in index["image"]]
     assert {PARTS[row] for row in rows} == {"test"}
     assert set(index["finding"]) == set(LABELS)
+
+
+def test_outcomes_of_the_test_are_at_the_classifiers_own_thresholds(tmp_path: Path) -> None:
+    class Decided(Classifier):
+        def __init__(self, thresholds: list[float]) -> None:
+            super().__init__()
+            self.decision = nn.Module()
+            self.decision.register_buffer("thresholds", torch.tensor(thresholds))
+
+    always, never = {"TP", "FP"}, {"FN"}
+    for thresholds, expected in (([0.99, 0.01], [never, always]), ([0.01, 0.99], [always, never])):
+        pl.seed_everything(0, verbose=False)
+        trainer = make_trainer(heatmaps(tmp_path, images_per_label=2, errors_per_label=2))
+        trainer.test(Decided(thresholds), datamodule=Data(), verbose=False)
+        index = pd.read_csv(tmp_path / "test" / "index.csv")
+        assert index["probability"].between(0.01, 0.99).all()
+        found = [set(index.loc[index["finding"] == finding, "outcome"]) for finding in LABELS]
+        assert found == expected
+
+
+def test_a_threshold_that_was_not_chosen_is_a_half(tmp_path: Path) -> None:
+    class Undecided(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decision = nn.Module()
+            self.decision.register_buffer("thresholds", torch.full((2,), torch.nan))
+
+    for name, kind in (("a", Classifier), ("b", Undecided)):
+        pl.seed_everything(0, verbose=False)
+        trainer = make_trainer(heatmaps(tmp_path / name))
+        trainer.test(kind(), datamodule=Data(), verbose=False)
+    one, other = ((tmp_path / name / "test" / "index.csv").read_text() for name in "ab")
+    assert one == other
 
 
 def test_a_resumed_training_keeps_its_cases(tmp_path: Path) -> None:
@@ -258,7 +297,7 @@ def test_a_resumed_training_keeps_its_cases(tmp_path: Path) -> None:
     assert b"patient" not in (tmp_path / "last.ckpt").read_bytes()
 
     pl.seed_everything(1, verbose=False)
-    resumed = heatmaps(tmp_path / "b", images_per_label=3, num_errors=9)
+    resumed = heatmaps(tmp_path / "b", images_per_label=3, errors_per_label=9)
     trainer = make_trainer(resumed, max_epochs=2)
     trainer.fit(Classifier(), datamodule=Data(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert resumed.state_dict() == state
@@ -318,7 +357,12 @@ def test_only_the_first_process_draws(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("name", "value", "least"),
-    [("every_n_epochs", 0, 1), ("images_per_label", -1, 0), ("num_errors", -1, 0), ("batch_size", 0, 1)],
+    [
+        ("every_n_epochs", 0, 1),
+        ("images_per_label", -1, 0),
+        ("errors_per_label", -1, 0),
+        ("batch_size", 0, 1),
+    ],
 )
 def test_a_number_out_of_range_is_refused(name: str, value: int, least: int) -> None:
     with pytest.raises(ConfigError, match=rf"callbacks\.heatmaps\.{name}={value} must be at least {least}"):

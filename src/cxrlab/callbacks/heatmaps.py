@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxrlab.callbacks.gathering import gathered
 from cxrlab.errors import ConfigError
-from cxrlab.explain.activation_maps import grad_cam
-from cxrlab.explain.cases import Case, case_table, choose_cases
-from cxrlab.explain.gallery import draw_panels, write_gallery
+from cxrlab.explain.cases import Case, case_table, choose_cases, pick_cases
+from cxrlab.explain.gallery import grad_cam_panels, is_explainable, write_gallery
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,15 @@ class Heatmaps(pl.Callback):
     """Draws Grad-CAM heatmaps after validation and test, without any effect on training.
 
     The images of training are chosen at the first drawing and kept, in the checkpoint too, as rows of the
-    manifest. Those of the test are chosen from the test predictions. Every process keeps the same choice;
-    the first one draws.
+    manifest. Those of the test are chosen from the test predictions. What is an error is judged at the
+    classifier's own thresholds. Every process keeps the same choice; the first one draws.
 
     Args:
         dirpath: Folder for ``val/epoch=000/*.png`` and ``test/*.png``, each with an ``index.csv``.
         every_n_epochs: Epochs from one drawing to the next; the last validation of training is always drawn.
         images_per_label: Images of each label that have it: those with a known box, then the most probable.
-        num_errors: Confident errors beside them, over all labels.
+        errors_per_label: The most confident errors of each label beside them, false positives and false
+            negatives in turn.
         batch_size: Images explained at once.
 
     Raises:
@@ -41,12 +42,18 @@ class Heatmaps(pl.Callback):
     """
 
     def __init__(
-        self, *, dirpath: str, every_n_epochs: int, images_per_label: int, num_errors: int, batch_size: int
+        self,
+        *,
+        dirpath: str,
+        every_n_epochs: int,
+        images_per_label: int,
+        errors_per_label: int,
+        batch_size: int,
     ) -> None:
         for name, value, least in (
             ("every_n_epochs", every_n_epochs, 1),
             ("images_per_label", images_per_label, 0),
-            ("num_errors", num_errors, 0),
+            ("errors_per_label", errors_per_label, 0),
             ("batch_size", batch_size, 1),
         ):
             if value < least:
@@ -54,7 +61,7 @@ class Heatmaps(pl.Callback):
         self.dirpath = Path(dirpath)
         self.every_n_epochs = every_n_epochs
         self.images_per_label = images_per_label
-        self.num_errors = num_errors
+        self.errors_per_label = errors_per_label
         self.batch_size = batch_size
         self._outputs: list[dict[str, Tensor]] = []
         self._chosen: list[tuple[int, int]] = []
@@ -63,7 +70,7 @@ class Heatmaps(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a network that cannot be explained, before any time is spent on it."""
         network = pl_module.network
-        if not (hasattr(network, "feature_layer") and hasattr(network, "to_grid")):
+        if not is_explainable(cast(nn.Module, network)):
             raise ConfigError(
                 "Heatmaps need a network with feature_layer and to_grid (see "
                 f"cxrlab.explain.activation_maps.SpatialNetwork); {type(network).__name__} lacks them. "
@@ -103,7 +110,7 @@ class Heatmaps(pl.Callback):
         """Draw when it is time."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        cases = self._cases(trainer, cast(Any, pl_module).labels)
+        cases = self._cases(trainer, pl_module)
         self._undrawn = (trainer.current_epoch, trainer.global_step, cases)
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._draw_validation(trainer, pl_module)
@@ -116,11 +123,12 @@ class Heatmaps(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw positives and errors of the test."""
-        cases = self._cases(trainer, cast(Any, pl_module).labels)
+        cases = self._cases(trainer, pl_module)
         self._draw(trainer, pl_module, _pick(cases, self._choose(trainer, cases)), "test")
 
-    def _cases(self, trainer: pl.Trainer, labels: list[str]) -> pd.DataFrame:
+    def _cases(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> pd.DataFrame:
         """Return the predictions of all processes, one line for each image and label."""
+        labels: list[str] = cast(Any, pl_module).labels
         empty = {
             "index": torch.zeros(0, dtype=torch.int64),
             "probabilities": torch.zeros(0, len(labels)),
@@ -133,10 +141,10 @@ class Heatmaps(pl.Callback):
         self._outputs = []
         shares = gathered(trainer, own)
         rows, probabilities, targets = (np.concatenate(arrays) for arrays in zip(*shares, strict=True))
-        return case_table(rows, probabilities, targets, labels)
+        return case_table(rows, probabilities, targets, labels, _thresholds(pl_module))
 
     def _choose(self, trainer: pl.Trainer, cases: pd.DataFrame) -> list[tuple[int, int]]:
-        limits = {"images_per_label": self.images_per_label, "num_errors": self.num_errors}
+        limits = {"images_per_label": self.images_per_label, "errors_per_label": self.errors_per_label}
         return choose_cases(cases, _datamodule(trainer).manifest, **limits)
 
     def _draw_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -157,15 +165,9 @@ class Heatmaps(pl.Callback):
         """Write and log the panels; only the first process does."""
         if not trainer.is_global_zero:
             return
-        model = cast(Any, pl_module)
-
-        def explain(images: Tensor, labels: list[int]) -> Tensor:
-            preprocessed = model.preprocess(images.to(model.device))
-            return grad_cam(model.network, preprocessed, labels, batch_size=self.batch_size)
-
         data = _datamodule(trainer)
-        panels = draw_panels(
-            cases, data.manifest, read_image=data.image, explain=explain, batch_size=self.batch_size
+        panels = grad_cam_panels(
+            cast(Any, pl_module), cases, data.manifest, read_image=data.image, batch_size=self.batch_size
         )
         logged = _logged(panels, trainer, f"heatmaps/{part}")
         write_gallery(self.dirpath / part / epoch, logged, data.manifest)
@@ -175,9 +177,18 @@ def _datamodule(trainer: pl.Trainer) -> Any:
     return cast(Any, trainer).datamodule  # Lightning sets it without declaring it
 
 
+def _thresholds(pl_module: pl.LightningModule) -> npt.NDArray[np.float64] | None:
+    """Return the thresholds of a classifier that has some, shape ``(L,)``; NaN where none was chosen yet."""
+    decision = getattr(pl_module, "decision", None)
+    if decision is None:
+        return None
+    thresholds: npt.NDArray[np.float64] = cast(Any, decision).thresholds.cpu().double().numpy()
+    return thresholds
+
+
 def _pick(cases: pd.DataFrame, chosen: list[tuple[int, int]]) -> pd.DataFrame:
     """Return the lines of the chosen cases, in their order."""
-    picked = pd.DataFrame(chosen, columns=["row", "label"], dtype=np.int64).merge(cases, on=["row", "label"])
+    picked = pick_cases(cases, chosen)
     if len(picked) < len(chosen):
         num_missing = len(chosen) - len(picked)
         log.warning("%d of %d cases chosen for heatmaps were not validated now.", num_missing, len(chosen))

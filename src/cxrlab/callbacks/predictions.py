@@ -14,23 +14,28 @@ from cxrlab.data.manifest import COVARIATE, Manifest
 
 
 def predictions_table(
-    manifest: Manifest, index: Tensor, probabilities: Tensor, targets: Tensor
+    manifest: Manifest, index: Tensor, probabilities: Tensor, targets: Tensor, thresholds: Tensor
 ) -> pd.DataFrame:
-    """Return columns ``image, patient, part, covariate/<name>…, target/<label>…, probability/<label>…``.
+    """Return a table of predictions.
 
     Args:
         manifest: The data set that ``index`` counts the rows of.
         index: Shape ``(N,)``.
         probabilities: Shape ``(N, L)``.
         targets: Shape ``(N, L)``; NaN unknown.
+        thresholds: A label is predicted where its probability is at least this, shape ``(L,)``; NaN for none.
 
     Returns:
-        In the order of the manifest.
+        Columns ``image, patient, part, covariate/<name>…, target/<label>…, probability/<label>…`` and
+        ``prediction/<label>…``, in the order of the manifest.
     """
     order = torch.argsort(index)
     known = ["image", "patient", "part", *(COVARIATE + name for name in manifest.covariates)]
     table = manifest.table.iloc[index[order].tolist()][known].reset_index(drop=True)
-    for prefix, values in (("target/", targets), ("probability/", probabilities)):
+    called = (probabilities >= thresholds).double()
+    predictions = torch.where(torch.isnan(thresholds), torch.nan, called)
+    blocks = (("target/", targets), ("probability/", probabilities), ("prediction/", predictions))
+    for prefix, values in blocks:
         columns = [prefix + label for label in manifest.labels]
         block = pd.DataFrame(values[order].double().numpy(), columns=columns)
         table = pd.concat([table, block], axis=1)
@@ -67,13 +72,13 @@ class Predictions(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``val.csv``."""
-        self._write(trainer, "val")
+        self._write(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write ``test.csv``."""
-        self._write(trainer, "test")
+        self._write(trainer, pl_module, "test")
 
-    def _write(self, trainer: pl.Trainer, part: str) -> None:
+    def _write(self, trainer: pl.Trainer, pl_module: Any, part: str) -> None:
         if trainer.state.fn == "fit":
             return
         outputs = [batch for share in gathered(trainer, self._outputs) for batch in share]
@@ -84,5 +89,7 @@ class Predictions(Callback):
             name: torch.cat([one[name] for one in outputs]) for name in ("index", "probabilities", "targets")
         }
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        table = predictions_table(trainer.datamodule.manifest, **columns)  # type: ignore[attr-defined]
+        manifest = trainer.datamodule.manifest  # type: ignore[attr-defined]
+        thresholds = pl_module.decision.thresholds.cpu()
+        table = predictions_table(manifest, **columns, thresholds=thresholds)
         table.to_csv(self.dirpath / f"{part}.csv", index=False)

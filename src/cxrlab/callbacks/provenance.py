@@ -1,13 +1,7 @@
 """provenance.json: with what a run was made: versions, commit, data, hardware, seconds per phase."""
 
-import datetime
 import json
-import os
-import platform
-import subprocess
-import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +9,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-import cxrlab
 from cxrlab.atomic import write_text
-
-_PACKAGES = (
-    "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas", "numpy",
-    "pillow", "grad-cam",
-)  # fmt: skip
+from cxrlab.provenance import environment
 
 
 class Provenance(Callback):
@@ -34,7 +23,6 @@ class Provenance(Callback):
     def __init__(self, *, path: str) -> None:
         self.path = Path(path)
         self._session: dict[str, Any] = {}
-        self._start = 0.0
         self._starts: dict[str, float] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -43,12 +31,13 @@ class Provenance(Callback):
         if self._session:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        self._session = {
-            "command": ["python", "-m", "cxrlab.train", *sys.argv[1:]],
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {"python": platform.python_version(), "cxrlab": cxrlab.__version__, **_versions()},
-            "commit": _commit(),
-            "hardware": _hardware(trainer),
+        self._session = environment("cxrlab.train")
+        self._session["hardware"] |= {
+            "accelerator": type(trainer.accelerator).__name__,
+            "processes": trainer.world_size,
+            "precision": str(trainer.precision),
+        }
+        self._session |= {
             "data": {
                 "name": data.manifest.name,
                 "images": len(data.manifest),
@@ -75,50 +64,3 @@ class Provenance(Callback):
         if earlier and earlier[-1]["started"] == self._session["started"]:
             earlier = earlier[:-1]
         write_text(self.path, json.dumps({"sessions": [*earlier, self._session]}, indent=2) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def _commit() -> str | None:
-    """Return the commit of the sources in use, marked -dirty where changed; None for an installed wheel."""
-    checkout = Path(__file__).resolve().parents[3]
-    if not (checkout / "pyproject.toml").is_file() or not (checkout / ".git").exists():
-        return None  # an installed wheel, perhaps inside another project's checkout
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return described.stdout.strip() or None
-
-
-def _hardware(trainer: pl.Trainer) -> dict[str, Any]:
-    hardware: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "accelerator": type(trainer.accelerator).__name__,
-        "processes": trainer.world_size,
-        "precision": str(trainer.precision),
-    }
-    if torch.cuda.is_available():
-        hardware["gpu"] = torch.cuda.get_device_name()
-    return hardware
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

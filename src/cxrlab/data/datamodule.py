@@ -130,20 +130,30 @@ class DataModule(pl.LightningDataModule):
             return self.manifest
         if isinstance(self.split, partial) and self.split.func is assign_parts:
             check_options(**self.split.keywords)  # a typo is told now, not when all images are decoded
-        manifest: Manifest = self._timed("read", self.reader, self.root)
-        files = manifest.table["image"].tolist()
-        chosen = self.filter(manifest.select_labels(self.labels))
-        images = self._timed("cache", self._cached, chosen, files)
-        chosen, images, self.unreadable = without_unreadable(chosen, images, self.on_unreadable)
+        chosen, images, self.unreadable = self.gather()
         copies = self._timed("copies", find_copies, images)
-        manifest = self._timed("split", self._split, chosen, copies)
+        manifest: Manifest = self._timed("split", self._split, chosen, copies)
         _refuse_empty_parts(manifest)
         _refuse_constant_labels(manifest.part("train"))
         kept = chosen.table["image"].isin(manifest.table["image"]).to_numpy()
         self.images, self.copies = images.rows(kept), copies.rows(kept)
         self.targets = torch.tensor(manifest.targets)  # a copy: pandas lends its memory read-only
         self.manifest = manifest
-        return manifest
+        return self.manifest
+
+    def gather(self) -> tuple[Manifest, Images, Unreadable]:
+        """Read and cache the data set as it is, before any split; of what cannot be read only the names.
+
+        Raises:
+            MissingFileError: If the root or its tables do not exist.
+            DataError: If the data set cannot be used: its message says why.
+            OutputError: If the cache cannot be written.
+        """
+        manifest: Manifest = self._timed("read", self.reader, self.root)
+        files = manifest.table["image"].tolist()
+        chosen = self.filter(manifest.select_labels(self.labels))
+        images = self._timed("cache", self._cached, chosen, files)
+        return without_unreadable(chosen, images, self.on_unreadable)
 
     def audit(self) -> dict[str, Any]:
         """Return what is wrong with the data; see :func:`cxrlab.data.audit.audit.audit`."""

@@ -51,6 +51,8 @@ class PredictionTable:
     source: str = "the predictions"
 
     def __post_init__(self) -> None:
+        if not len(self.covariates.columns):
+            object.__setattr__(self, "covariates", pd.DataFrame(index=range(len(self.images))))
         if not len(self.images):
             raise DataError(f"{self.source} holds no image: there is nothing to judge.")
         twice = pd.Series(self.images)[pd.Series(self.images).duplicated()].unique()
@@ -113,8 +115,10 @@ class PredictionTable:
                 f"{source} is no predictions table: it needs the columns image, target/<label> and "
                 f"probability/<label> for the same labels; it has {names[:12]}."
             )
-        patients, patient_names = _numbered(frame)
-        parts: list[str] = frame["part"].unique().tolist() if "part" in names else []
+        if frame["image"].isna().any() or (frame["image"] == "").any():
+            raise DataError(f"{source} has rows without a name in the column image.")
+        patients, patient_names = _numbered(frame, source)
+        parts: list[str] = frame["part"].dropna().unique().tolist() if "part" in names else []
         covariates = frame[[name for name in names if name.startswith(COVARIATE)]].reset_index(drop=True)
         return cls(
             images=frame["image"].to_numpy(dtype=object),
@@ -190,10 +194,21 @@ def read_predictions(path: Path) -> PredictionTable:
     return PredictionTable.from_frame(read_table(path), str(path))
 
 
-def _numbered(frame: pd.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_] | None]:
-    if "patient" not in frame:
+def _numbered(
+    frame: pd.DataFrame, source: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_] | None]:
+    """Number the patients; a table without any is one of unknown patients."""
+    column = frame["patient"] if "patient" in frame else pd.Series("", index=frame.index)
+    is_missing = column.isna() | (column == "")
+    if is_missing.all():
         return np.arange(len(frame), dtype=np.int64), None
-    names, patients = np.unique(frame["patient"].astype(str).to_numpy(dtype=object), return_inverse=True)
+    if is_missing.any():
+        nobody = frame["image"][is_missing].tolist()
+        raise DataError(
+            f"{len(nobody)} images of {source} have no patient, such as {nobody[:3]}: fill in the column, or "
+            "drop it whole, and intervals are by image."
+        )
+    names, patients = np.unique(column.astype(str).to_numpy(dtype=object), return_inverse=True)
     return patients.astype(np.int64), names
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cxrlab.errors import ConfigError
+from cxrlab.evaluation.thresholds import check_rule
 
 CalibrationMethod = Literal["temperature", "temperature_by_label", "platt", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """What a person may tune of an evaluation.
 
@@ -41,6 +42,7 @@ class EvaluationSettings:
     seed: int
 
     def __post_init__(self) -> None:
+        check_rule(self.threshold)
         if self.num_resamples < 100:
             raise ConfigError(f"evaluation.num_resamples={self.num_resamples} must be at least 100.")
         if not 0.5 <= self.level < 1:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cxrlab.data.manifest import Manifest
 
-_THRESHOLD = 0.5
+_DEFAULT_THRESHOLD = 0.5
 
 
 class Case(NamedTuple):
@@ -25,9 +25,10 @@ class Case(NamedTuple):
 
 def case_table(
     rows: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
-    targets: npt.NDArray[np.float32],
+    probabilities: npt.NDArray[np.floating],
+    targets: npt.NDArray[np.floating],
     labels: Sequence[str],
+    thresholds: npt.NDArray[np.floating] | None = None,
 ) -> pd.DataFrame:
     """Return one line for each image and label.
 
@@ -36,60 +37,91 @@ def case_table(
         probabilities: Predictions, shape ``(N, L)``.
         targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
         labels: Names of the L labels.
+        thresholds: A label is called present where its probability is at least this, shape ``(L,)``; 0.5
+            where it is NaN, and for all labels where there are none.
 
     Returns:
         The columns of ``Case``: ``row``, ``label`` (its index), ``finding`` (its name), ``probability``,
-        ``target`` and ``outcome``: ``TP``, ``FP``, ``FN`` or ``TN`` at the probability 0.5, or ``unknown``.
+        ``target`` and ``outcome``: ``TP``, ``FP``, ``FN`` or ``TN`` at the threshold, or ``unknown``. And
+        ``confidence``: how far the probability lies from the threshold, as a share of the way to 1 where the
+        label is called present and to 0 where not, so that both kinds of error have the same scale.
     """
     rows, first = np.unique(rows, return_index=True)
-    probability, target = probabilities[first].ravel(), targets[first].ravel()
-    called = probability >= _THRESHOLD
+    probability, target = probabilities[first], targets[first].ravel()
+    limits = _known_thresholds(thresholds, len(labels))
+    called = (probability >= limits).ravel()
     outcomes = [np.isnan(target), called & (target == 1), called, target == 1]
     return pd.DataFrame(
         {
             "row": np.repeat(rows, len(labels)),
             "label": np.tile(np.arange(len(labels)), len(rows)),
             "finding": np.tile(np.array(labels, dtype=object), len(rows)),
-            "probability": probability,
+            "probability": probability.ravel(),
             "target": target,
             "outcome": np.select(outcomes, ["unknown", "TP", "FP", "FN"], default="TN"),
+            "confidence": _confidence(probability, limits.clip(0, 1)).ravel(),
         }
     )
 
 
-def choose_cases(
-    cases: pd.DataFrame, manifest: Manifest, *, images_per_label: int, num_errors: int
-) -> list[tuple[int, int]]:
-    """Choose positives of each label, and confident errors.
+def _known_thresholds(
+    thresholds: npt.NDArray[np.floating] | None, num_labels: int
+) -> npt.NDArray[np.float64]:
+    if thresholds is None:
+        return np.full(num_labels, _DEFAULT_THRESHOLD)
+    chosen = np.asarray(thresholds, dtype=np.float64)
+    return np.where(np.isnan(chosen), _DEFAULT_THRESHOLD, chosen)
 
-    Of each label's positives the hits come first, and among them those with a known box, for there the
-    heatmap can be checked, then those of the highest probability. Errors are taken over all labels, the most
-    confident first, false positives and false negatives in turn: findings are rare, and by confidence alone
-    nearly all errors would be misses.
+
+def _confidence(
+    probabilities: npt.NDArray[np.floating], thresholds: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    distance = np.abs(probabilities - thresholds)
+    way = np.where(probabilities >= thresholds, 1 - thresholds, thresholds)
+    return np.divide(distance, way, out=np.zeros_like(distance), where=way > 0)
+
+
+def choose_cases(
+    cases: pd.DataFrame, manifest: Manifest, *, images_per_label: int, errors_per_label: int
+) -> list[tuple[int, int]]:
+    """Choose the best hits of each label, and beside them its worst errors.
+
+    Of a label's positives the hits come first, and among them those with a known box, for there the heatmap
+    can be checked, then those of the highest probability. Of its errors the most confident come first, false
+    positives and false negatives in turn: findings are rare, and by confidence alone nearly all errors would
+    be of one kind.
 
     Args:
         cases: As of ``case_table``.
         manifest: Knows the boxes; ``row`` counts its rows.
         images_per_label: Positives of each label, at most.
-        num_errors: Errors beside them, at most.
+        errors_per_label: Errors of each label beside them, at most.
 
     Returns:
-        Pairs of row and label index, without repetition.
+        Pairs of row and label index by label, its errors last, without repetition.
     """
-    positives = cases[cases["target"] == 1].copy()
-    with_box = set(zip(manifest.boxes["image"], manifest.boxes["label"], strict=True))
-    images = manifest.table["image"].to_numpy()[positives["row"]]
-    positives["has_box"] = [pair in with_box for pair in zip(images, positives["finding"], strict=True)]
-    positives["is_hit"] = positives["outcome"] == "TP"
-    positives = positives.sort_values(
-        ["label", "is_hit", "has_box", "probability", "row"], ascending=[True, False, False, False, True]
-    )
-    positives = positives.groupby("label").head(images_per_label)
+    positives = _by_merit(cases[cases["target"] == 1], manifest).groupby("label").head(images_per_label)
     others = cases.drop(index=positives.index)
     errors = others[others["outcome"].isin(["FP", "FN"])]
-    errors = errors.assign(confidence=(errors["probability"] - _THRESHOLD).abs())
-    errors = errors.sort_values(["confidence", "row", "label"], ascending=[False, True, True])
-    errors = errors.assign(turn=errors.groupby("outcome").cumcount())
-    errors = errors.sort_values("turn", kind="stable").head(num_errors)
-    chosen = pd.concat([positives, errors])
+    errors = errors.sort_values(["confidence", "row"], ascending=[False, True])
+    errors = errors.assign(turn=errors.groupby(["label", "outcome"]).cumcount())
+    errors = errors.sort_values("turn", kind="stable").groupby("label").head(errors_per_label)
+    chosen = pd.concat([frame[["row", "label"]] for frame in (positives, errors)])
+    chosen = chosen.sort_values("label", kind="stable")
     return [(int(row), int(label)) for row, label in zip(chosen["row"], chosen["label"], strict=True)]
+
+
+def _by_merit(positives: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:
+    with_box = set(zip(manifest.boxes["image"], manifest.boxes["label"], strict=True))
+    images = manifest.table["image"].to_numpy()[positives["row"]]
+    has_box = [pair in with_box for pair in zip(images, positives["finding"], strict=True)]
+    ranked = positives.assign(has_box=has_box, is_hit=positives["outcome"] == "TP")
+    return ranked.sort_values(
+        ["label", "is_hit", "has_box", "probability", "row"], ascending=[True, False, False, False, True]
+    )
+
+
+def pick_cases(cases: pd.DataFrame, chosen: Sequence[tuple[int, int]]) -> pd.DataFrame:
+    """Return the lines of chosen pairs of row and label, in their order; a pair without a line drops out."""
+    pairs = pd.DataFrame(list(chosen), columns=["row", "label"], dtype=np.int64)
+    return pairs.merge(cases, on=["row", "label"])

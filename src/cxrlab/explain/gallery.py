@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -13,12 +14,18 @@ from torch import Tensor
 
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError, MissingFileError, OutputError
+from cxrlab.explain.activation_maps import grad_cam
 from cxrlab.explain.cases import Case
 from cxrlab.explain.overlay import Box, panel
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cxrlab.models.classifier import Classifier
+
 log = logging.getLogger(__name__)
 
-_INDEX_COLUMNS = ("file", "image", "finding", "probability", "target", "outcome")
+INDEX_COLUMNS = ("file", "image", "finding", "probability", "target", "outcome")
 
 
 def draw_panels(
@@ -56,6 +63,39 @@ def draw_panels(
             yield case, picture
 
 
+def is_explainable(network: "nn.Module") -> bool:
+    """Tell whether a network has what an activation map needs.
+
+    See :class:`cxrlab.explain.activation_maps.SpatialNetwork`.
+    """
+    return hasattr(network, "feature_layer") and hasattr(network, "to_grid")
+
+
+def grad_cam_panels(
+    classifier: "Classifier",
+    cases: pd.DataFrame,
+    manifest: Manifest,
+    *,
+    read_image: Callable[[int], Tensor],
+    batch_size: int,
+) -> Iterator[tuple[Case, Image.Image]]:
+    """Yield each case with its panel by Grad-CAM, on the classifier's device.
+
+    Args:
+        classifier: Its network must be explainable; ``label`` in ``cases`` counts its outputs.
+        cases: As of ``cxrlab.explain.cases.case_table``.
+        manifest: Knows the boxes.
+        read_image: Gives the image of a row of the manifest, uint8, shape ``(C, H, W)``.
+        batch_size: Images read and explained at once.
+    """
+
+    def explain(images: Tensor, labels: list[int]) -> Tensor:
+        preprocessed = classifier.preprocess(images.to(classifier.device))
+        return grad_cam(classifier.network, preprocessed, labels, batch_size=batch_size)
+
+    return draw_panels(cases, manifest, read_image=read_image, explain=explain, batch_size=batch_size)
+
+
 def write_gallery(folder: Path, panels: Iterable[tuple[Case, Image.Image]], manifest: Manifest) -> None:
     """Write ``<finding>_<row>_<outcome>.png`` for each panel, and ``index.csv``.
 
@@ -79,7 +119,7 @@ def write_gallery(folder: Path, panels: Iterable[tuple[Case, Image.Image]], mani
         values = (case.finding, case.probability, case.target, case.outcome)
         records.append((name, images.iloc[case.row], *values))
     with _writing(folder):
-        pd.DataFrame(records, columns=list(_INDEX_COLUMNS)).to_csv(folder / "index.csv", index=False)
+        pd.DataFrame(records, columns=list(INDEX_COLUMNS)).to_csv(folder / "index.csv", index=False)
 
 
 def _read(cases: pd.DataFrame, read_image: Callable[[int], Tensor]) -> Iterator[tuple[Case, Tensor]]:
@@ -104,6 +144,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"Heatmaps could not be written to {folder}: {error}. Make room there, choose another "
-            "callbacks.heatmaps.dirpath, or set callbacks.heatmaps=null."
+            f"Heatmaps could not be written to {folder}: {error}. Make room there, or draw none: "
+            "callbacks.heatmaps=null in training, heatmaps_per_label=0 in evaluation."
         ) from error

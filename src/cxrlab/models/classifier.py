@@ -14,7 +14,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cxrlab.data.loader import Batch
 from cxrlab.errors import CheckpointError, ConfigError, DataError, TrainingError
+from cxrlab.evaluation.settings import EvaluationSettings
 from cxrlab.metrics import LabelMetrics, undefined_labels
+from cxrlab.models.decision import Decision
 from cxrlab.models.networks import without_initial_weights
 from cxrlab.models.preprocess import Preprocess
 
@@ -39,6 +41,7 @@ class Classifier(pl.LightningModule):
         scheduler: Makes a Lightning schedule from the optimizer, ``num_steps`` and ``monitor``; or None.
         monitor: Metric that a plateau schedule watches.
         channels_last: Keep weights and images in the channels-last memory format.
+        evaluation: How thresholds and calibration are chosen on validation while training.
 
     Raises:
         CheckpointError: If ``network`` names something outside ``cxrlab`` and ``module`` is None.
@@ -56,6 +59,7 @@ class Classifier(pl.LightningModule):
         scheduler: Callable[..., Mapping[str, Any]] | None = None,
         monitor: str = "val/auroc",
         channels_last: bool = False,
+        evaluation: EvaluationSettings | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(
@@ -64,6 +68,7 @@ class Classifier(pl.LightningModule):
         self.labels = labels
         self.preprocess = Preprocess(**preprocess)
         self.network = module if module is not None else _build(network)
+        self.decision = Decision(len(labels))
         self.loss = loss
         self.val_metrics = LabelMetrics(labels)
         self.test_metrics = LabelMetrics(labels)
@@ -72,6 +77,7 @@ class Classifier(pl.LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._monitor = monitor
+        self._evaluation = evaluation
         self._warned: set[str] = set()
         self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
         # Images, and by label known targets and positives, of the part that was evaluated last.
@@ -117,6 +123,8 @@ class Classifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with that sum; checkpoints from before it was kept are those of whole epochs."""
+        for name, unset in Decision(len(self.labels)).state_dict(prefix="decision.").items():
+            checkpoint["state_dict"].setdefault(name, unset)  # checkpoints from before there were thresholds
         loss, size = checkpoint.get("epoch_loss", (0.0, 0))
         self._epoch_loss = (torch.tensor(loss, device=self.device), size)
 
@@ -154,7 +162,9 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/auroc`` and the rest; step a plateau schedule."""
-        self._log_metrics(self.val_metrics, "val")
+        gathered = self._log_metrics(self.val_metrics, "val")
+        if self._is_fitting and not self.trainer.sanity_checking and self._evaluation is not None:
+            self.decision.settle(*gathered, self._evaluation)  # before the epoch's checkpoint is written
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
         # step; a plateau schedule is stepped here instead, and saved with it.
         if self._is_fitting and not self.trainer.sanity_checking:
@@ -186,12 +196,13 @@ class Classifier(pl.LightningModule):
     def _is_fitting(self) -> bool:
         return self.trainer.state.fn == "fit"
 
-    def _log_metrics(self, metrics: LabelMetrics, part: str) -> None:
+    def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor]:
+        """Log the metrics of a part, and return the probabilities and targets of all processes."""
         # Every process takes part in the gathering, also one that had no image to judge.
         nothing = torch.empty(0, len(self.labels), device=self.device)
         metrics.update(nothing, nothing)
         results = metrics.compute()
-        self.evaluated = metrics.counts()
+        self.evaluated, judged = metrics.counts(), metrics.judged()
         metrics.reset()
         if not self.evaluated[0]:
             raise DataError(f"No image of the {part} part could be read: there is nothing to judge.")
@@ -207,6 +218,7 @@ class Classifier(pl.LightningModule):
         shown = f"{part}/auroc"
         self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_fitting)
         self.log_dict(values, logger=self._is_fitting)
+        return judged
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""

@@ -1,39 +1,23 @@
 """Figures of an audit, each drawn from the audit's report and returned as PNG."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from cxrlab.data.audit.drift import LARGEST
-from cxrlab.report.figures import COLOURS
+from cxrlab.report.style import COLOURS, SEQUENTIAL, new_figure, styled
+from cxrlab.report.svg import png
 
 Report = dict[str, Any]
 
-_STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}
 _DPI = 110
 _PART_COLOURS = {"train": COLOURS[0], "val": COLOURS[2], "test": COLOURS[1], "all": COLOURS[0]}
 _HATCHES = {"train": "", "val": "//", "test": "xx", "all": ""}
 _MOST_LABELS_WITH_NUMBERS = 20  # beyond, the cells of the heat map are too small for a number
 _MOST_DRIFT = 24
 _NUM_AGE_BINS = 20
-
-
-def _png(figure: Figure) -> bytes:
-    memory = io.BytesIO()
-    figure.savefig(memory, format="png", dpi=_DPI)
-    return memory.getvalue()
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _legend_beside(axes: Axes) -> None:
@@ -64,6 +48,7 @@ def _grouped_bars(axes: Axes, names: Sequence[str], values: dict[str, list[float
                   edgecolor="white", linewidth=0.5)  # fmt: skip
     axes.set_yticks(range(len(names)), list(names))
     axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
     if len(values) > 1:
         _legend_beside(axes)
 
@@ -71,13 +56,13 @@ def _grouped_bars(axes: Axes, names: Sequence[str], values: dict[str, list[float
 def label_frequencies(report: Report) -> bytes:
     """Draw the share of positives among the known, by label and part."""
     labels = report["data"]["labels"]
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(8, 1.2 + 0.16 * len(labels) * (1 + len(_parts(report))))
+    with styled():
+        figure = new_figure(8, 1.2 + 0.16 * len(labels) * (1 + len(_parts(report))))
         axes = figure.subplots()
         shares = _by_part(report, "prevalence")
         _grouped_bars(axes, labels, {part: [100 * v for v in values] for part, values in shares.items()})
         axes.set_xlabel("positives among the known (%)")
-        return _png(figure)
+        return png(figure, _DPI)
 
 
 def loss_contributions(prevalence: Sequence[float]) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -108,8 +93,8 @@ def loss_balance(report: Report) -> bytes:
     """Draw what positives and negatives contribute to the loss before and after weighting, by label."""
     labels, part = report["data"]["labels"], _parts(report)[0]
     weights = loss_contributions(_by_part(report, "prevalence")[part])
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(10, 1.4 + 0.3 * len(labels))
+    with styled():
+        figure = new_figure(10, 1.4 + 0.3 * len(labels))
         axes = figure.subplots(1, 2, sharey=True)
         for panel, kind, title in zip(axes, ("plain", "weighted"), ("bce", "weighted_bce"), strict=True):
             for number, sign in enumerate(("positive", "negative")):
@@ -120,12 +105,13 @@ def loss_balance(report: Report) -> bytes:
             panel.set_title(f"loss={title}")
             panel.set_xlabel(f"mean weight per known target in {part}" if part != "all" else "mean weight")
             panel.set_xlim(0, None)
+            panel.grid(axis="y", visible=False)
         axes[0].set_yticks(range(len(labels)), labels)
         axes[0].invert_yaxis()
         figure.legend(
             *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
         )
-        return _png(figure)
+        return png(figure, _DPI)
 
 
 def cooccurrence(report: Report) -> bytes:
@@ -134,19 +120,20 @@ def cooccurrence(report: Report) -> bytes:
     counts = np.array(report["cooccurrence"]["counts"], dtype=float)
     share = 100 * counts / np.maximum(np.diag(counts)[:, None], 1)
     np.fill_diagonal(share, np.nan)
-    with matplotlib.rc_context(_STYLE | {"font.size": 9}):
+    with styled():
         side = 3.2 + 0.42 * len(labels)
-        figure = _figure(side + 0.8, side - 0.4)
+        figure = new_figure(side + 0.8, side - 0.4)
         axes = figure.subplots()
-        image = axes.imshow(share, cmap="Blues", vmin=0, vmax=max(float(np.nanmax(share, initial=1)), 1))
+        image = axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=max(float(np.nanmax(share, initial=1)), 1))
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(labels)), labels)
         axes.set_xlabel("… has this one too (%)")
         axes.set_ylabel("an image with this label …")
         if len(labels) <= _MOST_LABELS_WITH_NUMBERS:
             _numbers(axes, share)
+        axes.grid(visible=False)
         figure.colorbar(image, ax=axes, shrink=0.7)
-        return _png(figure)
+        return png(figure, _DPI)
 
 
 def _numbers(axes: Axes, share: Any) -> None:
@@ -163,8 +150,8 @@ def images_per_patient(report: Report) -> bytes:
     names = sorted(
         {name for counts in rows.values() for name in counts}, key=lambda name: int(name.rstrip("+"))
     )
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(8, 3.2)
+    with styled():
+        figure = new_figure(8, 3.2)
         axes = figure.subplots()
         width = 0.8 / len(rows)
         for number, (part, counts) in enumerate(rows.items()):
@@ -175,11 +162,12 @@ def images_per_patient(report: Report) -> bytes:
                      color=_PART_COLOURS[part], hatch=_HATCHES[part],
                      edgecolor="white", linewidth=0.5)  # fmt: skip
         axes.set_xticks(range(len(names)), names)
+        axes.grid(axis="x", visible=False)
         axes.set_xlabel("images of a patient")
         axes.set_ylabel("patients (%)")
         if len(rows) > 1:
             _legend_beside(axes)
-        return _png(figure)
+        return png(figure, _DPI)
 
 
 def drift(report: Report) -> bytes | None:
@@ -192,8 +180,8 @@ def drift(report: Report) -> bytes | None:
     if not names:
         return None
     pairs = list(dict.fromkeys((row["reference"], row["part"]) for row in known))
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(8, 1.4 + 0.25 * len(names))
+    with styled():
+        figure = new_figure(8, 1.4 + 0.25 * len(names))
         axes = figure.subplots()
         for number, (pair, marker) in enumerate(zip(pairs, "osD", strict=False)):
             drawn = [row for row in known if (row["reference"], row["part"]) == pair]
@@ -208,7 +196,7 @@ def drift(report: Report) -> bytes | None:
         axes.invert_yaxis()
         axes.set_xlabel(f"standardised mean difference (grey: below {LARGEST:g}; filled: beyond chance too)")
         _legend_beside(axes)
-        return _png(figure)
+        return png(figure, _DPI)
 
 
 def ages(years: dict[str, Any]) -> bytes:
@@ -219,8 +207,8 @@ def ages(years: dict[str, Any]) -> bytes:
     """
     everything = np.concatenate(list(years.values()))
     edges = np.linspace(everything.min(), max(everything.max(), everything.min() + 1), _NUM_AGE_BINS + 1)
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(8, 3.2)
+    with styled():
+        figure = new_figure(8, 3.2)
         axes = figure.subplots()
         for part, line in zip(years, ("-", "--", ":"), strict=False):
             counts = np.histogram(years[part], edges)[0]
@@ -230,4 +218,4 @@ def ages(years: dict[str, Any]) -> bytes:
         axes.set_ylabel("images (%)")
         if len(years) > 1:
             _legend_beside(axes)
-        return _png(figure)
+        return png(figure, _DPI)

@@ -1,13 +1,11 @@
 """The page of an audit: one HTML file that needs no network, and an animation for each label beside it."""
 
 import base64
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from cxrlab.atomic import write_text
@@ -16,6 +14,7 @@ from cxrlab.data.manifest import COVARIATE, PARTS, Manifest
 from cxrlab.errors import OutputError
 from cxrlab.report import audit_figures as figures
 from cxrlab.report.audit_pictures import Pixels, animate, file_names, sample_rows, strip
+from cxrlab.report.templates import pages
 
 _GRID_IMAGES = 8
 _GRID_SIDE = 112
@@ -63,9 +62,6 @@ def render(report: dict[str, Any], drawn: dict[str, bytes], shown: dict[str, Any
         shown: ``grids``, ``duplicates`` and ``looks``, with their pictures as data URIs.
         images: Whether names of images and patients may stand in the page.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
 
     def figure(name: str, caption: str) -> Markup:
         if name not in drawn:
@@ -73,17 +69,20 @@ def render(report: dict[str, Any], drawn: dict[str, bytes], shown: dict[str, Any
         element = '<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>'
         return Markup(element).format(_uri(drawn[name], "png"), caption, caption)
 
-    template = environment.from_string((files("cxrlab.report") / "audit.html.jinja").read_text("utf-8"))
-    return template.render(
-        report=report,
-        images=images,
-        figure=figure,
-        number=lambda value: "-" if value is None else f"{value:.4g}",
-        percent=lambda value: "-" if value is None else f"{value:.2%}",
-        drifted=[found for found in report["findings"] if found["kind"] == "drift"],
-        several=len(report["data"]["labels"]) > 1,
-        largest=LARGEST,
-        **shown,
+    return (
+        pages()
+        .get_template("audit.html.jinja")
+        .render(
+            report=report,
+            images=images,
+            figure=figure,
+            number=lambda value: "-" if value is None else f"{value:.4g}",
+            percent=lambda value: "-" if value is None else f"{value:.2%}",
+            drifted=[found for found in report["findings"] if found["kind"] == "drift"],
+            several=len(report["data"]["labels"]) > 1,
+            largest=LARGEST,
+            **shown,
+        )
     )
 
 

@@ -1,0 +1,100 @@
+"""``python -m cxrlab.compare``: rank runs or predictions over the same images, with paired differences."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import hydra
+from omegaconf import DictConfig
+
+from cxrlab import command, config
+
+log = logging.getLogger(__name__)
+
+_PLAIN: dict[str, Any] = {
+    "runs": str | list[str] | None,
+    "predictions": str | list[str] | None,
+    "targets": str | None,
+    "part": Literal["val", "test"] | None,
+    "run_dir": str,
+    "report.images": bool,
+}
+
+
+def checked(cfg: DictConfig) -> DictConfig:
+    """Return the config, checked; see :func:`cxrlab.config.checked`."""
+    from cxrlab.errors import ConfigError
+
+    cfg = config.checked(cfg, _PLAIN)
+    config.build(cfg.evaluation)  # refuses a value out of its range
+    if cfg.runs is None and cfg.predictions is None:
+        raise ConfigError(
+            "Give runs=[<run>,<run>], runs=<the directory of a sweep>, or predictions=[<file>,<file>] "
+            "targets=<file>."
+        )
+    if cfg.runs is None and cfg.targets is None:
+        raise ConfigError("predictions= needs targets=<a CSV file with the labels>.")
+    if cfg.predictions is None and cfg.targets is not None:
+        raise ConfigError("targets= has no place without predictions=: runs know their own.")
+    return cfg
+
+
+def compare(cfg: DictConfig) -> dict[str, Any]:
+    """Run the command from a composed config and return the numbers of comparison.json.
+
+    Args:
+        cfg: The config of conf/compare.yaml; ``run_dir`` names the folder that everything is written to.
+
+    Raises:
+        UserError: If a run or a table cannot be used; the message says what to do.
+    """
+    cfg = checked(cfg)
+    from cxrlab import recording
+    from cxrlab.atomic import write_text
+    from cxrlab.errors import ConfigError
+    from cxrlab.evaluation.comparison import compare as compare_tables
+    from cxrlab.evaluation.contestants import foreign_tables, run_dirs, run_tables
+    from cxrlab.evaluation.summary import leaderboard
+    from cxrlab.provenance import environment
+    from cxrlab.report.comparison_page import write_comparison
+
+    recording.quieten()
+    start = time.perf_counter()
+    session = environment("cxrlab.compare")
+    runs = run_dirs(_paths(cfg.runs))
+    tables = run_tables(runs, cfg.part) if runs else {}
+    predictions = _paths(cfg.predictions)
+    if predictions:
+        targets = Path(cfg.targets).expanduser() if cfg.targets else Path(next(iter(tables.values())).source)
+        tables |= foreign_tables(predictions, targets, config.plain(cfg.synonyms.groups))
+    if len(tables) < 2:
+        raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
+    folder = Path(cfg.run_dir)
+    numbers = compare_tables(tables, config.build(cfg.evaluation))
+    write_text(folder / "comparison.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
+    write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
+    page = write_comparison(folder, numbers, session, images=cfg.report.images)
+    log.info("%s\n\nThe page: %s", leaderboard(numbers), page)
+    return numbers
+
+
+def _paths(named: Any) -> list[Path]:
+    names = [] if named is None else [named] if isinstance(named, str) else list(named)
+    return [Path(name).expanduser() for name in names]
+
+
+@hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="compare")
+def _main(cfg: DictConfig) -> None:
+    compare(cfg)
+
+
+def main() -> None:
+    """Run the command line."""
+    command.run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

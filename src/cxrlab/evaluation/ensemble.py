@@ -1,0 +1,83 @@
+"""Several runs as one: the mean of their probabilities."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cxrlab.errors import DataError
+from cxrlab.evaluation.alignment import align
+from cxrlab.evaluation.leakage import refuse_trained_on
+from cxrlab.evaluation.prediction_table import PredictionTable, read_predictions
+from cxrlab.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def ensemble(tables: Sequence[PredictionTable]) -> PredictionTable:
+    """Return the mean of the probabilities, in the order of the first table.
+
+    Args:
+        tables: Two or more, over the same images and labels; the order of both is free.
+
+    Raises:
+        DataError: If images, labels, patients or targets differ; the message names some.
+    """
+    first = tables[0]
+    for table in tables[1:]:
+        if set(table.images) != set(first.images):
+            others = sorted(set(table.images) ^ set(first.images))
+            raise DataError(
+                f"{table.source} and {first.source} are not of the same images: {len(others)} are in one of "
+                f"them only, such as {others[:3]}. The members of an ensemble are judged on the same images: "
+                "split their data alike (data.split.seed, or data.split.file)."
+            )
+        if set(table.labels) != set(first.labels):
+            raise DataError(
+                f"{table.source} has the labels {list(table.labels)}, {first.source} {list(first.labels)}: "
+                "the members of an ensemble have the same."
+            )
+    aligned = align({f"{number} {table.source}": table for number, table in enumerate(tables, 1)}).tables
+    mean = np.mean([table.probabilities for table in aligned.values()], axis=0)
+    source = "the ensemble of " + ", ".join(table.source for table in tables)
+    return replace(next(iter(aligned.values())), probabilities=mean, source=source)
+
+
+def shared_images(tables: Sequence[PredictionTable]) -> list[PredictionTable]:
+    """Return each table's rows of the images that all have.
+
+    Members may have left out different images of another data set, being trained on them.
+
+    Raises:
+        DataError: If there is none.
+    """
+    common = set.intersection(*(set(table.images) for table in tables))
+    if not common:
+        raise DataError("There is no image that no member of the ensemble was trained on.")
+    return [table.rows(np.array([image in common for image in table.images])) for table in tables]
+
+
+def refuse_members_training(runs: Sequence[Run], table: PredictionTable) -> None:
+    """Refuse patients that any member was trained on: another split made them its training patients.
+
+    Raises:
+        DataError: Naming some of them.
+    """
+    if table.patient_names is not None:
+        for run in runs:
+            refuse_trained_on(run, table.patient_names[table.patients].tolist())
+
+
+def ensemble_validation(runs: Sequence[Run], labels: Sequence[str]) -> PredictionTable | None:
+    """Return the members' mean on their validation part; None where they have not the same one."""
+    paths = [run.run_dir / "predictions" / "val.csv" for run in runs]
+    if not all(path.is_file() for path in paths):
+        log.warning("Not every member has predictions/val.csv: no threshold can be chosen for the ensemble.")
+        return None
+    try:
+        mean = ensemble([read_predictions(path) for path in paths])
+    except DataError as error:
+        log.warning("No threshold can be chosen for the ensemble: %s", error)
+        return None
+    return mean.select_labels(labels)

@@ -1,0 +1,111 @@
+"""Whether a model serves all groups alike: metrics by view, sex, age and any other covariate."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from cxrlab.evaluation.gaps import Gap, largest_gaps
+from cxrlab.evaluation.group_metrics import (
+    MACRO,
+    METRICS,
+    GroupMetrics,
+    counted,
+    group_metrics,
+    macro_labels,
+    with_macro,
+)
+from cxrlab.evaluation.grouping import Group, covariate_groups
+from cxrlab.evaluation.prediction_table import Floats, PredictionTable
+from cxrlab.evaluation.resampling import Counts, estimate
+from cxrlab.evaluation.settings import EvaluationSettings
+
+Row = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+def subgroup_numbers(
+    table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
+) -> tuple[list[Row], list[Gap]]:
+    """Return the metrics of each group of each covariate, and the largest gaps between groups.
+
+    Groups of fewer than ``settings.min_group_images`` images are counted, but their metrics are None. The
+    macro mean (label ``macro``, where there are several labels) runs over the same labels in all groups of a
+    covariate; see :func:`~cxrlab.evaluation.group_metrics.macro_labels`. Covariates with one value only, or
+    without any group of that size, are left out.
+
+    Args:
+        table: What is judged, with its covariates.
+        thresholds: Shape ``(L,)``; NaN where there is none.
+        counts: How often each patient stands in each resample, shape ``(P, B)``.
+        settings: How to judge.
+
+    Returns:
+        Rows with ``covariate, group, label, images, patients, positives, auroc, sensitivity, specificity,
+        negatives_from, num_labels``; and the gaps of :func:`~cxrlab.evaluation.gaps.largest_gaps`. ``images``
+        are those whose target is known; ``positives`` is None for the macro mean, and ``patients`` where they
+        are unknown; ``num_labels`` is how many labels a mean is of. ``negatives_from`` is "all" for a group
+        without negatives: AUROC is then against those of the whole table.
+    """
+    rows: list[Row] = []
+    gaps: list[Gap] = []
+    for name in map(str, table.covariates):
+        groups = covariate_groups(name, table.covariates[name], settings.age_bands)
+        judged = [_is_judged(group, settings) for group in groups]
+        if len(groups) < 2 or not any(_is_compared(group, settings) for group in groups):
+            _log.info(
+                f"subgroups: {name} has one value only, or no group of {settings.min_group_images} images"
+            )
+            continue
+        metrics = [
+            group_metrics(table, thresholds, counts, group)
+            if large
+            else counted(table, group, counts.shape[1])
+            for group, large in zip(groups, judged, strict=True)
+        ]
+        metrics, num_macro = _with_macro(metrics, settings)
+        for one in metrics:
+            rows += _rows(name, one, table.patients_known, num_macro, settings.level)
+        gaps += largest_gaps(name, [one for one in metrics if _is_compared(one.group, settings)], settings)
+    return rows, gaps
+
+
+def _is_judged(group: Group, settings: EvaluationSettings) -> bool:
+    return int(group.members.sum()) >= settings.min_group_images
+
+
+def _is_compared(group: Group, settings: EvaluationSettings) -> bool:
+    return group.is_compared and _is_judged(group, settings)
+
+
+def _with_macro(
+    metrics: Sequence[GroupMetrics], settings: EvaluationSettings
+) -> tuple[list[GroupMetrics], int]:
+    """Add the macro mean where there are several labels, and return how many labels it is of."""
+    if len(metrics[0].labels) < 2:
+        return list(metrics), 0
+    compared = [one for one in metrics if _is_compared(one.group, settings)]
+    chosen = macro_labels(compared, settings.min_positives)
+    return [with_macro(one, chosen, settings.min_positives) for one in metrics], int(chosen.sum())
+
+
+def _rows(name: str, metrics: GroupMetrics, patients_known: bool, num_macro: int, level: float) -> list[Row]:
+    rows = []
+    for column, label in enumerate(metrics.labels):
+        is_macro = label == MACRO
+        row = {
+            "covariate": name,
+            "group": metrics.group.name,
+            "label": label,
+            "images": int(metrics.num_images[column]),
+            "patients": metrics.num_patients if patients_known else None,
+            "positives": None if is_macro else int(metrics.num_positives[column]),
+            "negatives_from": "all" if metrics.borrows[column] else "group",
+            "num_labels": num_macro if is_macro else 1,
+        }
+        for index, metric in enumerate(METRICS):
+            value, samples = float(metrics.values[index, column]), metrics.samples[index, column]
+            units = 0 if metric == "auroc" else int(metrics.units[index, column])
+            row[metric] = estimate(value, samples, level, units=units)
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["label"] != MACRO)  # the mean first

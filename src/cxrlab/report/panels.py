@@ -1,0 +1,175 @@
+"""Heatmaps for a page: read from the gallery that a run wrote, or drawn for images that it has not seen."""
+
+import io
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cxrlab.explain.cases import case_table, choose_cases, pick_cases
+from cxrlab.explain.gallery import INDEX_COLUMNS, grad_cam_panels, is_explainable, write_gallery
+from cxrlab.report.subject import Outcome, Panel
+
+if TYPE_CHECKING:
+    from cxrlab.evaluation.decisions import Thresholds
+    from cxrlab.evaluation.of_run import Judged
+    from cxrlab.run import Run
+
+log = logging.getLogger(__name__)
+
+_WIDTH = 520  # pixels: a panel of a network for 224 pixels as it is, and readable on a phone
+_QUALITY = 80
+_BATCH_SIZE = 8  # Grad-CAM keeps activations and their gradients: no more than fits a small GPU
+
+# By whether the label is called present, and whether it is.
+_OUTCOMES: dict[tuple[bool, bool], Outcome] = {
+    (True, True): "TP",
+    (True, False): "FP",
+    (False, True): "FN",
+    (False, False): "TN",
+}
+
+
+def read_panels(folder: Path, *, budget_bytes: int) -> tuple[list[Panel], int]:
+    """Return the panels of a gallery, within a budget.
+
+    Where the budget is short every finding loses its last hit and its last error first, so that what is left
+    shows both for as long as it can.
+
+    Args:
+        folder: Where :func:`cxrlab.explain.gallery.write_gallery` wrote; it need not exist.
+        budget_bytes: Of all JPEG files together; in a page each takes a third more.
+
+    Returns:
+        Panels by finding in the order of the gallery, hits first, then errors; and how many the budget left
+        out. A picture that is missing or damaged is skipped.
+    """
+    panels = _ordered([panel for record in _index(folder) if (panel := _panel(folder, record)) is not None])
+    seen: Counter[tuple[str, bool]] = Counter()
+    rounds = []
+    for panel in panels:
+        kind = (panel.finding, panel.outcome == "TP")
+        rounds.append(seen[kind])
+        seen[kind] += 1
+    by_round = np.argsort(rounds, kind="stable")
+    total = np.cumsum([len(panels[place].jpeg) for place in by_round])
+    kept = sorted(by_round[total <= budget_bytes].tolist())
+    return [panels[place] for place in kept], len(panels) - len(kept)
+
+
+def _index(folder: Path) -> list[dict[Any, Any]]:
+    """Return the lines of a gallery's index; none where there is no gallery."""
+    path = folder / "index.csv"
+    if not path.is_file():
+        return []
+    text = {name: str for name in INDEX_COLUMNS if name not in ("probability", "target")}
+    try:
+        # A finding may be called NA; and pandas may read the last digit of a number wrong, which can take a
+        # probability across its own threshold.
+        table = pd.read_csv(
+            path,
+            usecols=list(INDEX_COLUMNS),
+            dtype=text,
+            keep_default_na=False,
+            converters={"probability": float, "target": lambda cell: float(cell or "nan")},
+        )
+    except (OSError, ValueError) as error:
+        log.warning("The heatmaps in %s are left out: index.csv cannot be read: %s", folder, error)
+        return []
+    return table.to_dict("records")
+
+
+def _panel(folder: Path, record: Mapping[Any, Any]) -> Panel | None:
+    if record["outcome"] not in get_args(Outcome):
+        return None
+    # A gallery that was edited must not bring in pictures from elsewhere.
+    path = folder / Path(record["file"]).name
+    try:
+        with Image.open(path) as picture:
+            jpeg = _jpeg(picture)
+    except (OSError, ValueError, SyntaxError) as error:  # all three are Pillow's for a damaged file
+        log.warning("The heatmap %s is left out: %s", path, error)
+        return None
+    names = ("finding", "outcome", "probability", "target", "image")
+    return Panel(jpeg=jpeg, **{name: record[name] for name in names})
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    picture = picture.convert("RGB")
+    if picture.width > _WIDTH:
+        height = round(picture.height * _WIDTH / picture.width)
+        picture = picture.resize((_WIDTH, height), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
+    return file.getvalue()
+
+
+def _ordered(panels: Sequence[Panel]) -> list[Panel]:
+    """Return panels by finding in the order in which these appear, hits first."""
+    place = {finding: number for number, finding in enumerate(dict.fromkeys(one.finding for one in panels))}
+    return sorted(panels, key=lambda panel: (place[panel.finding], panel.outcome != "TP"))
+
+
+def judged_at(panels: Sequence[Panel], thresholds: Mapping[str, float]) -> list[Panel]:
+    """Return panels with their outcomes at other thresholds than they were drawn at, in the order of these.
+
+    Args:
+        panels: As of ``read_panels``.
+        thresholds: By finding; where one is missing or NaN the outcome stays.
+    """
+    judged = []
+    for panel in panels:
+        threshold = thresholds.get(panel.finding, np.nan)
+        if not np.isnan(threshold):
+            called = panel.probability >= threshold
+            panel = replace(panel, outcome=_OUTCOMES[bool(called), panel.target == 1])
+        judged.append(panel)
+    return _ordered(judged)
+
+
+def draw_run_panels(
+    run: "Run", judged: "Judged", thresholds: "Thresholds | None", folder: Path, *, per_label: int
+) -> None:
+    """Draw the best hits and the worst errors of a run on images that it predicted just now.
+
+    A network that no heatmap can be made of is passed over with a warning.
+
+    Args:
+        run: Its network is explained, on the device where it is.
+        judged: What it said of the images, with their manifest and pixels.
+        thresholds: Of the labels of ``judged.table``; None for the probability 0.5.
+        folder: Where the gallery is written.
+        per_label: Hits of each label, and errors.
+
+    Raises:
+        ValueError: If ``judged`` has no pixels.
+        OutputError: If the folder cannot be written to.
+    """
+    manifest, images, table = judged.manifest, judged.images, judged.table
+    if manifest is None or images is None or len(judged.rows) != len(table):
+        raise ValueError(f"{table.source} comes without the pixels of its {len(table)} images.")
+    if not is_explainable(run.model.network):
+        log.warning("No heatmaps: %s lacks feature_layer and to_grid.", type(run.model.network).__name__)
+        return
+    values = None if thresholds is None else thresholds.values
+    rows = np.asarray(judged.rows, dtype=np.int64)
+    cases = case_table(rows, table.probabilities, table.targets, table.labels, values)
+    # The table may hold some of the network's labels only.
+    cases["label"] = np.array([run.labels.index(label) for label in table.labels])[cases["label"]]
+    chosen = choose_cases(cases, manifest, images_per_label=per_label, errors_per_label=per_label)
+
+    def read_image(row: int) -> Tensor:
+        return torch.from_numpy(images[[row]][0])
+
+    panels = grad_cam_panels(
+        run.model, pick_cases(cases, chosen), manifest, read_image=read_image, batch_size=_BATCH_SIZE
+    )
+    write_gallery(folder, panels, manifest)

@@ -1,0 +1,99 @@
+"""What runs predicted, with their thresholds and all that their pages tell: ready to be judged."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrlab.evaluation.decisions import Thresholds, from_validation, threshold_source
+from cxrlab.evaluation.ensemble import ensemble, ensemble_validation, refuse_members_training, shared_images
+from cxrlab.evaluation.judgement import DataFacts
+from cxrlab.evaluation.of_run import Judged, run_decisions
+from cxrlab.evaluation.prediction_table import read_predictions
+from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.models.classifier import Classifier
+from cxrlab.report.panels import draw_run_panels, read_panels
+from cxrlab.report.run_subject import ensemble_subject, run_subject
+from cxrlab.report.writing import Evaluation
+from cxrlab.run import Run
+
+# More than a page has room for: it chooses itself, and says how many it left out.
+_PANEL_BYTES = 10_000_000
+
+
+def evaluation_of_training(
+    run_dir: Path,
+    classifier: Classifier,
+    part: str,
+    facts: DataFacts,
+    config: Mapping[str, Any],
+    settings: EvaluationSettings,
+) -> Evaluation:
+    """Return what a training's best network predicted, judged at the end of that training.
+
+    Args:
+        run_dir: The run directory, its predictions written.
+        classifier: With the weights of the best epoch.
+        part: ``val`` or ``test``.
+        facts: What the images are.
+        config: The resolved config.
+        settings: How it is judged.
+    """
+    thresholds = Thresholds(
+        classifier.decision.thresholds.double().cpu().numpy(),
+        str(settings.threshold),
+        threshold_source(settings.threshold, "validation"),
+    )
+    panels, _ = read_panels(run_dir / "heatmaps" / "test", budget_bytes=_PANEL_BYTES)
+    return Evaluation(
+        table=read_predictions(run_dir / "predictions" / f"{part}.csv"),
+        thresholds=thresholds,
+        calibrator=classifier.decision.calibrator(settings.calibration),
+        facts=facts,
+        subject=run_subject(run_dir, config, panels=panels if part == "test" else (), notes=()),
+    )
+
+
+def evaluation_of_run(
+    run: Run, judged: Judged, settings: EvaluationSettings, folder: Path, heatmaps_per_label: int
+) -> Evaluation:
+    """Return a run's predictions with its decisions; heatmaps of images that it has not drawn are drawn.
+
+    Args:
+        run: The run.
+        judged: What it said of the images.
+        settings: How it is judged.
+        folder: Where heatmaps go.
+        heatmaps_per_label: Hits, and errors, of each label; 0 for none.
+    """
+    thresholds, calibrator = run_decisions(run, settings, judged.table.labels)
+    heatmaps = run.run_dir / "heatmaps" / "test"
+    if judged.manifest is not None and judged.images is not None:
+        heatmaps = folder / "heatmaps"
+        if heatmaps_per_label:
+            draw_run_panels(run, judged, thresholds, heatmaps, per_label=heatmaps_per_label)
+    elif judged.table.part != "test":
+        heatmaps = folder / "heatmaps"
+    panels, _ = read_panels(heatmaps, budget_bytes=_PANEL_BYTES)
+    subject = run_subject(run.run_dir, run.config, panels=panels, notes=judged.notes)
+    evaluation = Evaluation(judged.table, thresholds, calibrator, judged.facts, subject)
+    return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
+
+
+def evaluation_of_ensemble(
+    runs: Sequence[Run], judged: Sequence[Judged], settings: EvaluationSettings
+) -> Evaluation:
+    """Return the mean of several runs' predictions, with thresholds of the mean on their validation part.
+
+    Raises:
+        DataError: If images, labels or targets differ, or one was trained on patients of another's test.
+    """
+    is_external = judged[0].manifest is not None and judged[0].table.part == ""
+    tables = [one.table for one in judged]
+    table = ensemble(shared_images(tables) if is_external else tables)
+    if not is_external:
+        refuse_members_training(runs, table)
+    validation = ensemble_validation(runs, table.labels)
+    thresholds, calibrator = (None, None) if validation is None else from_validation(validation, settings)
+    notes = tuple(dict.fromkeys(note for one in judged for note in one.notes))
+    subject = ensemble_subject([run.run_dir for run in runs], [run.config for run in runs], notes=notes)
+    return Evaluation(table, thresholds, calibrator, judged[0].facts, subject)

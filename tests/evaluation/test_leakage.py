@@ -1,0 +1,36 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxrlab.errors import DataError
+from cxrlab.evaluation.leakage import refuse_judged, refuse_trained_on
+
+
+@pytest.fixture
+def run():
+    manifest = pd.DataFrame({"patient": ["1", "2", "3"], "part": ["train", "val", "test"]})
+    return SimpleNamespace(manifest=manifest, run_dir="outputs/run")
+
+
+def test_patients_of_training_and_validation_are_refused_by_name(run):
+    with pytest.raises(
+        DataError, match=r"3 of the 4 images are of 2 patients that outputs/run was trained .*'1', '2'"
+    ):
+        refuse_trained_on(run, ["3", "1", "1", "2"])
+
+
+def test_patients_of_the_test_part_and_new_ones_are_let_through(run):
+    refuse_trained_on(run, ["3", "4", "3"])
+
+
+def test_a_validation_part_that_is_judged_too_is_refused(make_predictions):
+    table = make_predictions()
+    with pytest.raises(DataError, match=r"1 images are in simulated predictions and in .*0000.png"):
+        refuse_judged(table.rows(np.array([0])), table)
+    several = next(p for p in range(table.num_patients) if (table.patients == p).sum() > 1)
+    rows = np.flatnonzero(table.patients == several)
+    (note,) = refuse_judged(table.rows(rows[:1]), table.rows(rows[1:]))
+    assert note.startswith("1 patients are in the validation part")
+    assert refuse_judged(table.rows(rows), table.rows(np.flatnonzero(table.patients != several))) == ()

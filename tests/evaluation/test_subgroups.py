@@ -1,0 +1,170 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cxrlab.evaluation.prediction_table import PredictionTable
+from cxrlab.evaluation.resampling import patient_counts
+from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.evaluation.subgroups import subgroup_numbers
+
+SETTINGS = EvaluationSettings(
+    threshold=0.5,
+    calibration="none",
+    num_resamples=200,
+    level=0.95,
+    prevalence=None,
+    age_bands=[0, 18, 40, 60, 80],
+    min_positives=10,
+    min_group_images=20,
+    seed=0,
+)
+P = 300
+
+
+def make(covariates, labels=("A", "B"), separation=1.5, known=True, rng_seed=0):
+    """Three images a patient; ``separation`` between positives and negatives, one number or one an image."""
+    rng = np.random.default_rng(rng_seed)
+    number = 3 * P
+    targets = (rng.random((number, len(labels))) < 0.3).astype(float)
+    shift = np.broadcast_to(np.reshape(separation, (-1, 1)), (number, 1))
+    probabilities = 1 / (1 + np.exp(-(rng.normal(size=targets.shape) + shift * (targets - 0.5))))
+    return PredictionTable(
+        images=np.array([f"{row}.png" for row in range(number)], dtype=object),
+        patients=np.arange(number) % P,
+        labels=tuple(labels),
+        targets=targets,
+        probabilities=probabilities,
+        covariates=pd.DataFrame(covariates),
+        patient_names=np.arange(P).astype(str).astype(object) if known else None,
+    )
+
+
+def judge(table, thresholds=0.5):
+    counts = patient_counts(table.num_patients, SETTINGS.num_resamples, 0)
+    rows, gaps = subgroup_numbers(table, np.full(len(table.labels), thresholds), counts, SETTINGS)
+    json.dumps([rows, gaps], allow_nan=False)
+    return rows, gaps
+
+
+def test_every_group_has_a_row_for_each_label_and_the_mean():
+    view = np.array(["PA", "AP", "PA"]).repeat(P)
+    table = make({"view": view, "age": np.linspace(1, 60, 3 * P)})
+    rows, _ = judge(table)
+    names = [(row["covariate"], row["group"], row["label"]) for row in rows]
+    groups = [
+        ("view", "AP"),
+        ("view", "PA"),
+        ("age", "0-17 years"),
+        ("age", "18-39 years"),
+        ("age", "40-59 years"),
+    ]
+    assert [(*group, label) for group in groups for label in ("macro", "A", "B")] == names[:15]
+    row = next(row for row in rows if (row["group"], row["label"]) == ("AP", "B"))
+    targets, scores = table.targets[view == "AP", 1], table.probabilities[view == "AP", 1]
+    assert (row["images"], row["patients"], row["positives"]) == (P, P, targets.sum())
+    assert row["auroc"]["value"] == pytest.approx(roc_auc_score(targets, scores))
+    assert row["auroc"]["low"] < row["auroc"]["value"] < row["auroc"]["high"]
+    assert row["sensitivity"]["value"] == pytest.approx((scores[targets == 1] >= 0.5).mean())
+    assert row["specificity"]["value"] == pytest.approx((scores[targets == 0] < 0.5).mean())
+    mean = next(row for row in rows if (row["group"], row["label"]) == ("AP", "macro"))
+    both = [row["auroc"]["value"] for row in rows if row["group"] == "AP" and row["label"] != "macro"]
+    assert mean["auroc"]["value"] == pytest.approx(np.mean(both))
+    assert (mean["images"], mean["positives"], mean["num_labels"]) == (P, None, 2)
+
+
+def test_a_true_gap_is_shown_and_none_is_invented():
+    rng = np.random.default_rng(5)
+    sex = np.tile(rng.choice(["F", "M"], P), 3)
+    table = make(
+        {"sex": sex, "coin": rng.choice(["heads", "tails"], 3 * P)}, separation=np.where(sex == "F", 0.5, 2.5)
+    )
+    gaps = {(gap["covariate"], gap["label"], gap["metric"]): gap for gap in judge(table)[1]}
+    shown = gaps["sex", "macro", "auroc"]
+    assert shown["groups"] == ["F", "M"]
+    assert shown["difference"]["high"] < 0
+    assert shown["p_holm"] < 0.001
+    assert shown["words"].endswith("a difference is shown")
+    assert gaps["coin", "macro", "auroc"]["p_holm"] > 0.05
+    assert len(gaps) == 2 * 3 * 3
+
+
+def test_patients_in_both_groups_are_drawn_together():
+    """A gap between two views of the same patients varies less than one between two kinds of patients."""
+    number, rng = 3 * P, np.random.default_rng(0)
+    base = make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}, labels=("A",))
+    ease = np.tile(rng.random(P) < 0.5, 3)  # patients who are all easy or all hard
+    targets = np.tile((rng.random(P) < 0.5).astype(float), 3)[:, None]
+    called = ease ^ (rng.random(number) < 0.05)
+    scores = np.where(called, 0.9, 0.1)[:, None]
+    paired = PredictionTable(
+        base.images, base.patients, ("A",), targets, scores, base.covariates, base.patient_names
+    )
+    alone = PredictionTable(base.images, np.arange(number), ("A",), targets, scores, base.covariates)
+    widths = []
+    for table in (paired, alone):
+        gap = next(gap for gap in judge(table)[1] if gap["metric"] == "sensitivity")
+        widths.append(gap["difference"]["high"] - gap["difference"]["low"])
+    assert widths[0] < 0.8 * widths[1]
+
+
+def test_small_groups_are_counted_but_not_judged():
+    site = np.where(np.arange(3 * P) < 19, "small", "large")
+    rows, gaps = judge(make({"site": site}))
+    nothing = {"value": None, "low": None, "high": None}
+    small = [row for row in rows if row["group"] == "small"]
+    assert [row["images"] for row in small] == [19, 19, 19]
+    assert all(row[metric] == nothing for row in small for metric in ("auroc", "sensitivity", "specificity"))
+    assert gaps == []
+
+
+def test_unknown_values_are_named_but_not_compared():
+    view = np.array(["PA", "AP", ""]).repeat(P)
+    rows, gaps = judge(make({"view": view}))
+    assert {row["group"] for row in rows} == {"AP", "PA", "unknown"}
+    assert all(row["auroc"]["value"] is not None for row in rows)
+    assert all("unknown" not in gap["groups"] for gap in gaps)
+
+
+def test_causes_known_of_positives_only_are_compared_with_all_negatives():
+    table = make({}, labels=("Pneumonia",))
+    cause = np.where(table.targets[:, 0] == 1, np.where(np.arange(3 * P) % 2, "virus", "bacteria"), "")
+    table.covariates["cause"] = cause
+    rows, gaps = judge(table)
+    assert [(row["group"], row["negatives_from"]) for row in rows] == [
+        ("bacteria", "all"),
+        ("virus", "all"),
+        ("unknown", "group"),
+    ]
+    chosen = (cause == "virus") | (table.targets[:, 0] == 0)
+    expected = roc_auc_score(table.targets[chosen, 0], table.probabilities[chosen, 0])
+    assert rows[1]["auroc"]["value"] == pytest.approx(expected)
+    assert rows[1]["specificity"]["value"] is None
+    assert {(gap["label"], gap["metric"]) for gap in gaps} == {
+        ("Pneumonia", "auroc"),
+        ("Pneumonia", "sensitivity"),
+    }
+
+
+def test_without_thresholds_there_is_auroc_only():
+    rows, gaps = judge(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}), np.nan)
+    assert all(row["sensitivity"]["value"] is None and row["auroc"]["value"] is not None for row in rows)
+    assert {gap["metric"] for gap in gaps} == {"auroc"}
+
+
+def test_unknown_patients_are_not_counted():
+    rows, _ = judge(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}, known=False))
+    assert {row["patients"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize(
+    "values", [["PA"] * 3 * P, [f"study {row}" for row in range(3 * P)], [np.nan] * 3 * P]
+)
+def test_a_covariate_that_tells_no_groups_is_left_out(values):
+    assert judge(make({"it": values})) == ([], [])
+
+
+def test_no_covariates_give_nothing():
+    assert judge(make({})) == ([], [])

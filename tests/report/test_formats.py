@@ -1,0 +1,39 @@
+import pytest
+
+from cxrlab.report import formats
+
+NOTHING = {"value": None, "low": None, "high": None}
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.9996, 3, "1.000"),
+        (-0.0001, 3, "0.000"),
+        (-0.0006, 3, "\u22120.001"),
+        (float("nan"), 3, "\u2013"),
+        (2, 0, "2"),
+    ],
+)
+def test_a_number_is_rounded_and_never_minus_zero(value, digits, text):
+    assert formats.number(value, digits) == text
+
+
+def test_what_is_undefined_is_a_dash():
+    assert (
+        formats.interval(NOTHING)
+        == formats.percent(None)
+        == formats.count(None)
+        == formats.p(None)
+        == "\u2013"
+    )
+    assert formats.bounds(NOTHING) == ""
+
+
+def test_a_value_without_interval_stands_alone():
+    assert formats.interval({"value": 1.0, "low": None, "high": None}) == "1.000"
+
+
+def test_a_p_value_is_never_0():
+    assert formats.p(0.0) == "below 0.001"
+    assert formats.p(0.001) == "0.001"

@@ -1,0 +1,253 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from cxrlab.config import refuse_foreign_targets
+from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.evaluate import checked, evaluate
+
+Evaluate = Callable[..., dict]
+
+
+@pytest.fixture
+def evaluated(composed: Callable[..., DictConfig], tmp_path: Path) -> Evaluate:
+    """Evaluate into tmp_path/out."""
+
+    def function(*overrides: str) -> dict:
+        out = tmp_path / "out"
+        small = "evaluation.num_resamples=100"
+        return evaluate(composed(small, f"run_dir={out}", *overrides, config_name="evaluate"))
+
+    return function
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be changed."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def test_a_training_ends_with_the_evaluation_of_its_test_part(finished_run: Path):
+    numbers = json.loads((finished_run / "evaluation.json").read_text())
+    assert numbers["data"]["part"] == "test"
+    results = pd.read_csv(finished_run / "results.csv").set_index(["part", "label"])
+    for label, metrics in numbers["labels"].items():
+        assert metrics["auroc"]["value"] == pytest.approx(results.loc[("test", label), "auroc"], abs=1e-5)
+    for name in ("report.html", "model_card.md", "curves.csv", "figures/roc.png"):
+        assert (finished_run / name).stat().st_size > 500
+    page = (finished_run / "report.html").read_text()
+    assert "python -m cxrlab.train" in page
+    assert "data:image/jpeg" in page  # heatmaps
+
+
+def test_thresholds_are_chosen_on_validation_and_kept_in_the_checkpoint(finished_run: Path):
+    import cxrlab
+    from cxrlab.evaluation.thresholds import choose_thresholds
+
+    run = cxrlab.load_run(finished_run)
+    validation = run.predictions("val")
+    columns = [[f"{prefix}/{label}" for label in run.labels] for prefix in ("probability", "target")]
+    scores, targets = (validation[names].to_numpy() for names in columns)
+    expected = choose_thresholds(scores, targets, "youden")
+    np.testing.assert_allclose(list(run.thresholds.values()), expected, rtol=1e-4, equal_nan=True)
+    test = run.predictions("test")
+    for label, threshold in run.thresholds.items():
+        assert (test[f"prediction/{label}"] == (test[f"probability/{label}"] >= threshold)).all()
+        assert run.evaluation["thresholds"][label] == {
+            "value": threshold,
+            "rule": "youden",
+            "source": "validation",
+        }
+
+
+def test_a_run_is_judged_again_with_other_settings_and_its_own_files_stay(evaluated: Evaluate, run: Path):
+    before = (run / "evaluation.json").read_bytes()
+    numbers = evaluated(f"run={run}", "evaluation.threshold=sensitivity@0.9")
+    own = json.loads(before)
+    assert (run / "evaluation.json").read_bytes() == before
+    assert numbers["labels"]["Nodule"]["auroc"]["value"] == own["labels"]["Nodule"]["auroc"]["value"]
+    assert numbers["thresholds"]["Nodule"]["rule"] == "sensitivity@0.9"
+    assert numbers["thresholds"]["Nodule"]["value"] != own["thresholds"]["Nodule"]["value"]
+
+
+def test_predictions_made_anew_equal_those_of_the_training(evaluated: Evaluate, run: Path, tmp_path: Path):
+    saved = pd.read_csv(run / "predictions" / "test.csv")
+    (run / "predictions" / "test.csv").unlink()
+    evaluated(f"run={run}", "device=cpu", "heatmaps_per_label=1")
+    again = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert again["image"].tolist() == saved["image"].tolist()
+    columns = [name for name in saved if name.startswith(("probability/", "target/"))]
+    np.testing.assert_allclose(again[columns], saved[columns], atol=2e-5)
+    assert (tmp_path / "out" / "heatmaps" / "index.csv").is_file()
+
+
+def test_a_given_threshold_serves_all_labels(evaluated: Evaluate, run: Path):
+    numbers = evaluated(f"run={run}", "threshold=0.25")
+    assert {one["value"] for one in numbers["thresholds"].values()} == {0.25}
+    assert {one["source"] for one in numbers["thresholds"].values()} == {"given"}
+
+
+def test_the_validation_part_is_flagged(evaluated: Evaluate, run: Path):
+    assert evaluated(f"run={run}", "part=val")["flags"][0]["kind"] == "val_part"
+
+
+def folder_of(run: Path, synthetic_root: Path, tmp_path: Path, part: str) -> Path:
+    """Some images of a part of the run as another data set, one folder a class."""
+    table = pd.read_csv(run / "manifest.csv", dtype={"patient": str})
+    table = table[table["part"] == part].head(24)
+    root = next(synthetic_root.iterdir())
+    for row in table.itertuples():
+        target = tmp_path / "other" / ("Pleural Effusion" if row.Index % 2 else "Healthy")
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / row.image, target / f"q{row.Index}.png")
+    return tmp_path / "other"
+
+
+def external(folder: Path) -> list[str]:
+    return [
+        "data=folder", f"data.root={folder}", 'data.reader.patient_pattern="^(q[0-9]+)"',
+        "data.reader.positive_class=Pleural Effusion", "data.num_workers=0", "device=cpu",
+    ]  # fmt: skip
+
+
+def test_another_data_set_is_matched_by_synonyms(
+    evaluated: Evaluate, run: Path, synthetic_root: Path, tmp_path: Path
+):
+    folder = folder_of(run, synthetic_root, tmp_path, "test")
+    numbers = evaluated(f"run={run}", *external(folder), "heatmaps_per_label=0")
+    assert list(numbers["labels"]) == ["Effusion"]
+    assert numbers["counts"]["Effusion"]["images"] == 24
+    messages = [one["message"] for one in numbers["flags"]]
+    assert any("no label for Nodule, Opacity, Cardiomegaly" in message for message in messages)
+    assert any(
+        "None of these images is among those that the network was trained on" in one for one in messages
+    )
+
+
+def test_images_of_the_training_are_found_by_content_whatever_their_name(
+    evaluated: Evaluate, run: Path, synthetic_root: Path, tmp_path: Path
+):
+    folder = folder_of(run, synthetic_root, tmp_path, "train")
+    with pytest.raises(DataError, match="was trained on these very images"):
+        evaluated(f"run={run}", *external(folder))
+
+
+def test_the_runs_own_data_under_another_name_of_the_part_is_refused(
+    evaluated: Evaluate, run: Path, synthetic_root: Path
+):
+    own = [
+        "data=synthetic",
+        "data.reader.num_patients=40",
+        "data.reader.size=64",
+        f"data.root={synthetic_root}",
+    ]
+    with pytest.raises(DataError, match=r"patients that .* was trained or validated on"):
+        evaluated(f"run={run}", *own, "data.num_workers=0", "device=cpu")
+
+
+def test_an_ensemble_is_the_mean(evaluated: Evaluate, run: Path, tmp_path: Path):
+    other = Path(shutil.copytree(run, tmp_path / "other_run"))
+    path = other / "predictions" / "test.csv"
+    table = pd.read_csv(path, dtype={"patient": str})
+    columns = [name for name in table if name.startswith("probability/")]
+    before = table[columns].to_numpy()
+    table[columns] = before[::-1]
+    table.to_csv(path, index=False)
+    evaluated(f"run=[{run},{other}]")
+    mean = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    np.testing.assert_allclose(mean[columns], (before + before[::-1]) / 2)
+    assert "ensemble" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_table_of_another_program(evaluated: Evaluate, run: Path, tmp_path: Path):
+    ours = pd.read_csv(run / "predictions" / "test.csv", dtype={"patient": str})
+    for part in ("val", "test"):
+        table = pd.read_csv(run / "predictions" / f"{part}.csv")
+        theirs = table[["image", "probability/Nodule", "probability/Effusion"]]
+        theirs.columns = ["Image Index", "prob_Nodule", "prob_pleural effusion"]
+        theirs.sample(frac=1, random_state=0).to_csv(tmp_path / f"theirs_{part}.csv", index=False)
+    manifest = pd.read_csv(run / "manifest.csv", dtype={"patient": str})
+    manifest = manifest[manifest["part"] != "train"].drop(columns=["split", "part"])
+    manifest.to_csv(tmp_path / "labels.csv", index=False)
+    numbers = evaluated(
+        f"predictions={tmp_path / 'theirs_test.csv'}", f"targets={tmp_path / 'labels.csv'}",
+        f"validation={tmp_path / 'theirs_val.csv'}",
+    )  # fmt: skip
+    own = json.loads((run / "evaluation.json").read_text())
+    assert numbers["data"]["patients"] == ours["patient"].nunique()
+    for metric in ("auroc", "sensitivity", "ppv"):
+        assert numbers["labels"]["Nodule"][metric]["value"] == pytest.approx(
+            own["labels"]["Nodule"][metric]["value"]
+        )
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_page_without_images_names_none(evaluated: Evaluate, run: Path, tmp_path: Path):
+    evaluated(f"run={run}", "report.images=false")
+    texts = [(tmp_path / "out" / name).read_text() for name in ("report.html", "model_card.md")]
+    manifest = pd.read_csv(run / "manifest.csv", dtype={"patient": str})
+    for text in texts:
+        assert not [name for name in manifest["image"] if name in text]
+        assert str(tmp_path) not in text
+        assert "data:image" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], "Give one of run="),
+        (["run=a", "predictions=b"], "Give one of run="),
+        (["run=[]"], "run=.. names no run directory"),
+        (["predictions=b.csv"], "predictions=b.csv needs targets="),
+        (["predictions=b.csv", "targets=c.csv", "part=val"], "part= has no place beside predictions="),
+        (["run=a", "targets=c.csv"], "targets= has no place beside run="),
+        (["run=a", "part=all"], "part=all would judge a run on its own training images"),
+        (
+            ["run=a", "part=some"],
+            "part='some' does not fit: it takes one of train, val, test, all|part='some'",
+        ),
+        (["run=a", "evaluation.threshold=best"], "evaluation.threshold='best' must be one of youden"),
+        (["run=a", "evaluation.num_resamples=5"], "evaluation.num_resamples=5 must be at least 100"),
+        (["run=a", "evaluation.level=95"], "evaluation.level=95"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    overrides: list[str], words: str, composed: Callable[..., DictConfig]
+):
+    with pytest.raises(ConfigError, match=words):
+        checked(composed("run_dir=/nowhere", *overrides, config_name="evaluate"))
+
+
+def test_a_folder_that_is_no_run_is_named_before_anything_is_made(
+    composed: Callable[..., DictConfig], run: Path
+):
+    from cxrlab.config import _evaluation_dir
+
+    with pytest.raises(MissingFileError, match=f"is no run directory.*Did you mean run={run}"):
+        _evaluation_dir(str(run / "checkpoints"), None, None, None)
+    folder = Path(_evaluation_dir(str(run), None, None, "nih"))
+    assert folder == run / "evaluations" / "nih-all"
+    folder.mkdir(parents=True)
+    assert Path(_evaluation_dir(str(run), None, None, "nih")).name == "nih-all-2"
+    named = run / "evaluations" / "mine"
+    named.mkdir()
+    (named / "evaluation.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds an evaluation already: choose another name=mine"):
+        _evaluation_dir(str(run), "mine", None, None)
+
+
+def test_a_strangers_config_builds_nothing_of_another_package(finished_run: Path):
+    saved = OmegaConf.to_container(OmegaConf.load(finished_run / ".hydra" / "resolved.yaml"))
+    refuse_foreign_targets(saved["data"], "a run")
+    for target in ("os.system", "cxrlab.data.cache.os.system", "cxrlab.train.train"):
+        saved["data"]["reader"]["_target_"] = target
+        with pytest.raises(
+            ConfigError, match=f"names {target}, which is no data set|{target} does not exist"
+        ):
+            refuse_foreign_targets(saved["data"], "a run")
