@@ -11,19 +11,28 @@ import os
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlab.evaluation.curves import label_curves
+from cxrlab.evaluation.decisions import from_validation
+from cxrlab.evaluation.delong import delong_estimate
+from cxrlab.evaluation.judgement import DataFacts
+from cxrlab.evaluation.operating_metrics import label_operating_estimates
 from cxrlab.evaluation.prediction_table import PredictionTable
 from cxrlab.evaluation.ranking import label_rankings, micro_ranking
 from cxrlab.evaluation.resampling import Counts, patient_counts
 from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.report.subject import Subject
+from cxrlab.report.writing import Evaluation, write_evaluation
 
 Task = Callable[[PredictionTable, Counts], object]
 
@@ -49,13 +58,13 @@ NUM_COMPARED = 3  # resamples that scikit-learn is given
 
 SETTINGS = EvaluationSettings(
     threshold="youden",
-    calibration="temperature",
+    calibration="platt",
     num_resamples=1000,
     level=0.95,
-    prevalence=None,
-    age_bands=[40, 60],
+    prevalence=0.1,
+    age_bands=[0, 18, 40, 60, 80],
     min_positives=10,
-    min_group_images=100,
+    min_group_images=20,
     seed=0,
 )
 
@@ -74,8 +83,15 @@ def sample_table(num_images: int, num_patients: int) -> PredictionTable:
     probabilities = 1 / (1 + np.exp(3 - logits))
     images = np.array([f"{index:08d}.png" for index in range(num_images)], dtype=object)
     names = np.array([str(index) for index in range(num_patients)], dtype=object)
+    covariates = pd.DataFrame(
+        {
+            "view": generator.choice(["PA", "AP"], num_images),
+            "sex": generator.choice(["F", "M"], num_patients)[patients],
+            "age": generator.integers(0, 95, num_patients)[patients].astype(float),
+        }
+    )
     return PredictionTable(
-        images, patients, tuple(PREVALENCES), targets, probabilities, patient_names=names, part="test"
+        images, patients, tuple(PREVALENCES), targets, probabilities, covariates, names, part="test"
     )
 
 
@@ -97,14 +113,37 @@ def disagreement(table: PredictionTable, counts: Counts) -> float:
     return float(np.abs(both.reshape(-1, 2) - with_scikit_learn(table, counts)).max())
 
 
+def label_table(table: PredictionTable, counts: Counts) -> None:
+    """Compute every metric by label, macro and micro, with intervals; DeLong's too."""
+    thresholds = np.full(len(table.labels), 0.1)
+    label_rankings(table, counts)
+    micro_ranking(table, counts)
+    label_operating_estimates(table, thresholds, counts, SETTINGS)
+    for column in range(len(table.labels)):
+        scores, targets = table.probabilities[:, column], table.targets[:, column]
+        for patients in (None, table.patients):
+            delong_estimate(scores, targets, patients, SETTINGS.level)
+
+
+def everything(table: PredictionTable, counts: Counts) -> None:
+    """Choose thresholds and calibration, judge all images, write the page and its figures."""
+    is_validation = table.patients % 2 == 0
+    thresholds, calibrator = from_validation(table.rows(is_validation), SETTINGS)
+    subject = Subject(title="A benchmark")
+    evaluation = Evaluation(table, thresholds, calibrator, DataFacts("synthetic scores"), subject)
+    with tempfile.TemporaryDirectory() as folder:
+        write_evaluation(evaluation, SETTINGS, Path(folder), images=True)
+
+
 RANKINGS = "AUROC and average precision by label"
 SCIKIT_LEARN = f"the same by a loop over scikit-learn, extrapolated from {NUM_COMPARED} resamples"
-# A row is a task of the table and the counts; the whole judgement and its page go here as well.
 TASKS: dict[str, Task] = {
     "draw the patients": lambda table, counts: patient_counts(table.num_patients, counts.shape[1], 0),
     RANKINGS: label_rankings,
     "the same of all labels pooled": micro_ranking,
     "curves with bands (200 resamples)": lambda table, _: label_curves(table, SETTINGS),
+    "every metric by label, macro and micro": label_table,
+    "everything, with the page and its figures": everything,
     SCIKIT_LEARN: with_scikit_learn,
 }
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.comparison import compare as compare_tables
     from cxrlab.evaluation.contestants import foreign_tables, run_dirs, run_tables
+    from cxrlab.evaluation.of_run import run_facts
     from cxrlab.evaluation.summary import leaderboard
     from cxrlab.provenance import environment
     from cxrlab.report.comparison_page import write_comparison
@@ -72,8 +74,12 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     if len(tables) < 2:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     numbers = compare_tables(tables, config.build(cfg.evaluation))
     write_text(folder / "comparison.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    if runs:
+        facts = {run_facts(run) for run in runs}
+        numbers["data"] |= asdict(facts.pop()) if len(facts) == 1 else {}
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
     page = write_comparison(folder, numbers, session, images=cfg.report.images)

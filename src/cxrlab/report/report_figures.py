@@ -36,7 +36,8 @@ def report_figures(
         metrics: Learning curves, as in ``metrics.csv``, or None.
     """
     drawn = {
-        "auroc_by_label": performance_figures.auroc_by_label(numbers),
+        # Of one label it would be a dot alone.
+        "auroc_by_label": performance_figures.auroc_by_label(numbers) if len(numbers["labels"]) > 1 else None,
         "roc": performance_figures.roc(curves, numbers),
         "precision_recall": performance_figures.precision_recall(curves, numbers),
         "reliability": calibration_figures.reliability(numbers),

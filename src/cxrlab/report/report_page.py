@@ -78,7 +78,8 @@ def _context(numbers: Numbers, subject: Subject, redaction: Redaction) -> dict[s
     """Return what the templates need, apart from figures and heatmaps."""
     title = subject.title or f"Evaluation on {numbers['data']['name']}"
     hiding = Redaction(numbers["labels"], active=True)  # a model card is there to be shared
-    sessions = records({"Training": subject.provenance, "Evaluation": subject.evaluated}, redaction)
+    resumed = {f"Training, resumed ({number})": one for number, one in enumerate(subject.resumed, 1)}
+    sessions = {"Training": subject.provenance, **resumed, "Evaluation": subject.evaluated}
     return {
         "title": redaction.text(title),
         "training": redaction.text(sentences.training(subject)),
@@ -93,7 +94,7 @@ def _context(numbers: Numbers, subject: Subject, redaction: Redaction) -> dict[s
         "calibration_note": (numbers["calibration"] or {}).get("note", ""),
         "no_recalibration": sentences.no_recalibration(numbers),
         "published_note": redaction.text(numbers["published"]["note"]) if numbers["published"] else "",
-        "sessions": sessions,
+        "sessions": records(sessions, redaction),
         "config": redaction.config(subject.config or {}),
         "hidden": redaction.active,
         "card_title": hiding.text(title),

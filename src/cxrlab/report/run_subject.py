@@ -22,7 +22,7 @@ def run_subject(
         panels: Heatmaps of the images that are judged.
         notes: Sentences for the reader.
     """
-    session = _session(run_dir)
+    session, *resumed = _sessions(run_dir)
     data = session.get("data", {})
     return Subject(
         title=f"{_network_name(config)} on {data.get('name') or 'its data'}",
@@ -33,6 +33,7 @@ def run_subject(
         audit=_read_json(run_dir / "audit.json"),
         metrics=pd.read_csv(run_dir / "metrics.csv") if (run_dir / "metrics.csv").is_file() else None,
         provenance=session or None,
+        resumed=resumed,
         panels=panels,
         notes=notes,
     )
@@ -43,7 +44,7 @@ def ensemble_subject(
 ) -> Subject:
     """Return what is known of several runs whose probabilities are averaged."""
     networks = [_network(run_dir, config) for run_dir, config in zip(run_dirs, configs, strict=True)]
-    session = _session(run_dirs[0])
+    session = _sessions(run_dirs[0])[0]
     return Subject(
         title=f"An ensemble of {len(run_dirs)} networks",
         kind="ensemble",
@@ -62,10 +63,10 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return loaded
 
 
-def _session(run_dir: Path) -> dict[str, Any]:
+def _sessions(run_dir: Path) -> list[dict[str, Any]]:
     record = _read_json(run_dir / "provenance.json")
-    session: dict[str, Any] = record["sessions"][-1] if record else {}
-    return session
+    sessions: list[dict[str, Any]] = record["sessions"] if record else [{}]
+    return sessions
 
 
 def _network_name(config: Mapping[str, Any]) -> str:
@@ -76,7 +77,7 @@ def _network_name(config: Mapping[str, Any]) -> str:
 def _network(run_dir: Path, config: Mapping[str, Any]) -> str:
     """Return a network's name, input and size in words."""
     data, model = config.get("data", {}), config.get("model", {})
-    words = []
+    words = [_network_name(config)]
     if "image_size" in data:
         kind = "grey" if data.get("channels") == 1 else "colour"
         words.append(f"{kind} images of {data['image_size']} x {data['image_size']} pixels")
@@ -86,7 +87,7 @@ def _network(run_dir: Path, config: Mapping[str, Any]) -> str:
         words.append(total if trainable.split()[0] == total.split()[0] else f"{total}, {trainable}")
     if model.get("pretrained"):
         words.append("weights of ImageNet at the start")
-    return f"{_network_name(config)} ({'; '.join(words)})" if words else _network_name(config)
+    return ", ".join(words)
 
 
 def _training_data(run_dir: Path, data: Mapping[str, Any]) -> TrainingData | None:

@@ -63,6 +63,7 @@ class Subject:
         audit: ``audit.json`` of the data.
         metrics: Learning curves, as in ``metrics.csv``.
         provenance: The session of ``provenance.json`` that trained it (:mod:`cxrlab.callbacks.provenance`).
+        resumed: The sessions that went on with it.
         evaluated: The same of a later evaluation; None where the training itself evaluated.
         panels: Heatmaps to choose from.
         notes: Sentences that belong beside the result; no patient or image may stand in them.
@@ -77,6 +78,7 @@ class Subject:
     audit: dict[str, Any] | None = None
     metrics: pd.DataFrame | None = None
     provenance: Mapping[str, Any] | None = None
+    resumed: Sequence[Mapping[str, Any]] = ()
     evaluated: Mapping[str, Any] | None = None
     panels: Sequence[Panel] = ()
     notes: Sequence[str] = ()
