@@ -85,6 +85,7 @@ def test_one_table_alone_is_no_comparison(compared: Callable[..., dict], runs: l
     ("overrides", "words"),
     [
         ([], r"Give runs="),
+        (["runs=[]"], r"Give runs="),
         (["predictions=[a,b]"], "predictions= needs targets="),
         (["runs=[a,b]", "targets=c"], "targets= has no place without predictions="),
         (["runs=[a,b]", "part=train"], "part='train' does not fit"),

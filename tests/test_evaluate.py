@@ -233,13 +233,66 @@ def test_a_folder_that_is_no_run_is_named_before_anything_is_made(
         _evaluation_dir(str(run / "checkpoints"), None, None, None)
     folder = Path(_evaluation_dir(str(run), None, None, "nih"))
     assert folder == run / "evaluations" / "nih-all"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True)  # what failed leaves a folder
+    assert Path(_evaluation_dir(str(run), None, None, "nih")) == folder
+    (folder / "evaluation.json").write_text("{}")
     assert Path(_evaluation_dir(str(run), None, None, "nih")).name == "nih-all-2"
     named = run / "evaluations" / "mine"
     named.mkdir()
     (named / "evaluation.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds an evaluation already: choose another name=mine"):
+    with pytest.raises(ConfigError, match="name=mine: .* holds an evaluation already"):
         _evaluation_dir(str(run), "mine", None, None)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "/tmp/x", ".hidden", ""])
+def test_an_evaluation_stays_below_its_run(name: str, run: Path):
+    from cxrlab.config import _evaluation_dir
+
+    with pytest.raises(ConfigError, match="must be a plain name of a folder"):
+        _evaluation_dir(str(run), name, None, None)
+
+
+def test_one_run_twice_is_no_ensemble(evaluated: Evaluate, run: Path):
+    with pytest.raises(ConfigError, match="names one run twice"):
+        evaluated(f"run=[{run},{run}/checkpoints/..]")
+
+
+def test_training_images_that_are_gone_are_said(
+    evaluated: Evaluate, run: Path, synthetic_root: Path, tmp_path: Path
+):
+    audit = json.loads((run / "audit.json").read_text())
+    copied = Path(shutil.copytree(audit["root"], tmp_path / "copy"))
+    manifest = pd.read_csv(run / "manifest.csv", dtype={"patient": str})
+    for image in manifest.loc[manifest["part"] == "train", "image"][3:]:
+        (copied / image).unlink()
+    (run / "audit.json").write_text(json.dumps(audit | {"root": str(copied)}))
+    folder = folder_of(run, synthetic_root, tmp_path, "test")
+    numbers = evaluated(f"run={run}", *external(folder), "heatmaps_per_label=0")
+    assert any("could not be checked in full" in one["message"] for one in numbers["flags"])
+    assert "never seen" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_validation_table_may_bring_its_own_targets(evaluated: Evaluate, run: Path):
+    tables = [run / "predictions" / f"{part}.csv" for part in ("test", "val")]
+    numbers = evaluated(f"predictions={tables[0]}", f"targets={tables[0]}", f"validation={tables[1]}")
+    own = json.loads((run / "evaluation.json").read_text())
+    assert numbers["labels"]["Nodule"]["f1"]["value"] == pytest.approx(own["labels"]["Nodule"]["f1"]["value"])
+
+
+def test_a_number_as_the_rule_needs_no_validation(evaluated: Evaluate, run: Path):
+    table = run / "predictions" / "test.csv"
+    numbers = evaluated(f"predictions={table}", f"targets={table}", "evaluation.threshold=0.5")
+    assert {one["value"] for one in numbers["thresholds"].values()} == {0.5}
+
+
+def test_a_resumed_training_leaves_no_earlier_networks_predictions(run: Path):
+    from cxrlab.recording import remove_judgement
+
+    remove_judgement(run)
+    left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert not left & {"predictions/val.csv", "predictions/test.csv", "evaluation.json", "report.html"}
+    assert not (run / "heatmaps" / "test").exists()
+    assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "manifest.csv", "metrics.csv"} <= left
 
 
 def test_a_strangers_config_builds_nothing_of_another_package(finished_run: Path):

@@ -30,14 +30,14 @@ def checked(cfg: DictConfig) -> DictConfig:
 
     cfg = config.checked(cfg, _PLAIN)
     config.build(cfg.evaluation)  # refuses a value out of its range
-    if cfg.runs is None and cfg.predictions is None:
+    if not cfg.runs and not cfg.predictions:
         raise ConfigError(
             "Give runs=[<run>,<run>], runs=<the directory of a sweep>, or predictions=[<file>,<file>] "
             "targets=<file>."
         )
-    if cfg.runs is None and cfg.targets is None:
+    if not cfg.runs and cfg.targets is None:
         raise ConfigError("predictions= needs targets=<a CSV file with the labels>.")
-    if cfg.predictions is None and cfg.targets is not None:
+    if not cfg.predictions and cfg.targets is not None:
         raise ConfigError("targets= has no place without predictions=: runs know their own.")
     return cfg
 
@@ -70,16 +70,17 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     predictions = _paths(cfg.predictions)
     if predictions:
         targets = Path(cfg.targets).expanduser() if cfg.targets else Path(next(iter(tables.values())).source)
-        tables |= foreign_tables(predictions, targets, config.plain(cfg.synonyms.groups))
+        others = foreign_tables(predictions, targets, config.plain(cfg.synonyms.groups))
+        tables |= {f"{name} (file)" if name in tables else name: table for name, table in others.items()}
     if len(tables) < 2:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = compare_tables(tables, config.build(cfg.evaluation))
-    write_text(folder / "comparison.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     if runs:
         facts = {run_facts(run) for run in runs}
         numbers["data"] |= asdict(facts.pop()) if len(facts) == 1 else {}
+    write_text(folder / "comparison.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
     page = write_comparison(folder, numbers, session, images=cfg.report.images)

@@ -4,6 +4,7 @@ import datetime
 import functools
 import itertools
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def refuse_used_folder(run_dir: Path) -> None:
 
 def _evaluation_dir(run: object, name: str | None, part: str | None, data: str | None) -> str:
     """Return where an evaluation goes: below its run, never over an earlier one; else a folder of its own."""
+    if isinstance(run, ListConfig) and len(run) == 1:
+        run = run[0]
     if not isinstance(run, str):
         return f"outputs/evaluate/{datetime.datetime.now():%Y-%m-%d/%H-%M-%S}"
     run_dir = Path(run).expanduser()
@@ -85,11 +88,15 @@ def _evaluation_dir(run: object, name: str | None, part: str | None, data: str |
         )
     folder = run_dir / "evaluations"
     if name is not None:
-        if (folder / name / "evaluation.json").is_file():
-            raise ConfigError(f"{folder / name} holds an evaluation already: choose another name={name}.")
-        return str(folder / name)
+        if not re.fullmatch(r"[\w+=-][\w.+=-]*", str(name)):
+            raise ConfigError(f"name={name} must be a plain name of a folder: letters, digits, - and _.")
+        if (folder / str(name) / "evaluation.json").is_file():
+            raise ConfigError(
+                f"name={name}: {folder / str(name)} holds an evaluation already. Choose another."
+            )
+        return str(folder / str(name))
     stem = "-".join(one for one in (data, part or ("all" if data else "test")) if one)
-    taken = {path.name for path in folder.glob("*")}
+    taken = {path.parent.name for path in folder.glob("*/evaluation.json")}
     numbered = (f"{stem}-{number}" for number in itertools.count(2))
     return str(folder / next(one for one in itertools.chain([stem], numbered) if one not in taken))
 
@@ -109,6 +116,8 @@ def refuse_foreign_targets(node: object, source: str) -> None:
 
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         refuse_foreign_targets(value, source)
+    if isinstance(node, str) and "${" in node:
+        raise ConfigError(f"The config of {source} holds {node!r}, which is no plain value: not built.")
     target = node.get("_target_") if isinstance(node, dict) else None
     own = ("cxrlab.data.", "cxrlab.augment.")
     if target is None or (str(target).startswith(own) and located(target, source).__module__.startswith(own)):
@@ -243,6 +252,10 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     saved = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
     if not isinstance(saved, DictConfig):
         raise ConfigError(f"{run_dir}/.hydra/config.yaml holds no config.")
+    OmegaConf.set_struct(saved, False)
+    for key in ("evaluation", "report"):  # runs from before there was an evaluation
+        if key not in saved:
+            saved[key] = cfg[key]
     for override in task_overrides():
         key = override.split("=", 1)[0].lstrip("+~")
         if key == "resume":

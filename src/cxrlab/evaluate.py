@@ -23,7 +23,7 @@ _PLAIN: dict[str, Any] = {
     "validation_targets": str | None,
     "threshold": float | None,
     "part": Literal["train", "val", "test", "all"] | None,
-    "name": str | None,
+    "name": str | int | None,
     "root": str | None,
     "batch_size": int,
     "device": str,
@@ -50,10 +50,23 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(
             f"predictions={cfg.predictions} needs targets=<a CSV file with the labels>, perhaps the same."
         )
-    needless = ("data", "part", "name", "root") if cfg.run is None else ("targets", "validation")
+    of_runs = ("data", "part", "name", "root")
+    needless = of_runs if cfg.run is None else ("targets", "validation", "validation_targets")
     for key in needless:
         if cfg.get(key) is not None:
             raise ConfigError(f"{key}= has no place beside {'predictions' if cfg.run is None else 'run'}=.")
+    if cfg.validation is None and cfg.validation_targets is not None:
+        raise ConfigError(
+            "validation_targets= are the targets of validation=<a CSV file>, which is not given."
+        )
+    if cfg.get("data") is not None and cfg.root is not None:
+        raise ConfigError(f"root={cfg.root} is the folder of the run's own data; with data= set data.root.")
+    if cfg.name is not None and not isinstance(cfg.run, str) and len(cfg.run) > 1:
+        raise ConfigError(
+            f"name={cfg.name} is a folder of one run; an ensemble goes to hydra.run.dir=<folder>."
+        )
+    if cfg.heatmaps_per_label < 0:
+        raise ConfigError(f"heatmaps_per_label={cfg.heatmaps_per_label} must be 0 or more.")
     if cfg.get("data") is None and cfg.part == "all":
         raise ConfigError(
             "part=all would judge a run on its own training images too: give data=, or another part."
@@ -82,7 +95,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
     from cxrlab.evaluation.decisions import from_validation, given
-    from cxrlab.evaluation.foreign import read_foreign
+    from cxrlab.evaluation.foreign import holds_targets, read_foreign
     from cxrlab.evaluation.judgement import DataFacts
     from cxrlab.evaluation.leakage import refuse_judged
     from cxrlab.report.subject import Subject
@@ -95,29 +108,31 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
     if cfg.validation is None:
         table = read_foreign(predictions, targets, groups)
     else:
-        other, named = Path(cfg.validation).expanduser(), cfg.validation_targets
-        table = read_foreign(predictions, targets, groups, beside=None if named else other)
-        validation = read_foreign(
-            other,
-            Path(named).expanduser() if named else targets,
-            groups,
-            beside=None if named else predictions,
-        )
+        other = Path(cfg.validation).expanduser()
+        own = other if holds_targets(other) else targets
+        named = Path(cfg.validation_targets).expanduser() if cfg.validation_targets else own
+        table = read_foreign(predictions, targets, groups, beside=other)
+        validation = read_foreign(other, named, groups, beside=predictions)
         notes = refuse_judged(validation, table)
         thresholds, calibrator = from_validation(validation.select_labels(table.labels), settings)
-    if cfg.threshold is not None:
-        thresholds = given(cfg.threshold, len(table.labels))
-    subject = Subject(title=predictions.name, kind="predictions", notes=notes)
-    return Evaluation(table, thresholds, calibrator, DataFacts(targets.name), subject)
+    number = cfg.threshold if cfg.threshold is not None else settings.given_threshold
+    if number is not None:
+        thresholds = given(number, len(table.labels))
+    subject = Subject(title=f"Predictions in {predictions.name}", kind="predictions", notes=notes)
+    return Evaluation(table, thresholds, calibrator, DataFacts(f"targets in {targets.name}"), subject)
 
 
 def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
+    from cxrlab.errors import ConfigError
     from cxrlab.evaluation.decisions import given
     from cxrlab.report.run_evaluation import evaluation_of_ensemble, evaluation_of_run
     from cxrlab.run import load_run
 
     named = config.plain(cfg)["run"]
-    runs = [load_run(run_dir) for run_dir in ([named] if isinstance(named, str) else named)]
+    folders = [Path(one).expanduser() for one in ([named] if isinstance(named, str) else named)]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError(f"run={named} names one run twice.")
+    runs = [load_run(folder) for folder in folders]
     judged = [_judged(cfg, run) for run in runs]
     if len(runs) == 1:
         folder = Path(cfg.run_dir)
@@ -144,8 +159,8 @@ def _judged(cfg: DictConfig, run: "Run") -> "Judged":
 
 def _own_data(cfg: DictConfig, run: "Run") -> "DataModule":
     """Build the data module of a run's own config, which may only name classes of this package."""
+    config.refuse_foreign_targets(run.config["data"], str(run.run_dir))
     node = OmegaConf.create(run.config["data"])
-    config.refuse_foreign_targets(config.plain(node), str(run.run_dir))
     if cfg.root is not None:
         node.root = cfg.root
     data: DataModule = config.build(node)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,18 @@ def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path
             "bring the data back as they were, or start a new run."
         )
     refuse_other_weights(classifier, run_dir / "checkpoints" / "last.ckpt")
+
+
+@rank_zero_only
+def remove_judgement(run_dir: Path) -> None:
+    """Remove what was predicted and computed with the weights that a resumed training is about to replace.
+
+    Else, were it stopped, an earlier network's predictions would stand beside a later one's thresholds.
+    """
+    names = ("predictions/val.csv", "predictions/test.csv", "results.csv", "evaluation.json", "curves.csv")
+    for name in (*names, "report.html", "model_card.md"):
+        (run_dir / name).unlink(missing_ok=True)
+    shutil.rmtree(run_dir / "heatmaps" / "test", ignore_errors=True)
 
 
 @rank_zero_only

@@ -98,6 +98,8 @@ def train(cfg: DictConfig) -> float:
     recording.save_data(data, report, run_dir)
     recording.save_layers(data, classifier, run_dir)
     recording.log_audit(report)
+    if cfg.resume:
+        recording.remove_judgement(run_dir)
     trainer = _fit(cfg, classifier, data, run_dir)
     return _evaluate(cfg, trainer, classifier, data, run_dir)
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,3 +35,15 @@ def test_a_validation_part_that_is_judged_too_is_refused(make_predictions):
     (note,) = refuse_judged(table.rows(rows[:1]), table.rows(rows[1:]))
     assert note.startswith("1 patients are in the validation part")
     assert refuse_judged(table.rows(rows), table.rows(np.flatnonzero(table.patients != several))) == ()
+
+
+def test_a_file_name_tells_where_one_table_gives_no_folders(make_predictions):
+    table = make_predictions()
+    named = replace(table, images=np.array([f"images/{name}" for name in table.images], dtype=object))
+    with pytest.raises(DataError, match="images are in"):
+        refuse_judged(named, table)
+    elsewhere = replace(table, images=np.array([f"val/{name}" for name in table.images], dtype=object))
+    patients = replace(
+        elsewhere, patient_names=np.array([f"v{p}" for p in range(table.num_patients)], dtype=object)
+    )
+    assert refuse_judged(patients, named) == ()

@@ -46,7 +46,7 @@ def calibration_verdict(
 def _fault(numbers: dict[str, Any]) -> str:
     bias, spiegelhalter = numbers["bias"], numbers["spiegelhalter"]
     if not holds_zero(bias):
-        size = np.format_float_positional(abs(bias["value"]), precision=2, fractional=False, trim="-")
+        size = np.format_float_positional(abs(bias["value"]), precision=2, fractional=False, trim="k")
         return f"too {'high' if bias['value'] > 0 else 'low'} by {size} on average"
     if spiegelhalter["value"] > 0:
         return "not calibrated: high ones too high and low ones too low"

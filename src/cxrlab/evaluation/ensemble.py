@@ -8,7 +8,7 @@ import numpy as np
 
 from cxrlab.errors import DataError
 from cxrlab.evaluation.alignment import align
-from cxrlab.evaluation.leakage import refuse_trained_on
+from cxrlab.evaluation.leakage import SEEN, refuse_trained_on
 from cxrlab.evaluation.prediction_table import PredictionTable, read_predictions
 from cxrlab.run import Run
 
@@ -61,12 +61,15 @@ def shared_images(tables: Sequence[PredictionTable]) -> list[PredictionTable]:
 def refuse_members_training(runs: Sequence[Run], table: PredictionTable) -> None:
     """Refuse patients that any member was trained on: another split made them its training patients.
 
+    Where the validation or training part itself is judged, only earlier parts count; it is flagged anyway.
+
     Raises:
         DataError: Naming some of them.
     """
+    seen = SEEN[: SEEN.index(table.part)] if table.part in SEEN else SEEN
     if table.patient_names is not None:
         for run in runs:
-            refuse_trained_on(run, table.patient_names[table.patients].tolist())
+            refuse_trained_on(run, table.patient_names[table.patients].tolist(), seen)
 
 
 def ensemble_validation(runs: Sequence[Run], labels: Sequence[str]) -> PredictionTable | None:

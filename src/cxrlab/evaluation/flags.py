@@ -39,8 +39,9 @@ def reservations(
         flags.append(
             flag(
                 "no_threshold",
-                "There is no validation part to choose a threshold on, and none was given: sensitivity and "
-                "all else that needs one is left out. Chosen on the very images judged, it would flatter.",
+                "There is no validation part to choose a threshold on (validation=), and none was given "
+                "(threshold=): sensitivity and all else that needs one is left out. Chosen on the very images "
+                "judged, it would flatter.",
             )
         )
     for column, label in enumerate(table.labels):

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxrlab.data.manifest import LABEL
 from cxrlab.data.readers.sheets import PART_WORDS
 from cxrlab.evaluation.foreign_images import Rows, match_images
 from cxrlab.evaluation.foreign_labels import read_labels
 from cxrlab.evaluation.foreign_table import ForeignTable
-from cxrlab.evaluation.prediction_table import PredictionTable
+from cxrlab.evaluation.prediction_table import TARGET, PredictionTable
 
 # How file names tell the patient: NIH's 00000013_005.png, CheXpert's folders, MIMIC-CXR's folders.
 _PATIENT_PATTERNS = tuple(
@@ -26,6 +27,16 @@ _PATIENT_PATTERNS = tuple(
 )
 
 _log = logging.getLogger(__name__)
+
+
+def holds_targets(path: Path) -> bool:
+    """Tell whether a file of predictions says its targets too, in columns with a prefix.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is no table.
+    """
+    return any(name.startswith((TARGET, LABEL)) for name in ForeignTable.read(path).label_names())
 
 
 def read_foreign(

@@ -123,8 +123,8 @@ def _refuse_lacking(
     if refused:
         raise DataError(
             f"The columns {refused[:5]} of {predictions.path} hold probabilities that {targets.path} has no "
-            f"targets for: it has {list(known)[:20]}. Name labels that mean the same in synonyms.groups, or "
-            "remove the columns."
+            f"targets for: it has {list(known)[:20]}. Name labels that mean the same, such as "
+            "'synonyms.groups=[[Effusion,Pleural Effusion]]', or remove the columns."
         )
     if lacking:
         _log.info(f"{predictions.path}: the columns {', '.join(lacking)} are no labels, and are ignored")

@@ -14,22 +14,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SEEN = ("train", "val")
+SEEN = ("train", "val")
+_UNCHECKED = (
+    "Whether the network was trained on some of these images could not be checked in full: {} of its own "
+    "images are there to be compared."
+)
 
 
-def refuse_trained_on(run: Run, patients: Sequence[str]) -> None:
+def refuse_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] = SEEN) -> None:
     """Refuse patients that a run was trained or validated on.
 
     Args:
         run: The run.
         patients: Patient of each image that it is to be judged on, of the run's own data set: those of
             another have other numbers.
+        seen: Parts of the run whose patients are refused.
 
     Raises:
         DataError: Naming some of them.
     """
-    seen = set(run.manifest.loc[run.manifest["part"].isin(_SEEN), "patient"])
-    shared = [patient for patient in patients if patient in seen]
+    known = set(run.manifest.loc[run.manifest["part"].isin(seen), "patient"])
+    shared = [patient for patient in patients if patient in known]
     if shared:
         raise DataError(
             f"{len(shared)} of the {len(patients)} images are of {len(set(shared))} patients that "
@@ -38,7 +43,7 @@ def refuse_trained_on(run: Run, patients: Sequence[str]) -> None:
         )
 
 
-def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[list[int], tuple[str, ...]]:
+def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[list[int], str, bool]:
     """Leave out the images that a run was trained on, found by their content, and all of their patients.
 
     Args:
@@ -47,7 +52,8 @@ def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[l
         rows: Those of its rows that are judged.
 
     Returns:
-        The rows that are left, and what the reader must be told.
+        The rows that are left, what the reader must be told, and whether all of the run's images were there
+        to be compared.
 
     Raises:
         DataError: If none is left.
@@ -56,31 +62,27 @@ def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[l
         other = read_other(run.run_dir, None)
     except (MissingFileError, DataError) as error:
         log.warning("Whether the run was trained on some of these images cannot be told: %s", error)
-        return list(rows), (
-            "Whether the network was trained on some of these images could not be checked: its own images "
-            "are not there.",
-        )
+        return list(rows), _UNCHECKED.format("none"), False
+    known = other.table.loc[other.table["part"].isin(SEEN), "image"]
+    num_there = sum((other.root / image).is_file() for image in known)
+    is_complete = num_there == len(known)
     shared = find_shared(data, other)
-    shared = shared[shared["other_part"].isin(_SEEN)]
+    shared = shared[shared["other_part"].isin(SEEN)]
     table = data.manifest.table
     patients = set(table.loc[table["image"].isin(shared["image"]), "patient"])
-    left = [
-        row
-        for row, patient in zip(rows, table["patient"].iloc[list(rows)], strict=True)
-        if patient not in patients
-    ]
+    judged = zip(rows, table["patient"].iloc[list(rows)], strict=True)
+    left = [row for row, patient in judged if patient not in patients]
     if not left:
         raise DataError(f"{run.run_dir} was trained on these very images: nothing is left to judge it on.")
-    if len(left) == len(rows):
-        return left, (
-            "None of these images is among those that the network was trained on (compared by content).",
+    if len(left) < len(rows):
+        note = (
+            f"{len(rows) - len(left)} images of {len(patients)} patients are left out: the network was "
+            "trained on images of them (found by content)."
         )
-    note = (
-        f"{len(rows) - len(left)} images of {len(patients)} patients are left out: the network was trained "
-        "on images of them (found by content)."
-    )
-    log.warning("%s", note)
-    return left, (note,)
+        log.warning("%s", note)
+    else:
+        note = "None of these images is among those that the network was trained on (compared by content)."
+    return left, note if is_complete else f"{note} {_UNCHECKED.format(num_there)}", is_complete
 
 
 def refuse_judged(validation: PredictionTable, table: PredictionTable) -> tuple[str, ...]:
@@ -96,7 +98,10 @@ def refuse_judged(validation: PredictionTable, table: PredictionTable) -> tuple[
     Raises:
         DataError: Naming some of the images that are in both.
     """
-    shared = sorted(set(validation.images) & set(table.images))
+    ours, theirs = list(validation.images), list(table.images)
+    if not (_have_folders(ours) and _have_folders(theirs)):  # one is written without: files tell
+        ours, theirs = ([str(name).rpartition("/")[2] for name in names] for names in (ours, theirs))
+    shared = sorted(set(ours) & set(theirs))
     if shared:
         raise DataError(
             f"{len(shared)} images are in {validation.source} and in {table.source}, such as {shared[:3]}: a "
@@ -112,3 +117,7 @@ def refuse_judged(validation: PredictionTable, table: PredictionTable) -> tuple[
         f"{len(patients)} patients are in the validation part and among those judged: thresholds and "
         "calibration are flattered.",
     )
+
+
+def _have_folders(names: Sequence[str]) -> bool:
+    return any("/" in name for name in names)

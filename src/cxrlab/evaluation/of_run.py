@@ -40,6 +40,8 @@ class Judged:
         images: The pixels of the manifest.
         rows: Shape ``(N,)``.
         notes: What the reader must be told.
+        is_external: Whether they are of another data set than the run's own.
+        unseen: Whether it is known that the run was trained on none of them; None where the part tells.
     """
 
     table: PredictionTable
@@ -48,6 +50,8 @@ class Judged:
     images: "Images | None" = None
     rows: Sequence[int] = ()
     notes: tuple[str, ...] = ()
+    is_external: bool = False
+    unseen: bool | None = None
 
 
 def run_data(run_dir: Path) -> dict[str, Any]:
@@ -129,9 +133,10 @@ def other_data(
             f"No label of {run.run_dir} {run.labels} is one of {manifest.name or manifest.root} "
             f"{manifest.labels}. Name those that mean the same in synonyms.groups."
         )
-    if run_data(run.run_dir).get("name") == manifest.name:
+    if _is_own(run, manifest, rows):
         refuse_trained_on(run, manifest.table["patient"].iloc[rows].tolist())
-    rows, notes = without_shared(run, data, rows)
+    rows, note, unseen = without_shared(run, data, rows)
+    notes: tuple[str, ...] = (note,)
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
     if len(matched) < len(run.labels):
         left = [label for label in run.labels if label not in matched]
@@ -139,9 +144,19 @@ def other_data(
     table = _predicted(run, manifest, data.images, rows, matched, batch_size, device)
     spelled = {other: own for own, other in matched.items()}
     manifest = replace(manifest, boxes=manifest.boxes.replace({"label": spelled}))  # for the heatmaps
-    split = "all images" if part == "all" else getattr(data.split, "keywords", {}).get("method")
+    method = getattr(data.split, "keywords", {}).get("method")
+    split = "all images" if part == "all" else f"{method}, its part {part}"
     facts = DataFacts(manifest.name, split, manifest.fingerprint())
-    return Judged(table, facts, manifest, data.images, rows, notes)
+    # Its parts are not those of the run's training.
+    table = replace(table, part="")
+    return Judged(table, facts, manifest, data.images, rows, notes, is_external=True, unseen=unseen)
+
+
+def _is_own(run: Run, manifest: Manifest, rows: Sequence[int]) -> bool:
+    """Tell whether a data set is the run's own: two may have one name, but not the names of most images."""
+    images = manifest.table["image"].iloc[list(rows)]
+    is_known = images.isin(run.manifest["image"])
+    return run_data(run.run_dir).get("name") == manifest.name and bool(is_known.mean() > 0.5)
 
 
 def _predicted(
@@ -188,6 +203,8 @@ def run_decisions(
             return None, None
         return from_validation(read_predictions(path).select_labels(labels), settings)
     values = run.model.decision.thresholds.double().cpu().numpy()[columns]
+    if np.isnan(values).all() and path.is_file():  # a checkpoint from before it kept thresholds
+        return from_validation(read_predictions(path).select_labels(labels), settings)
     thresholds = Thresholds(
         values, str(settings.threshold), threshold_source(settings.threshold, "validation")
     )

@@ -41,6 +41,11 @@ class EvaluationSettings:
     min_group_images: int
     seed: int
 
+    @property
+    def given_threshold(self) -> float | None:
+        """The number that ``threshold`` is; None where it is a rule."""
+        return None if isinstance(self.threshold, str) else float(self.threshold)
+
     def __post_init__(self) -> None:
         check_rule(self.threshold)
         if self.num_resamples < 100:

@@ -42,8 +42,8 @@ def terminal_table(numbers: dict[str, Any]) -> str:
         rows[f"macro mean of {numbers['num_macro_labels']}"] = {"positives": "", **macro}
     table = pd.DataFrame(rows).T
     shown = table.loc[:, (table != "-").any(axis=0)].to_string()
-    unit = "patient" if numbers["interval"]["unit"] == "patient" else "IMAGE (patients are unknown)"
-    heading = f"In brackets {numbers['interval']['level']:.0%} intervals, by the {unit} bootstrap."
+    unit, level = numbers["interval"]["unit"], numbers["interval"]["level"]
+    heading = f"In brackets {level:.0%} intervals, by the {unit} bootstrap."
     return "\n".join([shown, heading, *(f"  Note: {one['message']}" for one in numbers["flags"])])
 
 

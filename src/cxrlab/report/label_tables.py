@@ -127,7 +127,7 @@ def _of_paper(paper: Numbers, label: str) -> Cell:
 def published_means(numbers: Numbers) -> Table | None:
     """Return our mean AUROC beside those of papers, each with its split."""
     published = numbers.get("published")
-    if not published:
+    if not published or not any(paper["macro"] for paper in published["rows"]):
         return None
     mean = next((one for one in published["ours"] if one["label"] == "macro"), None)
     split = Cell(numbers["data"]["split"] or DASH)

@@ -1,8 +1,11 @@
 """What runs predicted, with their thresholds and all that their pages tell: ready to be judged."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cxrlab.evaluation.decisions import Thresholds, from_validation, threshold_source
 from cxrlab.evaluation.ensemble import ensemble, ensemble_validation, refuse_members_training, shared_images
@@ -38,16 +41,18 @@ def evaluation_of_training(
         config: The resolved config.
         settings: How it is judged.
     """
-    thresholds = Thresholds(
-        classifier.decision.thresholds.double().cpu().numpy(),
-        str(settings.threshold),
-        threshold_source(settings.threshold, "validation"),
-    )
+    values = classifier.decision.thresholds.double().cpu().numpy()
+    calibrator = classifier.decision.calibrator(settings.calibration)
+    source = threshold_source(settings.threshold, "validation")
+    thresholds = Thresholds(values, str(settings.threshold), source)
+    if np.isnan(values).all():  # the best checkpoint is from before it kept thresholds
+        validation = read_predictions(run_dir / "predictions" / "val.csv")
+        thresholds, calibrator = from_validation(validation, settings)
     panels, _ = read_panels(run_dir / "heatmaps" / "test", budget_bytes=_PANEL_BYTES)
     return Evaluation(
         table=read_predictions(run_dir / "predictions" / f"{part}.csv"),
         thresholds=thresholds,
-        calibrator=classifier.decision.calibrator(settings.calibration),
+        calibrator=calibrator,
         facts=facts,
         subject=run_subject(run_dir, config, panels=panels if part == "test" else (), notes=()),
     )
@@ -75,6 +80,7 @@ def evaluation_of_run(
         heatmaps = folder / "heatmaps"
     panels, _ = read_panels(heatmaps, budget_bytes=_PANEL_BYTES)
     subject = run_subject(run.run_dir, run.config, panels=panels, notes=judged.notes)
+    subject = replace(subject, unseen=judged.unseen)
     evaluation = Evaluation(judged.table, thresholds, calibrator, judged.facts, subject)
     return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
 
@@ -87,7 +93,7 @@ def evaluation_of_ensemble(
     Raises:
         DataError: If images, labels or targets differ, or one was trained on patients of another's test.
     """
-    is_external = judged[0].manifest is not None and judged[0].table.part == ""
+    is_external = judged[0].is_external
     tables = [one.table for one in judged]
     table = ensemble(shared_images(tables) if is_external else tables)
     if not is_external:
@@ -95,5 +101,7 @@ def evaluation_of_ensemble(
     validation = ensemble_validation(runs, table.labels)
     thresholds, calibrator = (None, None) if validation is None else from_validation(validation, settings)
     notes = tuple(dict.fromkeys(note for one in judged for note in one.notes))
+    unseen = all(one.unseen for one in judged) if is_external else None
     subject = ensemble_subject([run.run_dir for run in runs], [run.config for run in runs], notes=notes)
+    subject = replace(subject, unseen=unseen)
     return Evaluation(table, thresholds, calibrator, judged[0].facts, subject)

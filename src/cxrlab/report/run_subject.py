@@ -45,11 +45,12 @@ def ensemble_subject(
     """Return what is known of several runs whose probabilities are averaged."""
     networks = [_network(run_dir, config) for run_dir, config in zip(run_dirs, configs, strict=True)]
     session = _sessions(run_dirs[0])[0]
+    trained = [_training_data(run_dir, _sessions(run_dir)[0].get("data", {})) for run_dir in run_dirs]
     return Subject(
         title=f"An ensemble of {len(run_dirs)} networks",
         kind="ensemble",
         network="; ".join(networks),
-        trained_on=_training_data(run_dirs[0], session.get("data", {})),
+        trained_on=trained[0] if all(one == trained[0] for one in trained) else None,
         audit=_read_json(run_dirs[0] / "audit.json"),
         provenance=session or None,
         notes=notes,

@@ -104,6 +104,7 @@ def write_judgement(
     Raises:
         OutputError: If a file cannot be written.
     """
+    log.info("Judging %d images ...", len(evaluation.table))
     judgement = judge(
         evaluation.table,
         settings=settings,
