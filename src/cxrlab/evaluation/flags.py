@@ -40,8 +40,8 @@ def reservations(
             flag(
                 "no_threshold",
                 "There is no validation part to choose a threshold on (validation=), and none was given "
-                "(threshold=): sensitivity and all else that needs one is left out. Chosen on the very images "
-                "judged, it would flatter.",
+                "(threshold=): sensitivity and all else that needs one is left out. Chosen on the very "
+                "images judged, it would flatter.",
             )
         )
     for column, label in enumerate(table.labels):
