@@ -166,6 +166,7 @@ def save_evaluation(
     part: str,
     config: dict[str, Any],
     settings: EvaluationSettings,
+    page: bool,
     images: bool,
 ) -> None:
     """Judge the best epoch's network, write the page, print the table, and say where everything is."""
@@ -177,14 +178,16 @@ def save_evaluation(
     method = getattr(data.split, "keywords", {}).get("method")
     facts = DataFacts(data.manifest.name, method, data.manifest.fingerprint())
     evaluation = evaluation_of_training(run_dir, classifier, part, facts, config, settings)
-    numbers = write_judgement(evaluation, settings, run_dir, images=images)
+    numbers = write_judgement(evaluation, settings, run_dir, page=page, images=images)
     log.info("\nThe best epoch's network on the %s part:\n%s", part, terminal_table(numbers))
     if len(data.unreadable):
         log.info(
             "%d images could not be read and were left out; they are listed in unreadable.csv.",
             len(data.unreadable),
         )
-    log.info("\nThe page: %s\nEverything is in %s", run_dir / "report.html", run_dir)
+    if page:
+        log.info("\nThe page: %s", run_dir / "report.html")
+    log.info("Everything is in %s" if page else "\nEverything is in %s", run_dir)
 
 
 def log_training(trainer: pl.Trainer, monitor: str, run_dir: Path) -> None:

@@ -25,6 +25,7 @@ _PLAIN: dict[str, Any] = {
     "channels_last": bool,
     "run_dir": str,
     "preprocess.normalize": Literal["training", "imagenet", "image"],
+    "report.page": bool,
     "report.images": bool,
 }
 
@@ -220,6 +221,7 @@ def _evaluate(
         part="test" if cfg.test is True else "val",
         config=config.plain(cfg),
         settings=config.build(cfg.evaluation),
+        page=cfg.report.page,
         images=cfg.report.images,
     )
     return metric

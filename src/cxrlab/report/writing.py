@@ -87,6 +87,7 @@ def write_judgement(
     folder: Path,
     *,
     images: bool,
+    page: bool = True,
     session: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Judge, and write ``evaluation.json``, ``curves.csv``, the page, its figures and the model card.
@@ -96,6 +97,7 @@ def write_judgement(
         settings: How.
         folder: Where to.
         images: Whether radiographs, and names of images and patients, may stand on the page.
+        page: Whether to draw the page and its figures.
         session: With what it is judged; None where the training itself does it, and its own record says.
 
     Returns:
@@ -118,5 +120,6 @@ def write_judgement(
     subject = evaluation.subject
     if session is not None:
         subject = replace(subject, evaluated=session)
-    write_report(folder, judgement.numbers, judgement.curves, subject, images=images)
+    if page:
+        write_report(folder, judgement.numbers, judgement.curves, subject, images=images)
     return judgement.numbers
