@@ -53,7 +53,9 @@ def test_runs_are_ranked_on_the_same_patients(
     assert pair["difference"]["value"] == pytest.approx(expected[0] - expected[1])
     out = tmp_path / "out"
     assert json.loads((out / "comparison.json").read_text()) == numbers
-    assert "cxrlab.compare" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "cxrlab.compare" in page
+    assert "2 models on synthetic" in page
     assert list((out / "figures").glob("*.png"))
     assert json.loads((out / "provenance.json").read_text())["sessions"][0]["versions"]["torch"]
 

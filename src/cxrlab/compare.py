@@ -57,6 +57,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.comparison import compare as compare_tables
     from cxrlab.evaluation.contestants import foreign_tables, run_dirs, run_tables
+    from cxrlab.evaluation.judgement import DataFacts
     from cxrlab.evaluation.of_run import run_facts
     from cxrlab.evaluation.summary import leaderboard
     from cxrlab.provenance import environment
@@ -77,9 +78,8 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = compare_tables(tables, config.build(cfg.evaluation))
-    if runs:
-        facts = {run_facts(run) for run in runs}
-        numbers["data"] |= asdict(facts.pop()) if len(facts) == 1 else {}
+    facts = {run_facts(run) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
+    numbers["data"] |= asdict(facts.pop()) if len(facts) == 1 else {}
     write_text(folder / "comparison.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")

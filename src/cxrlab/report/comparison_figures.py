@@ -60,7 +60,7 @@ def differences(comparison: Numbers) -> Figure | None:
         beside.grid(visible=False)
         best = shown(comparison["models"][0]["name"], 60, 1)
         notes = f"paired, {level(comparison['interval']['level'])} interval, p after Holm"
-        axes.set_title(f"{best} (the best) minus each other")
+        axes.set_title(f"{best} (the best) minus each of the others")
         figure.supxlabel(f"difference of the macro AUROC ({notes}); dashed: no difference")
         return figure
 

@@ -63,6 +63,11 @@ def write_comparison(
     return folder / "report.html"
 
 
+def _title(numbers: Numbers) -> str:
+    models, name = counted(len(numbers["models"]), "model"), numbers["data"]["name"]
+    return f"{models} on {name}" if name else f"{models} compared"
+
+
 def _figures(numbers: Numbers) -> dict[str, Any]:
     drawn = {
         "leaderboard": comparison_figures.leaderboard(numbers),
@@ -90,7 +95,7 @@ def _without_paths(numbers: Numbers, redaction: Redaction) -> Numbers:
 
 def _words(numbers: Numbers, redaction: Redaction) -> dict[str, Any]:
     return {
-        "title": redaction.text(f"{counted(len(numbers['models']), 'model')} on {numbers['data']['name']}"),
+        "title": redaction.text(_title(numbers)),
         "headline": headline(numbers),
         "flags": [redaction.text(message) for message in _flags(numbers)],
         "judged": [(name, redaction.text(value)) for name, value in sentences.judged(numbers)],
