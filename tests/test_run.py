@@ -75,7 +75,7 @@ def test_a_fresh_python_needs_neither_the_data_nor_hydra_nor_the_config(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "(1, 5) False"
+    assert done.stdout.strip() == "(1, 9) False"
 
 
 def test_importing_the_package_is_quick_because_torch_waits():
