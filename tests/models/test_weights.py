@@ -1,9 +1,14 @@
+import argparse
 import logging
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -62,19 +67,129 @@ def test_one_channel_weights_answer_a_grey_image_as_three_channels_do(donor: nn.
     torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_backbone_of_our_own_network_starts_another(tmp_path: Path):
-    first = TimmNetwork(backbone="resnet10t", checkpoint_path=None, **OPTIONS)
+def test_one_channel_weights_answer_equal_channels_as_the_one(tmp_path: Path):
+    one = TimmNetwork(backbone="resnet10t", checkpoint_path=None, **OPTIONS).eval()
+    torch.save(one.state_dict(), tmp_path / "weights.pth")
+    three = network(tmp_path / "weights.pth", channels=3).eval()
+    grey = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        expected = one.backbone.forward_features(grey)
+        found = three.backbone.forward_features(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_run_s_backbone_starts_another_and_its_head_stays_behind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    first = TimmNetwork(backbone="resnet10t", checkpoint_path=None, **{**OPTIONS, "hidden": 7})
+    state = {f"network.{name}": tensor for name, tensor in first.state_dict().items()}
+    state |= {"preprocess.mean": torch.zeros(1), "decision.thresholds": torch.zeros(2)}
     path = tmp_path / "best.ckpt"
-    torch.save({"state_dict": {f"network.{name}": t for name, t in first.state_dict().items()}}, path)
-    second = network(path, num_labels=5)
-    assert torch.equal(second.backbone.layer4[0].conv1.weight, first.backbone.layer4[0].conv1.weight)
+    torch.save({"state_dict": state, "hyper_parameters": {"labels": ["Edema", "Mass"]}}, path)
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        second = network(path)
+    for name, tensor in first.backbone.state_dict().items():
+        assert torch.equal(second.backbone.state_dict()[name], tensor), name
+    assert "not used: ['network.head.0.weight'" in caplog.text
+    assert "decision.thresholds" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def old_spelling(name: str) -> str:
+    """``denselayer1.norm1.weight`` as torchvision wrote it before 0.3."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name)
+
+
+def re_implementation(name: str) -> str:
+    """A name as CheXNet's re-implementations save it: DataParallel, a module's name, a sequential head."""
+    return "module.densenet121." + old_spelling(name).replace("classifier.", "classifier.0.")
+
+
+@pytest.fixture(scope="module")
+def chexnet() -> nn.Module:
+    """torchvision's DenseNet-121 with 14 outputs, whose batch normalisation has seen images."""
+    torch.manual_seed(3)
+    densenet = torchvision.models.densenet121(weights=None, num_classes=14)
+    with torch.no_grad():
+        densenet(torch.randn(2, 3, 64, 64))
+    return densenet.eval()
+
+
+@pytest.mark.parametrize("spelling", [str, old_spelling, re_implementation])
+def test_a_densenet_of_torchvision_gives_torchvision_s_features(
+    chexnet: nn.Module, tmp_path: Path, spelling: Callable[[str], str]
+):
+    state = {spelling(name): tensor for name, tensor in chexnet.state_dict().items()}
+    if spelling is re_implementation:
+        state = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
+        assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in state
+    torch.save(state, tmp_path / "weights.pth")
+    loaded = network(tmp_path / "weights.pth", "densenet121", channels=3, num_labels=14).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = torch.relu(chexnet.features(images)).mean(dim=(2, 3))
+        found = loaded.backbone.forward_head(loaded.backbone.forward_features(images), pre_logits=True)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(loaded.head[-1].weight, chexnet.classifier.weight)  # in no known order
+
+
+@pytest.mark.parametrize(
+    ("architecture", "backbone"), [("resnet18",) * 2, ("mobilenet_v2", "mobilenetv2_100")]
+)
+def test_other_networks_of_torchvision_give_torchvision_s_features(
+    tmp_path: Path, architecture: str, backbone: str
+):
+    theirs = torchvision.models.get_model(architecture, weights=None)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        theirs(images)
+    theirs.eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    loaded = network(tmp_path / "weights.pth", backbone, channels=3).eval()
+    *layers, _ = theirs.children() if architecture == "resnet18" else (theirs.features, theirs.classifier)
+    with torch.no_grad():
+        features = nn.Sequential(*layers)(images)
+        expected = features.mean(dim=(2, 3))
+        found = loaded.backbone.forward_head(loaded.backbone.forward_features(images), pre_logits=True)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_what_training_programs_keep_beside_the_weights_does_no_harm(tmp_path: Path, is_zip: bool):
+    layer = nn.Linear(2, 1)
+    extras = {
+        "epoch": 3,
+        "best_loss": np.float64(0.25),
+        "seen": np.int64(7),
+        "args": argparse.Namespace(lr=0.1),
+        "optimizer": torch.optim.Adam(layer.parameters()).state_dict(),
+    }
+    torch.save(
+        {**extras, "state_dict": layer.state_dict()}, tmp_path / "m.pth.tar",
+        _use_new_zipfile_serialization=is_zip,
+    )  # fmt: skip
+    weights = read_weights(tmp_path / "m.pth.tar")
+    assert weights.keys() == {"weight", "bias"}
+    assert torch.equal(weights["weight"], layer.weight)
+
+
+def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path: Path):
+    torch.save(nn.Linear(2, 1), tmp_path / "model.pt")
+    with pytest.raises(
+        CheckpointError, match=r"an object of torch.nn.modules.linear.Linear.*save its state dict alone"
+    ):
+        read_weights(tmp_path / "model.pt")
 
 
 def test_weights_of_another_architecture_are_refused(donor: nn.Module, tmp_path: Path):
     path = tmp_path / "weights.pth"
     torch.save(donor.state_dict(), path)
     with pytest.raises(
-        CheckpointError, match=r"weights.pth does not fit the network: \d+ of its \d+ parameters are missing"
+        CheckpointError,
+        match=r"weights.pth does not fit the network: \d+ of its \d+ parameters are missing.* "
+        r"By its names the file is of a ResNet-10 with basic blocks\. Is model=",
     ):
         network(path, backbone="mobilenetv3_small_100")
     state = donor.state_dict() | {"layer4.0.conv1.weight": torch.zeros(1, 2, 3, 3)}

@@ -1,10 +1,13 @@
 """Weights from elsewhere: timm's published ones, or a local file; never skipped silently."""
 
+import argparse
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from safetensors import SafetensorError
@@ -13,13 +16,20 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
+from cxrlab.models.hub import offline_if_unreachable
+from cxrlab.models.weight_names import is_head, looks_like, translated
 
 log = logging.getLogger(__name__)
 
-# Parameters of a classification head, in the spellings of timm and torchvision.
-_HEAD = re.compile(r"(^|\.)(classifier|fc|head|head_dist|heads)(\.|$)")
-# What wrappers put before the backbone's own names: DataParallel, Lightning modules, this project.
-_PREFIXES = ("module.", "model.", "network.", "backbone.")
+# Where training programs keep the state dict among an epoch, a score and an optimizer's state.
+_NESTED = ("state_dict", "model", "model_state_dict", "net")
+# What they keep beside it: scores as numpy scalars, and options. None of these runs code when it is read.
+_DTYPES = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
+_SCALAR: Any = np.float64(0).__reduce__()[0]  # under the names that numpy 1 and numpy 2 give it
+_SCALARS = [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+_INERT: list[Any] = [*_SCALARS, np.dtype, *_DTYPES, argparse.Namespace]
+_NAMED = 12
+_CLASS_IN_FILE = re.compile(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)")
 
 
 def load_pretrained(backbone: str, options: dict[str, Any]) -> nn.Module:
@@ -29,7 +39,8 @@ def load_pretrained(backbone: str, options: dict[str, Any]) -> nn.Module:
         CheckpointError: If there are none, or they cannot be fetched.
     """
     try:
-        network: nn.Module = timm.create_model(backbone, pretrained=True, **options)
+        with offline_if_unreachable():
+            network: nn.Module = timm.create_model(backbone, pretrained=True, **options)
     except Exception as error:  # the hub's client raises errors of many kinds when it is offline
         config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
         source = (config and (config.hf_hub_id or config.url)) or "no source known to timm"
@@ -46,6 +57,8 @@ def load_pretrained(backbone: str, options: dict[str, Any]) -> nn.Module:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a .safetensors, .pth, .pt or .ckpt file; no code in it is run.
 
+    It may stand below a key, as training programs keep it: ``{"state_dict": ..., "epoch": 3}``.
+
     Raises:
         MissingFileError: If there is no such file.
         CheckpointError: If it is cut short, empty, or holds something else.
@@ -56,21 +69,32 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             weights: Any = load_file(path)
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_INERT):
+                weights = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is cut short, or no file of "
             f"PyTorch or safetensors ({type(error).__name__}: {str(error)[:200]})."
         ) from error
     except Exception as error:  # torch.load answers pickles that hold code with its own UnpicklingError
-        raise CheckpointError(f"{path} holds more than tensors, so it was not loaded: {error}") from error
-    for key in ("state_dict", "model", "model_state_dict"):
+        raise CheckpointError(_more_than_tensors(path, str(error))) from error
+    for key in _NESTED:
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):
             weights = weights[key]
     tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)} if isinstance(weights, dict) else {}
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors: it is not a state dict.")
     return tensors
+
+
+def _more_than_tensors(path: Path, reason: str) -> str:
+    found = _CLASS_IN_FILE.search(reason)
+    held = f"an object of {found[1].rstrip('.,')}" if found else next(iter(reason.splitlines()), "unknown")
+    return (
+        f"{path} holds more than tensors, so it was not loaded, for that could run code: {held}. Where you "
+        "trust its source, save its state dict alone: torch.save(torch.load(file, weights_only=False)"
+        '["state_dict"], "weights.pth"); of a whole network, torch.save(network.state_dict(), "weights.pth").'
+    )
 
 
 def refuse_other_weights(module: nn.Module, path: Path) -> None:
@@ -95,6 +119,9 @@ def refuse_other_weights(module: nn.Module, path: Path) -> None:
 def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
     """Load a file's weights into a backbone: every parameter but the head's must be there and fit.
 
+    The names may be those of timm, of torchvision (DenseNet, ResNet, MobileNetV2), of CheXNet's
+    re-implementations, or of a checkpoint of this package; see :func:`cxrlab.models.weight_names.translated`.
+    A head is never loaded, also where it has as many outputs as there are labels: their order is not known.
     Weights of the first layer for another number of input channels are summed or repeated, as timm does.
 
     Raises:
@@ -102,49 +129,58 @@ def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
         CheckpointError: If it belongs to another architecture.
     """
     path = Path(checkpoint_path).expanduser()
-    weights = _without_prefixes(read_weights(path), set(backbone.state_dict()))
-    _adapt_first_layer(backbone, weights)
     own = backbone.state_dict()
-    wanted = {name for name in own if not name.endswith("num_batches_tracked")}
-    missing = sorted(wanted - weights.keys())
-    misfits = sorted(n for n in wanted & weights.keys() if own[n].shape != weights[n].shape)
-    if missing or misfits:
-        shapes = [f"{n} {tuple(weights[n].shape)} for {tuple(own[n].shape)}" for n in misfits[:3]]
-        raise CheckpointError(
-            f"{path} does not fit the network: {len(missing)} of its {len(wanted)} parameters are missing "
-            f"{missing[:3]}, {len(misfits)} have another shape {shapes}. Is model=... the architecture "
-            "it was trained with?"
-        )
+    read = read_weights(path)
+    weights, outside = translated(read, own.keys())
+    _adapt_first_layer(own, weights)
+    _refuse_misfits(own, weights, path, looks_like(read.keys()))
     unused = sorted(weights.keys() - own.keys())
-    foreign = [name for name in unused if not _HEAD.search(name)]
+    foreign = [name for name in unused if not is_head(name)]
     backbone.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
-    log.info("Loaded %d parameters of %s; not used: %s.", len(wanted), path, unused or "nothing")
+    left = [*unused, *outside]
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    log.info(
+        "Loaded %d parameters of %s; not used: %s%s.",
+        len(_wanted(own)), path, left[:_NAMED] or "nothing", more,
+    )  # fmt: skip
     if foreign:
         log.warning(
             "%d parameters of %s are not of the head and were not used: %s.", len(foreign), path, foreign[:5]
         )
 
 
-def _without_prefixes(weights: dict[str, Tensor], own: set[str]) -> dict[str, Tensor]:
-    """Strip what wrappers put before the names, as long as that brings more names to match."""
-    for _ in _PREFIXES:
-        for prefix in _PREFIXES:
-            stripped = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-            if len(own & stripped.keys()) > len(own & weights.keys()) or not (own & weights.keys()):
-                weights = stripped
-    return weights
+def _wanted(own: Mapping[str, Tensor]) -> set[str]:
+    """Return what a file must hold; those of before PyTorch 0.4.1 counted no batches."""
+    return {name for name in own if not name.endswith("num_batches_tracked")}
 
 
-def _adapt_first_layer(backbone: nn.Module, weights: dict[str, Tensor]) -> None:
+def _refuse_misfits(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path, known_as: str | None
+) -> None:
+    wanted = _wanted(own)
+    missing = sorted(wanted - weights.keys())
+    misfits = sorted(n for n in wanted & weights.keys() if own[n].shape != weights[n].shape)
+    if not missing and not misfits:
+        return
+    shapes = [f"{n} {tuple(weights[n].shape)} for {tuple(own[n].shape)}" for n in misfits[:3]]
+    found = f" By its names the file is of {known_as}." if known_as else ""
+    raise CheckpointError(
+        f"{path} does not fit the network: {len(missing)} of its {len(wanted)} parameters are missing "
+        f"{missing[:3]}, {len(misfits)} have another shape {shapes}.{found} Is model=... the architecture "
+        "it was trained with?"
+    )
+
+
+def _adapt_first_layer(own: Mapping[str, Tensor], weights: dict[str, Tensor]) -> None:
     """Convert the first convolution's weights in place where only the number of input channels differs."""
-    own = backbone.state_dict()
-    for name, tensor in weights.items():
-        if name not in own or tensor.ndim != 4 or own[name].ndim != 4 or own[name].shape == tensor.shape:
-            continue
-        if (
-            own[name].shape[0] == tensor.shape[0]
-            and own[name].shape[2:] == tensor.shape[2:]
-            and tensor.shape[1] == 3
-        ):
-            weights[name] = adapt_input_conv(own[name].shape[1], tensor)
-            log.info("Adapted %s from 3 to %d input channels.", name, own[name].shape[1])
+    name = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
+    if name not in weights or weights[name].ndim != 4 or weights[name].shape == own[name].shape:
+        return
+    (width, channels, *kernel), (given_width, given, *given_kernel) = own[name].shape, weights[name].shape
+    if (width, kernel) != (given_width, given_kernel) or given not in (1, 3):
+        return
+    if given == 3:
+        weights[name] = adapt_input_conv(channels, weights[name])
+    else:  # so that equal channels answer as the one did
+        weights[name] = weights[name].repeat(1, channels, 1, 1) / channels
+    log.info("Adapted %s from %d to %d input channels.", name, given, channels)
