@@ -203,6 +203,49 @@ def test_a_sweep_over_folds_is_a_cross_validation(tmp_path: Path):
     assert pooled["fold"].tolist() == ["0"] * 4 + ["1"] * 4
 
 
+SEEDS = """
+import hydra
+from cxrlab.command import run_command
+
+@hydra.main(version_base="1.3", config_path=".", config_name="seeds")
+def main(cfg):
+    if cfg.seed == 4:
+        raise ArithmeticError("the loss is nan")
+    return cfg.rate + cfg.seed / 10
+
+run_command(main)
+"""
+SEEDS_CONFIG = """
+monitor: val/auroc
+monitor_mode: max
+rate: 0.1
+seed: 0
+hydra:
+  sweep: {dir: "sweep"}
+  callbacks: {sweep_table: {_target_: cxrlab.command.SweepTable}}
+"""
+
+
+def test_a_sweep_over_seeds_ends_with_their_mean_and_spread(tmp_path: Path):
+    (tmp_path / "seeds.py").write_text(SEEDS)
+    (tmp_path / "seeds.yaml").write_text(SEEDS_CONFIG)
+    done = subprocess.run(
+        [sys.executable, "seeds.py", "-m", "seed=1,2,3,4", "rate=0.1,0.2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "8 jobs, 2 failed" in done.stdout, done.stderr
+    table = pd.read_csv(tmp_path / "sweep" / "sweep_seeds.csv").set_index("overrides")
+    assert table.loc["rate=0.1", ["mean", "sd_over_seeds", "min", "max"]].tolist() == [0.3, 0.1, 0.2, 0.4]
+    assert table["seeds"].tolist() == [3, 3]
+    assert table["left_out"].tolist() == ["seed 4 failed"] * 2
+    shown = done.stdout.split("Over seeds:\n")[1]
+    assert "rate=0.2 val/auroc      3 0.4000         0.1000 0.3000 0.5000 seed 4 failed" in shown
+
+
 @contextmanager
 def started(*arguments: str, cwd: Path) -> "Iterator[subprocess.Popen[str]]":
     """Start a training that is stopped at the end, whatever happens.

@@ -86,23 +86,37 @@ class SweepTable(ErrorLog):
             "seconds": round(time.perf_counter() - self.start, 1),
             "overrides": " ".join(str(one) for one in config.hydra.overrides.task),
             "error": error,
+            "monitor": str(config.monitor),
+            "folder": os.path.relpath(
+                config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute()
+            ),
         }
-        row |= _fold(config)
+        row |= _seed(config) | _fold(config)
         path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
         add_job(path, row, maximize=config.monitor_mode == "max")
 
 
+def _overrides_but(config: DictConfig, key: str) -> str:
+    """Return what the command line sets besides a key."""
+    overrides = [str(one) for one in config.hydra.overrides.task]
+    return " ".join(one for one in overrides if one.lstrip("+").split("=", 1)[0] != key)
+
+
+def _seed(config: DictConfig) -> dict[str, object]:
+    """Return a job's seed, and what else the command line sets; nothing where there is no seed."""
+    seed = OmegaConf.select(config, "seed")
+    return {"seed": seed, "but_seed": _overrides_but(config, "seed")} if isinstance(seed, int) else {}
+
+
 def _fold(config: DictConfig) -> dict[str, object]:
-    """Return which fold a job of a cross-validation has, and where its results are; nothing of another."""
+    """Return which fold a job of a cross-validation has; nothing of another job."""
     fold, num_folds, method = (
         OmegaConf.select(config, f"data.split.{key}") for key in ("fold", "num_folds", "method")
     )
     if method != "folds" or not isinstance(fold, int) or not isinstance(num_folds, int):
         return {}
-    overrides = [str(one) for one in config.hydra.overrides.task]
-    rest = [one for one in overrides if one.lstrip("+").split("=", 1)[0] != "data.split.fold"]
-    folder = os.path.relpath(config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute())
-    return {"fold": fold, "num_folds": num_folds, "configuration": " ".join(rest), "folder": folder}
+    configuration = _overrides_but(config, "data.split.fold")
+    return {"fold": fold, "num_folds": num_folds, "configuration": configuration}
 
 
 def _free(error: BaseException | None) -> None:

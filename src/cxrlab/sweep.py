@@ -9,9 +9,12 @@ import pandas as pd
 
 from cxrlab.atomic import write_text
 from cxrlab.cross_validation import SUMMARIES, configurations, notes, summarised
+from cxrlab.seed_spread import printed_spread, write_seed_spread
 
 COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
-FOLD_COLUMNS = ("fold", "num_folds", "configuration", "folder")
+FOLD_COLUMNS = ("fold", "num_folds", "configuration")
+SEED_COLUMNS = ("seed", "but_seed")
+_KEPT = (*FOLD_COLUMNS, *SEED_COLUMNS, "folder", "monitor")
 
 
 def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFrame:
@@ -20,17 +23,21 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     Each job's row also stands in a file of its own beside the table, so that jobs which end at the same
     moment in several processes cannot lose one another's. Where jobs test on folds, the table also has their
     test metrics, and ends with those of each configuration, see :func:`cxrlab.cross_validation.summarised`.
+    Where jobs differ in their seed alone, the spread is written beside it, see
+    :func:`cxrlab.seed_spread.write_seed_spread`.
 
     Args:
         path: ``sweep.csv`` in the sweep's directory.
-        row: Values of ``COLUMNS``. A job of a cross-validation gives those of ``FOLD_COLUMNS`` too: its fold
-            and their number, the overrides without the fold, and its directory, relative to the sweep's.
+        row: Values of ``COLUMNS``; and where they are known ``monitor``, what ``metric`` is, ``folder``, the
+            job's directory, relative to the sweep's, and of ``SEED_COLUMNS`` the seed and the overrides
+            without it. A job of a cross-validation gives those of ``FOLD_COLUMNS`` too: its fold and their
+            number, and the overrides without the fold.
         maximize: Whether the best metric is the highest.
 
     Returns:
         The whole table, failed jobs after the others, summaries last.
     """
-    known = {name: row[name] for name in COLUMNS} | {name: row.get(name) for name in FOLD_COLUMNS}
+    known = {name: row[name] for name in COLUMNS} | {name: row.get(name) for name in _KEPT}
     (path.parent / ".jobs").mkdir(parents=True, exist_ok=True)
     _write_job(path, known | {"maximize": maximize})
     return _rewrite(path, maximize=maximize)
@@ -65,7 +72,8 @@ def printed(path: Path, monitor: str) -> str:
     shown = shown.rename(columns={"metric": monitor})
     lines = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
     end = f"{is_job.sum()} jobs, {num_failed} failed or interrupted. The table: {path}"
-    return "\n".join(["", lines, end, *notes(table.assign(overrides=differing), path.parent)])
+    below = notes(table.assign(overrides=differing), path.parent)
+    return "\n".join(["", lines, end, *below, *printed_spread(path.parent / "sweep_seeds.csv", shared)])
 
 
 def _write_job(path: Path, job: dict[str, Any]) -> None:
@@ -86,4 +94,5 @@ def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:
     if found:
         table = summarised(table, found, maximize=maximize)
     write_text(path, table.to_csv(index=False))
+    write_seed_spread(jobs, path.parent)
     return table
