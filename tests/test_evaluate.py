@@ -165,6 +165,66 @@ def test_an_ensemble_is_the_mean(evaluated: Evaluate, run: Path, tmp_path: Path)
     assert "ensemble" in (tmp_path / "out" / "report.html").read_text()
 
 
+def flipped_mean(run: Path, part: str) -> np.ndarray:
+    """Probabilities of a part as the mean of the images as they are and mirrored, by the saved classifier."""
+    import torch
+
+    import cxrlab
+
+    loaded = cxrlab.load_run(run)
+    root = Path(json.loads((run / "audit.json").read_text())["root"])
+    images = loaded.images([root / name for name in loaded.predictions(part)["image"]])
+    with torch.inference_mode():
+        logits = [loaded.model(images), loaded.model(images.flip(-1))]
+    return torch.stack([torch.sigmoid(one.float()) for one in logits]).mean(0).double().numpy()
+
+
+def test_other_views_are_averaged_with_thresholds_of_validation_images_seen_so(
+    evaluated: Evaluate, run: Path, tmp_path: Path
+):
+    from cxrlab.evaluation.thresholds import choose_thresholds
+
+    numbers = evaluated(f"run={run}", "views=[identity,flip]", "device=cpu", "heatmaps_per_label=0")
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    columns = [f"probability/{label}" for label in numbers["labels"]]
+    np.testing.assert_allclose(found[columns], flipped_mean(run, "test"), atol=2e-5)
+    validation = pd.read_csv(run / "predictions" / "val.csv")
+    targets = validation[[f"target/{label}" for label in numbers["labels"]]].to_numpy()
+    expected = choose_thresholds(flipped_mean(run, "val"), targets, "youden")
+    values = [one["value"] for one in numbers["thresholds"].values()]
+    np.testing.assert_allclose(values, expected, atol=2e-5)
+    assert {one["source"] for one in numbers["thresholds"].values()} == {"validation"}
+    own = json.loads((run / "evaluation.json").read_text())["thresholds"]
+    assert values != [one["value"] for one in own.values()]
+    assert any("the mean over the views identity, flip" in one["message"] for one in numbers["flags"])
+
+
+def test_the_run_s_own_views_change_nothing(evaluated: Evaluate, run: Path):
+    own = json.loads((run / "evaluation.json").read_text())
+    assert evaluated(f"run={run}", "views=[identity]", "root=/nowhere")["thresholds"] == own["thresholds"]
+
+
+def test_an_ensemble_takes_other_views_too(evaluated: Evaluate, run: Path, tmp_path: Path):
+    other = Path(shutil.copytree(run, tmp_path / "other_run"))
+    for folder in (run, other):
+        (folder / "predictions" / "test.csv").rename(folder / "kept.csv")
+        (folder / "predictions" / "val.csv").unlink()
+    numbers = evaluated(f"run=[{run},{other}]", "views=[identity,flip]", "device=cpu")
+    for folder in (run, other):
+        (folder / "kept.csv").rename(folder / "predictions" / "test.csv")
+    columns = [f"probability/{label}" for label in numbers["labels"]]
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    np.testing.assert_allclose(found[columns], flipped_mean(run, "test"), atol=2e-5)
+    assert {one["source"] for one in numbers["thresholds"].values()} == {"validation"}
+
+
+def test_other_views_need_the_run_s_own_images(evaluated: Evaluate, run: Path):
+    config = run / ".hydra" / "resolved.yaml"
+    config.write_text(config.read_text().replace("num_patients: 40", "num_patients: 39"))
+    with pytest.raises(DataError, match="are not those that .* was trained on"):
+        evaluated(f"run={run}", "views=[identity,flip]", "device=cpu")
+
+
 def test_a_table_of_another_program(evaluated: Evaluate, run: Path, tmp_path: Path):
     ours = pd.read_csv(run / "predictions" / "test.csv", dtype={"patient": str})
     for part in ("val", "test"):
@@ -212,6 +272,9 @@ def test_a_page_without_images_names_none(evaluated: Evaluate, run: Path, tmp_pa
             ["run=a", "part=some"],
             "part='some' does not fit: it takes one of train, val, test, all|part='some'",
         ),
+        (["run=a", "views=[identity,flop]"], "'flop' is none of identity, flip.*Did you mean flip"),
+        (["run=a", "views=flip"], "views='flip' does not fit.*Write views=.'flip'.|Write views=.flip."),
+        (["predictions=b.csv", "targets=c.csv", "views=[flip]"], "views= has no place beside predictions="),
         (["run=a", "evaluation.threshold=best"], "evaluation.threshold='best' must be one of youden"),
         (["run=a", "evaluation.num_resamples=5"], "evaluation.num_resamples=5 must be at least 100"),
         (["run=a", "evaluation.level=95"], "evaluation.level=95"),

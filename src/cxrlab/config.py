@@ -17,6 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 
+# Keys that earlier runs lack; their defaults are what was done then.
+_NEWER = ("evaluation", "report", "task", "views", "decay_norms_and_biases")
 # What a resumed run may change; all else would make it another run.
 _RESUMABLE = (
     "trainer",
@@ -253,7 +255,7 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     if not isinstance(saved, DictConfig):
         raise ConfigError(f"{run_dir}/.hydra/config.yaml holds no config.")
     OmegaConf.set_struct(saved, False)
-    for key in ("evaluation", "report"):  # runs from before there was an evaluation
+    for key in _NEWER:
         if key not in saved:
             saved[key] = cfg[key]
     for override in task_overrides():

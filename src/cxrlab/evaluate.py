@@ -1,5 +1,6 @@
 """``python -m cxrlab.evaluate``: judge a run, an ensemble, or another program's predictions."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,7 @@ _PLAIN: dict[str, Any] = {
     "part": Literal["train", "val", "test", "all"] | None,
     "name": str | int | None,
     "root": str | None,
+    "views": list[str] | None,
     "batch_size": int,
     "device": str,
     "heatmaps_per_label": int,
@@ -37,9 +39,12 @@ _PLAIN: dict[str, Any] = {
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.config.checked`."""
     from cxrlab.errors import ConfigError
+    from cxrlab.models.views import check_views
 
     cfg = config.checked(cfg, _PLAIN)
     config.build(cfg.evaluation)  # refuses a value out of its range
+    if cfg.views is not None:
+        check_views(cfg.views)
     if (cfg.run is None) == (cfg.predictions is None):
         raise ConfigError(
             "Give one of run=<a run directory> and predictions=<a CSV file> (with targets=<another>)."
@@ -50,7 +55,7 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(
             f"predictions={cfg.predictions} needs targets=<a CSV file with the labels>, perhaps the same."
         )
-    of_runs = ("data", "part", "name", "root")
+    of_runs = ("data", "part", "name", "root", "views")
     needless = of_runs if cfg.run is None else ("targets", "validation", "validation_targets")
     for key in needless:
         if cfg.get(key) is not None:
@@ -59,7 +64,7 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(
             "validation_targets= are the targets of validation=<a CSV file>, which is not given."
         )
-    if cfg.get("data") is not None and cfg.root is not None:
+    if cfg.get("data") is not None and cfg.root is not None and cfg.views is None:
         raise ConfigError(f"root={cfg.root} is the folder of the run's own data; with data= set data.root.")
     if cfg.name is not None and not isinstance(cfg.run, str) and len(cfg.run) > 1:
         raise ConfigError(
@@ -145,10 +150,30 @@ def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
 
 
 def _judged(cfg: DictConfig, run: "Run") -> "Judged":
-    from cxrlab.evaluation.of_run import other_data, own_part
+    from cxrlab.evaluation.of_run import own_part, with_validation
 
+    anew = _sets_views(cfg, run)
+    build = functools.cache(lambda: _own_data(cfg, run))
     if cfg.get("data") is None:
-        return own_part(run, cfg.part or "test", lambda: _own_data(cfg, run), cfg.batch_size, cfg.device)
+        judged = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, anew=anew)
+    else:
+        judged = _judged_elsewhere(cfg, run)
+    return with_validation(run, judged, build, cfg.batch_size, cfg.device) if anew else judged
+
+
+def _sets_views(cfg: DictConfig, run: "Run") -> bool:
+    """Give a run's model the views that are asked for; tell whether they are others than its own."""
+    from cxrlab.models.views import check_views
+
+    if cfg.views is None or set(cfg.views) == set(run.model.views):
+        return False
+    run.model.views = check_views(cfg.views)
+    return True
+
+
+def _judged_elsewhere(cfg: DictConfig, run: "Run") -> "Judged":
+    from cxrlab.evaluation.of_run import other_data
+
     shape = run.model.preprocess
     node = cfg.data.copy()
     node.image_size, node.channels, node.resize = shape.image_size, shape.channels, shape.resize

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
@@ -62,3 +63,23 @@ def plateau(
 def constant(optimizer: Optimizer, *, num_steps: int, monitor: str) -> dict[str, Any]:
     """Return a schedule that leaves the rate as it is."""
     return {"scheduler": LambdaLR(optimizer, lambda step: 1.0), "interval": "epoch"}
+
+
+def num_training_steps(trainer: pl.Trainer) -> int:
+    """Return the optimizer steps of the whole training.
+
+    Lightning's ``estimated_stepping_batches`` makes the loader's first iterator before a checkpoint is
+    restored, and a resumed run would then see the images of epoch 0 once more.
+
+    Raises:
+        ConfigError: If the trainer has neither a number of epochs nor one of steps.
+    """
+    num_batches = trainer.datamodule.num_training_batches  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    num_batches = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
+    num_steps = math.ceil(num_batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+    if trainer.max_steps > 0:
+        num_steps = min(num_steps, trainer.max_steps) if num_steps > 0 else trainer.max_steps
+    if num_steps <= 0:
+        raise ConfigError("A schedule needs an end: set trainer.max_epochs or trainer.max_steps.")
+    return num_steps

@@ -1,5 +1,6 @@
 """``python -m cxrlab.train``: compose the config, check it, train, evaluate, write it down."""
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +21,14 @@ _PLAIN: dict[str, Any] = {
     "seed": int,
     "test": bool | Literal["auto"],
     "resume": str | None,
+    "task": Literal["multilabel", "multiclass"],
+    "views": list[str],
     "monitor": str,
     "monitor_mode": Literal["max", "min"],
     "channels_last": bool,
+    "decay_norms_and_biases": bool,
     "run_dir": str,
-    "preprocess.normalize": Literal["training", "imagenet", "image"],
+    "preprocess.normalize": Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"],
     "report.page": bool,
     "report.images": bool,
 }
@@ -173,31 +177,54 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
 def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     """Build the classifier: what the data decide is passed on to each of its parts."""
     from cxrlab.losses import label_frequencies
+    from cxrlab.losses.checks import refuse_other_task
     from cxrlab.metrics import check_monitor
     from cxrlab.models.classifier import Classifier
     from cxrlab.models.networks import without_initial_weights
+    from cxrlab.models.task import check_exclusive
 
     labels = data.manifest.labels
     settings = data.settings
     shape = {"image_size": settings.image_size, "channels": settings.channels}
-    normalize = cfg.preprocess.normalize
-    mean, std = data.training_statistics() if normalize == "training" else (None, None)
+    mean, std = _statistics(cfg.preprocess.normalize, data)
     description = without_initial_weights(config.plain(cfg.model))
     model = OmegaConf.create({**description, "_partial_": True}) if cfg.resume else cfg.model
     targets = data.targets[data.rows("train")]
     check_monitor(cfg.monitor, cfg.monitor_mode, labels)
+    loss = config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist())
+    refuse_other_task(loss, cfg.task)
+    if cfg.task == "multiclass":
+        check_exclusive(data.targets, labels)
     return Classifier(
         labels=labels,
-        preprocess={"normalize": normalize, "mean": mean, "std": std, **asdict(settings)},
+        preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
         network={**description, "num_labels": len(labels), **shape},
         module=config.guarded(model, "model")(num_labels=len(labels), **shape),
-        loss=config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist()),
+        loss=loss,
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=config.guarded(cfg.scheduler, "scheduler"),
         monitor=cfg.monitor,
         channels_last=cfg.channels_last,
         evaluation=config.build(cfg.evaluation),
+        task=cfg.task,
+        views=cfg.views,
+        decay_norms_and_biases=cfg.decay_norms_and_biases,
     )
+
+
+def _statistics(normalize: str, data: "DataModule") -> tuple[list[float] | None, list[float] | None]:
+    """Return mean and deviation of training images, where the normalisation needs them."""
+    from cxrlab.models.preprocess import STATISTICS_IMAGES
+
+    if normalize == "image_then_sample":
+        logging.getLogger(__name__).warning(
+            "preprocess.normalize=image_then_sample shows the network differently normalised images in "
+            "training and in evaluation. It is there to repeat a published recipe; use training or image."
+        )
+    for name, num_images in STATISTICS_IMAGES.items():
+        if name == normalize:
+            return data.training_statistics(num_images)
+    return None, None
 
 
 def _evaluate(

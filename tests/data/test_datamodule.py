@@ -89,7 +89,7 @@ def test_statistics_are_those_of_the_training_part(tmp_path: Path):
     data = module(tmp_path, write_images(tmp_path, 24))
     data.prepare()
     pixels = torch.stack([data.image(row) for row in data.rows("train")]).double() / 255
-    mean, std = data.training_statistics()
+    mean, std = data.training_statistics(512)
     assert mean == pytest.approx([float(pixels.mean())])
     assert std == pytest.approx([float(pixels.std(unbiased=False))])
 

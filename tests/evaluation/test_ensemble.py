@@ -1,10 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cxrlab.errors import DataError
-from cxrlab.evaluation.ensemble import ensemble, shared_images
+from cxrlab.evaluation.ensemble import ensemble, refuse_mixed_tasks, shared_images
 
 
 def test_the_mean_is_taken_image_by_image_and_label_by_label(make_predictions):
@@ -29,6 +31,26 @@ def test_members_of_other_images_labels_or_targets_are_refused(make_predictions)
         targets = first.targets.copy()
         targets[0, 0] = 1 - targets[0, 0]
         ensemble([first, replace(first, targets=targets)])
+
+
+def test_classes_stay_a_distribution(make_predictions):
+    first = make_predictions()
+    generator = np.random.default_rng(2)
+    members = [
+        replace(first, probabilities=generator.dirichlet([1.0, 1.0], size=len(first)), source=name)
+        for name in "ab"
+    ]
+    np.testing.assert_allclose(ensemble(members).probabilities.sum(axis=1), 1.0)
+
+
+def test_runs_of_different_tasks_are_refused():
+    runs = [
+        SimpleNamespace(run_dir=Path(name), model=SimpleNamespace(task=task))
+        for name, task in (("a", "multilabel"), ("b", "multiclass"))
+    ]
+    with pytest.raises(DataError, match="a is task=multilabel, b is task=multiclass: .* share their task"):
+        refuse_mixed_tasks(runs)
+    refuse_mixed_tasks(runs[:1] * 2)
 
 
 def test_members_that_left_out_different_images_share_the_rest(make_predictions):

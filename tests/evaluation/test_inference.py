@@ -32,7 +32,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES + 4, 1, 32, 32), 
 POSITIONS = np.random.default_rng(1).permutation(NUM_IMAGES + 4)[:NUM_IMAGES]
 
 
-def trained(*, channels_last: bool = False) -> Classifier:
+def trained(*, channels_last: bool = False, views: tuple[str, ...] = ("identity",)) -> Classifier:
     """A classifier whose batch normalisation has seen images, so that training mode would give other numbers."""
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -45,6 +45,7 @@ def trained(*, channels_last: bool = False) -> Classifier:
         network={"_target_": "elsewhere.Small"},
         module=network,
         channels_last=channels_last,
+        views=views,
     ).train()
     with torch.no_grad():
         for _ in range(20):
@@ -82,11 +83,13 @@ class Data(pl.LightningDataModule):
         return Loader(store, torch.tensor(self.manifest.targets), batches)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("channels_last", "views"), [(False, ("identity",)), (True, ("identity", "flip", "zoom_in"))]
+)
 def test_predictions_are_those_of_the_training_s_own_test_loop(
-    tmp_path: Path, cached_images: Images, channels_last: bool
+    tmp_path: Path, cached_images: Images, channels_last: bool, views: tuple[str, ...]
 ) -> None:
-    classifier = trained(channels_last=channels_last)
+    classifier = trained(channels_last=channels_last, views=views)
     rows = [0, 3, 4, 5, 8, 11, 12, 13, 17, 22]
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -129,6 +132,21 @@ def test_the_classifier_is_left_ready_for_use_without_gradients_or_statistics(ca
     )
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert type(probabilities) is np.ndarray
+
+
+def test_the_mean_over_the_views_is_taken_of_probabilities(cached_images: Images) -> None:
+    rows = list(range(9))
+    found = predict_images(
+        trained(views=("identity", "flip")), cached_images, rows, batch_size=4, device="cpu"
+    )
+    plain = trained()
+    mirrored = cached_images[rows][..., ::-1].copy()
+    both = [
+        predict_images(plain, images, range(9), batch_size=9, device="cpu")
+        for images in (cached_images[rows], mirrored)
+    ]
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+    np.testing.assert_allclose(found, np.mean(both, axis=0), rtol=0, atol=1e-6)
 
 
 class Broken(nn.Module):
@@ -180,3 +198,18 @@ def test_the_gpu_agrees_with_the_cpu(cached_images: Images) -> None:
     found = predict_images(classifier, cached_images, rows, batch_size=8, device="auto")
     assert classifier.device.type == "cuda"
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)  # convolutions in TF32
+
+
+def test_outputs_of_a_view_that_are_not_finite_are_refused_too() -> None:
+    classifier = Classifier(
+        labels=LABELS,
+        preprocess=PREPROCESS,
+        network={"_target_": "elsewhere.Broken"},
+        module=Broken(),
+        views=["identity", "flip"],
+    )
+    pixels = PIXELS[:4].copy()
+    pixels[:, 0, 0, [0, -1]] = 9
+    pixels[2, 0, 0, -1] = 0
+    with pytest.raises(TrainingError, match=r"not finite on 1 of the 4 images at hand \(rows \[2\]"):
+        predict_images(classifier, pixels, range(4), batch_size=4, device="cpu")

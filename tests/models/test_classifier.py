@@ -80,3 +80,42 @@ def test_a_file_cannot_choose_what_is_read_or_downloaded(tmp_path: Path):
     Classifier(
         labels=["Edema", "Mass"], preprocess=PREPROCESS, network=wicked
     )  # reads nothing: there is no such file
+
+
+def test_views_are_averaged_and_the_loss_is_that_of_the_image_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    classifier = Classifier(
+        labels=["Edema", "Mass"], preprocess=PREPROCESS, network={"_target_": "somewhere.Own"}, module=Own(2),
+        loss=nn.BCEWithLogitsLoss(), views=["identity", "flip"],
+    ).eval()  # fmt: skip
+    logged = {}
+    monkeypatch.setattr(classifier, "log", lambda name, value, **_: logged.update({name: value}))
+    classifier.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    one = batch(3)
+    with torch.no_grad():
+        outputs = classifier.validation_step(one, 0)
+        logits, mirrored = classifier(one["images"]), classifier(one["images"].flip(-1))
+        alone = classifier.predict_probabilities(one["images"])
+    expected = (torch.sigmoid(logits) + torch.sigmoid(mirrored)) / 2
+    torch.testing.assert_close(outputs["probabilities"], expected)
+    torch.testing.assert_close(alone, expected)
+    assert not torch.allclose(expected, torch.sigmoid(logits), atol=1e-3)
+    torch.testing.assert_close(
+        logged["val/loss"], nn.functional.binary_cross_entropy_with_logits(logits, one["targets"])
+    )
+
+
+def test_views_are_kept_and_a_checkpoint_from_before_them_has_one(tmp_path: Path):
+    first = Classifier(
+        labels=["Edema", "Mass"], preprocess=PREPROCESS, network=NETWORK, views=["identity", "zoom_in"]
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.strategy.connect(first)
+    trainer.save_checkpoint(tmp_path / "views.ckpt")
+    assert Classifier.load_from_checkpoint(tmp_path / "views.ckpt").views == ["identity", "zoom_in"]
+    saved = torch.load(tmp_path / "views.ckpt", weights_only=True)
+    del saved["hyper_parameters"]["views"]
+    torch.save(saved, tmp_path / "before.ckpt")
+    assert Classifier.load_from_checkpoint(tmp_path / "before.ckpt").views == ["identity"]

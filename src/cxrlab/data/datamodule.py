@@ -28,8 +28,6 @@ from cxrlab.data.preparation import (
 from cxrlab.data.splits import assign_parts, check_fraction, check_options, take_fraction
 from cxrlab.errors import ConfigError, DataError
 
-_STATISTICS_IMAGES = 512
-
 
 class DataModule(pl.LightningDataModule):
     """Reads, caches, splits and loads one data set.
@@ -192,14 +190,14 @@ class DataModule(pl.LightningDataModule):
         """Return one image of the manifest, uint8, shape ``(C, H, W)``."""
         return torch.from_numpy(self.images[[row]][0])
 
-    def training_statistics(self) -> tuple[list[float], list[float]]:
+    def training_statistics(self, num_images: int) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation by channel on the scale 0 to 1, from the training part.
 
-        At most 512 images are taken, evenly spaced.
+        At most ``num_images`` are taken, evenly spaced.
         """
         rows = self.rows("train")
-        step = max(1, len(rows) // _STATISTICS_IMAGES)
-        moments = [_moments(self.image(row)) for row in rows[::step][:_STATISTICS_IMAGES]]
+        step = max(1, len(rows) // num_images)
+        moments = [_moments(self.image(row)) for row in rows[::step][:num_images]]
         mean = torch.stack([first for first, _ in moments]).mean(dim=0)
         variance = torch.stack([second for _, second in moments]).mean(dim=0) - mean**2
         return mean.tolist(), variance.clamp_min(0).sqrt().tolist()

@@ -44,6 +44,20 @@ def ensemble(tables: Sequence[PredictionTable]) -> PredictionTable:
     return replace(next(iter(aligned.values())), probabilities=mean, source=source)
 
 
+def refuse_mixed_tasks(runs: Sequence[Run]) -> None:
+    """Refuse to average labels judged one by one with classes of which each image has one.
+
+    Raises:
+        DataError: Naming a run of each task.
+    """
+    by_task = {run.model.task: run.run_dir for run in runs}
+    if len(by_task) > 1:
+        named = ", ".join(f"{run_dir} is task={task}" for task, run_dir in by_task.items())
+        raise DataError(
+            f"{named}: their probabilities do not mean the same. The members of an ensemble share their task."
+        )
+
+
 def shared_images(tables: Sequence[PredictionTable]) -> list[PredictionTable]:
     """Return each table's rows of the images that all have.
 
@@ -72,14 +86,26 @@ def refuse_members_training(runs: Sequence[Run], table: PredictionTable) -> None
             refuse_trained_on(run, table.patient_names[table.patients].tolist(), seen)
 
 
-def ensemble_validation(runs: Sequence[Run], labels: Sequence[str]) -> PredictionTable | None:
-    """Return the members' mean on their validation part; None where they have not the same one."""
+def ensemble_validation(
+    runs: Sequence[Run], labels: Sequence[str], anew: Sequence[PredictionTable | None]
+) -> PredictionTable | None:
+    """Return the members' mean on their validation part; None where they have not the same one.
+
+    Args:
+        runs: The members.
+        labels: Those that are judged.
+        anew: The validation part of each as it is predicted now; None where its own predictions are valid.
+    """
     paths = [run.run_dir / "predictions" / "val.csv" for run in runs]
-    if not all(path.is_file() for path in paths):
+    if not all(table is not None or path.is_file() for table, path in zip(anew, paths, strict=True)):
         log.warning("Not every member has predictions/val.csv: no threshold can be chosen for the ensemble.")
         return None
     try:
-        mean = ensemble([read_predictions(path) for path in paths])
+        members = [
+            read_predictions(path) if table is None else table
+            for table, path in zip(anew, paths, strict=True)
+        ]
+        mean = ensemble(members)
     except DataError as error:
         log.warning("No threshold can be chosen for the ensemble: %s", error)
         return None

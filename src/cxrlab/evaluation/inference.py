@@ -56,9 +56,9 @@ def predict_images(
     with torch.inference_mode():
         for start in track(starts, "Predicting images", console=Console(stderr=True)):
             chunk = [int(row) for row in rows[start : start + batch_size]]
-            logits = classifier(torch.from_numpy(images[chunk]).to(place))
-            _check_finite(logits, chunk)
-            probabilities[start : start + batch_size] = torch.sigmoid(logits.float()).cpu().numpy()
+            found = classifier.predict_probabilities(torch.from_numpy(images[chunk]).to(place))
+            _check_finite(found, chunk)
+            probabilities[start : start + batch_size] = found.cpu().numpy()
     return probabilities
 
 
@@ -74,8 +74,8 @@ def _found(device: str) -> torch.device:
         ) from error
 
 
-def _check_finite(logits: Tensor, rows: Sequence[int]) -> None:
-    is_wrong = ~torch.isfinite(logits).all(dim=1)
+def _check_finite(probabilities: Tensor, rows: Sequence[int]) -> None:
+    is_wrong = ~torch.isfinite(probabilities).all(dim=1)
     if bool(is_wrong.any()):
         wrong = [rows[place] for place in is_wrong.nonzero().flatten().tolist()]
         raise TrainingError(

@@ -42,6 +42,8 @@ class Judged:
         notes: What the reader must be told.
         is_external: Whether they are of another data set than the run's own.
         unseen: Whether it is known that the run was trained on none of them; None where the part tells.
+        validation: The run's validation part, predicted as the table was where that is not as in training:
+            its own thresholds and calibration do not fit then. None where they do.
     """
 
     table: PredictionTable
@@ -52,6 +54,7 @@ class Judged:
     notes: tuple[str, ...] = ()
     is_external: bool = False
     unseen: bool | None = None
+    validation: PredictionTable | None = None
 
 
 def run_data(run_dir: Path) -> dict[str, Any]:
@@ -70,7 +73,9 @@ def run_facts(run_dir: Path) -> DataFacts:
     return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
 
 
-def own_part(run: Run, part: str, build: Callable[[], "DataModule"], batch_size: int, device: str) -> Judged:
+def own_part(
+    run: Run, part: str, build: Callable[[], "DataModule"], batch_size: int, device: str, *, anew: bool
+) -> Judged:
     """Return the predictions of one of the run's own parts: those it wrote, else new ones.
 
     Args:
@@ -79,14 +84,16 @@ def own_part(run: Run, part: str, build: Callable[[], "DataModule"], batch_size:
         build: Makes its data module.
         batch_size: Images at a time.
         device: ``auto``, ``cpu`` or ``cuda``.
+        anew: Predict them also where the run wrote predictions: with other views of the images, say.
 
     Raises:
         DataError: If its data are no longer those that it was trained on.
     """
     path = run.run_dir / "predictions" / f"{part}.csv"
-    if path.is_file():
+    if path.is_file() and not anew:
         return Judged(read_predictions(path), run_facts(run.run_dir))
-    log.info("The run has no predictions/%s.csv; its images are predicted now.", part)
+    why = "Views are others than the run's" if anew else f"The run has no predictions/{part}.csv"
+    log.info("%s: the images of its part %s are predicted now.", why, part)
     data = build()
     manifest = data.prepare()
     wanted = run_facts(run.run_dir).fingerprint
@@ -100,6 +107,23 @@ def own_part(run: Run, part: str, build: Callable[[], "DataModule"], batch_size:
     same = {label: label for label in run.labels}
     table = _predicted(run, manifest, data.images, rows, same, batch_size, device)
     return Judged(table, run_facts(run.run_dir), manifest, data.images, rows)
+
+
+def with_validation(
+    run: Run, judged: Judged, build: Callable[[], "DataModule"], batch_size: int, device: str
+) -> Judged:
+    """Add the run's validation part, predicted with the views that its model has now.
+
+    The thresholds and the calibration of its checkpoint are of probabilities with the views it was trained
+    with. Arguments and errors are those of :func:`own_part`.
+    """
+    is_it = judged.table.part == "val" and not judged.is_external
+    own = judged if is_it else own_part(run, "val", build, batch_size, device, anew=True)
+    note = (
+        f"Probabilities are the mean over the views {', '.join(run.model.views)}, which are not those of the "
+        "training; thresholds and calibration were chosen anew, on validation images predicted so."
+    )
+    return replace(judged, validation=own.table, notes=(*judged.notes, note))
 
 
 def other_data(
@@ -184,13 +208,15 @@ def _predicted(
 
 
 def run_decisions(
-    run: Run, settings: EvaluationSettings, labels: Sequence[str]
+    run: Run, settings: EvaluationSettings, labels: Sequence[str], validation: PredictionTable | None
 ) -> tuple[Thresholds | None, Calibrator | None]:
     """Return a run's thresholds and calibration for some of its labels.
 
     They are those of its checkpoint; chosen anew from its validation predictions where the settings are
-    others than it was trained with.
+    others than it was trained with, and from ``validation`` where that is given, see :class:`Judged`.
     """
+    if validation is not None:
+        return from_validation(validation.select_labels(labels), settings)
     trained_with = run.config.get("evaluation", {})
     asked = (settings.threshold, settings.calibration)
     columns = [run.labels.index(label) for label in labels]

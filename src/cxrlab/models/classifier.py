@@ -3,7 +3,7 @@
 import importlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -13,12 +13,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cxrlab.data.loader import Batch
-from cxrlab.errors import CheckpointError, ConfigError, DataError, TrainingError
+from cxrlab.errors import CheckpointError, DataError, TrainingError
 from cxrlab.evaluation.settings import EvaluationSettings
 from cxrlab.metrics import LabelMetrics, undefined_labels
 from cxrlab.models.decision import Decision
 from cxrlab.models.networks import without_initial_weights
 from cxrlab.models.preprocess import Preprocess
+from cxrlab.models.task import Task, activate
+from cxrlab.models.views import check_views, view
+from cxrlab.models.weight_decay import without_decay_of_vectors
+from cxrlab.scheduler import num_training_steps
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +46,12 @@ class Classifier(pl.LightningModule):
         monitor: Metric that a plateau schedule watches.
         channels_last: Keep weights and images in the channels-last memory format.
         evaluation: How thresholds and calibration are chosen on validation while training.
+        task: Whether labels are judged one by one, or are classes of which each image has one.
+        views: Views of an image whose probabilities are averaged, see :func:`cxrlab.models.views.view`.
+        decay_norms_and_biases: Whether weight decay is for all parameters, or for matrices and kernels only.
 
     Raises:
+        ConfigError: If a view is unknown.
         CheckpointError: If ``network`` names something outside ``cxrlab`` and ``module`` is None.
     """
 
@@ -60,10 +68,21 @@ class Classifier(pl.LightningModule):
         monitor: str = "val/auroc",
         channels_last: bool = False,
         evaluation: EvaluationSettings | None = None,
+        task: Task = "multilabel",  # as checkpoints from before there were others
+        views: Sequence[str] = ("identity",),  # likewise
+        decay_norms_and_biases: bool = True,
     ) -> None:
         super().__init__()
+        self.views = check_views(views)
+        self.task = task
         self.save_hyperparameters(
-            {"labels": labels, "preprocess": dict(preprocess), "network": dict(network)}
+            {
+                "labels": labels,
+                "preprocess": dict(preprocess),
+                "network": dict(network),
+                "task": task,
+                "views": self.views,
+            }
         )
         self.labels = labels
         self.preprocess = Preprocess(**preprocess)
@@ -78,6 +97,7 @@ class Classifier(pl.LightningModule):
         self._scheduler = scheduler
         self._monitor = monitor
         self._evaluation = evaluation
+        self._decay_norms_and_biases = decay_norms_and_biases
         self._warned: set[str] = set()
         self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
         # Images, and by label known targets and positives, of the part that was evaluated last.
@@ -101,8 +121,19 @@ class Classifier(pl.LightningModule):
         return logits
 
     def predict_probabilities(self, images: Tensor) -> Tensor:
-        """Return probabilities ``(B, L)`` in float32 of images ``(B, C, H, W)`` with values 0 to 255."""
-        return torch.sigmoid(self(images).float())
+        """Return probabilities ``(B, L)`` in float32 of images ``(B, C, H, W)`` with values 0 to 255.
+
+        They are the mean over the classifier's views.
+        """
+        return self._mean_probabilities(images, {})
+
+    def _mean_probabilities(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean over the views; the logits of some of them may be known."""
+        total = torch.zeros((), device=images.device)
+        for name in self.views:
+            logits = known[name] if name in known else self(view(images, name))
+            total = total + activate(logits, self.task)
+        return total / len(self.views)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -146,7 +177,8 @@ class Classifier(pl.LightningModule):
 
     def _evaluation_step(self, batch: Batch, metrics: LabelMetrics, part: str) -> Outputs:
         logits = self(batch["images"])
-        if not bool(torch.isfinite(logits).all()):
+        probabilities = self._mean_probabilities(batch["images"], {"identity": logits})
+        if not bool(torch.isfinite(logits).all() & torch.isfinite(probabilities).all()):
             images = self.trainer.datamodule.manifest.named(batch["index"].tolist())  # type: ignore[attr-defined]
             raise TrainingError(
                 f"The network's outputs are not finite on these images of the {part} part: {images}. "
@@ -156,7 +188,6 @@ class Classifier(pl.LightningModule):
             loss = self._loss(logits, batch["targets"])
             size = len(batch["index"])
             self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_fitting)
-        probabilities = torch.sigmoid(logits.float())
         metrics.update(probabilities, batch["targets"])
         return {"index": batch["index"], "probabilities": probabilities, "targets": batch["targets"]}
 
@@ -224,10 +255,14 @@ class Classifier(pl.LightningModule):
         """Return the optimizer and its schedule."""
         if self._optimizer is None:
             raise ValueError("This classifier was loaded for prediction; give it an optimizer= to train.")
-        optimizer = self._optimizer(self.network.parameters())
+        parameters = list(self.network.parameters())
+        grouped = parameters if self._decay_norms_and_biases else without_decay_of_vectors(parameters)
+        optimizer = self._optimizer(grouped)
         if self._scheduler is None:
             return optimizer
-        schedule = self._scheduler(optimizer, num_steps=_num_steps(self.trainer), monitor=self._monitor)
+        schedule = self._scheduler(
+            optimizer, num_steps=num_training_steps(self.trainer), monitor=self._monitor
+        )
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -238,23 +273,6 @@ class Classifier(pl.LightningModule):
     def _plateaus(self) -> list[ReduceLROnPlateau]:
         configs = self.trainer.lr_scheduler_configs
         return [config.scheduler for config in configs if isinstance(config.scheduler, ReduceLROnPlateau)]
-
-
-def _num_steps(trainer: pl.Trainer) -> int:
-    """Return the optimizer steps of the whole training.
-
-    Lightning's ``estimated_stepping_batches`` makes the loader's first iterator before a checkpoint is
-    restored, and a resumed run would then see the images of epoch 0 once more.
-    """
-    num_batches = trainer.datamodule.num_training_batches  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    num_batches = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
-    num_steps = math.ceil(num_batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
-    if trainer.max_steps > 0:
-        num_steps = min(num_steps, trainer.max_steps) if num_steps > 0 else trainer.max_steps
-    if num_steps <= 0:
-        raise ConfigError("A schedule needs an end: set trainer.max_epochs or trainer.max_steps.")
-    return num_steps
 
 
 def _build(network: Mapping[str, Any]) -> nn.Module:

@@ -1,7 +1,8 @@
 """Scaling and normalising: deterministic, saved in the checkpoint, exported with the network."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -10,7 +11,43 @@ from torch import Tensor, nn
 from cxrlab.data.images import Resize
 from cxrlab.errors import ConfigError, DataError
 
-Normalization = Literal["training", "imagenet", "image"]
+Normalization = Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"]
+
+# Those that need statistics, and of how many training images.
+STATISTICS_IMAGES: dict[Normalization, int] = {"training": 512, "image_then_sample": 100}
+_NUM_GREYS = 256
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Return images in which each pixel is the share of its image that is darker, as a standard score.
+
+    Whatever changes all greys of an image and leaves their order (exposure, window, gamma, contrast) does not
+    change the result. A pixel that is as bright as others counts half of these as darker, so that a constant
+    image is 0 throughout.
+
+    Args:
+        images: Values 0 to 255, read to the nearest whole number, shape ``(B, C, H, W)``.
+
+    Returns:
+        float32 of mean 0, and deviation 1 where no two pixels are equal; the same shape.
+
+    Example:
+        >>> equalize(torch.tensor([[[[7.0, 9.0, 9.0, 200.0]]]])).flatten()
+        tensor([-1.2990,  0.0000,  0.0000,  1.2990])
+
+    References:
+        Gonzalez and Woods, Digital Image Processing, section 3.3 (histogram equalisation).
+    """
+    num_images = len(images)
+    greys = images.flatten(1)
+    if greys.dtype != torch.uint8:
+        greys = greys.clamp(0, 255).round()
+    offsets = torch.arange(num_images, device=images.device, dtype=torch.int32)[:, None] * _NUM_GREYS
+    places = (greys.to(torch.int32) + offsets).flatten()  # one histogram an image, all in one row
+    counts = torch.bincount(places, minlength=num_images * _NUM_GREYS).view(num_images, _NUM_GREYS)
+    darker = counts.cumsum(1) - 0.5 * counts
+    scores = (darker / max(greys.shape[1], 1) - 0.5) * math.sqrt(12.0)  # a uniform share has variance 1/12
+    return scores.to(torch.float32).flatten()[places].view(images.shape)
 
 
 class Preprocess(nn.Module):
@@ -18,15 +55,18 @@ class Preprocess(nn.Module):
 
     Args:
         normalize: ``training`` subtracts the training part's mean and divides by its standard deviation,
-            ``imagenet`` uses ImageNet's (averaged for one channel), ``image`` each image's own.
+            ``imagenet`` uses ImageNet's (averaged for one channel), ``image`` each image's own; ``equalize``
+            equalises each image's histogram, see :func:`equalize`; ``none`` only divides by 255.
+            ``image_then_sample`` is a published slip that one recipe needs: each image's own in training
+            mode, the statistics given in evaluation mode.
         image_size: Height and width in pixels.
         channels: Number of channels.
-        mean: Mean of the training part by channel, on the scale 0 to 1.
-        std: Standard deviation of the training part by channel, on the scale 0 to 1.
+        mean: Mean of the training part (or a sample of it) by channel, on the scale 0 to 1.
+        std: Its standard deviation by channel, on the scale 0 to 1.
         resize: How the decoder brought the images to their size; kept for those who decode new ones.
 
     Raises:
-        ConfigError: If ``normalize`` is none of the three, or is ``training`` without statistics.
+        ConfigError: If there is no such ``normalize``, or it needs statistics and has none.
     """
 
     mean: Tensor
@@ -51,10 +91,12 @@ class Preprocess(nn.Module):
             mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
             if channels == 1:
                 mean, std = [sum(mean) / 3], [sum(std) / 3]
-        elif normalize == "image":
+        elif normalize not in get_args(Normalization):
+            raise ConfigError(
+                f"preprocess.normalize={normalize!r} must be one of {', '.join(get_args(Normalization))}."
+            )
+        elif normalize not in STATISTICS_IMAGES:
             mean, std = [0.0] * channels, [1.0] * channels
-        elif normalize != "training":
-            raise ConfigError(f"preprocess.normalize={normalize!r} must be training, imagenet or image.")
         if mean is None or std is None or len(mean) != channels or len(std) != channels:
             raise ConfigError(
                 f"preprocess.normalize={normalize} needs {channels} means and deviations, not {mean}, {std}."
@@ -77,8 +119,10 @@ class Preprocess(nn.Module):
                 f"Images of shape {tuple(images.shape[1:])} were given to a network made for {expected} "
                 "(channels, height, width). Resizing is the decoder's job: cxrlab.data.images.decode."
             )
+        if self.normalize == "equalize":
+            return equalize(images)
         scaled = images.to(torch.float32) / 255.0
-        if self.normalize == "image":
+        if self.normalize == "image" or (self.normalize == "image_then_sample" and self.training):
             mean = scaled.mean(dim=(1, 2, 3), keepdim=True)
             std = scaled.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
             return (scaled - mean) / std

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from cxrlab.evaluation.decisions import Thresholds, from_validation, threshold_source
-from cxrlab.evaluation.ensemble import ensemble, ensemble_validation, refuse_members_training, shared_images
+from cxrlab.evaluation.ensemble import (
+    ensemble,
+    ensemble_validation,
+    refuse_members_training,
+    refuse_mixed_tasks,
+    shared_images,
+)
 from cxrlab.evaluation.judgement import DataFacts
 from cxrlab.evaluation.of_run import Judged, run_decisions
 from cxrlab.evaluation.prediction_table import read_predictions
@@ -70,7 +76,7 @@ def evaluation_of_run(
         folder: Where heatmaps go.
         heatmaps_per_label: Hits, and errors, of each label; 0 for none.
     """
-    thresholds, calibrator = run_decisions(run, settings, judged.table.labels)
+    thresholds, calibrator = run_decisions(run, settings, judged.table.labels, judged.validation)
     heatmaps = run.run_dir / "heatmaps" / "test"
     if judged.manifest is not None and judged.images is not None:
         heatmaps = folder / "heatmaps"
@@ -91,14 +97,16 @@ def evaluation_of_ensemble(
     """Return the mean of several runs' predictions, with thresholds of the mean on their validation part.
 
     Raises:
-        DataError: If images, labels or targets differ, or one was trained on patients of another's test.
+        DataError: If tasks, images, labels or targets differ, or one was trained on patients of another's
+            test part.
     """
+    refuse_mixed_tasks(runs)
     is_external = judged[0].is_external
     tables = [one.table for one in judged]
     table = ensemble(shared_images(tables) if is_external else tables)
     if not is_external:
         refuse_members_training(runs, table)
-    validation = ensemble_validation(runs, table.labels)
+    validation = ensemble_validation(runs, table.labels, [one.validation for one in judged])
     thresholds, calibrator = (None, None) if validation is None else from_validation(validation, settings)
     notes = tuple(dict.fromkeys(note for one in judged for note in one.notes))
     unseen = all(one.unseen for one in judged) if is_external else None

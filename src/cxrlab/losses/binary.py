@@ -1,28 +1,16 @@
-"""Losses over logits; targets that are NaN are unknown and do not count."""
+"""Binary cross-entropy, each label by itself."""
 
+import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cxrlab.errors import ConfigError
-
-
-def label_frequencies(targets: Tensor) -> Tensor:
-    """Return the share of positives among the known targets of each label.
-
-    Args:
-        targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
-
-    Returns:
-        Shape ``(L,)``; NaN for a label that is never known.
-
-    Example:
-        >>> label_frequencies(torch.tensor([[1.0, 0.0], [0.0, torch.nan]]))
-        tensor([0.5000, 0.0000])
-    """
-    return torch.nanmean(targets, dim=0)
+from cxrlab.losses.checks import check_frequencies, check_range
+from cxrlab.losses.masking import capped, known_entries, masked_mean
+from cxrlab.models.task import Task
 
 
 def masked_bce(
@@ -54,29 +42,35 @@ def masked_bce(
     References:
         Irvin et al., CheXpert, AAAI 2019; Rajpurkar et al., CheXNet, arXiv:1711.05225, equation 2.
     """
-    if logits.shape != targets.shape:
-        raise ValueError(f"Logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape.")
-    logits = logits.float()  # half precision would round the loss of confident predictions to zero
-    known = ~torch.isnan(targets)
-    present = torch.where(known, targets, 0.0).float()
-    absent = torch.where(known, 1.0 - targets, 0.0).float()
+    logits, present, known = known_entries(logits, targets)
+    absent = 1.0 - present
     if positive_weights is not None:
         present = present * positive_weights
     if negative_weights is not None:
         absent = absent * negative_weights
-    terms = present * F.logsigmoid(logits) + absent * F.logsigmoid(-logits)
-    return -terms.sum() / known.sum().clamp_min(1)
+    return masked_mean(-(present * F.logsigmoid(logits) + absent * F.logsigmoid(-logits)), known)
 
 
 class BCE(nn.Module):
-    """Binary cross-entropy over the known targets."""
+    """Binary cross-entropy over the known targets.
 
-    def __init__(self, *, frequencies: Sequence[float]) -> None:
+    Args:
+        frequencies: Not used.
+        label_smoothing: Targets are drawn towards one half by this share: 0.1 turns 1 into 0.95, 0 into 0.05.
+
+    Raises:
+        ConfigError: If ``label_smoothing`` is outside [0, 1].
+    """
+
+    task: ClassVar[Task] = "multilabel"
+
+    def __init__(self, *, frequencies: Sequence[float], label_smoothing: float) -> None:
         super().__init__()
+        self.label_smoothing = check_range("label_smoothing", label_smoothing, 0.0, 1.0)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss of logits and targets, both ``(B, L)``."""
-        return masked_bce(logits, targets)
+        return masked_bce(logits, targets * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing)
 
 
 class WeightedBCE(nn.Module):
@@ -88,28 +82,29 @@ class WeightedBCE(nn.Module):
 
     Args:
         frequencies: Share of positives by label in the training part, shape ``(L,)``.
+        max_ratio: The heavier of a label's two weights is at most this many times the lighter one, so that a
+            few images of a rare finding do not outweigh all others; None for no cap.
 
     Raises:
-        ConfigError: If a label has no positives, no negatives, or is never known: its weight would be zero.
+        ConfigError: If a label has no positives, no negatives, or is never known: its weight would be zero;
+            or if ``max_ratio`` is below 1.
 
     References:
         Rajpurkar et al., CheXNet, arXiv:1711.05225, equation 2.
     """
 
+    task: ClassVar[Task] = "multilabel"
     positive_weights: Tensor
     negative_weights: Tensor
 
-    def __init__(self, *, frequencies: Sequence[float]) -> None:
+    def __init__(self, *, frequencies: Sequence[float], max_ratio: float | None) -> None:
         super().__init__()
-        positive = torch.as_tensor(frequencies, dtype=torch.float32)
-        if not bool(((positive > 0) & (positive < 1)).all()):
-            raise ConfigError(
-                "loss=weighted_bce needs labels that are present in some training images and absent in "
-                f"others; their frequencies are {[round(float(f), 4) for f in positive]}. Leave constant "
-                "labels out with data.labels."
-            )
-        self.register_buffer("positive_weights", 1.0 - positive, persistent=False)
-        self.register_buffer("negative_weights", positive, persistent=False)
+        if max_ratio is not None:
+            check_range("max_ratio", max_ratio, 1.0, math.inf)
+        positive = check_frequencies(frequencies, "weighted_bce")
+        weights = capped(torch.stack([1.0 - positive, positive]), max_ratio)
+        self.register_buffer("positive_weights", weights[0], persistent=False)
+        self.register_buffer("negative_weights", weights[1], persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss of logits and targets, both ``(B, L)``."""

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from cxrlab.errors import ConfigError
 from cxrlab.losses import BCE, WeightedBCE, label_frequencies, masked_bce
 
 TARGETS = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])
@@ -13,7 +14,7 @@ def test_weighted_bce_gives_the_published_worked_example(probability: float):
     frequencies = label_frequencies(TARGETS)
     assert frequencies.tolist() == [0.75, 0.75, 0.5]
     logits = torch.logit(torch.full((4, 3), probability))
-    loss = WeightedBCE(frequencies=frequencies.tolist())(logits, TARGETS)
+    loss = WeightedBCE(frequencies=frequencies.tolist(), max_ratio=None)(logits, TARGETS)
     # ours is the mean over labels too, so the sum over 3 labels is 3 times it
     assert 3 * float(loss) == pytest.approx(0.9754, abs=5e-5)
 
@@ -21,7 +22,7 @@ def test_weighted_bce_gives_the_published_worked_example(probability: float):
 @pytest.mark.parametrize("probability", [0.7, 0.3])
 def test_the_sources_epsilon_of_one_explains_its_own_number(probability: float):
     """With an epsilon of 1 inside both logarithms, as the source's exercise has it, -0.4956 comes out."""
-    loss = WeightedBCE(frequencies=label_frequencies(TARGETS).tolist())
+    loss = WeightedBCE(frequencies=label_frequencies(TARGETS).tolist(), max_ratio=None)
     p = torch.full((4, 3), probability)
     terms = (
         loss.positive_weights * TARGETS * (p + 1).log()
@@ -33,7 +34,7 @@ def test_the_sources_epsilon_of_one_explains_its_own_number(probability: float):
 def test_positives_and_negatives_weigh_the_same():
     generator = torch.Generator().manual_seed(0)
     targets = (torch.rand(5000, 3, generator=generator) < torch.tensor([0.02, 0.3, 0.9])).float()
-    loss = WeightedBCE(frequencies=label_frequencies(targets).tolist())
+    loss = WeightedBCE(frequencies=label_frequencies(targets).tolist(), max_ratio=None)
     positive = (targets * loss.positive_weights).sum(dim=0)
     negative = ((1 - targets) * loss.negative_weights).sum(dim=0)
     torch.testing.assert_close(positive, negative, rtol=1e-3, atol=1e-3)
@@ -44,7 +45,7 @@ def test_masked_bce_equals_torch_where_all_is_known():
     logits = torch.randn(16, 5, generator=generator) * 4
     targets = (torch.rand(16, 5, generator=generator) < 0.3).float()
     expected = F.binary_cross_entropy_with_logits(logits, targets)
-    torch.testing.assert_close(BCE(frequencies=[0.3] * 5)(logits, targets), expected)
+    torch.testing.assert_close(BCE(frequencies=[0.3] * 5, label_smoothing=0.0)(logits, targets), expected)
 
 
 def test_unknown_targets_have_no_loss_and_no_gradient():
@@ -78,15 +79,40 @@ def test_the_loss_is_finite_at_extreme_logits_and_in_half_precision():
 
 
 def test_weights_are_no_part_of_a_checkpoint():
-    assert WeightedBCE(frequencies=[0.1, 0.2]).state_dict() == {}
+    assert WeightedBCE(frequencies=[0.1, 0.2], max_ratio=None).state_dict() == {}
 
 
 @pytest.mark.parametrize("frequency", [0.0, 1.0, float("nan")])
 def test_a_constant_label_is_refused(frequency: float):
     with pytest.raises(ValueError, match=r"absent in others; their frequencies are \[0.5, "):
-        WeightedBCE(frequencies=[0.5, frequency])
+        WeightedBCE(frequencies=[0.5, frequency], max_ratio=None)
 
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(2, 2\)"):
         masked_bce(torch.zeros(2, 3), torch.zeros(2, 2))
+
+
+def test_smoothing_is_the_cross_entropy_with_softened_targets():
+    """What Keras computes for ``BinaryCrossentropy(label_smoothing=0.2)``."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(16, 5, generator=generator) * 4
+    targets = (torch.rand(16, 5, generator=generator) < 0.3).float()
+    expected = F.binary_cross_entropy_with_logits(logits, targets * 0.8 + 0.1)
+    loss = BCE(frequencies=[0.3] * 5, label_smoothing=0.2)
+    torch.testing.assert_close(loss(logits, targets), expected)
+    unknown = torch.full((1, 5), torch.nan)
+    torch.testing.assert_close(loss(torch.cat([logits, logits[:1]]), torch.cat([targets, unknown])), expected)
+
+
+def test_the_heavier_weight_is_capped_and_the_lighter_one_stays():
+    loss = WeightedBCE(frequencies=[0.01, 0.4, 0.95], max_ratio=4.0)
+    torch.testing.assert_close(loss.positive_weights, torch.tensor([0.04, 0.6, 0.05]))
+    torch.testing.assert_close(loss.negative_weights, torch.tensor([0.01, 0.4, 0.2]))
+
+
+def test_numbers_out_of_range_are_refused():
+    with pytest.raises(ConfigError, match=r"loss.label_smoothing=1.5 must lie between 0 and 1"):
+        BCE(frequencies=[0.5], label_smoothing=1.5)
+    with pytest.raises(ConfigError, match=r"loss.max_ratio=0.5 must be at least 1"):
+        WeightedBCE(frequencies=[0.5], max_ratio=0.5)

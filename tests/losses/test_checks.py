@@ -1,0 +1,40 @@
+import math
+
+import pytest
+from torch import nn
+
+from cxrlab.errors import ConfigError
+from cxrlab.losses import BCE, AsymmetricLoss, CrossEntropy, FocalLoss, WeightedBCE
+from cxrlab.losses.checks import check_range, refuse_other_task
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan])
+def test_a_value_out_of_range_is_named(value: float):
+    with pytest.raises(ConfigError, match=rf"loss.gamma={value} must be at least 0"):
+        check_range("gamma", value, 0.0, math.inf)
+
+
+@pytest.mark.parametrize(
+    "loss", [BCE, WeightedBCE, FocalLoss, AsymmetricLoss, BCE(frequencies=[0.5], label_smoothing=0.0)]
+)
+def test_a_loss_of_single_labels_does_not_fit_exclusive_classes(loss: object):
+    refuse_other_task(loss, "multilabel")
+    with pytest.raises(
+        ConfigError,
+        match=r"\w+ is made for task=multilabel, but this is task=multiclass: choose loss=cross_entropy",
+    ):
+        refuse_other_task(loss, "multiclass")
+
+
+def test_cross_entropy_does_not_fit_single_labels():
+    refuse_other_task(CrossEntropy, "multiclass")
+    with pytest.raises(
+        ConfigError,
+        match=r"CrossEntropy .*task=multilabel: choose loss=bce, weighted_bce, focal or asymmetric, or set",
+    ):
+        refuse_other_task(CrossEntropy, "multilabel")
+
+
+def test_a_loss_from_elsewhere_that_names_no_task_is_taken():
+    refuse_other_task(nn.MSELoss(), "multilabel")
+    refuse_other_task(nn.MSELoss, "multiclass")
