@@ -22,8 +22,8 @@ def activate(logits: Tensor, task: Task) -> Tensor:
     Example:
         >>> activate(torch.zeros(1, 2), "multilabel")
         tensor([[0.5000, 0.5000]])
-        >>> activate(torch.tensor([[0.0, 0.0, -100.0]]), "multiclass")
-        tensor([[0.5000, 0.5000, 0.0000]])
+        >>> activate(torch.tensor([[1.0, 1.0, 2.0]]).log(), "multiclass")
+        tensor([[0.2500, 0.2500, 0.5000]])
     """
     logits = logits.float()
     probabilities = torch.softmax(logits, dim=1) if task == "multiclass" else torch.sigmoid(logits)
