@@ -221,10 +221,9 @@ def _statistics(normalize: str, data: "DataModule") -> tuple[list[float] | None,
             "preprocess.normalize=image_then_sample shows the network differently normalised images in "
             "training and in evaluation. It is there to repeat a published recipe; use training or image."
         )
-    for name, num_images in STATISTICS_IMAGES.items():
-        if name == normalize:
-            return data.training_statistics(num_images)
-    return None, None
+    if normalize not in STATISTICS_IMAGES:
+        return None, None
+    return data.training_statistics(STATISTICS_IMAGES[normalize])
 
 
 def _evaluate(

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cxrlab.losses.checks import check_frequencies, check_range
-from cxrlab.losses.masking import capped
+from cxrlab.losses.masking import capped, refuse_other_shape
 from cxrlab.models.task import Task
 
 _UNKNOWN = -100  # cross_entropy leaves these rows out
@@ -39,8 +39,7 @@ def masked_cross_entropy(
     References:
         Szegedy et al., Rethinking the Inception Architecture, CVPR 2016 (label smoothing).
     """
-    if logits.shape != targets.shape:
-        raise ValueError(f"Logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape.")
+    refuse_other_shape(logits, targets)
     known = ~torch.isnan(targets).any(dim=1)
     classes = targets.nan_to_num().argmax(dim=1)
     total = F.cross_entropy(

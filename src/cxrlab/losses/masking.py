@@ -20,6 +20,16 @@ def label_frequencies(targets: Tensor) -> Tensor:
     return torch.nanmean(targets, dim=0)
 
 
+def refuse_other_shape(logits: Tensor, targets: Tensor) -> None:
+    """Refuse logits and targets that do not stand for the same entries.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if logits.shape != targets.shape:
+        raise ValueError(f"Logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape.")
+
+
 def known_entries(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits in float32, targets with 0 in place of NaN, and where they are known.
 
@@ -32,8 +42,7 @@ def known_entries(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tens
     Raises:
         ValueError: If the shapes differ.
     """
-    if logits.shape != targets.shape:
-        raise ValueError(f"Logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape.")
+    refuse_other_shape(logits, targets)
     known = ~torch.isnan(targets)
     return logits.float(), torch.where(known, targets, 0.0).float(), known
 

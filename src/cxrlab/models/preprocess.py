@@ -14,7 +14,7 @@ from cxrlab.errors import ConfigError, DataError
 Normalization = Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"]
 
 # Those that need statistics, and of how many training images.
-STATISTICS_IMAGES: dict[Normalization, int] = {"training": 512, "image_then_sample": 100}
+STATISTICS_IMAGES: dict[str, int] = {"training": 512, "image_then_sample": 100}
 _NUM_GREYS = 256
 
 
