@@ -254,7 +254,7 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     saved = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
     if not isinstance(saved, DictConfig):
         raise ConfigError(f"{run_dir}/.hydra/config.yaml holds no config.")
-    OmegaConf.set_struct(saved, False)
+    saved = completed(saved)
     for key in _NEWER:
         if key not in saved:
             saved[key] = cfg[key]
@@ -271,6 +271,16 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     saved.resume = str(run_dir)
     saved.run_dir = str(run_dir.resolve())
     return saved
+
+
+def completed(saved: DictConfig) -> DictConfig:
+    """Return an earlier run's config with the keys that did not exist then; references stay references."""
+    from cxrlab.earlier_config import complete
+
+    node: Any = OmegaConf.to_container(saved, resolve=False)
+    complete(node)
+    filled: DictConfig = OmegaConf.create(node)
+    return filled
 
 
 def user_error(error: BaseException) -> UserError | None:

@@ -185,7 +185,7 @@ def _judged_elsewhere(cfg: DictConfig, run: "Run") -> "Judged":
 def _own_data(cfg: DictConfig, run: "Run") -> "DataModule":
     """Build the data module of a run's own config, which may only name classes of this package."""
     config.refuse_foreign_targets(run.config["data"], str(run.run_dir))
-    node = OmegaConf.create(run.config["data"])
+    node = config.completed(OmegaConf.create({"data": run.config["data"]})).data
     if cfg.root is not None:
         node.root = cfg.root
     data: DataModule = config.build(node)

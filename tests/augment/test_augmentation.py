@@ -14,7 +14,7 @@ Compose = Callable[..., DictConfig]
 NOTHING = {
     **dict.fromkeys(("flip", "rotation", "shift", "zoom", "shear", "fill_value", "brightness"), 0.0),
     **dict.fromkeys(("contrast", "gamma", "noise", "blur", "erasing"), 0.0),
-    **{"zoom_per_axis": False, "fill": "border", "erasing_place": "anywhere"},
+    **{"zoom_per_axis": False, "zoom_of_field": False, "fill": "border", "erasing_place": "anywhere"},
     **{"erasing_area": 0.03, "erasing_aspect": 4.0},
 }
 EACH = {
@@ -261,3 +261,12 @@ def test_on_a_gpu_nothing_waits_and_the_picture_is_the_cpus(
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(first, second)
+
+
+def test_the_visible_field_is_drawn_evenly_as_keras_does():
+    amounts = {**NOTHING, "zoom": 0.8, "zoom_of_field": True}
+    draws = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    factors = RandomAugment(**amounts)._zoom_factor(draws, 0.8)
+    torch.testing.assert_close(1 / factors, torch.tensor([0.2, 0.6, 1.0, 1.8]))
+    with pytest.raises(ConfigError, match=r"augment\.zoom=1\.0 with augment\.zoom_of_field=true"):
+        RandomAugment(**{**NOTHING, "zoom": 1.0, "zoom_of_field": True})

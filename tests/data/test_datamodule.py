@@ -18,7 +18,8 @@ from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, DataError
 
 NO_CHANGES = {
-    "flip": 0.0, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "zoom_per_axis": False, "shear": 0.0,
+    "flip": 0.0, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "zoom_per_axis": False,
+    "zoom_of_field": False, "shear": 0.0,
     "fill": "border", "fill_value": 0.0, "brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "noise": 0.0,
     "blur": 0.0, "erasing": 0.0, "erasing_area": 0.1, "erasing_aspect": 2.0, "erasing_place": "anywhere",
 }  # fmt: skip
@@ -59,6 +60,8 @@ def module(root: Path, table: pd.DataFrame, **changes: object) -> DataModule:
         "num_workers": 0,
         "on_unreadable": "skip",
         "overfit_images": None,
+        "steps_per_epoch": None,
+        "sampling": "even",
         "augment": NoAugment(),
         "seed": 0,
     }
@@ -238,3 +241,20 @@ def test_a_partial_split_is_called_with_the_manifest(tmp_path: Path):
 
     with pytest.raises(DataError, match=r"\['val', 'test'\]"):
         module(tmp_path, write_images(tmp_path, 24), split=partial(everything, part="train")).prepare()
+
+
+def test_an_epoch_has_the_steps_asked_for_and_balanced_batches(tmp_path: Path):
+    table = write_images(tmp_path, 24)
+    data = module(tmp_path, table, labels=["Mass"], steps_per_epoch=200, sampling="balanced")
+    data.prepare()
+    assert data.num_training_batches == 200
+    batches = list(data.train_dataloader())
+    assert len(batches) == 200
+    share = float(torch.cat([batch["targets"] for batch in batches]).mean())
+    assert abs(share - 0.5) < 4 * (0.25 / 800) ** 0.5
+    assert len(list(data.val_dataloader())) == 2
+
+
+def test_an_epoch_of_no_steps_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"data\.steps_per_epoch=0 must be at least 1"):
+        module(tmp_path, write_images(tmp_path, 24), steps_per_epoch=0)

@@ -107,3 +107,32 @@ def test_layers_that_cannot_be_built_are_named(layers, message):
 def test_an_output_dropout_of_1_is_refused():
     with pytest.raises(ConfigError, match="model.output_dropout=1.0"):
         SMALL(layers=[{"conv": 4}], output_dropout=1.0)
+
+
+def test_l2_adds_the_squared_weights_of_the_chosen_layers_to_the_loss_of_training():
+    network = SMALL(layers=[{"conv": 4, "l2": 0.5}, "pool", {"dense": 5}, {"dense": 3, "l2": 0.01}])
+    kernel, dense = network.features[0].weight, network.head[3].weight
+    expected = 0.5 * (kernel**2).sum() + 0.01 * (dense**2).sum()
+    torch.testing.assert_close(network.penalty(), expected)
+    network.penalty().backward()
+    torch.testing.assert_close(dense.grad, 0.02 * dense.detach())
+    assert network.head[1].weight.grad is None
+
+
+def test_without_l2_the_penalty_is_0():
+    assert SMALL(layers=[{"conv": 4}]).penalty().item() == 0
+
+
+@pytest.mark.parametrize(
+    "layer", [{"dropout": 0.5, "l2": 0.1}, {"dense": 5, "l2": -1}, {"dense": 5, "l2": "x"}]
+)
+def test_l2_is_of_layers_with_weights(layer):
+    with pytest.raises(
+        ConfigError, match=r"model\.layers: .*l2 is a number from 0, of a conv or dense layer"
+    ):
+        SMALL(layers=[layer])
+
+
+def test_the_published_l2_stands_on_both_hidden_dense_layers():
+    network = shipped("pneumonia_cnn_dropout", channels=3, image_size=150)
+    assert [(layer.out_features, l2) for layer, l2 in network.penalised] == [(512, 0.01), (64, 0.01)]

@@ -47,6 +47,11 @@ def _factor(draws: Tensor, amount: float) -> Tensor:
     return torch.exp(_signed(draws) * math.log1p(amount))
 
 
+def _field_factor(draws: Tensor, amount: float) -> Tensor:
+    """Turn draws into factors whose inverses lie evenly between ``1 - amount`` and ``1 + amount``."""
+    return 1.0 / (1.0 + _signed(draws) * amount)
+
+
 def _outer_eighths(draws: Tensor) -> Tensor:
     """Turn draws from 0 to 1 into draws from 0 to 1/8 or from 7/8 to 1."""
     return 0.25 * draws + 0.75 * (draws >= 0.5)
@@ -73,6 +78,8 @@ class RandomAugment(nn.Module):
         shift: Largest shift along each axis, either way, as a fraction of the side.
         zoom: Largest change of scale as a fraction: factors lie between ``1 / (1 + zoom)`` and ``1 + zoom``.
         zoom_per_axis: Whether width and height change each by their own factor.
+        zoom_of_field: Whether the side of the visible field is drawn, evenly from ``1 - zoom`` to
+            ``1 + zoom`` as Keras does, in place of the factor; ``zoom`` must then be below 1.
         shear: Largest lean of vertical lines, either way, in degrees.
         fill: What stands outside the image: its ``reflection``, its ``border`` (the nearest pixel), ``zeros``
             or ``constant``.
@@ -100,6 +107,7 @@ class RandomAugment(nn.Module):
         shift: float,
         zoom: float,
         zoom_per_axis: bool,
+        zoom_of_field: bool,
         shear: float,
         fill: geometry.Fill,
         fill_value: float,
@@ -118,7 +126,10 @@ class RandomAugment(nn.Module):
         for name, (least, most) in _LIMITS.items():
             if not least <= given[name] <= most:
                 raise ConfigError(f"augment.{name}={given[name]} must lie between {least} and {most}.")
+        if zoom_of_field and zoom >= 1:
+            raise ConfigError(f"augment.zoom={zoom} with augment.zoom_of_field=true must be below 1.")
         self.flip, self.shift, self.zoom, self.zoom_per_axis = flip, shift, zoom, zoom_per_axis
+        self._zoom_factor = _field_factor if zoom_of_field else _factor
         self.rotation, self.shear = math.radians(rotation), math.radians(shear)
         self.fill, self.fill_value = fill, fill_value
         self.brightness, self.contrast, self.gamma = 255.0 * brightness, contrast, gamma
@@ -158,10 +169,10 @@ class RandomAugment(nn.Module):
             moved = geometry.flip_some(images, is_flipped) if self.flip else images
             return moved.to(torch.float32, copy=True)
         height, width = images.shape[-2:]
-        zoom_x = _factor(draws["zoom_x"], self.zoom)
+        zoom_x = self._zoom_factor(draws["zoom_x"], self.zoom)
         matrices = geometry.inverse_matrices(
             is_flipped=is_flipped,
-            zoom=(zoom_x, _factor(draws["zoom_y"], self.zoom) if self.zoom_per_axis else zoom_x),
+            zoom=(zoom_x, self._zoom_factor(draws["zoom_y"], self.zoom) if self.zoom_per_axis else zoom_x),
             shear=_signed(draws["shear"]) * self.shear,
             angle=_signed(draws["rotation"]) * self.rotation,
             shift=(

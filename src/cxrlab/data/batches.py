@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Sampler
 
 
@@ -12,7 +13,8 @@ class Batches(Sampler[list[int]]):
     Where others would end with a batch of one image, which batch normalisation cannot take, all batches here
     differ by one image at most.
     In evaluation no image is left out or repeated, whatever the number of processes. In shuffled training
-    over several processes the remainder of each epoch's order is left out, another one every epoch.
+    over several processes the remainder of each epoch's order is left out, another one every epoch. Where an
+    epoch has more steps than there are images, or the images have weights, they are drawn with replacement.
 
     Args:
         rows: Positions in the manifest.
@@ -21,6 +23,8 @@ class Batches(Sampler[list[int]]):
         seed: Start of the order; the same in every process.
         rank: Number of this process.
         num_processes: How many there are.
+        steps: Batches of one process in an epoch; None for as many as show every image once.
+        weights: How often each row is drawn, by its share of their sum; None for all alike.
     """
 
     def __init__(
@@ -32,6 +36,8 @@ class Batches(Sampler[list[int]]):
         seed: int,
         rank: int = 0,
         num_processes: int = 1,
+        steps: int | None = None,
+        weights: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.rows = np.asarray(rows, dtype=np.int64)
         self.shuffle = shuffle
@@ -39,7 +45,9 @@ class Batches(Sampler[list[int]]):
         self.rank = rank
         self.num_processes = num_processes
         self.epoch = 0
-        share = len(rows) // num_processes if shuffle else -(-len(rows) // num_processes)
+        self.weights = weights
+        self.num_drawn = len(rows) if steps is None else steps * batch_size * num_processes
+        share = self.num_drawn // num_processes if shuffle else -(-len(rows) // num_processes)
         self.num_batches = max(1, -(-share // batch_size))
 
     def set_epoch(self, epoch: int) -> None:
@@ -57,7 +65,13 @@ class Batches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = self.rows
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+            order = self._drawn(np.random.default_rng([self.seed, self.epoch]))
             order = order[: len(order) - len(order) % self.num_processes]
         mine = order[self.rank :: self.num_processes]
         return (batch.tolist() for batch in np.array_split(mine, self.num_batches))
+
+    def _drawn(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        if self.weights is None and self.num_drawn <= len(self.rows):
+            return rng.permutation(self.rows)[: self.num_drawn]
+        shares = None if self.weights is None else self.weights / self.weights.sum()
+        return rng.choice(self.rows, size=self.num_drawn, p=shares)

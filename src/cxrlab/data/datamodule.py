@@ -25,8 +25,11 @@ from cxrlab.data.preparation import (
     run_audit,
     without_unreadable,
 )
+from cxrlab.data.sampling import Sampling, balanced_weights
 from cxrlab.data.splits import assign_parts, check_fraction, check_options, take_fraction
 from cxrlab.errors import ConfigError, DataError
+
+_LEAST = {"image_size": 8, "batch_size": 1, "num_workers": 0, "overfit_images": 2, "steps_per_epoch": 1}
 
 
 class DataModule(pl.LightningDataModule):
@@ -49,6 +52,8 @@ class DataModule(pl.LightningDataModule):
         on_unreadable: ``skip`` leaves out images that cannot be read and lists them, ``raise`` stops.
         overfit_images: Train and validate on this many training images only, to see whether a network can
             learn at all; None for real training.
+        steps_per_epoch: Training batches of one process in an epoch; None for every image once.
+        sampling: ``even``, or ``balanced``: see :func:`cxrlab.data.sampling.balanced_weights`.
         augment: Applied to training batches on the device; called with images and a random generator.
         seed: Start of the order of training images and of their augmentation.
 
@@ -85,18 +90,16 @@ class DataModule(pl.LightningDataModule):
         resident: Resident,
         on_unreadable: Literal["raise", "skip"],
         overfit_images: int | None,
+        steps_per_epoch: int | None,
+        sampling: Sampling,
         augment: nn.Module,
         seed: int,
     ) -> None:
+        given = locals()
         super().__init__()
-        for name, value, least in (
-            ("image_size", image_size, 8),
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers if num_workers is not None else 0, 0),
-            ("overfit_images", overfit_images if overfit_images is not None else 2, 2),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{name}={value} must be at least {least}.")
+        for name, least in _LEAST.items():
+            if given[name] is not None and given[name] < least:
+                raise ConfigError(f"data.{name}={given[name]} must be at least {least}.")
         check_fraction(fraction)
         self.root = Path(root).expanduser()
         self.reader = reader
@@ -111,6 +114,8 @@ class DataModule(pl.LightningDataModule):
         self.resident: Resident = resident
         self.on_unreadable = on_unreadable
         self.overfit_images = overfit_images
+        self.steps_per_epoch = steps_per_epoch
+        self.sampling: Sampling = sampling
         self.augment = augment
         self.seed = seed
         self.seconds: dict[str, float] = {}
@@ -230,6 +235,7 @@ class DataModule(pl.LightningDataModule):
 
     def _batches(self, rows: list[int], *, shuffle: bool) -> Batches:
         trainer = self.trainer
+        is_balanced = shuffle and self.sampling == "balanced"
         return Batches(
             rows,
             batch_size=self.batch_size,
@@ -237,6 +243,8 @@ class DataModule(pl.LightningDataModule):
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             num_processes=trainer.world_size if trainer else 1,
+            steps=self.steps_per_epoch if shuffle else None,
+            weights=balanced_weights(self.targets[rows].numpy()) if is_balanced else None,
         )
 
     def _loader(self, rows: list[int], *, shuffle: bool) -> Loader:

@@ -136,13 +136,13 @@ class Classifier(pl.LightningModule):
         return total / len(self.views)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch, and what the network adds for the size of its weights."""
         loss = self._loss(self(batch["images"]), batch["targets"])
         # Summed on the device: a value read at every step would wait for it every step. Lightning's own sum
         # is not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
         size = len(batch["index"])
         self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
-        return loss
+        return loss + getattr(self.network, "penalty", lambda: 0.0)()
 
     def measured_loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of images ``(B, C, H, W)`` and targets ``(B, L)``, outside any training."""

@@ -1,7 +1,7 @@
 """Small convolutional networks, written layer by layer, with the defaults of the tutorials they come from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,15 @@ _MOMENTUM = 0.01
 # Of the probability that a published network drops out after its output.
 _LEAST_PROBABILITY = 1e-7
 
+_WITH_KERNEL = ("conv", "dense")
 _KINDS = "conv, pool, norm, dropout or dense"
+
+
+class _Described(NamedTuple):
+    kind: str
+    value: Any
+    is_linear: bool
+    l2: float
 
 
 class SequentialNetwork(nn.Module):
@@ -30,7 +38,9 @@ class SequentialNetwork(nn.Module):
     Args:
         layers: In order, each a name or ``{name: value}``: ``{conv: width}`` (3x3 and ReLU; ``{conv: width,
             linear: true}`` without the ReLU), ``pool`` (the maximum of 2x2), ``norm`` (batch normalisation),
-            ``{dropout: probability}``, ``{dense: width}`` (and ReLU). The layer to the logits is added.
+            ``{dropout: probability}``, ``{dense: width}`` (and ReLU). A convolution or dense layer with ``l2:
+            amount`` adds that many times the sum of its squared weights to the loss of training. The layer to
+            the logits is added.
         padding: ``valid`` lets a convolution shrink the image by two pixels, ``same`` keeps its size.
         output_dropout: Probability of dropping an output's probability in training: a flaw of one published
             network, kept so that it can be repeated. The network then returns the logit of what is left.
@@ -58,8 +68,8 @@ class SequentialNetwork(nn.Module):
         super().__init__()
         _check_probability("output_dropout", output_dropout)
         described = [_described(layer) for layer in layers]
-        num_spatial = next((n for n, (kind, _, _) in enumerate(described) if kind == "dense"), len(described))
-        late = [kind for kind, _, _ in described[num_spatial:] if kind in ("conv", "pool")]
+        num_spatial = next((n for n, one in enumerate(described) if one.kind == "dense"), len(described))
+        late = [one.kind for one in described[num_spatial:] if one.kind in ("conv", "pool")]
         if late:
             raise ConfigError(f"model.layers: {late[0]} stands behind a dense layer, where no image is left.")
         self.features, width, side = _spatial(described[:num_spatial], padding, channels, image_size)
@@ -67,6 +77,9 @@ class SequentialNetwork(nn.Module):
         self.head = _dense(described[num_spatial:], width * side * side, num_labels)
         self.output_dropout = nn.Dropout(output_dropout) if output_dropout else None
         self.apply(_initialise)
+        kernels = [one for one in [*self.features, *self.head] if isinstance(one, nn.Conv2d | nn.Linear)]
+        amounts = [one.l2 for one in described if one.kind in _WITH_KERNEL]
+        self.penalised = [(one, l2) for one, l2 in zip(kernels, amounts, strict=False) if l2]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
@@ -76,6 +89,11 @@ class SequentialNetwork(nn.Module):
         # In float32: nearer to 1 than 1e-7 there is no half-precision number.
         kept = self.output_dropout(torch.sigmoid(logits.float()))
         return torch.logit(kept.clamp(_LEAST_PROBABILITY, 1.0 - _LEAST_PROBABILITY))
+
+    def penalty(self) -> Tensor:
+        """Return what the weights of the layers with ``l2`` add to the loss of training, a scalar."""
+        terms = [l2 * layer.weight.square().sum() for layer, l2 in self.penalised]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
 
     @property
     def feature_layer(self) -> nn.Module:
@@ -87,15 +105,15 @@ class SequentialNetwork(nn.Module):
         return activations
 
 
-def _described(layer: Layer) -> tuple[str, Any, bool]:
-    """Return a layer's kind, its value, and whether it is linear.
+def _described(layer: Layer) -> _Described:
+    """Return what a layer is, checked.
 
     Example:
-        >>> _described({"conv": 32, "linear": True}), _described("pool")
-        (('conv', 32, True), ('pool', None, False))
+        >>> _described({"conv": 32, "linear": True})
+        _Described(kind='conv', value=32, is_linear=True, l2=0.0)
     """
     given: dict[str, Any] = {layer: None} if isinstance(layer, str) else dict(layer)
-    is_linear = bool(given.pop("linear", False))
+    is_linear, l2 = bool(given.pop("linear", False)), given.pop("l2", 0.0)
     none: tuple[str, Any] = ("", None)
     kind, value = next(iter(given.items()), none)
     needs: dict[str, type | tuple[type, ...]] = {
@@ -106,11 +124,13 @@ def _described(layer: Layer) -> tuple[str, Any, bool]:
         "norm": type(None),
     }
     fits = len(given) == 1 and kind in needs and isinstance(value, needs[kind]) and type(value) is not bool
-    if not fits or (kind in ("conv", "dense") and value < 1) or (is_linear and kind != "conv"):
+    if not fits or (kind in _WITH_KERNEL and value < 1) or (is_linear and kind != "conv"):
         raise ConfigError(f"model.layers: {layer!r} is none of {_KINDS}, with a width or probability if any.")
+    if not isinstance(l2, int | float) or l2 < 0 or (l2 and kind not in _WITH_KERNEL):
+        raise ConfigError(f"model.layers: {layer!r}: l2 is a number from 0, of a conv or dense layer.")
     if kind == "dropout":
         _check_probability("layers: dropout", value)
-    return kind, value, is_linear
+    return _Described(kind, value, is_linear, float(l2))
 
 
 def _check_probability(name: str, value: float) -> None:
@@ -119,7 +139,7 @@ def _check_probability(name: str, value: float) -> None:
 
 
 def _spatial(
-    described: Sequence[tuple[str, Any, bool]], padding: Padding, channels: int, side: int
+    described: Sequence[_Described], padding: Padding, channels: int, side: int
 ) -> tuple[nn.Sequential, int, int]:
     """Return the layers that see an image, the width of what they give, and its height in pixels."""
     layers: list[nn.Module] = []
@@ -128,7 +148,7 @@ def _spatial(
         "pool": lambda: nn.MaxPool2d(2),
         "norm": lambda: nn.BatchNorm2d(width, eps=_EPSILON, momentum=_MOMENTUM),
     }
-    for kind, value, is_linear in described:
+    for kind, value, is_linear, _ in described:
         if kind == "conv":
             layers.append(nn.Conv2d(width, value, 3, padding=padding))
             layers += [] if is_linear else [nn.ReLU()]
@@ -144,10 +164,10 @@ def _spatial(
     return nn.Sequential(*layers), width, side
 
 
-def _dense(described: Sequence[tuple[str, Any, bool]], width: int, num_labels: int) -> nn.Sequential:
+def _dense(described: Sequence[_Described], width: int, num_labels: int) -> nn.Sequential:
     """Return what comes after the image is flattened, up to the logits."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for kind, value, _ in described:
+    for kind, value, _, _ in described:
         if kind == "dense":
             layers += [nn.Linear(width, value), nn.ReLU()]
             width = value

@@ -34,6 +34,33 @@ def test_pneumonia_labels_causes_and_split(pneumonia_root):
     assert causes["test/NORMAL/IM-0131-0001.jpeg"] == ""
 
 
+@pytest.mark.parametrize(
+    ("by_cause", "labels"),
+    [(False, ["Normal", "Pneumonia"]), (True, ["Normal", "Bacterial Pneumonia", "Viral Pneumonia"])],
+)
+def test_pneumonia_as_exclusive_classes(pneumonia_root, by_cause, labels):
+    manifest = folders.read_pneumonia_classes(pneumonia_root, by_cause=by_cause)
+    assert manifest.labels == labels
+    assert (manifest.targets.sum(axis=1) == 1).all()
+    plain = folders.read_pneumonia(pneumonia_root)
+    for name in ("image", "patient", "split", "covariate/cause"):
+        assert manifest.table[name].tolist() == plain.table[name].tolist()
+    assert column(manifest, "label/Normal")["train/NORMAL/IM-0131-0001.jpeg"] == 1
+    if by_cause:
+        viral = column(manifest, "label/Viral Pneumonia")
+        assert viral["test/PNEUMONIA/person1_virus_6.jpeg"] == 1
+        assert viral["train/PNEUMONIA/person1_bacteria_1.jpeg"] == 0
+
+
+def test_a_pneumonia_without_a_cause_is_named(pneumonia_root, make_tree):
+    make_tree("train/PNEUMONIA/person7_other_1.jpeg", root="chest_xray")
+    with pytest.raises(
+        DataError, match=r"1 names of files in PNEUMONIA tell no cause, .*person7_other_1\.jpeg"
+    ):
+        folders.read_pneumonia_classes(pneumonia_root, by_cause=True)
+    assert len(folders.read_pneumonia_classes(pneumonia_root, by_cause=False))
+
+
 def test_pneumonia_needs_train(make_tree):
     root = make_tree("test/NORMAL/IM-0131-0001.jpeg", "test/PNEUMONIA/person1_virus_6.jpeg")
     with pytest.raises(MissingFileError, match=r"has no folder train; it holds test/"):

@@ -33,6 +33,45 @@ def read_pneumonia(root: Path) -> Manifest:
         MissingFileError: If a folder is missing.
         DataError: If a folder is empty, or a file name tells no patient.
     """
+    files, patients = _children(root)
+    labels = {"Pneumonia": files["class"] == "PNEUMONIA"}
+    return _manifest(root, files, patients, labels, name="pneumonia", cause=_causes(files))
+
+
+def read_pneumonia_classes(root: Path, *, by_cause: bool) -> Manifest:
+    """Return the same images with exclusive classes: Normal and Pneumonia, or pneumonia by its cause.
+
+    The cause stands in the file name: ``person1_bacteria_2.jpeg``.
+
+    Args:
+        root: As in :func:`read_pneumonia`.
+        by_cause: Labels are Normal, Bacterial Pneumonia and Viral Pneumonia.
+
+    Raises:
+        MissingFileError: If a folder is missing.
+        DataError: If a folder is empty, or a file name tells no patient, or no cause where that is wanted.
+    """
+    files, patients = _children(root)
+    cause, is_ill = _causes(files), files["class"] == "PNEUMONIA"
+    labels = {"Normal": ~is_ill, "Pneumonia": is_ill}
+    if by_cause:
+        untold = files["image"][is_ill & (cause == "")]
+        if len(untold):
+            raise DataError(
+                f"{len(untold)} names of files in PNEUMONIA tell no cause, for instance {list(untold[:3])}; "
+                "they should look like person1037_virus_1714.jpeg. Rename them, or set "
+                "data.reader.by_cause=false."
+            )
+        labels = {
+            "Normal": ~is_ill,
+            "Bacterial Pneumonia": cause == "bacteria",
+            "Viral Pneumonia": cause == "virus",
+        }
+    return _manifest(root, files, patients, labels, name="pneumonia", cause=cause)
+
+
+def _children(root: Path) -> tuple[pd.DataFrame, "pd.Series[str]"]:
+    """Return the files of the paediatric set, those of val moved to train, and the patient of each."""
     files = scan(root, ("NORMAL", "PNEUMONIA"))
     if "train" not in set(files["part"]):
         raise MissingFileError(f"data.root={root} has no folder train; it holds {listing(root)}.")
@@ -40,11 +79,13 @@ def read_pneumonia(root: Path) -> Manifest:
     _check_patients(
         files, number, "person1037_virus_1714.jpeg, IM-0131-0001.jpeg or NORMAL2-IM-0479-0001.jpeg"
     )
-    cause = files["file"].str.extract(_CAUSE, expand=False).fillna("")
-    labels = {"Pneumonia": files["class"] == "PNEUMONIA"}
     patients = files["part"] + "/" + number
     files["part"] = files["part"].replace("val", "train")
-    return _manifest(root, files, patients, labels, name="pneumonia", cause=cause)
+    return files, patients
+
+
+def _causes(files: pd.DataFrame) -> "pd.Series[str]":
+    return files["file"].str.extract(_CAUSE, expand=False).fillna("")
 
 
 def read_malaria(root: Path) -> Manifest:
