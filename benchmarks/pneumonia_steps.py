@@ -11,13 +11,14 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+import torchvision.transforms.v2.functional as F
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from cxrlab.data.readers.folders import read_pneumonia
 from cxrlab.run import Run, load_run
@@ -51,25 +52,50 @@ def parts(root: Path) -> pd.DataFrame:
     return pd.DataFrame({"image": table["image"], "part": part})
 
 
-def score(run: Run, part: str, root: Path, views: list[str]) -> tuple[float, float, float]:
-    """Return AUROC, and accuracy at the thresholds of Youden and of specificity 0.98 on validation."""
-    run.model.views = views
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name in ("val", part):
-        table = run.manifest[run.manifest["part"] == name]
-        paths = [root / image for image in table["image"]]
-        found[name] = (
-            table[f"label/{LABEL}"].to_numpy(),
-            run.predict(paths, batch_size=64)[f"probability/{LABEL}"].to_numpy(),
-        )
-    targets, scores = found["val"]
-    order = np.unique(scores)
-    sensitivity = np.array([(scores[targets == 1] >= cut).mean() for cut in order])
-    specificity = np.array([(scores[targets == 0] < cut).mean() for cut in order])
+def changes(images: Tensor) -> dict[str, Tensor]:
+    """Return images as other machines and habits might have made them, uint8, shape ``(N, 1, H, W)``."""
+    side = images.shape[-1]
+    inner, margin = round(0.8 * side), round(0.1 * side)
+    return {
+        "gamma 0.6": F.adjust_gamma(images, 0.6),
+        "gamma 1.6": F.adjust_gamma(images, 1.6),
+        "contrast 0.6": F.adjust_contrast(images, 0.6),
+        "cropped to 0.8": F.resize(F.center_crop(images, [inner, inner]), [side, side]),
+        "black border of 0.1": F.resize(F.pad(images, [margin]), [side, side]),
+        "blur": F.gaussian_blur(images, [9, 9], [1.5, 1.5]),
+    }
+
+
+def probabilities(run: Run, images: Tensor) -> np.ndarray:
+    """Return the probabilities of uint8 images, shape ``(N,)``."""
+    with torch.inference_mode():
+        chunks = [run.model.predict_probabilities(chunk)[:, 0] for chunk in images.split(64)]
+    return torch.cat(chunks).numpy()
+
+
+def score(run: Run, root: Path) -> list[float]:
+    """Return AUROC of validation, of the other children, of the same changed; accuracy at two thresholds.
+
+    The thresholds are Youden's and that of a specificity of 0.98, on validation.
+    """
+    images, targets = {}, {}
+    for part in ("val", "test"):
+        table = run.manifest[run.manifest["part"] == part]
+        images[part] = run.images([root / image for image in table["image"]])
+        targets[part] = table[f"label/{LABEL}"].to_numpy() == 1
+    scores = {part: probabilities(run, of_part) for part, of_part in images.items()}
+    order = np.unique(scores["val"])
+    sensitivity = np.array([(scores["val"][targets["val"]] >= cut).mean() for cut in order])
+    specificity = np.array([(scores["val"][~targets["val"]] < cut).mean() for cut in order])
     cuts = (order[np.argmax(sensitivity + specificity)], order[np.argmax(specificity >= 0.98)])
-    targets, scores = found[part]
-    accuracy = [float(((scores >= cut) == (targets == 1)).mean()) for cut in cuts]
-    return float(roc_auc_score(targets, scores)), accuracy[0], accuracy[1]
+    changed = [
+        roc_auc_score(targets["test"], probabilities(run, one)) for one in changes(images["test"]).values()
+    ]
+    return [
+        *(float(roc_auc_score(targets[part], scores[part])) for part in ("val", "test")),
+        *(float(np.mean(changed)), float(np.min(changed))),
+        *(float(((scores["test"] >= cut) == targets["test"]).mean()) for cut in cuts),
+    ]
 
 
 def main() -> None:
@@ -79,49 +105,43 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--folder", type=Path, help="of an earlier call: its trainings are not done again")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="pneumonia-steps-"))
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="pneumonia-steps-"))
     parts(arguments.root).to_csv(folder / "parts.csv", index=False)
+    print(f"{arguments.size} px, {arguments.epochs} epochs, {torch.get_num_threads()} threads; {folder}")
     print(
-        f"{arguments.size} px, {arguments.epochs} epochs, {torch.get_num_threads()} threads; runs in {folder}"
+        "| step | validation AUROC | other numbers: AUROC | changed, mean | changed, worst "
+        "| accuracy, Youden | accuracy, specificity 0.98 |"
     )
-    print(
-        "| step | validation AUROC | other numbers: AUROC | accuracy, Youden "
-        "| accuracy, specificity 0.98 | minutes |"
-    )
-    print("|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|", flush=True)
     for number, (name, overrides) in enumerate(STEPS.items()):
         run_dir = folder / str(number)
-        start = time.perf_counter()
-        subprocess.run(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "cxrlab.train",
-                    "experiment=pneumonia",
-                    f"data.root={arguments.root}",
-                ),
-                *("data.split.method=file", f"data.split.file={folder / 'parts.csv'}", "test=false"),
-                *(f"data.image_size={arguments.size}", f"trainer.max_epochs={arguments.epochs}"),
-                *(f"trainer.precision={arguments.precision}", "callbacks.heatmaps=null", "report.page=false"),
-                *(f"hydra.run.dir={run_dir}", *overrides),
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        minutes = (time.perf_counter() - start) / 60
+        if not (run_dir / "evaluation.json").is_file():
+            train(arguments, folder / "parts.csv", run_dir, overrides)
         run = load_run(run_dir)
         rows = {name: ["identity"]}
         if number == len(STEPS) - 1:
             rows["+ views=[identity, flip]"] = ["identity", "flip"]
         for row, views in rows.items():
-            inside = score(run, "val", arguments.root, views)[0]
-            auroc, youden, few_alarms = score(run, "test", arguments.root, views)
-            print(
-                f"| {row} | {inside:.4f} | {auroc:.4f} | {youden:.3f} | {few_alarms:.3f} | {minutes:.1f} |",
-                flush=True,
-            )
+            run.model.views = views
+            values = " | ".join(f"{value:.4f}" for value in score(run, arguments.root))
+            print(f"| {row} | {values} |", flush=True)
+
+
+def train(arguments: argparse.Namespace, split: Path, run_dir: Path, overrides: list[str]) -> None:
+    """Run one training."""
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "cxrlab.train", "experiment=pneumonia", f"data.root={arguments.root}"),
+            *("data.split.method=file", f"data.split.file={split}", "test=false", "report.page=false"),
+            *(f"data.image_size={arguments.size}", f"trainer.max_epochs={arguments.epochs}"),
+            *(f"trainer.precision={arguments.precision}", "callbacks.heatmaps=null"),
+            *(f"hydra.run.dir={run_dir}", *overrides),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 if __name__ == "__main__":

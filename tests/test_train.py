@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_network_and_another_another(tiny: Tiny, tm
     assert not torch.equal(first, weights("other", 2))
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "plateau"])
+@pytest.mark.parametrize("scheduler", ["cosine", "plateau", "one_cycle"])
 def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny, tmp_path: Path, monkeypatch):
     """Weights to the bit, optimizer, schedule, and all rows of metrics.csv."""
     options = [
@@ -118,7 +118,8 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny,
         "trainer.max_epochs=4",
         "optimizer.lr=3e-3",
     ]
-    options += ["scheduler.patience=0"] if scheduler == "plateau" else []
+    if scheduler == "plateau":
+        options += ["scheduler.patience=0", "scheduler.monitor=val/accuracy", "scheduler.mode=max"]
     train(tiny(tmp_path / "whole", *options))
 
     class Killed(BaseException):

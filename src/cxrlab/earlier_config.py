@@ -7,6 +7,8 @@ from typing import Any
 _DONE_THEN: tuple[tuple[str, str | None, Mapping[str, Any]], ...] = (
     ("data", None, {"steps_per_epoch": None, "sampling": "even"}),
     ("data.augment", "cxrlab.augment.RandomAugment", {"zoom_of_field": False}),
+    ("scheduler", "cxrlab.scheduler.cosine", {"warmup_epochs": None}),
+    ("scheduler", "cxrlab.scheduler.plateau", {"monitor": "${monitor}"}),
     ("augment", "cxrlab.augment.RandomAugment", {"zoom_of_field": False}),
 )
 

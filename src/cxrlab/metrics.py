@@ -18,8 +18,14 @@ METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def check_monitor(monitor: str, mode: str, labels: Sequence[str]) -> None:
+def check_monitor(monitor: str, mode: str, labels: Sequence[str], *, keys: tuple[str, str]) -> None:
     """Refuse a metric that validation does not give, or one that the wrong direction would make the worst.
+
+    Args:
+        monitor: The metric.
+        mode: ``min`` or ``max``.
+        labels: Names of the outputs.
+        keys: What the two are called in the config.
 
     Raises:
         ConfigError: With the metrics that there are.
@@ -28,11 +34,11 @@ def check_monitor(monitor: str, mode: str, labels: Sequence[str]) -> None:
     by_label = {f"val/{name}/{label}" for name in METRICS for label in labels}
     if monitor not in known and monitor not in by_label:
         raise ConfigError(
-            f"monitor={monitor} is no metric of validation; there are {known}, and each by label."
+            f"{keys[0]}={monitor} is no metric of validation; there are {known}, and each by label."
         )
     right = "min" if monitor == "val/loss" else "max"
     if mode != right:
-        raise ConfigError(f"monitor_mode={mode} would choose the worst {monitor}: set monitor_mode={right}.")
+        raise ConfigError(f"{keys[1]}={mode} would choose the worst {monitor}: set {keys[1]}={right}.")
 
 
 class LabelMetrics(torchmetrics.Metric):

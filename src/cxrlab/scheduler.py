@@ -1,36 +1,57 @@
-"""Learning-rate schedules, as Lightning takes them: a schedule, its step, and what it watches."""
+"""Learning-rate schedules, as Lightning takes them: a schedule, its step, and what it watches.
 
+Each takes the optimizer and the length of the training in steps and epochs, and keeps the ratios between the
+rates of the optimizer's groups.
+"""
+
+import logging
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from cxrlab.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 
 def cosine(
-    optimizer: Optimizer, *, num_steps: int, monitor: str, warmup_fraction: float, final_factor: float
+    optimizer: Optimizer,
+    *,
+    num_steps: int,
+    num_epochs: int,
+    warmup_fraction: float,
+    warmup_epochs: float | None,
+    final_factor: float,
 ) -> dict[str, Any]:
     """Return a linear warm-up followed by half a cosine, stepped every batch.
 
     Args:
         optimizer: What it drives.
         num_steps: Optimizer steps of the whole training.
-        monitor: Not used; every schedule takes the same arguments.
-        warmup_fraction: Share of the steps in which the rate rises, 0 to 1.
+        num_epochs: Its epochs.
+        warmup_fraction: Share of the steps in which the rate rises, from 0 to less than 1.
+        warmup_epochs: The same as a number of epochs; None leaves it to ``warmup_fraction``.
         final_factor: Rate at the end as a share of the highest.
 
     Raises:
-        ConfigError: If a fraction is outside [0, 1].
+        ConfigError: If a value is out of its range, or the warm-up is not shorter than training.
 
     References:
         Loshchilov and Hutter, SGDR, ICLR 2017.
     """
-    for name, value in {"warmup_fraction": warmup_fraction, "final_factor": final_factor}.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"scheduler.{name}={value} must lie between 0 and 1.")
+    if not 0 <= final_factor <= 1:
+        raise ConfigError(f"scheduler.final_factor={final_factor} must lie between 0 and 1.")
+    if warmup_epochs is not None:
+        if not 0 <= warmup_epochs < num_epochs:
+            raise ConfigError(
+                f"scheduler.warmup_epochs={warmup_epochs} does not fit into a training of {num_epochs} "
+                "epochs: nothing would be left to fall. Set fewer, or a larger trainer.max_epochs."
+            )
+        warmup_fraction = warmup_epochs / num_epochs
+    _check_fraction("warmup_fraction", warmup_fraction)
     warmup_steps = round(warmup_fraction * num_steps)
 
     # A function: torch would store an object's numbers, and put the old length over a resumed run's new one.
@@ -43,30 +64,114 @@ def cosine(
     return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
 
 
+class OneCycle(OneCycleLR):
+    """torch's schedule, but a resumed run follows its own length, not that of the checkpoint."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on at the step of a checkpoint."""
+        length = ("total_steps", "_schedule_phases")
+        super().load_state_dict({key: value for key, value in state_dict.items() if key not in length})
+
+
+def one_cycle(
+    optimizer: Optimizer,
+    *,
+    num_steps: int,
+    num_epochs: int,
+    warmup_fraction: float,
+    start_divisor: float,
+    final_divisor: float,
+    cycle_momentum: bool,
+) -> dict[str, Any]:
+    """Return a rise to the optimizer's rate and a longer fall far below it, stepped every batch.
+
+    Args:
+        optimizer: What it drives; its rate is the highest one.
+        num_steps: Optimizer steps of the whole training.
+        num_epochs: Not used.
+        warmup_fraction: Share of the steps in which the rate rises, from 0 to less than 1.
+        start_divisor: The highest rate divided by the first one.
+        final_divisor: The first rate divided by the last one.
+        cycle_momentum: Whether momentum (Adam's first beta) falls to 0.85 while the rate rises, and comes
+            back to 0.95.
+
+    Raises:
+        ConfigError: If a value is out of its range, or there is no momentum to cycle.
+
+    References:
+        Smith and Topin, Super-Convergence, arXiv:1708.07120.
+    """
+    _check_fraction("warmup_fraction", warmup_fraction)
+    for name, value in {"start_divisor": start_divisor, "final_divisor": final_divisor}.items():
+        if value < 1:
+            raise ConfigError(f"scheduler.{name}={value} must be at least 1.")
+    if cycle_momentum and not (optimizer.defaults.get("momentum") or "betas" in optimizer.defaults):
+        raise ConfigError(
+            "scheduler.cycle_momentum=true, but the optimizer has no momentum. Set "
+            "scheduler.cycle_momentum=false, or an optimizer.momentum."
+        )
+    schedule = OneCycle(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=num_steps,
+        pct_start=warmup_fraction,
+        div_factor=start_divisor,
+        final_div_factor=final_divisor,
+        cycle_momentum=cycle_momentum,
+    )
+    return {"scheduler": schedule, "interval": "step"}
+
+
 def plateau(
     optimizer: Optimizer,
     *,
     num_steps: int,
+    num_epochs: int,
     monitor: str,
-    mode: str,
+    mode: Literal["min", "max"],
     factor: float,
     patience: int,
     min_lr: float,
 ) -> dict[str, Any]:
-    """Return a schedule that multiplies the rate by ``factor`` after ``patience`` epochs without progress."""
-    schedule = ReduceLROnPlateau(
-        optimizer, mode="max" if mode == "max" else "min", factor=factor, patience=patience, min_lr=min_lr
-    )
+    """Return a schedule that multiplies the rate by ``factor`` after ``patience`` epochs without progress.
+
+    Args:
+        optimizer: What it drives.
+        num_steps: Not used.
+        num_epochs: Epochs of the training; a patience that is no shorter is warned about.
+        monitor: Metric of validation that tells progress.
+        mode: Whether it is to rise (``max``) or to fall.
+        factor: From 0 to less than 1.
+        patience: Epochs.
+        min_lr: The rate never falls below this one.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+    _check_fraction("factor", factor)
+    for name, value in {"patience": patience, "min_lr": min_lr}.items():
+        if value < 0:
+            raise ConfigError(f"scheduler.{name}={value} must not be negative.")
+    if patience >= num_epochs:
+        log.warning(
+            "scheduler.patience=%d: in a training of %d epochs the rate never falls", patience, num_epochs
+        )
+    schedule = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=min_lr)
     return {"scheduler": schedule, "interval": "epoch", "monitor": monitor}
 
 
-def constant(optimizer: Optimizer, *, num_steps: int, monitor: str) -> dict[str, Any]:
+def constant(optimizer: Optimizer, *, num_steps: int, num_epochs: int) -> dict[str, Any]:
     """Return a schedule that leaves the rate as it is."""
     return {"scheduler": LambdaLR(optimizer, lambda step: 1.0), "interval": "epoch"}
 
 
-def num_training_steps(trainer: pl.Trainer) -> int:
-    """Return the optimizer steps of the whole training.
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ConfigError(f"scheduler.{name}={value} must be at least 0 and below 1.")
+
+
+def training_length(trainer: pl.Trainer) -> tuple[int, int]:
+    """Return the optimizer steps and the epochs of the whole training.
 
     Lightning's ``estimated_stepping_batches`` makes the loader's first iterator before a checkpoint is
     restored, and a resumed run would then see the images of epoch 0 once more.
@@ -77,9 +182,10 @@ def num_training_steps(trainer: pl.Trainer) -> int:
     num_batches = trainer.datamodule.num_training_batches  # type: ignore[attr-defined]
     limit = trainer.limit_train_batches
     num_batches = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
-    num_steps = math.ceil(num_batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+    steps_per_epoch = math.ceil(num_batches / trainer.accumulate_grad_batches)
+    num_steps = steps_per_epoch * max(0, trainer.max_epochs or 0)
     if trainer.max_steps > 0:
         num_steps = min(num_steps, trainer.max_steps) if num_steps > 0 else trainer.max_steps
     if num_steps <= 0:
         raise ConfigError("A schedule needs an end: set trainer.max_epochs or trainer.max_steps.")
-    return num_steps
+    return num_steps, math.ceil(num_steps / steps_per_epoch)

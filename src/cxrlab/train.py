@@ -190,7 +190,10 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     description = without_initial_weights(config.plain(cfg.model))
     model = OmegaConf.create({**description, "_partial_": True}) if cfg.resume else cfg.model
     targets = data.targets[data.rows("train")]
-    check_monitor(cfg.monitor, cfg.monitor_mode, labels)
+    check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
+    if "monitor" in cfg.scheduler:
+        keys = ("scheduler.monitor", "scheduler.mode")
+        check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
     loss = config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist())
     refuse_other_task(loss, cfg.task)
     if cfg.task == "multiclass":

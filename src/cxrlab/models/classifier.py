@@ -22,7 +22,7 @@ from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.task import Task, activate
 from cxrlab.models.views import check_views, view
 from cxrlab.models.weight_decay import without_decay_of_vectors
-from cxrlab.scheduler import num_training_steps
+from cxrlab.scheduler import training_length
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Classifier(pl.LightningModule):
         module: The network itself, if it was built already; needed for a class outside ``cxrlab``.
         loss: Loss of logits and targets.
         optimizer: Makes the optimizer from parameters.
-        scheduler: Makes a Lightning schedule from the optimizer, ``num_steps`` and ``monitor``; or None.
-        monitor: Metric that a plateau schedule watches.
+        scheduler: Makes a Lightning schedule from the optimizer, ``num_steps`` and ``num_epochs``; or None.
+        monitor: Metric that chooses the best epoch, and must not be NaN.
         channels_last: Keep weights and images in the channels-last memory format.
         evaluation: How thresholds and calibration are chosen on validation while training.
         task: Whether labels are judged one by one, or are classes of which each image has one.
@@ -199,9 +199,12 @@ class Classifier(pl.LightningModule):
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
         # step; a plateau schedule is stepped here instead, and saved with it.
         if self._is_fitting and not self.trainer.sanity_checking:
-            self._refuse_undefined_monitor()
-            for schedule in self._plateaus():
-                schedule.step(float(self.trainer.callback_metrics[self._monitor]))
+            self._refuse_undefined(self._monitor)
+            for config in self.trainer.lr_scheduler_configs:
+                if isinstance(config.scheduler, ReduceLROnPlateau):
+                    monitor = config.monitor or self._monitor
+                    self._refuse_undefined(monitor)
+                    config.scheduler.step(float(self.trainer.callback_metrics[monitor]))
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, and the learning rate that it ended with."""
@@ -210,12 +213,12 @@ class Classifier(pl.LightningModule):
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def _refuse_undefined_monitor(self) -> None:
-        """Stop where the metric that chooses the best epoch is NaN, unless few batches are validated."""
-        value = self.trainer.callback_metrics[self._monitor]
+    def _refuse_undefined(self, monitor: str) -> None:
+        """Stop where a metric that decides something is NaN, unless few batches are validated."""
+        value = self.trainer.callback_metrics[monitor]
         if math.isnan(float(value)) and self.trainer.limit_val_batches == 1.0:
             raise DataError(
-                f"{self._monitor} is NaN: the validation part lacks images with or without the finding, so "
+                f"{monitor} is NaN: the validation part lacks images with or without the finding, so "
                 "that no epoch can be called the best. Use more data, or monitor=val/loss monitor_mode=min."
             )
 
@@ -260,19 +263,14 @@ class Classifier(pl.LightningModule):
         optimizer = self._optimizer(grouped)
         if self._scheduler is None:
             return optimizer
-        schedule = self._scheduler(
-            optimizer, num_steps=num_training_steps(self.trainer), monitor=self._monitor
-        )
+        num_steps, num_epochs = training_length(self.trainer)
+        schedule = self._scheduler(optimizer, num_steps=num_steps, num_epochs=num_epochs)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a schedule, but for those that follow the validation metric: they are stepped with it."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
-
-    def _plateaus(self) -> list[ReduceLROnPlateau]:
-        configs = self.trainer.lr_scheduler_configs
-        return [config.scheduler for config in configs if isinstance(config.scheduler, ReduceLROnPlateau)]
 
 
 def _build(network: Mapping[str, Any]) -> nn.Module:
