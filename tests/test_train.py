@@ -109,15 +109,17 @@ def test_the_same_seed_gives_the_same_network_and_another_another(tiny: Tiny, tm
     assert not torch.equal(first, weights("other", 2))
 
 
-@pytest.mark.parametrize("scheduler", ["cosine", "plateau", "one_cycle"])
+@pytest.mark.parametrize("scheduler", ["cosine", "plateau", "one_cycle", "frozen"])
 def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny, tmp_path: Path, monkeypatch):
     """Weights to the bit, optimizer, schedule, and all rows of metrics.csv."""
     options = [
-        f"scheduler={scheduler}",
+        f"scheduler={scheduler.replace('frozen', 'cosine')}",
         "test=false",
         "trainer.max_epochs=4",
         "optimizer.lr=3e-3",
     ]
+    if scheduler == "frozen":
+        options += ["model.freeze=2", "model.thaw_epoch=3", "layer_rates.stage_decay=0.5"]
     if scheduler == "plateau":
         options += ["scheduler.patience=0", "scheduler.monitor=val/accuracy", "scheduler.mode=max"]
     train(tiny(tmp_path / "whole", *options))
@@ -347,6 +349,37 @@ def draw_classes(root: Path) -> None:
         for number in range(12):
             pixels = generator.integers(60 * level, 60 * level + 90, (32, 32)).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"P{number + 12 * level}_0.png")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["model.thaw_epoch=3"],
+            r"model\.thaw_epoch=3: a training of trainer\.max_epochs=3 never comes there",
+        ),
+        (
+            ["model.thaw_epoch=1", "trainer=ddp"],
+            r"model\.thaw_epoch=1 with trainer\.devices=-1: processes agree",
+        ),
+        (["layer_rates.floor=2"], r"layer_rates\.floor=2 must lie between 0 and 1"),
+        (["layer_rates.steps=2"], r"layer_rates\.steps=2 is no parameter of cxrlab.*LayerRates"),
+        (["scheduler=plateau", "scheduler.monitor=val/auc"], r"scheduler\.monitor=val/auc is no metric"),
+        (
+            ["scheduler=plateau", "scheduler.monitor=val/loss"],
+            r"scheduler\.mode=max would choose the worst val/loss: set scheduler\.mode=min",
+        ),
+        (
+            ["scheduler.warmup_epochs=3"],
+            r"scheduler\.warmup_epochs=3 does not fit into a training of 3 epochs",
+        ),
+        (["model.freeze=7"], r"model\.freeze=7 does not fit resnet10t, which has 5 stages"),
+    ],
+)
+def test_craft_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, overrides: list[str], words: str):
+    added = [one.replace("layer_rates.steps", "+layer_rates.steps") for one in overrides]
+    with pytest.raises(ConfigError, match=words):
+        train(tiny(tmp_path / "run", "model.freeze=2", *added, "trainer.max_epochs=3"))
 
 
 def test_exclusive_classes_are_learnt_with_one_softmax(

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 
 # Keys that earlier runs lack; their defaults are what was done then.
-_NEWER = ("evaluation", "report", "task", "views", "decay_norms_and_biases")
+_NEWER = ("evaluation", "report", "task", "views", "decay_norms_and_biases", "layer_rates")
 # What a resumed run may change; all else would make it another run.
 _RESUMABLE = (
     "trainer",

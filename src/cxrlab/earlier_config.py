@@ -7,6 +7,11 @@ from typing import Any
 _DONE_THEN: tuple[tuple[str, str | None, Mapping[str, Any]], ...] = (
     ("data", None, {"steps_per_epoch": None, "sampling": "even"}),
     ("data.augment", "cxrlab.augment.RandomAugment", {"zoom_of_field": False}),
+    (
+        "model",
+        "cxrlab.models.networks.TimmNetwork",
+        {"feature_dropout": 0.0, "freeze": None, "thaw_epoch": None},
+    ),
     ("scheduler", "cxrlab.scheduler.cosine", {"warmup_epochs": None}),
     ("scheduler", "cxrlab.scheduler.plateau", {"monitor": "${monitor}"}),
     ("augment", "cxrlab.augment.RandomAugment", {"zoom_of_field": False}),

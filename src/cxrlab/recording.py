@@ -40,6 +40,8 @@ def quieten() -> None:
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # model.freeze keeps them there.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     # A resumed run writes where it wrote before.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 

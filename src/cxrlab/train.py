@@ -1,6 +1,8 @@
 """``python -m cxrlab.train``: compose the config, check it, train, evaluate, write it down."""
 
+import functools
 import logging
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,7 +45,8 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.errors import ConfigError
 
     cfg = config.checked(cfg, _PLAIN)
-    config.build(cfg.evaluation)  # refuses a value out of its range
+    for name in ("evaluation", "layer_rates"):
+        config.build(cfg[name])  # refuses a value out of its range
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")
@@ -53,6 +56,17 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
     if cfg.trainer.get("max_epochs") == 0:
         raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
+    thaw_epoch, max_epochs = cfg.model.get("thaw_epoch"), cfg.trainer.get("max_epochs")
+    if thaw_epoch is not None and isinstance(max_epochs, int) and 0 < max_epochs <= thaw_epoch:
+        raise ConfigError(
+            f"model.thaw_epoch={thaw_epoch}: a training of trainer.max_epochs={max_epochs} never comes there."
+        )
+    if thaw_epoch is not None and cfg.trainer.get("devices") not in (1, "1"):
+        raise ConfigError(
+            f"model.thaw_epoch={thaw_epoch} with trainer.devices={cfg.trainer.get('devices')}: processes "
+            "agree at the start on what learns. Train on one device, or in two runs, the second with "
+            "model.checkpoint_path."
+        )
     if config.is_multirun() and cfg.trainer.get("devices") not in (1, "1"):
         raise ConfigError(
             f"trainer.devices={cfg.trainer.get('devices')} in a multirun: each process would start the sweep "
@@ -180,15 +194,22 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     from cxrlab.losses.checks import refuse_other_task
     from cxrlab.metrics import check_monitor
     from cxrlab.models.classifier import Classifier
-    from cxrlab.models.networks import without_initial_weights
+    from cxrlab.models.networks import architecture, without_initial_weights
+    from cxrlab.models.parameter_groups import parameter_groups
     from cxrlab.models.task import check_exclusive
 
     labels = data.manifest.labels
     settings = data.settings
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     mean, std = _statistics(cfg.preprocess.normalize, data)
-    description = without_initial_weights(config.plain(cfg.model))
-    model = OmegaConf.create({**description, "_partial_": True}) if cfg.resume else cfg.model
+    described = config.plain(cfg.model)
+    resumed = {**without_initial_weights(described), "_partial_": True}
+    model = OmegaConf.create(resumed) if cfg.resume else cfg.model
+    if described.get("freeze") and not (cfg.resume or model.pretrained or model.checkpoint_path):
+        logging.getLogger(__name__).warning(
+            "model.freeze=%s keeps random weights: set model.pretrained or model.checkpoint_path",
+            model.freeze,
+        )
     targets = data.targets[data.rows("train")]
     check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
     if "monitor" in cfg.scheduler:
@@ -201,7 +222,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     return Classifier(
         labels=labels,
         preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
-        network={**description, "num_labels": len(labels), **shape},
+        network={**architecture(described), "num_labels": len(labels), **shape},
         module=config.guarded(model, "model")(num_labels=len(labels), **shape),
         loss=loss,
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
@@ -211,7 +232,12 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
         evaluation=config.build(cfg.evaluation),
         task=cfg.task,
         views=cfg.views,
-        decay_norms_and_biases=cfg.decay_norms_and_biases,
+        grouping=functools.partial(
+            parameter_groups,
+            rates=config.build(cfg.layer_rates),
+            lr=OmegaConf.select(cfg, "optimizer.lr", default=math.nan),
+            decay_norms_and_biases=cfg.decay_norms_and_biases,
+        ),
     )
 
 

@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.models.networks import TimmNetwork, layer_table, without_initial_weights
+from cxrlab.models.networks import TimmNetwork, architecture, layer_table, without_initial_weights
 
 OPTIONS = {
-    "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "num_labels": 4, "channels": 1,
+    "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "thaw_epoch": None, "num_labels": 4, "channels": 1,
     "image_size": 64,
 }  # fmt: skip
 # Backbones of conf/model with their parameters without a head, for three input channels (torchvision, timm, papers).
@@ -56,7 +56,7 @@ def test_the_head_can_have_a_hidden_layer_and_dropout():
     assert [type(x) for x in TimmNetwork(backbone="resnet10t", **OPTIONS).head] == [nn.Dropout, nn.Linear]
 
 
-@pytest.mark.parametrize(("name", "value"), [("hidden", 0), ("dropout", 2.0)])
+@pytest.mark.parametrize(("name", "value"), [("hidden", 0), ("dropout", 2.0), ("feature_dropout", -0.1)])
 def test_a_head_that_cannot_be_is_refused(name: str, value: float):
     with pytest.raises(ConfigError, match=f"model.{name}={value} must"):
         TimmNetwork(backbone="resnet10t", **{**OPTIONS, name: value})
@@ -100,3 +100,33 @@ def test_the_layer_table_lists_shapes_and_adds_up():
     assert "512x2x2" in table
     assert network.training
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_tutorials_head_has_its_dropout_on_the_pooled_features_and_its_number_of_parameters():
+    """A MobileNet pneumonia lab: 3,206,976 + 229,600 + 450; a course's DenseNet121: 6,968,206."""
+    options = {**OPTIONS, "channels": 3, "hidden": 224, "feature_dropout": 0.2, "num_labels": 2}
+    lab = TimmNetwork(backbone="mobilenetv1_100", **options)
+    assert sum(one.numel() for one in lab.parameters() if one.requires_grad) == 3_437_026
+    course = TimmNetwork(backbone="densenet121", **{**OPTIONS, "channels": 3, "num_labels": 14})
+    assert sum(one.numel() for one in course.parameters() if one.requires_grad) == 6_968_206
+
+
+def test_the_dropout_of_features_stands_before_the_hidden_layer_and_acts_in_training_alone():
+    network = TimmNetwork(backbone="resnet10t", **{**OPTIONS, "hidden": 8, "feature_dropout": 1.0})
+    seen = []
+    network.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for mode in (True, False):
+        network.train(mode)(torch.randn(4, 1, 64, 64))
+    assert seen[0].eq(0).all()
+    assert seen[1].ne(0).any()
+
+
+def test_an_architecture_says_nothing_of_freezing_and_knows_what_earlier_checkpoints_lack():
+    target = "cxrlab.models.networks.TimmNetwork"
+    earlier = {"_target_": target, "backbone": "resnet10t", "pretrained": True}
+    neutral = {"pretrained": False, "feature_dropout": 0.0, "freeze": None, "thaw_epoch": None}
+    assert architecture(earlier) == {**earlier, **neutral}
+    assert architecture({**earlier, "freeze": 2, "feature_dropout": 0.2})["freeze"] is None
+    assert architecture({**earlier, "feature_dropout": 0.2})["feature_dropout"] == 0.2
+    other = {"_target_": "cxrlab.models.sequential.SequentialNetwork", "layers": []}
+    assert architecture(other) == other

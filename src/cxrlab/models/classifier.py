@@ -17,11 +17,10 @@ from cxrlab.errors import CheckpointError, DataError, TrainingError
 from cxrlab.evaluation.settings import EvaluationSettings
 from cxrlab.metrics import LabelMetrics, undefined_labels
 from cxrlab.models.decision import Decision
-from cxrlab.models.networks import without_initial_weights
+from cxrlab.models.networks import architecture
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.task import Task, activate
 from cxrlab.models.views import check_views, view
-from cxrlab.models.weight_decay import without_decay_of_vectors
 from cxrlab.scheduler import training_length
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Classifier(pl.LightningModule):
         evaluation: How thresholds and calibration are chosen on validation while training.
         task: Whether labels are judged one by one, or are classes of which each image has one.
         views: Views of an image whose probabilities are averaged, see :func:`cxrlab.models.views.view`.
-        decay_norms_and_biases: Whether weight decay is for all parameters, or for matrices and kernels only.
+        grouping: Makes groups of the network's parameters for the optimizer; None for a single one.
 
     Raises:
         ConfigError: If a view is unknown.
@@ -70,7 +69,7 @@ class Classifier(pl.LightningModule):
         evaluation: EvaluationSettings | None = None,
         task: Task = "multilabel",  # as checkpoints from before there were others
         views: Sequence[str] = ("identity",),  # likewise
-        decay_norms_and_biases: bool = True,
+        grouping: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
     ) -> None:
         super().__init__()
         self.views = check_views(views)
@@ -97,7 +96,7 @@ class Classifier(pl.LightningModule):
         self._scheduler = scheduler
         self._monitor = monitor
         self._evaluation = evaluation
-        self._decay_norms_and_biases = decay_norms_and_biases
+        self._grouping = grouping
         self._warned: set[str] = set()
         self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
         # Images, and by label known targets and positives, of the part that was evaluated last.
@@ -137,6 +136,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and what the network adds for the size of its weights."""
+        getattr(self.network, "at_epoch", lambda epoch: None)(self.current_epoch)
         loss = self._loss(self(batch["images"]), batch["targets"])
         # Summed on the device: a value read at every step would wait for it every step. Lightning's own sum
         # is not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
@@ -207,11 +207,11 @@ class Classifier(pl.LightningModule):
                     config.scheduler.step(float(self.trainer.callback_metrics[monitor]))
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean loss, and the learning rate that it ended with."""
+        """Log the epoch's mean loss, and the highest learning rate that it ended with."""
         loss, size = self._epoch_loss
         self.log("train/loss", loss / max(size, 1), prog_bar=True, sync_dist=True)
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
 
     def _refuse_undefined(self, monitor: str) -> None:
         """Stop where a metric that decides something is NaN, unless few batches are validated."""
@@ -258,9 +258,8 @@ class Classifier(pl.LightningModule):
         """Return the optimizer and its schedule."""
         if self._optimizer is None:
             raise ValueError("This classifier was loaded for prediction; give it an optimizer= to train.")
-        parameters = list(self.network.parameters())
-        grouped = parameters if self._decay_norms_and_biases else without_decay_of_vectors(parameters)
-        optimizer = self._optimizer(grouped)
+        network = self.network
+        optimizer = self._optimizer(self._grouping(network) if self._grouping else network.parameters())
         if self._scheduler is None:
             return optimizer
         num_steps, num_epochs = training_length(self.trainer)
@@ -276,7 +275,7 @@ class Classifier(pl.LightningModule):
 def _build(network: Mapping[str, Any]) -> nn.Module:
     """Build a network from its plain description; only classes of this package are looked up."""
     # A file must not choose what is downloaded or read either.
-    arguments = without_initial_weights(network)
+    arguments = architecture(network)
     target = str(arguments.pop("_target_", ""))
     module_name, _, class_name = target.rpartition(".")
     if not module_name.startswith("cxrlab."):

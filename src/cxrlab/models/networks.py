@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.stages import Freeze
 from cxrlab.models.weights import load_backbone, load_pretrained
 
 
@@ -23,6 +24,10 @@ class TimmNetwork(nn.Module):
         checkpoint_path: Start from a local .safetensors, .pth or .ckpt file instead.
         hidden: Width of a hidden layer with ReLU in the head; None for a linear head.
         dropout: Probability of dropping a feature before the last layer.
+        feature_dropout: The same of a pooled feature of the backbone, before a hidden layer.
+        freeze: What does not learn: ``backbone``, the number of its first stages, or ``norm_statistics``;
+            None for nothing. See :class:`cxrlab.models.stages.Freeze`.
+        thaw_epoch: Epoch, counted from 0, from whose start all of it learns; None for never.
         num_labels: Number of logits, L.
         channels: Channels of the input, C.
         image_size: Height and width of the input in pixels; only transformers depend on it.
@@ -32,7 +37,8 @@ class TimmNetwork(nn.Module):
             class activation maps have one place to look at in every family.
 
     Raises:
-        ConfigError: If timm has no such architecture, or both sources of weights are given.
+        ConfigError: If timm has no such architecture, both sources of weights are given, or a value is out of
+            its range.
         CheckpointError: If the weights do not fit.
     """
 
@@ -46,6 +52,9 @@ class TimmNetwork(nn.Module):
         checkpoint_path: str | None,
         hidden: int | None,
         dropout: float,
+        feature_dropout: float,
+        freeze: str | int | None,
+        thaw_epoch: int | None,
         num_labels: int,
         channels: int,
         image_size: int,
@@ -58,8 +67,14 @@ class TimmNetwork(nn.Module):
             )
         if hidden is not None and hidden < 1:
             raise ConfigError(f"model.hidden={hidden} must be at least 1, or null for a linear head.")
-        if not 0 <= dropout <= 1:
-            raise ConfigError(f"model.dropout={dropout} must lie between 0 and 1.")
+        for name, value in {"dropout": dropout, "feature_dropout": feature_dropout}.items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"model.{name}={value} must lie between 0 and 1.")
+        if thaw_epoch is not None and (freeze is None or thaw_epoch < 1):
+            raise ConfigError(
+                f"model.thaw_epoch={thaw_epoch} with model.freeze={freeze}: it is an epoch from 1 on, of "
+                "something frozen before."
+            )
         options = _backbone_options(backbone, channels, image_size)
         self.backbone = load_pretrained(backbone, options) if pretrained else _create(backbone, options)
         _refuse_other_patches(self.backbone, backbone, image_size)
@@ -72,12 +87,30 @@ class TimmNetwork(nn.Module):
             layers += [nn.Linear(num_features, hidden), nn.ReLU()]
         layers += [nn.Dropout(dropout), nn.Linear(num_features if hidden is None else hidden, num_labels)]
         self.head = nn.Sequential(*layers)
+        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.thaw_epoch = thaw_epoch
+        self.freeze = None if freeze is None else Freeze(self.backbone, freeze, backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
         features = self.feature_map(self.backbone.forward_features(images))
-        logits: Tensor = self.head(self.backbone.forward_head(features, pre_logits=True))
+        pooled = self.feature_dropout(self.backbone.forward_head(features, pre_logits=True))
+        logits: Tensor = self.head(pooled)
         return logits
+
+    def train(self, mode: bool = True) -> "TimmNetwork":
+        """Set the mode of everything but what is frozen, which stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze:
+            self.freeze.hold()
+        return self
+
+    def at_epoch(self, epoch: int) -> None:
+        """Let everything learn where this is the epoch for it; called at every step of training."""
+        if self.freeze and self.thaw_epoch is not None and epoch >= self.thaw_epoch:
+            self.freeze.end()
+            self.freeze = None
+            self.train(self.training)
 
     @property
     def feature_layer(self) -> nn.Module:
@@ -140,6 +173,17 @@ def without_initial_weights(description: Mapping[str, Any]) -> dict[str, Any]:
     none = {"pretrained": False, "checkpoint_path": None}
     kept = {name: value for name, value in description.items() if name not in {"_partial_", "_convert_"}}
     return kept | {name: value for name, value in none.items() if name in kept}
+
+
+def architecture(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's description without what is about its training, as a checkpoint keeps it.
+
+    Checkpoints from before there was a dropout of features lack it.
+    """
+    kept = without_initial_weights(description)
+    if str(kept.get("_target_")).rpartition(".")[2] != TimmNetwork.__name__:
+        return kept
+    return {"feature_dropout": 0.0, **kept, "freeze": None, "thaw_epoch": None}
 
 
 def layer_table(network: nn.Module, image_size: int, channels: int) -> str:

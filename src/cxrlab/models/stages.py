@@ -1,0 +1,75 @@
+"""The stages of a backbone, as timm tells them, and which of them learn."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from timm.models import group_parameters
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cxrlab.errors import ConfigError
+
+
+def stage_parameters(backbone: nn.Module) -> list[list[nn.Parameter]]:
+    """Return the parameters of a timm backbone by stage, the stem's first.
+
+    A layer between the last stage and the head, such as a normalisation, counts as a stage.
+    """
+    matcher: Any = backbone.group_matcher  # timm adds what nn.Module does not declare
+    by_name = dict(backbone.named_parameters())
+    groups = group_parameters(backbone, matcher(coarse=True))
+    return [[by_name[name] for name in groups[stage]] for stage in sorted(groups)]
+
+
+class Freeze:
+    """Keeps a part of a backbone as it is: its weights, and the statistics of its normalisation layers.
+
+    Args:
+        backbone: A timm backbone.
+        depth: ``backbone`` for all of it, the number of its first stages, or ``norm_statistics`` for the
+            running statistics of batch normalisation alone.
+        name: What the backbone is called, for messages.
+
+    Raises:
+        ConfigError: If the backbone lacks that depth.
+    """
+
+    def __init__(self, backbone: nn.Module, depth: str | int, name: str) -> None:
+        self.backbone = backbone
+        self.frozen: list[nn.Parameter] = []
+        self.kept: list[nn.Module] = []
+        if depth == "norm_statistics":
+            self.kept = [one for one in backbone.modules() if isinstance(one, _BatchNorm)]
+            if not self.kept:
+                raise ConfigError(f"model.freeze=norm_statistics: {name} has no batch normalisation.")
+        elif depth == "backbone":
+            self.frozen = list(backbone.parameters())
+            self.kept = list(backbone.modules())
+        else:
+            self.frozen = list(_first_stages(backbone, depth, name))
+            known = set(self.frozen)
+            own = {module: list(module.parameters(recurse=False)) for module in backbone.modules()}
+            self.kept = [one for one, weights in own.items() if weights and known.issuperset(weights)]
+        for parameter in self.frozen:
+            parameter.requires_grad_(False)
+
+    def hold(self) -> None:
+        """Put what is frozen into evaluation mode, wherever the rest is."""
+        for module in self.kept:
+            module.training = False
+
+    def end(self) -> None:
+        """Let everything learn."""
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
+
+
+def _first_stages(backbone: nn.Module, depth: str | int, name: str) -> Iterator[nn.Parameter]:
+    stages = stage_parameters(backbone)
+    if not isinstance(depth, int) or isinstance(depth, bool) or not 1 <= depth <= len(stages):
+        raise ConfigError(
+            f"model.freeze={depth} does not fit {name}, which has {len(stages)} stages, the stem being the "
+            f"first: give a number from 1 to {len(stages)}, backbone, norm_statistics, or null."
+        )
+    for stage in stages[:depth]:
+        yield from stage
