@@ -191,7 +191,7 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
 def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     """Build the classifier: what the data decide is passed on to each of its parts."""
     from cxrlab.losses import label_frequencies
-    from cxrlab.losses.checks import refuse_other_task
+    from cxrlab.losses.checks import refuse_other_task, warn_of_balancing_twice
     from cxrlab.metrics import check_monitor
     from cxrlab.models.classifier import Classifier
     from cxrlab.models.networks import architecture, without_initial_weights
@@ -217,6 +217,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
         check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
     loss = config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist())
     refuse_other_task(loss, cfg.task)
+    warn_of_balancing_twice(loss, cfg.data.sampling)
     if cfg.task == "multiclass":
         check_exclusive(data.targets, labels)
     return Classifier(

@@ -5,7 +5,7 @@ from torch import nn
 
 from cxrlab.errors import ConfigError
 from cxrlab.losses import BCE, AsymmetricLoss, CrossEntropy, FocalLoss, WeightedBCE
-from cxrlab.losses.checks import check_range, refuse_other_task
+from cxrlab.losses.checks import check_range, refuse_other_task, warn_of_balancing_twice
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan])
@@ -38,3 +38,19 @@ def test_cross_entropy_does_not_fit_single_labels():
 def test_a_loss_from_elsewhere_that_names_no_task_is_taken():
     refuse_other_task(nn.MSELoss(), "multilabel")
     refuse_other_task(nn.MSELoss, "multiclass")
+
+
+@pytest.mark.parametrize(
+    ("loss", "is_weighted"),
+    [
+        (BCE(frequencies=[0.1], label_smoothing=0.0), False),
+        (WeightedBCE(frequencies=[0.1], max_ratio=None), True),
+        (CrossEntropy(frequencies=[0.1, 0.9], is_balanced=False, max_ratio=None, label_smoothing=0.0), False),
+        (CrossEntropy(frequencies=[0.1, 0.9], is_balanced=True, max_ratio=None, label_smoothing=0.0), True),
+    ],
+)
+def test_balancing_by_sampling_and_by_weights_is_warned_about(loss: nn.Module, is_weighted: bool, caplog):
+    warn_of_balancing_twice(loss, "even")
+    assert not caplog.text
+    warn_of_balancing_twice(loss, "balanced")
+    assert ("balances twice" in caplog.text) == is_weighted

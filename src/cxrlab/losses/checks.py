@@ -1,5 +1,6 @@
 """What a loss refuses before training: numbers out of range, frequencies without weight, another task."""
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from cxrlab.errors import ConfigError
 from cxrlab.models.task import Task
+
+log = logging.getLogger(__name__)
 
 _CHOICES: dict[Task, str] = {
     "multilabel": "bce, weighted_bce, focal or asymmetric",
@@ -60,4 +63,15 @@ def refuse_other_task(loss: object, task: Task) -> None:
         raise ConfigError(
             f"The loss {name} is made for task={made_for}, but this is task={task}: choose "
             f"loss={_CHOICES[task]}, or set task={made_for}."
+        )
+
+
+def warn_of_balancing_twice(loss: object, sampling: str) -> None:
+    """Warn where rare findings are drawn more often and weigh more as well: together they are overdone."""
+    weights = getattr(loss, "weights", getattr(loss, "positive_weights", None))
+    if sampling == "balanced" and weights is not None:
+        log.warning(
+            "data.sampling=balanced with a loss whose weights follow the frequencies (%s) balances twice: "
+            "set loss=bce, loss.is_balanced=false, or data.sampling=even",
+            type(loss).__name__,
         )
