@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -236,7 +235,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
         grouping=functools.partial(
             parameter_groups,
             rates=config.build(cfg.layer_rates),
-            lr=OmegaConf.select(cfg, "optimizer.lr", default=math.nan),
+            lr=cfg.optimizer.get("lr"),
             decay_norms_and_biases=cfg.decay_norms_and_biases,
         ),
     )

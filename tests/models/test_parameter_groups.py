@@ -113,3 +113,10 @@ def test_a_network_without_stages_can_give_its_head_a_rate_but_no_decay():
 def test_rates_out_of_range_are_refused(name: str, value: float):
     with pytest.raises(ConfigError, match=rf"layer_rates\.{name}={value} must"):
         LayerRates(**{**NEUTRAL, name: value})
+
+
+def test_factors_need_a_rate():
+    rates = LayerRates(**{**NEUTRAL, "head_factor": 2.0})
+    with pytest.raises(ConfigError, match=r"layer_rates needs optimizer\.lr"):
+        parameter_groups(RESNET(), rates=rates, lr=None, decay_norms_and_biases=True)
+    assert parameter_groups(RESNET(), rates=LayerRates(**NEUTRAL), lr=None, decay_norms_and_biases=True)

@@ -67,22 +67,24 @@ class LayerRates:
 
 
 def parameter_groups(
-    network: nn.Module, *, rates: LayerRates, lr: float, decay_norms_and_biases: bool
+    network: nn.Module, *, rates: LayerRates, lr: float | None, decay_norms_and_biases: bool
 ) -> list[dict[str, Any]]:
     """Return a network's parameters as torch's optimizers take them, each once.
 
     Args:
         network: What is trained. What does not learn yet is in the groups as well.
         rates: Factor of each stage's rate.
-        lr: The rate that the factors are of.
+        lr: The rate that the factors are of; None where the optimizer was given none.
         decay_norms_and_biases: Whether weight decay is for all, or for matrices and kernels only.
 
     Raises:
-        ConfigError: If the network has no stages and they are to have rates of their own.
+        ConfigError: If stages are to have rates of their own, and the network has none or there is no ``lr``.
     """
     groups: list[dict[str, Any]] = []
+    if lr is None and not rates.stage_decay == rates.head_factor == 1:
+        raise ConfigError("layer_rates needs optimizer.lr, of which its values are factors: set it.")
     for factor, parameters in rates.factors(network):
-        rate = {} if factor == 1 else {"lr": lr * factor}
+        rate = {} if lr is None or factor == 1 else {"lr": lr * factor}
         split = [{"params": parameters}] if decay_norms_and_biases else without_decay_of_vectors(parameters)
         groups += [{**group, **rate} for group in split]
     return groups
