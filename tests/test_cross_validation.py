@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxrlab.cross_validation import configurations
 from cxrlab.sweep import add_job, close, printed
 
 VAL = {0: 0.70, 1: 0.80, 2: 0.75, 3: 0.85, 4: 0.72}
@@ -275,3 +276,15 @@ def test_jobs_of_other_splits_stand_in_the_same_table(tmp_path: Path):
     assert table["job"].tolist() == [1, 0, "mean", "std", "pooled"]
     assert table["fold"].isna().tolist() == [True, False, True, True, True]
     assert "2 jobs, 0 failed" in printed(tmp_path / "sweep.csv", "val/auroc")
+
+
+def test_the_task_of_the_folds_decides_what_their_pooled_accuracy_is(tmp_path: Path):
+    folder = tmp_path / "0" / ".hydra"
+    folder.mkdir(parents=True)
+    jobs = [{"job": 0, "status": "completed", "fold": 0, "folder": "0", "configuration": ""}]
+    (one,) = configurations(jobs, tmp_path)
+    assert one.task == "multilabel"
+    (folder / "config.yaml").write_text("seed: 0\n")
+    assert one.task == "multilabel"  # a run from before there were others
+    (folder / "config.yaml").write_text("task: multiclass\n")
+    assert one.task == "multiclass"

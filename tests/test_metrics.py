@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
-from cxrlab.metrics import LabelMetrics, label_metrics, undefined_labels
+from cxrlab.errors import ConfigError
+from cxrlab.metrics import LabelMetrics, check_monitor, label_metrics, undefined_labels
 
 LABELS = ["Edema", "Mass", "Nodule"]
 
@@ -83,3 +84,31 @@ def test_logits_are_refused_and_not_guessed():
     metric = LabelMetrics(LABELS)
     with pytest.raises(ValueError, match=r"Values from -3 to 2 are no probabilities; apply a sigmoid"):
         metric.update(torch.tensor([[-3.0, 2.0, 0.1]]), torch.zeros(1, 3))
+
+
+def test_accuracy_of_exclusive_classes_is_the_share_of_images_given_their_class():
+    probabilities = torch.tensor([[0.4, 0.35, 0.25], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3], [0.1, 0.1, 0.8]])
+    targets = torch.eye(3)[[0, 2, 0, 1]]
+    targets = torch.cat([targets, torch.full((1, 3), torch.nan)])  # an image of no known class
+    probabilities = torch.cat([probabilities, torch.tensor([[0.9, 0.05, 0.05]])])
+    metric = LabelMetrics(LABELS, "multiclass")
+    metric.update(probabilities, targets)
+    results = metric.compute()
+    assert float(results["accuracy"]) == pytest.approx(
+        accuracy_score([0, 2, 0, 1], probabilities[:4].argmax(dim=1))
+    )
+    # Each class against all others is at 0.5 as ever: the first of the four has no class above it.
+    assert float(results["accuracy/Edema"]) == pytest.approx(2 / 4)
+    nothing = label_metrics(probabilities[4:], targets[4:], LABELS, "multiclass")
+    assert math.isnan(float(nothing["accuracy"]))
+
+
+def test_a_monitor_is_checked_and_named_by_its_key():
+    keys = ("scheduler.monitor", "scheduler.mode")
+    check_monitor("val/accuracy", "max", LABELS, keys=keys)
+    check_monitor("val/auroc/Edema", "max", LABELS, keys=keys)
+    for name in ("train/loss", "val/auroc/Anything", "val/loss/Edema"):
+        with pytest.raises(ConfigError, match=rf"^scheduler.monitor={name} is no metric of validation"):
+            check_monitor(name, "max", LABELS, keys=keys)
+    with pytest.raises(ConfigError, match=r"^scheduler.mode=max would choose the worst val/loss: set sch"):
+        check_monitor("val/loss", "max", LABELS, keys=keys)

@@ -48,3 +48,12 @@ def test_metrics_are_scikit_learns_on_what_is_known():
             expected.append(reference(known[f"target/{label}"], known[f"probability/{label}"]))
             assert metrics[f"{metric}/{label}"] == pytest.approx(expected[-1], abs=1e-6)
         assert metrics[metric] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_exclusive_classes_are_judged_as_such():
+    table = pd.DataFrame({"image": range(3)})
+    for label, target, probability in (("A", [1.0, 0, 0], [0.4, 0.3, 0.2]), ("B", [0.0, 1, 0], [0.3, 0.3, 0.2]),
+                                       ("C", [0.0, 0, 1], [0.3, 0.4, 0.6])):  # fmt: skip
+        table[f"target/{label}"], table[f"probability/{label}"] = target, probability
+    assert pooled_metrics(table, "multiclass")["accuracy"] == pytest.approx(2 / 3)
+    assert pooled_metrics(table)["accuracy"] == pytest.approx(7 / 9)

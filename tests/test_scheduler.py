@@ -160,8 +160,10 @@ PLATEAU = {"num_steps": 10, "num_epochs": 5, "monitor": "val/loss", "mode": "min
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"factor": 1.0}, r"scheduler\.factor=1\.0 must be at least 0 and below 1"),
+        ({"factor": 1.0}, r"scheduler\.factor=1\.0 must lie between 0 and 1"),
         ({"patience": -1}, r"scheduler\.patience=-1 must not be negative"),
+        ({"factor": 0.0}, r"scheduler\.factor=0\.0 must lie between 0 and 1"),
+        ({"min_lr": 0.2}, r"scheduler\.min_lr=0\.2 is above the optimizer's rate of 0\.1"),
         ({"min_lr": -0.1}, r"scheduler\.min_lr=-0\.1 must not be negative"),
     ],
 )
@@ -170,9 +172,29 @@ def test_a_plateau_out_of_range_is_refused(changes: dict, words: str):
         plateau(optimizer(), **{**PLATEAU, "factor": 0.3, "patience": 2, **changes})
 
 
-def test_a_patience_as_long_as_training_is_warned_about(caplog: pytest.LogCaptureFixture):
-    plateau(optimizer(), factor=0.3, patience=5, **PLATEAU)
-    assert "scheduler.patience=5: in a training of 5 epochs the rate never falls" in caplog.text
+def test_a_patience_too_long_for_training_is_warned_about(caplog: pytest.LogCaptureFixture):
+    plateau(optimizer(), factor=0.3, patience=2, **PLATEAU)
+    assert not caplog.text
+    plateau(optimizer(), factor=0.3, patience=3, **PLATEAU)
+    assert "scheduler.patience=3: in a training of 5 epochs the rate never falls" in caplog.text
+
+
+def test_a_group_below_the_floor_of_a_plateau_keeps_its_rate():
+    sgd = two_groups()
+    schedule = plateau(sgd, factor=0.3, patience=0, **{**PLATEAU, "min_lr": 0.05})["scheduler"]
+    for _ in range(3):
+        schedule.step(1.0)
+    assert [group["lr"] for group in sgd.param_groups] == pytest.approx([0.05, 0.01])
+
+
+@pytest.mark.parametrize("warmup_fraction", [0, 0.1, 0.05])
+def test_a_cycle_may_have_a_rise_of_a_step_or_none_and_stays_at_its_end(warmup_fraction: float):
+    sgd = two_groups()
+    options = {**CYCLE, "warmup_fraction": warmup_fraction}
+    schedule = one_cycle(sgd, num_steps=10, cycle_momentum=False, **options)
+    seen = rates(schedule, sgd, 13)
+    assert max(seen) == pytest.approx(0.1, rel=0.05)
+    assert seen[12] == seen[11] == seen[10]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from omegaconf import OmegaConf
 
 from cxrlab.atomic import write_text
 from cxrlab.out_of_fold import pooled_metrics, pooled_predictions
@@ -56,6 +57,13 @@ class Configuration:
         """Where the pooled predictions go; of several configurations the first job's number tells which."""
         suffix = "" if self.is_only else f"_{self.jobs[0]['job']}"
         return self.sweep_dir / f"out_of_fold{suffix}.csv"
+
+    @property
+    def task(self) -> Any:
+        """What the folds' labels are; see :mod:`cxrlab.models.task`."""
+        paths = [self._path(job, ".hydra/config.yaml") for job in self.completed.values()]
+        tasks = [OmegaConf.select(OmegaConf.load(path), "task") for path in paths if path.is_file()]
+        return next((task for task in tasks if task), "multilabel")
 
     def coverage(self) -> tuple[str, str]:
         """Return how many folds are there, and which are not: ``("3 of 5 folds", "fold 3 failed, ...")``."""
@@ -201,7 +209,7 @@ def _pooled(one: Configuration) -> tuple[dict[str, float], str]:
     try:
         table = pooled_predictions(one.tested)
         write_text(one.out_of_fold_path, table.to_csv(index=False))
-        metrics = pooled_metrics(table)
+        metrics = pooled_metrics(table, one.task)
         kept_path.parent.mkdir(exist_ok=True)
         write_text(
             kept_path, json.dumps({"jobs": jobs, "table": one.out_of_fold_path.name, "metrics": metrics})

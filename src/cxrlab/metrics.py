@@ -10,6 +10,7 @@ from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.task import Task
 
 METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "auroc": binary_auroc,
@@ -49,15 +50,17 @@ class LabelMetrics(torchmetrics.Metric):
 
     Args:
         labels: Names in the order of the columns.
+        task: What :func:`label_metrics` calls accuracy.
     """
 
     full_state_update = False
     probabilities: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    def __init__(self, labels: Sequence[str], task: Task = "multilabel") -> None:
         super().__init__()
         self.labels = list(labels)
+        self.task = task
         self._counts: tuple[int, list[int], list[int]] = (0, [], [])
         self._judged = (torch.empty(0), torch.empty(0))
         self.add_state("probabilities", default=[], dist_reduce_fx="cat")
@@ -82,12 +85,12 @@ class LabelMetrics(torchmetrics.Metric):
         self.targets.append(targets.detach().float())
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``{"auroc": ..., "auroc/Edema": ..., ...}``; the plain names are macro means."""
+        """Return ``{"auroc": ..., "auroc/Edema": ..., ...}``; the plain names are of all labels."""
         probabilities, targets = dim_zero_cat(self.probabilities), dim_zero_cat(self.targets)
         known = ~torch.isnan(targets)
         self._judged = (probabilities, targets)
         self._counts = (len(targets), known.sum(dim=0).tolist(), targets.nansum(dim=0).int().tolist())
-        return label_metrics(probabilities, targets, self.labels)
+        return label_metrics(probabilities, targets, self.labels, self.task)
 
     def counts(self) -> tuple[int, list[int], list[int]]:
         """Return the images, and by label the known targets and the positives, that ``compute`` last saw."""
@@ -100,13 +103,17 @@ class LabelMetrics(torchmetrics.Metric):
         return judged
 
 
-def label_metrics(probabilities: Tensor, targets: Tensor, labels: Sequence[str]) -> dict[str, Tensor]:
+def label_metrics(
+    probabilities: Tensor, targets: Tensor, labels: Sequence[str], task: Task = "multilabel"
+) -> dict[str, Tensor]:
     """Return each metric of each label, and its mean over the labels where it is defined.
 
     Args:
         probabilities: Values in [0, 1], shape ``(N, L)``.
         targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
         labels: L names.
+        task: ``multiclass`` makes ``accuracy`` the share of images whose largest probability is that of
+            their class; by label it stays that of each class against all others, at the probability 0.5.
 
     Returns:
         Scalars by name: ``auroc`` is the macro mean, ``auroc/<label>`` one label's. AUROC and average
@@ -125,7 +132,16 @@ def label_metrics(probabilities: Tensor, targets: Tensor, labels: Sequence[str])
         ]
         results[name] = torch.stack(values).nanmean()
         results |= {f"{name}/{label}": value for label, value in zip(labels, values, strict=True)}
+    if task == "multiclass":
+        results["accuracy"] = _exclusive_accuracy(probabilities, targets)
     return results
+
+
+def _exclusive_accuracy(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of images whose largest probability is that of their class, where that is known."""
+    known = ~torch.isnan(targets).any(dim=1)
+    is_right = probabilities[known].argmax(dim=1) == targets[known].argmax(dim=1)
+    return is_right.float().mean()  # NaN of none
 
 
 def _defined(

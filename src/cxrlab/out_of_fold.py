@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.errors import DataError
+
+if TYPE_CHECKING:
+    from cxrlab.models.task import Task
 
 
 def pooled_predictions(tables: Mapping[int, Path]) -> pd.DataFrame:
@@ -37,8 +41,8 @@ def pooled_predictions(tables: Mapping[int, Path]) -> pd.DataFrame:
     return whole
 
 
-def pooled_metrics(table: pd.DataFrame) -> dict[str, float]:
-    """Return ``{"auroc": ..., "auroc/Edema": ..., ...}`` of a predictions table; macro means first."""
+def pooled_metrics(table: pd.DataFrame, task: "Task" = "multilabel") -> dict[str, float]:
+    """Return ``{"auroc": ..., "auroc/Edema": ..., ...}`` of a predictions table, see ``label_metrics``."""
     import torch
 
     from cxrlab.metrics import label_metrics
@@ -49,7 +53,8 @@ def pooled_metrics(table: pd.DataFrame) -> dict[str, float]:
         torch.tensor(_numbers(table[[prefix + label for label in labels]]))
         for prefix in ("probability/", "target/")
     )
-    return {name: float(value) for name, value in label_metrics(probabilities, targets, labels).items()}
+    metrics = label_metrics(probabilities, targets, labels, task)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _numbers(table: pd.DataFrame) -> npt.NDArray[np.float64]:

@@ -65,7 +65,15 @@ def cosine(
 
 
 class OneCycle(OneCycleLR):
-    """torch's schedule, but a resumed run follows its own length, not that of the checkpoint."""
+    """torch's schedule, but a resumed run follows its own length, not that of the checkpoint.
+
+    At its end it stays where it is: a resume may have made the length shorter than what was trained.
+    """
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go on by one optimizer step."""
+        if self.last_epoch < self.total_steps:
+            super().step(epoch)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on at the step of a checkpoint."""
@@ -110,11 +118,13 @@ def one_cycle(
             "scheduler.cycle_momentum=true, but the optimizer has no momentum. Set "
             "scheduler.cycle_momentum=false, or an optimizer.momentum."
         )
+    if warmup_fraction * num_steps == 1:  # torch would divide by the length of that rise less one step
+        warmup_fraction = 1.5 / num_steps
     schedule = OneCycle(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
         total_steps=num_steps,
-        pct_start=warmup_fraction,
+        pct_start=float(warmup_fraction),
         div_factor=start_divisor,
         final_div_factor=final_divisor,
         cycle_momentum=cycle_momentum,
@@ -138,25 +148,32 @@ def plateau(
     Args:
         optimizer: What it drives.
         num_steps: Not used.
-        num_epochs: Epochs of the training; a patience that is no shorter is warned about.
+        num_epochs: Epochs of the training; a patience that leaves none with a lower rate is warned about.
         monitor: Metric of validation that tells progress.
         mode: Whether it is to rise (``max``) or to fall.
-        factor: From 0 to less than 1.
+        factor: Between 0 and 1.
         patience: Epochs.
-        min_lr: The rate never falls below this one.
+        min_lr: The rate never falls below this one; a group that starts below it stays as it is.
 
     Raises:
         ConfigError: If a value is out of its range.
     """
-    _check_fraction("factor", factor)
+    if not 0 < factor < 1:
+        raise ConfigError(f"scheduler.factor={factor} must lie between 0 and 1.")
+    highest = max(group["lr"] for group in optimizer.param_groups)
+    if min_lr > highest:
+        raise ConfigError(f"scheduler.min_lr={min_lr} is above the optimizer's rate of {highest}.")
     for name, value in {"patience": patience, "min_lr": min_lr}.items():
         if value < 0:
             raise ConfigError(f"scheduler.{name}={value} must not be negative.")
-    if patience >= num_epochs:
+    if (
+        patience + 2 >= num_epochs
+    ):  # the first epoch sets the mark, and the last one's rate is not used any more
         log.warning(
             "scheduler.patience=%d: in a training of %d epochs the rate never falls", patience, num_epochs
         )
-    schedule = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=min_lr)
+    floors = [min(min_lr, group["lr"]) for group in optimizer.param_groups]
+    schedule = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=floors)
     return {"scheduler": schedule, "interval": "epoch", "monitor": monitor}
 
 

@@ -88,8 +88,8 @@ class Classifier(pl.LightningModule):
         self.network = module if module is not None else _build(network)
         self.decision = Decision(len(labels))
         self.loss = loss
-        self.val_metrics = LabelMetrics(labels)
-        self.test_metrics = LabelMetrics(labels)
+        self.val_metrics = LabelMetrics(labels, task)
+        self.test_metrics = LabelMetrics(labels, task)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self._optimizer = optimizer
