@@ -360,7 +360,7 @@ def draw_classes(root: Path) -> None:
         ),
         (
             ["model.thaw_epoch=1", "trainer=ddp"],
-            r"model\.thaw_epoch=1 with trainer\.devices=-1: processes agree",
+            r"model\.thaw_epoch=1 with trainer\.devices=-1, num_nodes=1: processes agree",
         ),
         (["layer_rates.floor=2"], r"layer_rates\.floor=2 must lie between 0 and 1"),
         (["layer_rates.steps=2"], r"layer_rates\.steps=2 is no parameter of cxrlab.*LayerRates"),

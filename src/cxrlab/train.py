@@ -60,9 +60,10 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(
             f"model.thaw_epoch={thaw_epoch}: a training of trainer.max_epochs={max_epochs} never comes there."
         )
-    if thaw_epoch is not None and cfg.trainer.get("devices") not in (1, "1"):
+    devices, num_nodes = cfg.trainer.get("devices"), cfg.trainer.get("num_nodes")
+    if thaw_epoch is not None and (devices not in (1, "1") or num_nodes not in (1, None)):
         raise ConfigError(
-            f"model.thaw_epoch={thaw_epoch} with trainer.devices={cfg.trainer.get('devices')}: processes "
+            f"model.thaw_epoch={thaw_epoch} with trainer.devices={devices}, num_nodes={num_nodes}: processes "
             "agree at the start on what learns. Train on one device, or in two runs, the second with "
             "model.checkpoint_path."
         )
@@ -204,7 +205,8 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     described = config.plain(cfg.model)
     resumed = {**without_initial_weights(described), "_partial_": True}
     model = OmegaConf.create(resumed) if cfg.resume else cfg.model
-    if described.get("freeze") and not (cfg.resume or model.pretrained or model.checkpoint_path):
+    keeps = described.get("freeze") not in (None, "norm_statistics")
+    if keeps and not (cfg.resume or model.pretrained or model.checkpoint_path):
         logging.getLogger(__name__).warning(
             "model.freeze=%s keeps random weights: set model.pretrained or model.checkpoint_path",
             model.freeze,
