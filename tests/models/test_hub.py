@@ -1,5 +1,4 @@
 import socket
-import threading
 
 import pytest
 from huggingface_hub import constants
@@ -15,10 +14,8 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def port():
-    """One on which someone listens."""
+    """One on which someone listens: the system answers for who has not accepted yet."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
-        thread.start()
         yield server.getsockname()[1]
 
 
