@@ -31,6 +31,12 @@ def test_every_option_composes_and_fits_the_code(option: str, composed: Compose)
     checked(composed(*fill(option)))
 
 
+@pytest.mark.parametrize("debug", [one for one in OPTIONS if one.startswith("debug=")])
+@pytest.mark.parametrize("experiment", [one for one in OPTIONS if one.startswith("experiment=")])
+def test_every_experiment_can_be_debugged(debug: str, experiment: str, composed: Compose):
+    checked(composed(experiment, debug, *ROOT))
+
+
 @pytest.mark.parametrize("program", ["evaluate", "compare"])
 def test_the_synonyms_are_named_once(program: str, composed: Compose):
     check_groups(config.plain(composed(config_name=program).synonyms.groups))

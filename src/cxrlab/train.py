@@ -228,7 +228,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
         module=config.guarded(model, "model")(num_labels=len(labels), **shape),
         loss=loss,
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
-        scheduler=config.guarded(cfg.scheduler, "scheduler"),
+        scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
         monitor=cfg.monitor,
         channels_last=cfg.channels_last,
         evaluation=config.build(cfg.evaluation),

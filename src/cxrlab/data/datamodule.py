@@ -256,8 +256,8 @@ class DataModule(pl.LightningDataModule):
         return Loader(self._store, self.targets, self._batches(rows, shuffle=shuffle))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment training batches, on the device."""
-        if self.trainer is not None and self.trainer.training:
+        """Augment training batches, on the device, unless they are to be learnt by heart."""
+        if self.trainer is not None and self.trainer.training and self.overfit_images is None:
             images = batch["images"]
             generator = torch.Generator(images.device).manual_seed(batch["seed"])
             batch["images"] = self.augment(images, generator)
