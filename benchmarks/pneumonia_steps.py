@@ -32,21 +32,21 @@ EMA = [
     *("callbacks=ema", "callbacks.early_stopping=null"),
     *("optimizer.lr=2e-3", "optimizer.weight_decay=0.05", "decay_norms_and_biases=false"),
 ]
-# Each with the views that are averaged; the second row of the same training costs no other one.
-STEPS: dict[str, tuple[list[str], dict[str, list[str]]]] = {
-    "0": ([], {"experiment=pneumonia": ["identity"]}),
-    "1": (AUGMENT, {"+ augment=strong": ["identity"]}),
-    "2": (
+# Overrides of a training, and its rows: the views that are averaged.
+STEPS: list[tuple[list[str], dict[str, list[str]]]] = [
+    ([], {"experiment=pneumonia": ["identity"]}),
+    (AUGMENT, {"+ augment=strong": ["identity"]}),
+    (
         [*AUGMENT, *EMA],
         {"+ callbacks=ema, 2e-3, decay of kernels": ["identity"], "+ views": ["identity", "flip"]},
     ),
-    "3": ([*AUGMENT, *EMA, "preprocess.normalize=equalize"], {"+ normalize=equalize": ["identity"]}),
-    "4": (
+    ([*AUGMENT, *EMA, "preprocess.normalize=equalize"], {"+ normalize=equalize": ["identity"]}),
+    (
         ["augment=shift", *EMA, "preprocess.normalize=equalize"],
         {"augment=shift instead": ["identity"], "+ views": ["identity", "flip"]},
     ),
-    "5": ([*AUGMENT, *EMA, "preprocess.normalize=image"], {"normalize=image instead": ["identity"]}),
-}
+    ([*AUGMENT, *EMA, "preprocess.normalize=image"], {"normalize=image instead": ["identity"]}),
+]
 
 
 def parts(root: Path) -> pd.DataFrame:
@@ -153,8 +153,8 @@ def main() -> None:
         "| accuracy, Youden | accuracy, specificity 0.98 |"
     )
     print("|---|---|---|---|---|---|---|", flush=True)
-    for number, (overrides, rows) in STEPS.items():
-        run_dir = folder / number
+    for number, (overrides, rows) in enumerate(STEPS):
+        run_dir = folder / str(number)
         if not (run_dir / "evaluation.json").is_file():
             train(arguments, folder / "parts.csv", run_dir, overrides)
         run = load_run(run_dir)
