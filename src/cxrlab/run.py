@@ -158,29 +158,46 @@ class Run:
             columns |= {f"{prefix}/{x}": values[:, k].double().numpy() for k, x in enumerate(self.labels)}
         return pd.DataFrame(columns)
 
-    def heatmaps(self, paths: Sequence[Path | str], label: str, *, batch_size: int = 8) -> Tensor:
-        """Return a Grad-CAM heatmap of each image for one label: what speaks for the finding, and where.
+    def heatmaps(
+        self,
+        paths: Sequence[Path | str],
+        label: str,
+        *,
+        method: str = "gradcam",
+        layers: str | Sequence[str] = "auto",
+        batch_size: int = 8,
+    ) -> Tensor:
+        """Return a heatmap of each image for one label: what speaks for the finding, and where.
 
         Args:
             paths: Image files of any size.
             label: One of ``labels``.
+            method: ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam`` or ``eigencam``; the command
+                ``python -m cxrlab.explain`` has others.
+            layers: See :func:`cxrlab.explain.layers.target_layers`.
             batch_size: Images at a time.
 
         Returns:
             Values in [0, 1], shape ``(N, H, W)``, H and W being the network's input size.
 
         Raises:
-            ConfigError: If there is no such label.
+            ConfigError: If there is no such label, method or layer.
             MissingFileError: If a file does not exist.
             DataError: If a file is no image.
         """
         if label not in self.labels:
             raise ConfigError(f"The run {self.run_dir} has no label {label!r}; it has {self.labels}.")
-        from cxrlab.explain.activation_maps import grad_cam
+        from cxrlab.explain.activation_maps import activation_maps
+        from cxrlab.explain.method_names import CAM_METHODS
 
+        if method not in CAM_METHODS:
+            raise ConfigError(
+                f"method={method} is none of {', '.join(CAM_METHODS)}; python -m cxrlab.explain has others."
+            )
         images = self.model.preprocess(self.images(paths).to(self.model.device))
-        indices = [self.labels.index(label)] * len(images)
-        return grad_cam(self.model.network, images, indices, batch_size=batch_size)
+        pairs = [(place, self.labels.index(label)) for place in range(len(images))]
+        network = self.model.network
+        return activation_maps(network, images, pairs, method=method, layers=layers, batch_size=batch_size)
 
 
 def load_run(run_dir: Path | str, *, device: str = "cpu", checkpoint: str = "best") -> Run:

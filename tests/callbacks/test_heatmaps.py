@@ -8,14 +8,17 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+import yaml
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from cxrlab.callbacks.heatmaps import Heatmaps
+from cxrlab.config import config_dir
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, DataError, OutputError
+from cxrlab.explain.settings import ExplanationSettings
 
 pytestmark = [
     # Lightning's advice on speed; it depends on the machine.
@@ -63,6 +66,7 @@ class Classifier(pl.LightningModule):
         self.labels = LABELS
         self.preprocess = Preprocess()
         self.network = network or Network()
+        self.memory_format = torch.contiguous_format
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         logits = self.network(self.preprocess(batch["images"]))
@@ -94,12 +98,26 @@ class Rows(Dataset[dict[str, Tensor]]):
         return {"images": self.data.pixels[row], "index": torch.tensor(row), "targets": targets}
 
 
+class Pixels:
+    """Pixels that know how they were decoded."""
+
+    resize = "stretch"
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.facts = pd.DataFrame({"width": [16] * len(values), "height": [16] * len(values)})
+
+    def __getitem__(self, rows: list[int]) -> np.ndarray:
+        return self.values[rows]
+
+
 class Data(pl.LightningDataModule):
     def __init__(self, unreadable: int | None = None) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.pixels = torch.randint(0, 255, (len(PARTS), 1, 16, 16), generator=generator, dtype=torch.uint8)
         self.unreadable = unreadable
+        self.images = Pixels(self.pixels.numpy())
         rows = np.arange(len(PARTS))
         table = pd.DataFrame(
             {
@@ -133,8 +151,16 @@ class Data(pl.LightningDataModule):
         return self._loader("test")
 
 
+def settings(**changes: Any) -> ExplanationSettings:
+    """The settings of conf/explanation/default.yaml, changed."""
+    values = yaml.safe_load((config_dir() / "explanation" / "default.yaml").read_text())
+    del values["_target_"]
+    return ExplanationSettings(**{**values, **changes})
+
+
 def heatmaps(folder: Path, **changes: Any) -> Heatmaps:
     arguments = {
+        "explanation": settings(),
         "every_n_epochs": 1,
         "images_per_label": 1,
         "errors_per_label": 1,
@@ -373,3 +399,16 @@ def test_a_network_that_cannot_be_explained_is_refused_at_once(tmp_path: Path) -
     trainer = make_trainer(heatmaps(tmp_path))
     with pytest.raises(ConfigError, match="Sequential lacks them"):
         trainer.fit(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(256, 2))), datamodule=Data())
+
+
+def test_a_method_of_pixels_explains_any_network(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    callback = heatmaps(tmp_path, explanation=settings(methods=["occlusion"], window=0.5, stride=0.25))
+    make_trainer(callback, max_epochs=1).fit(Classifier(network), datamodule=Data())
+    assert cases_in(tmp_path / "val/epoch=000")
+
+
+def test_the_method_and_the_layers_are_those_of_the_settings(tmp_path: Path) -> None:
+    fit(heatmaps(tmp_path / "conv", explanation=settings(layers=["conv"])), max_epochs=1)
+    with pytest.raises(ConfigError, match="no such layer"):
+        fit(heatmaps(tmp_path, explanation=settings(layers=["stage9"])), max_epochs=1)

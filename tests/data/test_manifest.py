@@ -58,18 +58,28 @@ def test_a_faulty_table_is_refused(tmp_path, columns, message):
         Manifest(tmp_path, table(**columns))
 
 
+def test_boxes_without_a_column_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"boxes of .* lack the columns \['height'\]"):
+        Manifest(tmp_path, table(), boxes(height=None))
+
+
 @pytest.mark.parametrize(
-    ("columns", "message"),
+    ("columns", "fault"),
     [
-        ({"height": None}, r"boxes of .* lack the columns \['height'\]"),
-        ({"x": [0.1, 225.0]}, r"1 boxes of .* are not in fractions .*'c\.png'.*225\.0"),
-        ({"y": [-0.1, 0.0]}, "not in fractions"),
-        ({"width": [np.nan, 0.5]}, "not in fractions"),
+        ({"x": [0.1, 225.0]}, "Mass in c.png lies outside the image (x=225,"),
+        ({"y": [0.1, -0.1]}, "Mass in c.png lies outside the image"),
+        ({"width": [0.1, np.nan]}, "Mass in c.png has no place"),
+        ({"width": [0.1, 0.0]}, "Mass in c.png has no area"),
     ],
 )
-def test_faulty_boxes_are_refused(tmp_path, columns, message):
-    with pytest.raises(DataError, match=message):
-        Manifest(tmp_path, table(), boxes(**columns))
+def test_boxes_that_cannot_be_used_are_left_out_named_and_counted(tmp_path, columns, fault, caplog):
+    manifest = Manifest(tmp_path, table(), boxes(**columns))
+    (told,) = manifest.unusable_boxes
+    assert told.startswith(fault)
+    assert len(manifest.boxes) == len(boxes()) - 1
+    assert "c.png" not in set(manifest.boxes["image"])
+    assert "1 boxes of" in caplog.text
+    assert fault in caplog.text
 
 
 def test_labels_may_be_text_or_boolean(tmp_path):

@@ -1,16 +1,21 @@
 import gc
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cxrlab.errors import TrainingError
-from cxrlab.explain.activation_maps import grad_cam
+from cxrlab.errors import ConfigError, TrainingError
+from cxrlab.explain.activation_maps import Pair, activation_maps, grad_cam
+from cxrlab.explain.method_names import CAM_METHODS
 from cxrlab.models.networks import TimmNetwork
+from cxrlab.models.sequential import Layer, SequentialNetwork
 
 BACKBONES = [
     "densenet121",
@@ -261,7 +266,7 @@ def test_the_graph_is_released() -> None:
     gc.disable()  # nothing may wait for the collector: memory of the device would pile up
     try:
         grad_cam(network, some_images(), [2, 0, 1], batch_size=1)
-        assert len(graphs) == 3
+        assert len(graphs) == 4  # the first pass measures the grids
         assert all(graph() is None for graph in graphs)
     finally:
         gc.enable()
@@ -279,10 +284,9 @@ def test_a_map_that_is_not_finite_is_an_error() -> None:
         grad_cam(network, some_images(), [2, 0, 1], batch_size=3)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_every_family_has_a_map(backbone: str) -> None:
+def timm(backbone: str) -> TimmNetwork:
     torch.manual_seed(0)
-    network = TimmNetwork(
+    return TimmNetwork(
         backbone=backbone,
         pretrained=False,
         checkpoint_path=None,
@@ -295,6 +299,11 @@ def test_every_family_has_a_map(backbone: str) -> None:
         channels=1,
         image_size=64,
     )
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_family_has_a_map(backbone: str) -> None:
+    network = timm(backbone)
     # What speaks against one label speaks for the other, so one of the two maps at least is not empty.
     with torch.no_grad():
         weights = list(network.head.parameters())[-2]
@@ -305,3 +314,264 @@ def test_every_family_has_a_map(backbone: str) -> None:
     assert maps.isfinite().all()
     assert float(maps.max()) > 0.99
     assert float(maps.std(dim=(1, 2)).max()) > 0.05
+
+
+# Several labels of an image, an image without any, images out of order.
+PAIRS = [(3, 1), (0, 2), (3, 0), (1, 1), (3, 2), (0, 0)]
+
+
+def three_grids() -> SequentialNetwork:
+    """Grids of 16, 8 and 4 pixels; ``features.4`` ends the second."""
+    torch.manual_seed(0)
+    layers: list[Layer] = [
+        {"conv": 4},
+        "pool",
+        {"conv": 6},
+        "pool",
+        {"conv": 8, "linear": True},
+        {"dense": 8},
+    ]
+    return SequentialNetwork(
+        layers=layers, padding="same", output_dropout=0.0, num_labels=3, channels=1, image_size=16
+    )
+
+
+def by_package(
+    network: nn.Module,
+    images: Tensor,
+    pairs: Sequence[Pair],
+    method: str,
+    layers: list[nn.Module],
+    grid: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Return the maps of the grad-cam package used as its own documentation does, one call a pair."""
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    names = {
+        "gradcam": "GradCAM",
+        "gradcam++": "GradCAMPlusPlus",
+        "hirescam": "HiResCAM",
+        "layercam": "LayerCAM",
+        "eigencam": "EigenCAM",
+    }
+    maps = []
+    for image, label in pairs:
+        explainer = getattr(pytorch_grad_cam, names[method])(
+            model=network, target_layers=layers, reshape_transform=grid
+        )
+        found = explainer(
+            input_tensor=images[image : image + 1].clone(), targets=[ClassifierOutputTarget(label)]
+        )
+        explainer.activations_and_grads.release()
+        maps.append(torch.from_numpy(found[0]))
+    return torch.stack(maps)
+
+
+explain = partial(activation_maps, layers="auto", batch_size=4)
+
+
+@pytest.mark.parametrize("layers", ["auto", "features.1", "feature_map", "fused"])
+@pytest.mark.parametrize("method", sorted(set(CAM_METHODS) - {"eigencam"}))
+def test_maps_are_those_of_the_package(method: str, layers: str) -> None:
+    network, images = three_grids(), some_images(4)
+    finest, finer, last = network.features[1], network.features[4], network.feature_map
+    known: dict[str, list[nn.Module]] = {
+        "auto": [finer],
+        "features.1": [finest],
+        "feature_map": [last],
+        "fused": [finest, finer, last],
+    }
+    maps = explain(network, images, PAIRS, method=method, layers=layers)
+    expected = by_package(network, images, PAIRS, method, known[layers])
+    torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
+    assert (maps.std(dim=(1, 2)) > 0.05).sum() >= 4  # few are empty
+
+
+@pytest.mark.parametrize("method", sorted(set(CAM_METHODS) - {"eigencam"}))
+def test_maps_of_a_transformer_are_those_of_the_package(method: str) -> None:
+    network, images = timm("vit_small_patch16_224"), torch.randn(2, 1, 64, 64)
+    pairs = [(1, 0), (0, 1), (1, 1)]
+
+    def grid(tokens: Tensor) -> Tensor:  # the first is the class token
+        return tokens[:, 1:].reshape(len(tokens), 4, 4, -1).permute(0, 3, 1, 2)
+
+    maps = explain(network, images, pairs, method=method)
+    expected = by_package(network, images, pairs, method, [network.backbone.blocks[-1].norm1], grid)
+    torch.testing.assert_close(maps, expected, atol=1e-4, rtol=0)
+    assert float(maps.std(dim=(1, 2)).max()) > 0.05
+
+
+def first_component(features: Tensor) -> Tensor:
+    """Return how far each place of ``(F, h, w)`` lies along the features' first principal axis."""
+    places = features.flatten(1).T.double().numpy()
+    centred = places - places.mean(axis=0)
+    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    return torch.from_numpy(centred @ axis).view(features.shape[1:])
+
+
+def as_map(heat: Tensor) -> Tensor:
+    heat = F.relu(heat) / heat.max()
+    large = F.interpolate(heat[None, None].float(), size=(16, 16), mode="bilinear", align_corners=False)[0, 0]
+    return (large - large.min()) / (large.max() - large.min())
+
+
+def test_eigen_cam_is_the_first_component_with_its_larger_extreme_up() -> None:
+    network, images = three_grids(), some_images(12)
+    pairs = [(image, 1) for image in range(12)]
+    maps = explain(network, images, pairs, method="eigencam", layers="feature_map")
+    packaged = by_package(network, images, pairs, "eigencam", [network.feature_map])
+    with torch.no_grad():
+        components = [first_component(features) for features in network.features(images)]
+    num_turned = 0
+    for one, other, component in zip(maps, packaged, components, strict=True):
+        up = component if component.max() > -component.min() else -component
+        torch.testing.assert_close(one, as_map(up), atol=1e-4, rtol=0)
+        is_turned = not torch.allclose(other, as_map(up), atol=1e-4)
+        num_turned += is_turned
+        torch.testing.assert_close(other, as_map(-up if is_turned else up), atol=1e-4, rtol=0)
+    assert 0 < num_turned < 12  # the package leaves the side to chance
+
+
+def test_eigen_cam_does_not_depend_on_the_sign_of_the_features() -> None:
+    network = three_grids()
+    maps = explain(network, some_images(4), PAIRS, method="eigencam")
+    assert torch.equal(maps[0], maps[2])  # nor on the label
+    assert not torch.allclose(maps[0], maps[1], atol=0.05)
+    last = network.features[-1]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.weight.neg_()
+        last.bias.neg_()
+    turned = explain(network, some_images(4), PAIRS, method="eigencam")
+    torch.testing.assert_close(turned, maps, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", CAM_METHODS)
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_neither_the_batch_size_nor_the_other_pairs_matter(batch_size: int, method: str) -> None:
+    network, images = three_grids(), some_images(4)
+    maps = activation_maps(network, images, PAIRS, method=method, layers="fused", batch_size=batch_size)
+    assert maps.shape == (6, 16, 16)
+    for one, (image, label) in zip(maps, PAIRS, strict=True):
+        alone = explain(network, images[image : image + 1], [(0, label)], method=method, layers="fused")
+        torch.testing.assert_close(one, alone[0], atol=1e-5, rtol=0)
+
+
+def test_an_image_goes_forward_once_however_many_labels_it_has() -> None:
+    network, passed = three_grids(), []
+    network.head.register_forward_hook(lambda _, __, logits: passed.append(len(logits)))
+    explain(network, some_images(4), PAIRS, method="layercam", layers="feature_map", batch_size=3)
+    assert passed == [3, 1]
+    passed.clear()
+    explain(network, some_images(4), PAIRS[:1], method="layercam", layers="feature_map", batch_size=3)
+    assert passed == [1]  # the first three have no label to explain
+    passed.clear()
+    explain(network, some_images(4), PAIRS, method="layercam", layers="auto", batch_size=3)
+    assert passed == [1, 3, 1]  # the grids are measured with one image, once
+
+
+def test_gradients_go_back_no_farther_than_to_the_layers_that_are_read() -> None:
+    network = three_grids()
+    recorded: dict[str, bool] = {}
+
+    def record(name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        recorded[name] = output.requires_grad
+
+    for name in ("features.0", "features.3", "features.5", "head"):
+        network.get_submodule(name).register_forward_hook(partial(record, name))
+    explain(network, some_images(4), PAIRS, method="gradcam", layers="features.4")
+    assert recorded == {"features.0": False, "features.3": False, "features.5": True, "head": True}
+
+
+def test_no_pairs_give_no_maps_of_any_method() -> None:
+    for method in CAM_METHODS:
+        assert explain(three_grids(), some_images(4), [], method=method).shape == (0, 16, 16)
+
+
+@pytest.mark.parametrize("method", CAM_METHODS)
+@pytest.mark.parametrize("label", [3, -1])
+def test_an_unknown_label_is_refused(label: int, method: str) -> None:
+    network = three_grids().train()
+    with pytest.raises(ValueError, match=rf"no label {label}: the network has 3 logits, counted from 0"):
+        explain(network, some_images(4), [(0, 1), (2, label)], method=method)
+    assert num_hooks(network) == 0
+    assert network.training
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 4])
+@pytest.mark.parametrize("image", [4, -1])
+def test_an_unknown_image_is_refused(image: int, batch_size: int) -> None:
+    with pytest.raises(ValueError, match=rf"{image}"):
+        explain(three_grids(), some_images(4), [(0, 1), (image, 0)], method="gradcam", batch_size=batch_size)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+@pytest.mark.parametrize("method", CAM_METHODS)
+def test_a_map_that_is_not_finite_is_an_error_of_every_method(method: str, value: float) -> None:
+    network, images = three_grids(), some_images(4)
+    images[3] = value
+    with pytest.raises(TrainingError, match=r"1 of \d heatmaps are not finite"):
+        explain(network, images, [(0, 1), (3, 1)], method=method)
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [("head", r"\(3,\)"), ("head.0", r"\(128,\)"), (["feature_map", "head.1"], r"\(8,\)")],
+)
+def test_a_layer_without_places_is_refused(layers: str | list[str], shape: str) -> None:
+    network = three_grids()
+    with pytest.raises(
+        ConfigError, match=rf"whose output has the shape {shape} for each image: there are no places"
+    ):
+        explain(network, some_images(4), PAIRS, method="gradcam", layers=layers)
+    assert num_hooks(network) == 0
+
+
+class Pairing(nn.Module):
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return features, features
+
+
+def test_a_layer_that_gives_no_single_tensor_is_refused() -> None:
+    class Network(TinyNetwork):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairing = Pairing()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(self.pairing(images)[0])
+
+    network = Network()
+    with pytest.raises(ConfigError, match=r"explanation\.layers: a Pairing gives a tuple, no features"):
+        explain(network, some_images(), [(0, 0)], method="gradcam", layers="pairing")
+    assert num_hooks(network) == 0
+
+
+def test_a_layer_that_the_network_does_not_call_is_refused() -> None:
+    network = tiny()
+    network.unused = nn.Conv2d(1, 1, 1)
+    with pytest.raises(ConfigError, match=r"explanation\.layers.*unused"):
+        explain(network, some_images(), [(0, 0)], method="gradcam", layers="unused")
+
+
+def test_a_layer_of_a_single_place_gives_empty_maps_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    network = SequentialNetwork(
+        layers=[{"conv": 4}, *["pool"] * 4],
+        padding="same",
+        output_dropout=0.0,
+        num_labels=3,
+        channels=1,
+        image_size=16,
+    )
+    with caplog.at_level(logging.WARNING):
+        maps = explain(network, some_images(4), PAIRS, method="gradcam", layers="feature_map")
+        assert (
+            "single place for an image of 16 pixels. Choose an earlier one by explanation.layers"
+            in caplog.text
+        )
+        assert not maps.any()
+        caplog.clear()
+        assert explain(network, some_images(4), PAIRS, method="gradcam", layers="features.1").any()
+        assert not caplog.records

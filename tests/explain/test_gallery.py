@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError, OutputError
 from cxrlab.explain.cases import Case, case_table
-from cxrlab.explain.gallery import draw_panels, write_gallery
+from cxrlab.explain.gallery import Drawn, draw_panels, write_gallery
 
 LABELS = ["Edema", "Lung/Opacity 结节"]
 
@@ -36,15 +37,28 @@ def read_image(row: int) -> Tensor:
     return torch.full((1, 32, 32), 50 * row, dtype=torch.uint8)
 
 
-def no_heat(images: Tensor, labels: list[int]) -> Tensor:
-    assert len(images) == len(labels) <= 4
-    return torch.zeros(len(images), 32, 32)
+def no_heat(images: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    assert len(images) <= 2
+    return torch.zeros(len(pairs), 32, 32)
+
+
+def drawn(case: Case, picture: Image.Image) -> Drawn:
+    return Drawn(case, picture, {})
 
 
 def test_every_case_has_its_own_image_and_box(manifest: Manifest, cases: pd.DataFrame) -> None:
-    panels = list(draw_panels(cases, manifest, read_image=read_image, explain=no_heat, batch_size=4))
-    assert [(case.row, case.label) for case, _ in panels] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
-    for case, picture in panels:
+    panels = list(
+        draw_panels(cases, manifest, read_image=read_image, explain={"Grad-CAM": no_heat}, num_images=2)
+    )
+    assert [(case.row, case.label) for case, _, _ in panels] == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
+    for case, picture, _ in panels:
         pixels = np.asarray(picture)[26:, :256]
         assert pixels[0, 0].tolist() == [50 * case.row] * 3
         assert (pixels != 50 * case.row).any() == (case.row == 1 and case.finding == "Edema")
@@ -59,15 +73,30 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(
         return read_image(row)
 
     with caplog.at_level(logging.WARNING):
-        panels = list(draw_panels(cases, manifest, read_image=read, explain=no_heat, batch_size=2))
-    assert [case.row for case, _ in panels] == [0, 0, 2, 2]
-    assert "No heatmap of Edema: The image 1.png (3 bytes) cannot be read" in caplog.text
+        panels = list(
+            draw_panels(cases, manifest, read_image=read, explain={"Grad-CAM": no_heat}, num_images=2)
+        )
+    assert [case.row for case, _, _ in panels] == [0, 0, 2, 2]
+    assert "No heatmap of Edema, Lung/Opacity 结节: The image 1.png (3 bytes) cannot be read" in caplog.text
+
+
+def test_each_method_gets_the_images_of_its_cases_once(manifest: Manifest, cases: pd.DataFrame) -> None:
+    def bright(images: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+        assert len(images) == len({image for image, _ in pairs})
+        return torch.stack([images[image, 0].float() / 255 + label / 10 for image, label in pairs])
+
+    explain = {"Grad-CAM": no_heat, "Occlusion": bright}
+    panels = list(draw_panels(cases, manifest, read_image=read_image, explain=explain, num_images=2))
+    for case, picture, heatmaps in panels:
+        assert list(heatmaps) == ["Grad-CAM", "Occlusion"]
+        assert picture.width == 3 * 256 + 2 * 4
+        assert heatmaps["Occlusion"][0, 0].item() == pytest.approx(50 * case.row / 255 + case.label / 10)
 
 
 def test_the_gallery_has_safe_names_and_an_index(
     manifest: Manifest, cases: pd.DataFrame, tmp_path: Path
 ) -> None:
-    panels = draw_panels(cases, manifest, read_image=read_image, explain=no_heat, batch_size=4)
+    panels = draw_panels(cases, manifest, read_image=read_image, explain={"Grad-CAM": no_heat}, num_images=2)
     folder = tmp_path / "new" / "gallery"
     write_gallery(folder, panels, manifest)
     index = pd.read_csv(folder / "index.csv")
@@ -84,9 +113,10 @@ def test_the_gallery_has_safe_names_and_an_index(
 def test_a_second_gallery_replaces_the_first_and_nothing_else(manifest: Manifest, tmp_path: Path) -> None:
     picture = Image.new("RGB", (4, 4))
     first = Case(0, 0, "Edema", 0.9, 1.0, "TP")
-    write_gallery(tmp_path, [(first, picture)], manifest)
-    (tmp_path / "mine.png").touch()
-    write_gallery(tmp_path, [(first._replace(probability=0.1, outcome="FN"), picture)], manifest)
+    write_gallery(tmp_path, [drawn(first, picture)], manifest)
+    for name in ("mine.png", "Edema_7_unknown.png"):
+        (tmp_path / name).touch()
+    write_gallery(tmp_path, [drawn(first._replace(probability=0.1, outcome="FN"), picture)], manifest)
     assert {path.name for path in tmp_path.iterdir()} == {"Edema_0_FN.png", "index.csv", "mine.png"}
 
 
@@ -103,6 +133,6 @@ def test_a_full_disk_is_an_output_error(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    panels = [(Case(0, 0, "Edema", 0.9, 1.0, "TP"), Image.new("RGB", (4, 4)))]
+    panels = [drawn(Case(0, 0, "Edema", 0.9, 1.0, "TP"), Image.new("RGB", (4, 4)))]
     with pytest.raises(OutputError, match="No space left on device"):
         write_gallery(tmp_path, panels, manifest)

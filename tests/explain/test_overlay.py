@@ -18,14 +18,15 @@ def grey(size: int = 256, channels: int = 1) -> Tensor:
 
 def draw(
     image: Tensor,
-    heatmap: Tensor,
+    heatmap: Tensor | dict[str, Tensor],
     *,
     finding: str = "Edema",
     probability: float = 0.25,
     target: float = 1.0,
     boxes: tuple[Box, ...] = (),
 ) -> Image.Image:
-    return panel(image, heatmap, finding=finding, probability=probability, target=target, boxes=boxes)
+    heatmaps = heatmap if isinstance(heatmap, dict) else {"Grad-CAM": heatmap}
+    return panel(image, heatmaps, finding=finding, probability=probability, target=target, boxes=boxes)
 
 
 def sides(picture: Image.Image) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -99,3 +100,39 @@ def test_an_empty_map_is_called_so() -> None:
     empty, cold = torch.zeros(2, 2), torch.full((2, 2), 1e-6)
     strips = [draw(grey(), heatmap).crop((0, 0, 516, STRIP)).tobytes() for heatmap in (empty, cold)]
     assert strips[0] != strips[1]
+
+
+def test_several_methods_stand_side_by_side_under_their_names() -> None:
+    hot, cold = torch.ones(4, 4), torch.zeros(4, 4)
+    picture = draw(grey(), {"Grad-CAM": hot, "Occlusion": cold}, boxes=((0.25, 0.5, 0.25, 0.25),))
+    assert picture.size == (3 * 256 + 2 * GAP, 256 + 2 * STRIP)
+    pixels = np.asarray(picture)
+    columns = [pixels[2 * STRIP :, start : start + 256] for start in (0, 256 + GAP, 2 * (256 + GAP))]
+    assert columns[0][0, 0].tolist() == [120, 120, 120]
+    assert columns[1][0, 0].tolist() != [120, 120, 120]
+    assert columns[2][0, 0].tolist() == [120, 120, 120]
+    for column in columns:
+        assert column[128, 80].tolist() == [0, 255, 255]  # the box, on every side
+    names = pixels[STRIP : 2 * STRIP]
+    for start in (0, 256 + GAP, 2 * (256 + GAP)):
+        assert (names[:, start : start + 256] > 128).any()
+
+
+def test_the_name_of_a_method_says_whether_its_map_is_empty() -> None:
+    def names(heatmaps: dict[str, Tensor]) -> list[bytes]:
+        strip = draw(grey(), heatmaps).crop((0, STRIP, 3 * 256 + 2 * GAP, 2 * STRIP))
+        return [strip.crop((start, 0, start + 256, STRIP)).tobytes() for start in (260, 520)]
+
+    hot, empty = torch.ones(2, 2), torch.zeros(2, 2)
+    both, second = names({"A": hot, "B": hot}), names({"A": hot, "B": empty})
+    assert both[0] == second[0]
+    assert both[1] != second[1]
+
+
+def test_a_name_longer_than_a_side_is_cut() -> None:
+    hot = torch.ones(2, 2)
+    picture = draw(grey(), {"A": hot, "a very long name of a method " * 5: hot})
+    plain = draw(grey(), {"A": hot, "B": hot})
+    assert picture.size == plain.size
+    first = (0, STRIP, 2 * 256 + GAP, 2 * STRIP)
+    assert picture.crop(first).tobytes() == plain.crop(first).tobytes()

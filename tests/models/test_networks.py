@@ -130,3 +130,33 @@ def test_an_architecture_says_nothing_of_freezing_and_knows_what_earlier_checkpo
     assert architecture({**earlier, "feature_dropout": 0.2})["feature_dropout"] == 0.2
     other = {"_target_": "cxrlab.models.sequential.SequentialNetwork", "layers": []}
     assert architecture(other) == other
+
+
+@pytest.mark.parametrize(
+    ("backbone", "names", "sides"),
+    [
+        (
+            "densenet121",
+            ["features.norm0", "features.denseblock1", "features.denseblock2", "features.denseblock3", "features.norm5"],
+            [32, 16, 8, 4, 2],
+        ),
+        ("mobilenetv3_large_100", [f"blocks.{number}" for number in (0, 1, 2, 4, 6)], [32, 16, 8, 4, 2]),
+        ("resnet10t", ["act1", "layer1", "layer2", "layer3", "layer4"], [32, 16, 8, 4, 2]),
+        ("convnext_tiny", [f"stages.{number}" for number in range(4)], [16, 8, 4, 2]),
+        ("vit_small_patch16_224", [f"blocks.{number}" for number in range(12)], [4] * 12),
+    ],
+)  # fmt: skip
+def test_the_layers_that_end_a_stage_are_named_from_the_finest_grid_on(
+    backbone: str, names: list[str], sides: list[int]
+):
+    network = TimmNetwork(backbone=backbone, **OPTIONS).eval()
+    layers, found = network.stage_layers, {}
+    assert list(layers) == [f"backbone.{name}" for name in names]
+    for name, layer in layers.items():
+        assert layer is network.get_submodule(name)
+        layer.register_forward_hook(
+            lambda _, __, out, name=name: found.update({name: network.to_grid(out).shape[2:]})
+        )
+    with torch.no_grad():
+        network(torch.randn(1, 1, 64, 64))
+    assert [found[name] for name in layers] == [(side, side) for side in sides]

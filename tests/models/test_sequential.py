@@ -136,3 +136,32 @@ def test_l2_is_of_layers_with_weights(layer):
 def test_the_published_l2_stands_on_both_hidden_dense_layers():
     network = shipped("pneumonia_cnn_dropout", channels=3, image_size=150)
     assert [(layer.out_features, l2) for layer, l2 in network.penalised] == [(512, 0.01), (64, 0.01)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (
+            [{"conv": 4}, "pool", {"conv": 4, "linear": True}, "pool", {"conv": 4}],
+            ["features.1", "features.3"],
+        ),
+        ([{"conv": 4}, "pool", "norm", {"conv": 4}, {"dropout": 0.5}, "pool"], ["features.1", "features.6"]),
+        (["pool", {"conv": 4}, "pool", {"dense": 3}], ["features.2"]),  # the image itself ends no stage
+        ([{"conv": 4}, {"conv": 4}, {"dense": 3}], []),
+    ],
+)
+def test_the_layers_before_each_reduction_are_named(layers, names):
+    network = SMALL(layers=layers, padding="same")
+    assert list(network.stage_layers) == names
+    assert all(layer is network.get_submodule(name) for name, layer in network.stage_layers.items())
+
+
+def test_the_layers_before_each_reduction_have_ever_coarser_grids():
+    network = SMALL(
+        layers=[{"conv": 4}, "pool", {"conv": 4}, {"conv": 4}, "pool", {"dense": 3}], padding="same"
+    )
+    sides: list[int] = []
+    for layer in network.stage_layers.values():
+        layer.register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
+    network(torch.zeros(1, 1, 16, 16))
+    assert sides == [16, 8]

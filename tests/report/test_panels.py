@@ -15,7 +15,7 @@ from cxrlab.data.manifest import Manifest
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.prediction_table import PredictionTable
 from cxrlab.explain.cases import Case
-from cxrlab.explain.gallery import write_gallery
+from cxrlab.explain.gallery import Drawn, write_gallery
 from cxrlab.report.panels import draw_run_panels, judged_at, read_panels
 from cxrlab.report.subject import Panel
 
@@ -32,8 +32,8 @@ def manifest(num_images: int) -> Manifest:
     return Manifest(Path("/data"), table.assign(**{"label/Edema": 1.0}), boxes)
 
 
-def noise(seed: int, width: int = 516) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (64, width, 3), dtype=np.uint8)
+def noise(seed: int, width: int = 516, height: int = 64) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
 
@@ -44,7 +44,7 @@ def gallery(folder: Path, outcomes: dict[str, list[str]], width: int = 516) -> l
         for outcome in kinds:
             called, present = outcome in ("TP", "FP"), outcome in ("TP", "FN")
             cases.append(Case(len(cases), label, finding, 0.9 if called else 0.1, float(present), outcome))
-    panels = [(case, noise(case.row, width)) for case in cases]
+    panels = [Drawn(case, noise(case.row, width), {}) for case in cases]
     write_gallery(folder, panels, manifest(max(len(cases), 2)))
     return cases
 
@@ -66,11 +66,14 @@ def test_panels_come_by_finding_with_hits_first(tmp_path: Path) -> None:
         assert (picture.format, picture.size) == ("JPEG", (516, 64))
 
 
-def test_wide_pictures_are_made_smaller(tmp_path: Path) -> None:
-    gallery(tmp_path, {"Edema": ["TP"]}, width=1040)
+@pytest.mark.parametrize(("num_sides", "width"), [(2, 520), (3, 780)])
+def test_large_pictures_are_made_smaller_side_by_side(tmp_path: Path, num_sides: int, width: int) -> None:
+    case = Case(0, 0, "Edema", 0.9, 1.0, "TP")
+    picture = noise(0, 520 * num_sides, 520)
+    write_gallery(tmp_path, [Drawn(case, picture, {})], manifest(2))
     ((panel,), _) = read_panels(tmp_path, budget_bytes=PLENTY)
-    with Image.open(io.BytesIO(panel.jpeg)) as picture:
-        assert picture.size == (520, 32)
+    with Image.open(io.BytesIO(panel.jpeg)) as shown:
+        assert shown.size == (width, 260)
 
 
 def test_a_short_budget_takes_the_last_hit_and_the_last_error_of_every_finding(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_pictures_elsewhere_are_not_brought_in(tmp_path: Path) -> None:
 def test_the_numbers_are_read_back_to_the_bit(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(200).astype(np.float32).astype(float)
     cases = [Case(row, 0, "Edema", value, 1.0, "TP") for row, value in enumerate(values)]
-    write_gallery(tmp_path, [(case, Image.new("RGB", (4, 4))) for case in cases], manifest(200))
+    write_gallery(tmp_path, [Drawn(case, Image.new("RGB", (4, 4)), {}) for case in cases], manifest(200))
     panels, _ = read_panels(tmp_path, budget_bytes=PLENTY)
     assert [panel.probability for panel in panels] == values.tolist()
     assert {panel.outcome for panel in judged_at(panels, {"Edema": values.min()})} == {"TP"}
@@ -179,6 +182,19 @@ class Scaled(nn.Module):
         return images.float() / 255
 
 
+class Pixels:
+    """Pixels that know how they were decoded."""
+
+    resize = "stretch"
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.facts = pd.DataFrame({"width": [8] * len(values), "height": [8] * len(values)})
+
+    def __getitem__(self, rows: list[int]) -> np.ndarray:
+        return self.values[rows]
+
+
 def judged_run(network: nn.Module) -> tuple[Any, Any]:
     """Return a run with three labels, and what it said of six images that two of them are known of."""
     generator = np.random.default_rng(0)
@@ -192,7 +208,7 @@ def judged_run(network: nn.Module) -> tuple[Any, Any]:
     table = PredictionTable.from_frame(frame, "the other data set")
     model = SimpleNamespace(network=network, preprocess=Scaled(), device=torch.device("cpu"))
     run = SimpleNamespace(model=model, labels=NETWORK_LABELS)
-    judged = SimpleNamespace(table=table, manifest=manifest(10), images=pixels, rows=rows)
+    judged = SimpleNamespace(table=table, manifest=manifest(10), images=Pixels(pixels), rows=rows)
     return run, judged
 
 
@@ -214,11 +230,11 @@ def test_the_output_that_is_explained_is_the_findings_own(
 ) -> None:
     explained: list[int] = []
 
-    def record(network: nn.Module, images: Tensor, labels: list[int], *, batch_size: int) -> Tensor:
-        explained.extend(labels)
-        return torch.zeros(len(images), 8, 8)
+    def record(network: nn.Module, images: Tensor, pairs: list[tuple[int, int]], **_: Any) -> Tensor:
+        explained.extend(label for _, label in pairs)
+        return torch.zeros(len(pairs), 8, 8)
 
-    monkeypatch.setattr("cxrlab.explain.gallery.grad_cam", record)
+    monkeypatch.setattr("cxrlab.report.panels.activation_maps", record)
     run, judged = judged_run(Network())
     draw_run_panels(run, judged, None, tmp_path, per_label=2)
     findings = pd.read_csv(tmp_path / "index.csv", keep_default_na=False)["finding"]

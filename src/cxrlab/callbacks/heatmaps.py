@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,20 +11,25 @@ import numpy.typing as npt
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from cxrlab.callbacks.gathering import gathered
+from cxrlab.data.boxes import framed
 from cxrlab.errors import ConfigError
-from cxrlab.explain.cases import Case, case_table, choose_cases, pick_cases
-from cxrlab.explain.gallery import grad_cam_panels, is_explainable, write_gallery
+from cxrlab.explain.cases import case_table, choose_cases, pick_cases
+from cxrlab.explain.gallery import Drawn, draw_panels, write_gallery
+from cxrlab.explain.layers import is_explainable
+from cxrlab.explain.method_names import CAM_METHODS, METHOD_NAMES
+from cxrlab.explain.methods import Explainer
+from cxrlab.explain.of_run import training_images
+from cxrlab.explain.settings import ExplanationSettings
 
 log = logging.getLogger(__name__)
 
 
 class Heatmaps(pl.Callback):
-    """Draws Grad-CAM heatmaps after validation and test, without any effect on training.
+    """Draws heatmaps after validation and test, without any effect on training.
 
     The images of training are chosen at the first drawing and kept, in the checkpoint too, as rows of the
     manifest. Those of the test are chosen from the test predictions. What is an error is judged at the
@@ -35,7 +41,8 @@ class Heatmaps(pl.Callback):
         images_per_label: Images of each label that have it: those with a known box, then the most probable.
         errors_per_label: The most confident errors of each label beside them, false positives and false
             negatives in turn.
-        batch_size: Images explained at once.
+        batch_size: Images read and explained at once.
+        explanation: How heatmaps are made; the first of its methods draws.
 
     Raises:
         ConfigError: If a number is out of its range.
@@ -49,6 +56,7 @@ class Heatmaps(pl.Callback):
         images_per_label: int,
         errors_per_label: int,
         batch_size: int,
+        explanation: ExplanationSettings,
     ) -> None:
         for name, value, least in (
             ("every_n_epochs", every_n_epochs, 1),
@@ -63,6 +71,8 @@ class Heatmaps(pl.Callback):
         self.images_per_label = images_per_label
         self.errors_per_label = errors_per_label
         self.batch_size = batch_size
+        self.method = explanation.methods[0]
+        self.explanation = explanation
         self._outputs: list[dict[str, Tensor]] = []
         self._chosen: list[tuple[int, int]] = []
         self._undrawn: tuple[int, int, pd.DataFrame] | None = None  # epoch, step, cases
@@ -70,11 +80,11 @@ class Heatmaps(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a network that cannot be explained, before any time is spent on it."""
         network = pl_module.network
-        if not is_explainable(cast(nn.Module, network)):
+        if self.method in CAM_METHODS and not is_explainable(cast(nn.Module, network)):
             raise ConfigError(
-                "Heatmaps need a network with feature_layer and to_grid (see "
-                f"cxrlab.explain.activation_maps.SpatialNetwork); {type(network).__name__} lacks them. "
-                "Add them, or set callbacks.heatmaps=null."
+                f"explanation.methods={self.method} needs a network with feature_layer and to_grid (see "
+                f"cxrlab.explain.layers.SpatialNetwork); {type(network).__name__} lacks them. "
+                "Add them, or set explanation.methods=[occlusion], or callbacks.heatmaps=null."
             )
 
     def state_dict(self) -> dict[str, list[list[int]]]:
@@ -166,8 +176,17 @@ class Heatmaps(pl.Callback):
         if not trainer.is_global_zero:
             return
         data = _datamodule(trainer)
-        panels = grad_cam_panels(
-            cast(Any, pl_module), cases, data.manifest, read_image=data.image, batch_size=self.batch_size
+        background = None
+        if self.method == "gradient_shap":
+            background = training_images(data, self.explanation.num_background, self.explanation.seed)
+        explainer = Explainer(self.method, self.explanation, background)
+        manifest = framed(data.manifest, data.images)
+        panels = draw_panels(
+            cases,
+            manifest,
+            read_image=data.image,
+            explain={METHOD_NAMES[self.method]: partial(explainer, cast(Any, pl_module))},
+            num_images=self.batch_size,
         )
         logged = _logged(panels, trainer, f"heatmaps/{part}")
         write_gallery(self.dirpath / part / epoch, logged, data.manifest)
@@ -195,13 +214,12 @@ def _pick(cases: pd.DataFrame, chosen: list[tuple[int, int]]) -> pd.DataFrame:
     return picked
 
 
-def _logged(
-    panels: Iterable[tuple[Case, Image.Image]], trainer: pl.Trainer, tag: str
-) -> Iterator[tuple[Case, Image.Image]]:
+def _logged(panels: Iterable[Drawn], trainer: pl.Trainer, tag: str) -> Iterator[Drawn]:
     """Pass the panels through, and show them in TensorBoard where it is in use."""
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    for case, picture in panels:
+    for drawn in panels:
         for logger in loggers:
-            name = f"{tag}/{case.finding}/{case.row}"
-            logger.experiment.add_image(name, np.asarray(picture), trainer.global_step, dataformats="HWC")
-        yield case, picture
+            name = f"{tag}/{drawn.case.finding}/{drawn.case.row}"
+            pixels = np.asarray(drawn.picture)
+            logger.experiment.add_image(name, pixels, trainer.global_step, dataformats="HWC")
+        yield drawn

@@ -1,6 +1,7 @@
 """The manifest: one row an image. Readers make it, every later step reads only this."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +17,11 @@ PARTS = ("train", "val", "test")
 LABEL = "label/"
 COVARIATE = "covariate/"
 BOX_COLUMNS = ("image", "label", "x", "y", "width", "height")
+
+_OVERHANG = 0.01
+_NAMED = 3
+
+_log = logging.getLogger(__name__)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -37,6 +43,37 @@ def _no_boxes() -> pd.DataFrame:
     return pd.DataFrame(
         {name: pd.Series(dtype=object if name in {"image", "label"} else float) for name in BOX_COLUMNS}
     )
+
+
+def usable_boxes(boxes: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the boxes that can be used, and what is wrong with the others, each by its image and label.
+
+    A side that reaches beyond the image by a hundredth of it or less, as a reader's hand does, is cut off at
+    its edge.
+
+    Args:
+        boxes: With the columns of ``BOX_COLUMNS``.
+    """
+    sides = boxes[list(BOX_COLUMNS[2:])].to_numpy(dtype=np.float64)
+    low, high = sides[:, :2], sides[:, :2] + sides[:, 2:]
+    faults = {
+        "has no place": np.isnan(sides).any(axis=1),
+        "has no area": (sides[:, 2:] <= 0).any(axis=1),
+        "lies outside the image": (low < -_OVERHANG).any(axis=1) | (high > 1 + _OVERHANG).any(axis=1),
+    }
+    fault = np.select(list(faults.values()), list(faults), default="")
+    records = boxes.assign(fault=fault)[fault != ""].to_dict("records")
+    told = tuple(
+        f"{one['label']} in {one['image']} {one['fault']} (x={one['x']:g}, y={one['y']:g}, "
+        f"width={one['width']:g}, height={one['height']:g})"
+        for one in records
+    )
+    low, high = low.clip(0, 1), high.clip(0, 1)
+    cut = np.concatenate([low, high - low], axis=1)
+    is_over = (sides[:, :2] < 0).any(axis=1) | (sides[:, :2] + sides[:, 2:] > 1).any(axis=1)
+    mended = np.where(is_over[:, None], cut, sides)
+    kept = boxes.assign(**dict(zip(BOX_COLUMNS[2:], mended.T, strict=True)))
+    return kept[fault == ""].reset_index(drop=True), told
 
 
 def _checked_label(values: "pd.Series[float]") -> "pd.Series[float]":
@@ -63,6 +100,7 @@ class Manifest:
             ``x, y`` being the upper left corner. Empty where the data set has none.
         num_listed: Images that the data set's own table lists, present or not.
         name: What the data set is called in reports.
+        unusable_boxes: What is wrong with boxes that were left out, a sentence each.
         missing: Images that are listed but not on disk.
         extra: Images on disk that no table lists.
         raw: For the audit: ``image`` and, where the data set has them, ``findings`` (text with ``|``) and
@@ -70,7 +108,8 @@ class Manifest:
 
     Raises:
         DataError: If a column is missing, an image stands twice or has no patient, a part is unknown, a label
-            is not 0, 1 or NaN, or a box is not in fractions of the image.
+            is not 0, 1 or NaN, or the boxes lack a column. Boxes outside the image or without area are left
+            out with a warning.
 
     Example:
         >>> table = pd.DataFrame({"image": ["a.png"], "patient": ["1"], "split": [""], "label/Edema": [1.0]})
@@ -83,6 +122,7 @@ class Manifest:
     boxes: pd.DataFrame = field(default_factory=_no_boxes)
     num_listed: int = 0
     name: str = ""
+    unusable_boxes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     raw: pd.DataFrame | None = None
@@ -123,13 +163,14 @@ class Manifest:
         missing = [name for name in BOX_COLUMNS if name not in self.boxes]
         if missing:
             raise DataError(f"The boxes of {self.root} lack the columns {missing}.")
-        sides = self.boxes[list(BOX_COLUMNS[2:])]
-        wrong = self.boxes[~((sides >= 0) & (sides <= 1)).all(axis=1)]
-        if len(wrong):
-            raise DataError(
-                f"{len(wrong)} boxes of {self.root} are not in fractions of the image (0 to 1), for instance "
-                f"{wrong.iloc[0].to_dict()}."
-            )
+        usable, unusable = usable_boxes(self.boxes)
+        if unusable:
+            object.__setattr__(self, "boxes", usable)
+            object.__setattr__(self, "unusable_boxes", (*self.unusable_boxes, *unusable))
+            _log.warning(
+                "%d boxes of %s are left out, for they must lie in the image, in fractions of it: %s.",
+                len(unusable), self.root, "; ".join(unusable[:_NAMED]),
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.table)

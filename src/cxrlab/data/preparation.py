@@ -55,6 +55,11 @@ class Images:
         return self.cache.table(self.positions)
 
     @property
+    def resize(self) -> str:
+        """How the images were made square."""
+        return str(self.cache.settings.resize)
+
+    @property
     def hashes(self) -> npt.NDArray[np.uint64]:
         """Perceptual hashes, shape ``(N, HASH_WORDS)``."""
         return self.cache.hashes(self.positions)

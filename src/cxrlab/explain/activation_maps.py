@@ -1,104 +1,229 @@
-"""Class activation maps: float images and a label for each -> heatmaps in [0, 1]."""
+"""Class activation maps: float images and labels -> heatmaps in [0, 1], by the grad-cam package."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cxrlab.errors import TrainingError
+from cxrlab.errors import ConfigError, TrainingError
+from cxrlab.explain.layers import SpatialNetwork, target_layers
+from cxrlab.explain.method_names import CAM_METHODS
+from cxrlab.explain.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.base_cam import BaseCAM
 
+log = logging.getLogger(__name__)
 
-class SpatialNetwork(Protocol):
-    """What an activation map asks of a network, beside its logits."""
-
-    @property
-    def feature_layer(self) -> nn.Module:
-        """The layer whose output is weighted and summed."""
-
-    def to_grid(self, activations: Tensor) -> Tensor:
-        """Bring the output of ``feature_layer`` to ``(B, F, h, w)``."""
+Pair = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _PositiveLogit:
-    """A label's own logit: what speaks for the finding, also where it is the only one."""
+def activation_maps(
+    network: nn.Module,
+    images: Tensor,
+    pairs: Sequence[Pair],
+    *,
+    method: str,
+    layers: str | Sequence[str],
+    batch_size: int,
+) -> Tensor:
+    """Return the heatmap of each pair of an image and a label, for the label's own positive logit.
 
-    label: int
+    What speaks against the label is cut off, the rest is scaled to [0, 1] and resized to the image; a map is
+    0 everywhere where nothing speaks for the label. Each image goes forward once, however many of its labels
+    are explained, and gradients go back no farther than to the layers that are read. The network comes back
+    as it was: modes, statistics, gradients and hooks.
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        if not 0 <= self.label < len(logits):
-            raise ValueError(
-                f"There is no label {self.label}: the network has {len(logits)} logits, counted from 0."
-            )
-        return logits[self.label]
+    Args:
+        network: A network with ``feature_layer`` and ``to_grid`` (see
+            :class:`cxrlab.explain.layers.SpatialNetwork`), such as ``cxrlab.models.networks.TimmNetwork``.
+        images: Preprocessed floats on the network's device, shape ``(N, C, H, W)``.
+        pairs: P of them: the number of an image, and the index of a label.
+        method: One of ``CAM_METHODS``. ``eigencam`` shows the main pattern of the features, whatever the
+            label; of its two sides, which a singular vector leaves open, the one with the larger extreme.
+        layers: See :func:`cxrlab.explain.layers.target_layers`.
+        batch_size: Images explained at once; more are done in turns.
 
+    Returns:
+        Values in [0, 1] on the CPU, shape ``(P, H, W)``, float32.
 
-@contextmanager
-def _undisturbed(network: nn.Module) -> Iterator[None]:
-    """Record gradients in evaluation mode and full precision; leave the network as it was.
+    Raises:
+        ValueError: If there is no such image or label.
+        ConfigError: If the network lacks such a layer, or the layer has no grid.
+        TrainingError: If a map is not finite.
 
-    Parameters need no gradient here, and the package's ``zero_grad`` would drop the ones that training has
-    accumulated. Inference mode, ``no_grad`` and autocast may be active around the call.
+    References:
+        Selvaraju et al., Grad-CAM, ICCV 2017; Chattopadhay et al., Grad-CAM++, WACV 2018; Draelos and Carin,
+        HiResCAM, arXiv:2011.08891; Jiang et al., LayerCAM, IEEE TIP 2021; Muhammad and Yeasin, Eigen-CAM,
+        IJCNN 2020.
     """
-    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
-    modes = [(module, module.training) for module in network.modules()]
-    autocast_off = torch.autocast(parameters[0][0].device.type, enabled=False)
-    with torch.inference_mode(False), torch.enable_grad(), autocast_off:
-        try:
-            network.eval()
-            for parameter, _, _ in parameters:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter, requires_grad, gradient in parameters:
-                parameter.requires_grad_(requires_grad)
-                parameter.grad = gradient
-            for module, training in modes:
-                module.training = training
+    _check_images(pairs, len(images))
+    data_type = next(network.parameters()).dtype
+    with undisturbed(network):
+        maps = torch.zeros(len(pairs), *images.shape[-2:])
+        if not len(pairs):
+            return maps
+        # A copy is no inference tensor, and the first layer may write into it.
+        chosen = target_layers(network, layers, images[:1].to(data_type, copy=True))
+        for start in range(0, len(images), batch_size):
+            places = [place for place, (image, _) in enumerate(pairs) if start <= image < start + batch_size]
+            if not places:
+                continue
+            copies = images[start : start + batch_size].to(data_type, copy=True)
+            of_batch = [(pairs[place][0] - start, pairs[place][1]) for place in places]
+            maps[places] = _maps_of_batch(network, copies, of_batch, chosen, method)
+    check_finite(maps)
+    return maps
+
+
+def _maps_of_batch(
+    network: nn.Module, images: Tensor, pairs: Sequence[Pair], layers: list[nn.Module], method: str
+) -> Tensor:
+    with _recorded(layers) as kept:
+        logits = network(images)
+    _check_labels(pairs, logits.shape[1])
+    spatial = cast(SpatialNetwork, network)
+    _check_reached(network, layers, kept)
+    activations = [_grid(spatial, kept[layer]) for layer in layers]
+    for values in activations:
+        check_finite(values)
+    if all(min(values.shape[-2:]) < 2 for values in activations):
+        log.warning(
+            "Heatmaps are empty: the layer they are read from has a single place for an image of %d pixels. "
+            "Choose an earlier one by explanation.layers, or train on larger images (data.image_size).",
+            images.shape[-1],
+        )
+    explainer = _explainer(network, layers, method)
+    maps = torch.zeros(len(pairs), *images.shape[-2:])
+    rounds = _rounds(pairs)
+    for number, places in enumerate(rounds):
+        rows = [pairs[place][0] for place in places]
+        scores = torch.stack([logits[pairs[place]] for place in places])
+        gradients = torch.autograd.grad(
+            scores.sum(), [kept[layer] for layer in layers], retain_graph=number + 1 < len(rounds)
+        )
+        explainer.activations_and_grads.activations = [values[rows] for values in activations]
+        explainer.activations_and_grads.gradients = [_grid(spatial, values)[rows] for values in gradients]
+        by_layer = explainer.compute_cam_per_layer(images[rows], [], False)
+        maps[places] = torch.from_numpy(explainer.aggregate_multi_layers(by_layer))
+    return maps
 
 
 @contextmanager
-def _explainer(network: nn.Module) -> Iterator["BaseCAM"]:
-    """Attach the package to the network's feature layer; its hooks are removed whatever happens."""
-    # Importing it takes more than a second, which runs without heatmaps need not pay.
-    from pytorch_grad_cam import GradCAM
+def _recorded(layers: list[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Keep what layers give, as that of which gradients are asked; nothing before the first is recorded."""
+    kept: dict[nn.Module, Tensor] = {}
 
-    spatial = cast(SpatialNetwork, network)
+    def keep(layer: nn.Module, _: object, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ConfigError(
+                f"explanation.layers: a {type(layer).__name__} gives a {type(output).__name__}, no features."
+            )
+        kept[layer] = output if output.requires_grad else output.detach().requires_grad_()
+        return kept[layer].clone()  # what follows may write in place
 
-    def to_grid(activations: Tensor) -> Tensor:
-        # On the CPU the package's copy shares memory with the network, whose next layer may write in place.
-        # NumPy, which the package computes in, has no bfloat16.
-        return spatial.to_grid(activations).to(torch.float32, copy=True)
-
-    explainer = GradCAM(network, [spatial.feature_layer], reshape_transform=to_grid)
+    handles = [layer.register_forward_hook(keep) for layer in layers]
     try:
-        yield explainer
+        yield kept
     finally:
-        # The package's own context manager would swallow an IndexError.
-        explainer.activations_and_grads.release()
+        for handle in handles:
+            handle.remove()
+
+
+def _grid(network: SpatialNetwork, values: Tensor) -> Tensor:
+    """Return activations or gradients as ``(B, F, h, w)`` in what NumPy has: it lacks bfloat16."""
+    try:
+        grid = network.to_grid(values.detach()).float() if values.ndim in (3, 4) else values
+    except RuntimeError:  # tokens that make no square
+        grid = values
+    if grid.ndim != 4:
+        raise ConfigError(
+            f"explanation.layers names a layer whose output has the shape {tuple(values.shape[1:])} for each "
+            "image: there are no places in it to show on a map. Choose another one."
+        )
+    return grid
+
+
+def _rounds(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Return the places of the pairs in rounds, in each of which an image comes up once at most."""
+    rounds: list[list[int]] = []
+    seen: dict[int, int] = {}
+    for place, (image, _) in enumerate(pairs):
+        turn = seen.get(image, 0)
+        seen[image] = turn + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(place)
+    return rounds
+
+
+def _check_reached(network: nn.Module, layers: list[nn.Module], kept: dict[nn.Module, Tensor]) -> None:
+    for layer in layers:
+        if layer not in kept:
+            name = next(name for name, module in network.named_modules() if module is layer)
+            raise ConfigError(
+                f"explanation.layers names {name!r}, through which no image passes: it is not called itself. "
+                "Choose a layer inside it, or another one."
+            )
+
+
+def _check_images(pairs: Sequence[Pair], num_images: int) -> None:
+    wrong = [image for image, _ in pairs if not 0 <= image < num_images]
+    if wrong:
+        raise ValueError(f"There is no image {wrong[0]}: there are {num_images}, counted from 0.")
+
+
+def _check_labels(pairs: Sequence[Pair], num_labels: int) -> None:
+    wrong = [label for _, label in pairs if not 0 <= label < num_labels]
+    if wrong:
+        raise ValueError(
+            f"There is no label {wrong[0]}: the network has {num_labels} logits, counted from 0."
+        )
+
+
+def _explainer(network: nn.Module, layers: list[nn.Module], method: str) -> "BaseCAM":
+    """Return the package's arithmetic for a method, without its hooks: the passes are our own."""
+    # Importing it takes more than a second, which runs without heatmaps need not pay.
+    import pytorch_grad_cam
+
+    make: Any = getattr(pytorch_grad_cam, CAM_METHODS[method])
+    if method == "eigencam":
+        make = _oriented(make)
+    explainer: BaseCAM = make(network, layers)
+    explainer.activations_and_grads.release()
+    return explainer
+
+
+def _oriented(eigen_cam: Any) -> Any:
+    """Return Eigen-CAM with the side of its singular vector settled, which the decomposition leaves open.
+
+    References:
+        Chung and Ying, Seg-Eigen-CAM, Appl. Sci. 15:7562, 2025, equation 13.
+    """
+
+    class OrientedEigenCAM(eigen_cam):  # type: ignore[misc]
+        def get_cam_image(self, *args: Any, **kwargs: Any) -> Any:
+            maps = super().get_cam_image(*args, **kwargs)
+            is_upside_down = np.abs(maps.min(axis=(1, 2))) > np.abs(maps.max(axis=(1, 2)))
+            return np.where(is_upside_down[:, None, None], -maps, maps)
+
+    return OrientedEigenCAM
 
 
 def grad_cam(
     network: nn.Module, images: Tensor, labels: Sequence[int] | Tensor, *, batch_size: int
 ) -> Tensor:
-    """Return a Grad-CAM heatmap of each image, for its own label's positive logit.
-
-    Channels of the feature layer are weighted by their mean gradient and summed; what speaks against the
-    label is cut off, and the rest is scaled to [0, 1] and resized to the image. A map is 0 everywhere where
-    nothing speaks for the label. The network comes back as it was: modes, statistics, gradients and hooks.
+    """Return a Grad-CAM heatmap of each image for a label of its own, see :func:`activation_maps`.
 
     Args:
-        network: A network with ``feature_layer`` and ``to_grid`` (see ``SpatialNetwork``), such as
-            ``cxrlab.models.networks.TimmNetwork``.
+        network: A network with ``feature_layer`` and ``to_grid``.
         images: Preprocessed floats on the network's device, shape ``(N, C, H, W)``.
         labels: For each image the index of the label to explain, N of them.
-        batch_size: Images explained at once; more are done in turns.
+        batch_size: Images explained at once.
 
     Returns:
         Values in [0, 1] on the CPU, shape ``(N, H, W)``, float32.
@@ -106,31 +231,20 @@ def grad_cam(
     Raises:
         ValueError: If there are not N labels, or the network has no such label.
         TrainingError: If a map is not finite.
-
-    References:
-        Selvaraju et al., Grad-CAM, ICCV 2017; computed by the grad-cam package.
     """
     indices = [int(label) for label in labels]
     if len(indices) != len(images):
         raise ValueError(f"{len(indices)} labels were given for {len(images)} images: each image needs one.")
-    data_type = next(network.parameters()).dtype
-    with _undisturbed(network):
-        maps = torch.zeros(len(images), *images.shape[-2:])
-        for start in range(0, len(images), batch_size):
-            chunk = slice(start, start + batch_size)
-            # An inference tensor cannot require a gradient, but its copy can; without that none would reach
-            # the feature layer. The second copy is no leaf, so that the first layer may write in place.
-            copies = images[chunk].to(data_type, copy=True).detach().requires_grad_().clone()
-            with _explainer(network) as explainer:
-                targets: list[Callable[[Tensor], Tensor]] = [
-                    _PositiveLogit(label) for label in indices[chunk]
-                ]
-                maps[chunk] = torch.from_numpy(explainer(copies, targets))
-    _check_finite(maps)
-    return maps
+    pairs = list(enumerate(indices))
+    return activation_maps(network, images, pairs, method="gradcam", layers="auto", batch_size=batch_size)
 
 
-def _check_finite(maps: Tensor) -> None:
+def check_finite(maps: Tensor) -> None:
+    """Refuse heatmaps, or activations, shape ``(N, ...)``, of which one is not finite.
+
+    Raises:
+        TrainingError: Naming the first ones.
+    """
     wrong = (~maps.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
     if wrong:
         raise TrainingError(

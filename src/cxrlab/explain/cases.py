@@ -1,6 +1,7 @@
 """Which predictions are worth a heatmap: one case is an image and one of its labels."""
 
 from collections.abc import Sequence
+from itertools import chain, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +110,29 @@ def choose_cases(
     chosen = pd.concat([frame[["row", "label"]] for frame in (positives, errors)])
     chosen = chosen.sort_values("label", kind="stable")
     return [(int(row), int(label)) for row, label in zip(chosen["row"], chosen["label"], strict=True)]
+
+
+def choose_images(cases: pd.DataFrame, manifest: Manifest, limit: int | None) -> list[int]:
+    """Choose the images that tell most: each label's hits and its errors in turn, then the others.
+
+    Args:
+        cases: As of ``case_table``, of the labels that count.
+        manifest: Knows the boxes; ``row`` counts its rows.
+        limit: Images, at most; None for all.
+
+    Returns:
+        Rows of the manifest, each once.
+    """
+    rows = cases["row"].drop_duplicates().tolist()
+    most = len(rows) if limit is None else limit
+    queues: list[list[int]] = []
+    for _, of_label in cases.groupby("label", sort=False):
+        chosen = choose_cases(of_label, manifest, images_per_label=most, errors_per_label=most)
+        num_positive = min(int((of_label["target"] == 1).sum()), most)
+        queues += [[row for row, _ in part] for part in (chosen[:num_positive], chosen[num_positive:])]
+    turns = chain.from_iterable(zip_longest(*queues))
+    ranked = dict.fromkeys(row for row in chain(turns, rows) if row is not None)
+    return list(ranked)[:most]
 
 
 def _by_merit(positives: pd.DataFrame, manifest: Manifest) -> pd.DataFrame:

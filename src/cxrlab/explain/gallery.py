@@ -2,10 +2,10 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -14,18 +14,21 @@ from torch import Tensor
 
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError, MissingFileError, OutputError
-from cxrlab.explain.activation_maps import grad_cam
 from cxrlab.explain.cases import Case
+from cxrlab.explain.heatmap_stream import Explain, batches
 from cxrlab.explain.overlay import Box, panel
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from cxrlab.models.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
 INDEX_COLUMNS = ("file", "image", "finding", "probability", "target", "outcome")
+
+
+class Drawn(NamedTuple):
+    """A case with its picture, and the heatmaps in it by the name of their method, shapes ``(H, W)``."""
+
+    case: Case
+    picture: Image.Image
+    heatmaps: Mapping[str, Tensor]
 
 
 def draw_panels(
@@ -33,70 +36,50 @@ def draw_panels(
     manifest: Manifest,
     *,
     read_image: Callable[[int], Tensor],
-    explain: Callable[[Tensor, list[int]], Tensor],
-    batch_size: int,
-) -> Iterator[tuple[Case, Image.Image]]:
+    explain: Mapping[str, Explain],
+    num_images: int,
+) -> Iterator[Drawn]:
     """Yield each case with its panel; an image that cannot be read is left out with a warning.
 
+    Consecutive cases of one image go through the network together.
+
     Args:
-        cases: As of ``cxrlab.explain.cases.case_table``.
-        manifest: Knows the boxes.
+        cases: As of ``cxrlab.explain.cases.case_table``; ``label`` counts the network's outputs.
+        manifest: Knows the boxes, as fractions of the images that ``read_image`` gives.
         read_image: Gives the image of a row of the manifest, uint8, shape ``(C, H, W)``.
-        explain: Gives heatmaps ``(N, H, W)`` of N such images and label indices.
-        batch_size: Images read and explained at once.
+        explain: Methods by the names that stand in the picture.
+        num_images: Images read and explained at once.
     """
-    for start in range(0, len(cases), batch_size):
-        readable = list(_read(cases.iloc[start : start + batch_size], read_image))
+    listed = [Case(*values) for values in cases[list(Case._fields)].itertuples(index=False, name=None)]
+    by_pair = {(case.row, case.label): case for case in listed}
+    for batch in batches(list(by_pair), num_images):
+        images = dict(_read([by_pair[pair] for pair in batch], read_image))
+        readable = [by_pair[pair] for pair in batch if pair[0] in images]
         if not readable:
             continue
-        images = torch.stack([image for _, image in readable])
-        heatmaps = explain(images, [case.label for case, _ in readable])
-        for (case, image), heatmap in zip(readable, heatmaps, strict=True):
-            picture = panel(
-                image,
-                heatmap,
-                finding=case.finding,
-                probability=case.probability,
-                target=case.target,
-                boxes=_boxes(manifest, case),
+        place = {row: number for number, row in enumerate(images)}
+        pairs = [(place[case.row], case.label) for case in readable]
+        stacked = torch.stack(list(images.values()))
+        found = {name: method(stacked, pairs) for name, method in explain.items()}
+        for number, case in enumerate(readable):
+            yield _drawn(
+                case, images[case.row], {name: maps[number] for name, maps in found.items()}, manifest
             )
-            yield case, picture
 
 
-def is_explainable(network: "nn.Module") -> bool:
-    """Tell whether a network has what an activation map needs.
-
-    See :class:`cxrlab.explain.activation_maps.SpatialNetwork`.
-    """
-    return hasattr(network, "feature_layer") and hasattr(network, "to_grid")
-
-
-def grad_cam_panels(
-    classifier: "Classifier",
-    cases: pd.DataFrame,
-    manifest: Manifest,
-    *,
-    read_image: Callable[[int], Tensor],
-    batch_size: int,
-) -> Iterator[tuple[Case, Image.Image]]:
-    """Yield each case with its panel by Grad-CAM, on the classifier's device.
-
-    Args:
-        classifier: Its network must be explainable; ``label`` in ``cases`` counts its outputs.
-        cases: As of ``cxrlab.explain.cases.case_table``.
-        manifest: Knows the boxes.
-        read_image: Gives the image of a row of the manifest, uint8, shape ``(C, H, W)``.
-        batch_size: Images read and explained at once.
-    """
-
-    def explain(images: Tensor, labels: list[int]) -> Tensor:
-        preprocessed = classifier.preprocess(images.to(classifier.device))
-        return grad_cam(classifier.network, preprocessed, labels, batch_size=batch_size)
-
-    return draw_panels(cases, manifest, read_image=read_image, explain=explain, batch_size=batch_size)
+def _drawn(case: Case, image: Tensor, heatmaps: Mapping[str, Tensor], manifest: Manifest) -> Drawn:
+    picture = panel(
+        image,
+        heatmaps,
+        finding=case.finding,
+        probability=case.probability,
+        target=case.target,
+        boxes=_boxes(manifest, case),
+    )
+    return Drawn(case, picture, heatmaps)
 
 
-def write_gallery(folder: Path, panels: Iterable[tuple[Case, Image.Image]], manifest: Manifest) -> None:
+def write_gallery(folder: Path, panels: Iterable[Drawn], manifest: Manifest) -> None:
     """Write ``<finding>_<row>_<outcome>.png`` for each panel, and ``index.csv``.
 
     The panels that an earlier call left in the folder are removed.
@@ -106,11 +89,12 @@ def write_gallery(folder: Path, panels: Iterable[tuple[Case, Image.Image]], mani
     """
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for earlier in folder.glob("*_[0-9]*_[TF][PN].png"):
-            earlier.unlink()
+        for earlier in folder.glob("*.png"):
+            if re.fullmatch(r".*_\d+_([TF][PN]|unknown)", earlier.stem):
+                earlier.unlink()
     images = manifest.table["image"]
     records = []
-    for case, picture in panels:
+    for case, picture, _ in panels:
         # What a file system may refuse becomes an underscore; letters of any script stay.
         finding = re.sub(r"[^\w.+-]", "_", case.finding)[:80]
         name = f"{finding}_{case.row}_{case.outcome}.png"
@@ -122,13 +106,14 @@ def write_gallery(folder: Path, panels: Iterable[tuple[Case, Image.Image]], mani
         pd.DataFrame(records, columns=list(INDEX_COLUMNS)).to_csv(folder / "index.csv", index=False)
 
 
-def _read(cases: pd.DataFrame, read_image: Callable[[int], Tensor]) -> Iterator[tuple[Case, Tensor]]:
-    for values in cases[list(Case._fields)].itertuples(index=False, name=None):
-        case = Case(*values)
+def _read(cases: Sequence[Case], read_image: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Yield the row and the image of each image among some cases that can be read."""
+    for row in dict.fromkeys(case.row for case in cases):
         try:
-            yield case, read_image(case.row)
+            yield row, read_image(row)
         except (DataError, MissingFileError) as error:
-            log.warning("No heatmap of %s: %s", case.finding, error)
+            findings = ", ".join(case.finding for case in cases if case.row == row)
+            log.warning("No heatmap of %s: %s", findings, error)
 
 
 def _boxes(manifest: Manifest, case: Case) -> list[Box]:

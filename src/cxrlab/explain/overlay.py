@@ -1,7 +1,8 @@
-"""One picture for a reader: the radiograph, the heatmap over it, and what was predicted."""
+"""One picture for a reader: the radiograph, heatmaps over it, and what was predicted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,13 @@ def _draw_boxes(picture: Image.Image, boxes: Sequence[Box]) -> None:
         )
 
 
+def _cut(name: str, room: float, draw: ImageDraw.ImageDraw, font: Any) -> str:
+    """Return as much of a name as there is room for."""
+    while name and draw.textlength(name, font=font) > room:
+        name = name[:-2].rstrip("…") + "…" if len(name) > 2 else ""
+    return name
+
+
 def _caption(finding: str, probability: float, target: float, width: int) -> Image.Image:
     """Return the strip of text; a name that is too long is cut."""
     known = "unknown" if math.isnan(target) else "present" if target else "absent"
@@ -60,9 +68,7 @@ def _caption(finding: str, probability: float, target: float, width: int) -> Ima
     draw = ImageDraw.Draw(strip)
     font = ImageFont.load_default(_FONT_SIZE)
     room = width - 4 * _GAP - draw.textlength(text, font=font)
-    name = finding
-    while name and draw.textlength(name, font=font) > room:
-        name = name[:-2].rstrip("…") + "…" if len(name) > 2 else ""
+    name = _cut(finding, room, draw, font)
     middle = _STRIP_HEIGHT / 2
     draw.text((_GAP, middle), name, font=font, fill="white", anchor="lm")
     draw.text((width - _GAP, middle), text, font=font, fill="white", anchor="rm")
@@ -71,35 +77,63 @@ def _caption(finding: str, probability: float, target: float, width: int) -> Ima
 
 def panel(
     image: Tensor,
-    heatmap: Tensor,
+    heatmaps: Mapping[str, Tensor],
     *,
     finding: str,
     probability: float,
     target: float,
     boxes: Sequence[Box],
 ) -> Image.Image:
-    """Return the radiograph and, to its right, the heatmap over it, under a strip of text.
+    """Return the radiograph and, to its right, each heatmap over it, under a strip of text.
 
     Args:
         image: Values 0 to 255, uint8, shape ``(C, H, W)`` with C 1 or 3.
-        heatmap: Values in [0, 1], shape ``(h, w)``; it is stretched to the image.
-        finding: Name of the label that the heatmap explains.
+        heatmaps: By the name of the method: values in [0, 1], shape ``(h, w)``; they are stretched to the
+            image. Where there are several, the names stand above them.
+        finding: Name of the label that the heatmaps explain.
         probability: Its predicted probability.
         target: 1 present, 0 absent, NaN unknown.
         boxes: Known places of the finding, ``(x, y, width, height)`` as fractions of the image; they are
-            outlined on both sides.
+            outlined on all sides.
 
     Returns:
         An RGB image; each side is at least 256 pixels wide.
     """
-    left = _radiograph(image)
-    right = _blend(left, heatmap)
-    is_empty = not bool((heatmap > 0).any())
-    for side in (left, right):
+    radiograph = _radiograph(image)
+    sides = [radiograph, *(_blend(radiograph, heatmap) for heatmap in heatmaps.values())]
+    for side in sides:
         _draw_boxes(side, boxes)
-    picture = Image.new("RGB", (left.width + _GAP + right.width, _STRIP_HEIGHT + left.height), "black")
-    note = " (empty map)" if is_empty else ""
-    picture.paste(_caption(finding + note, probability, target, picture.width), (0, 0))
-    picture.paste(left, (0, _STRIP_HEIGHT))
-    picture.paste(right, (left.width + _GAP, _STRIP_HEIGHT))
+    is_empty = [not bool((heatmap > 0).any()) for heatmap in heatmaps.values()]
+    note = " (empty map)" if any(is_empty) and len(is_empty) == 1 else ""
+    strips = [_caption(finding + note, probability, target, _width(sides))]
+    if len(heatmaps) > 1:
+        notes = [" (empty map)" if empty else "" for empty in is_empty]
+        names = [name + note for name, note in zip(heatmaps, notes, strict=True)]
+        strips.append(_names(["radiograph", *names], radiograph.width, _width(sides)))
+    height = sum(strip.height for strip in strips)
+    picture = Image.new("RGB", (_width(sides), height + radiograph.height), "black")
+    for number, strip in enumerate(strips):
+        picture.paste(strip, (0, number * _STRIP_HEIGHT))
+    for number, side in enumerate(sides):
+        picture.paste(side, (number * (side.width + _GAP), height))
     return picture
+
+
+def _width(sides: Sequence[Image.Image]) -> int:
+    return len(sides) * (sides[0].width + _GAP) - _GAP
+
+
+def _names(names: Sequence[str], side: int, width: int) -> Image.Image:
+    """Return a strip with a name above each side."""
+    strip = Image.new("RGB", (width, _STRIP_HEIGHT), "black")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(_FONT_SIZE)
+    for number, name in enumerate(names):
+        left = number * (side + _GAP) + _GAP
+        draw.text(
+            (left, _STRIP_HEIGHT / 2),
+            _cut(name, side - _GAP, draw, font),
+            font=font,
+            fill="white",
+            anchor="lm",
+        )
+    return strip

@@ -85,7 +85,7 @@ class Classifier(pl.LightningModule):
         )
         self.labels = labels
         self.preprocess = Preprocess(**preprocess)
-        self.network = module if module is not None else _build(network)
+        self.network = module if module is not None else build_network(network)
         self.decision = Decision(len(labels))
         self.loss = loss
         self.val_metrics = LabelMetrics(labels, task)
@@ -272,7 +272,7 @@ class Classifier(pl.LightningModule):
             scheduler.step()
 
 
-def _build(network: Mapping[str, Any]) -> nn.Module:
+def build_network(network: Mapping[str, Any]) -> nn.Module:
     """Build a network from its plain description; only classes of this package are looked up."""
     # A file must not choose what is downloaded or read either.
     arguments = architecture(network)

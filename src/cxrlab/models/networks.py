@@ -126,6 +126,12 @@ class TimmNetwork(nn.Module):
                 return layer
         return self.feature_map
 
+    @property
+    def stage_layers(self) -> dict[str, nn.Module]:
+        """The layers that end a stage, by name, the finest grid first: other places for activation maps."""
+        names = [f"backbone.{stage['module']}" for stage in self.backbone.feature_info]
+        return {name: self.get_submodule(name) for name in names}
+
     def to_grid(self, activations: Tensor) -> Tensor:
         """Bring the output of ``feature_layer`` to ``(B, F, h, w)``, whatever the family's own layout."""
         if activations.ndim == 3:  # tokens (B, T, F)

@@ -100,6 +100,12 @@ class SequentialNetwork(nn.Module):
         """The layer that class activation maps read."""
         return self.feature_map
 
+    @property
+    def stage_layers(self) -> dict[str, nn.Module]:
+        """The layers before each reduction, by name, the finest grid first: places for activation maps."""
+        pools = [place for place, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        return {f"features.{place - 1}": self.features[place - 1] for place in pools if place}
+
     def to_grid(self, activations: Tensor) -> Tensor:
         """Return the output of ``feature_layer`` as it is: ``(B, F, h, w)``."""
         return activations

@@ -14,8 +14,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cxrlab.data.boxes import framed
+from cxrlab.explain.activation_maps import Pair, activation_maps
 from cxrlab.explain.cases import case_table, choose_cases, pick_cases
-from cxrlab.explain.gallery import INDEX_COLUMNS, grad_cam_panels, is_explainable, write_gallery
+from cxrlab.explain.gallery import INDEX_COLUMNS, draw_panels, write_gallery
+from cxrlab.explain.layers import is_explainable
+from cxrlab.explain.method_names import METHOD_NAMES
 from cxrlab.report.subject import Outcome, Panel
 
 if TYPE_CHECKING:
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_WIDTH = 520  # pixels: a panel of a network for 224 pixels as it is, and readable on a phone
+_SIDE = 260  # pixels of each side of a panel: of a network for 224 pixels as it is, and readable on a phone
 _QUALITY = 80
 _BATCH_SIZE = 8  # Grad-CAM keeps activations and their gradients: no more than fits a small GPU
 
@@ -104,9 +108,10 @@ def _panel(folder: Path, record: Mapping[Any, Any]) -> Panel | None:
 
 def _jpeg(picture: Image.Image) -> bytes:
     picture = picture.convert("RGB")
-    if picture.width > _WIDTH:
-        height = round(picture.height * _WIDTH / picture.width)
-        picture = picture.resize((_WIDTH, height), Image.Resampling.LANCZOS)
+    width = _SIDE * max(2, round(picture.width / picture.height))
+    if picture.width > width:
+        height = round(picture.height * width / picture.width)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
     return file.getvalue()
@@ -128,7 +133,7 @@ def judged_at(panels: Sequence[Panel], thresholds: Mapping[str, float]) -> list[
     judged = []
     for panel in panels:
         threshold = thresholds.get(panel.finding, np.nan)
-        if not np.isnan(threshold):
+        if not np.isnan(threshold) and not np.isnan(panel.target):
             called = panel.probability >= threshold
             panel = replace(panel, outcome=_OUTCOMES[bool(called), panel.target == 1])
         judged.append(panel)
@@ -156,8 +161,9 @@ def draw_run_panels(
     manifest, images, table = judged.manifest, judged.images, judged.table
     if manifest is None or images is None or len(judged.rows) != len(table):
         raise ValueError(f"{table.source} comes without the pixels of its {len(table)} images.")
-    if not is_explainable(run.model.network):
-        log.warning("No heatmaps: %s lacks feature_layer and to_grid.", type(run.model.network).__name__)
+    network = run.model.network
+    if not is_explainable(network):
+        log.warning("No heatmaps: %s lacks feature_layer and to_grid.", type(network).__name__)
         return
     values = None if thresholds is None else thresholds.values
     rows = np.asarray(judged.rows, dtype=np.int64)
@@ -169,7 +175,15 @@ def draw_run_panels(
     def read_image(row: int) -> Tensor:
         return torch.from_numpy(images[[row]][0])
 
-    panels = grad_cam_panels(
-        run.model, pick_cases(cases, chosen), manifest, read_image=read_image, batch_size=_BATCH_SIZE
+    def grad_cam(images: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        ready = run.model.preprocess(images.to(run.model.device))
+        return activation_maps(network, ready, pairs, method="gradcam", layers="auto", batch_size=_BATCH_SIZE)
+
+    panels = draw_panels(
+        pick_cases(cases, chosen),
+        framed(manifest, images),
+        read_image=read_image,
+        explain={METHOD_NAMES["gradcam"]: grad_cam},
+        num_images=_BATCH_SIZE,
     )
     write_gallery(folder, panels, manifest)
