@@ -9,7 +9,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.config import refuse_foreign_targets
-from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.errors import ConfigError, DataError
 from cxrlab.evaluate import checked, evaluate
 
 Evaluate = Callable[..., dict]
@@ -285,34 +285,6 @@ def test_what_does_not_fit_together_is_refused(
 ):
     with pytest.raises(ConfigError, match=words):
         checked(composed("run_dir=/nowhere", *overrides, config_name="evaluate"))
-
-
-def test_a_folder_that_is_no_run_is_named_before_anything_is_made(
-    composed: Callable[..., DictConfig], run: Path
-):
-    from cxrlab.config import _evaluation_dir
-
-    with pytest.raises(MissingFileError, match=f"is no run directory.*Did you mean run={run}"):
-        _evaluation_dir(str(run / "checkpoints"), None, None, None)
-    folder = Path(_evaluation_dir(str(run), None, None, "nih"))
-    assert folder == run / "evaluations" / "nih-all"
-    folder.mkdir(parents=True)  # what failed leaves a folder
-    assert Path(_evaluation_dir(str(run), None, None, "nih")) == folder
-    (folder / "evaluation.json").write_text("{}")
-    assert Path(_evaluation_dir(str(run), None, None, "nih")).name == "nih-all-2"
-    named = run / "evaluations" / "mine"
-    named.mkdir()
-    (named / "evaluation.json").write_text("{}")
-    with pytest.raises(ConfigError, match="name=mine: .* holds an evaluation already"):
-        _evaluation_dir(str(run), "mine", None, None)
-
-
-@pytest.mark.parametrize("name", ["..", "../x", "a/b", "/tmp/x", ".hidden", ""])
-def test_an_evaluation_stays_below_its_run(name: str, run: Path):
-    from cxrlab.config import _evaluation_dir
-
-    with pytest.raises(ConfigError, match="must be a plain name of a folder"):
-        _evaluation_dir(str(run), name, None, None)
 
 
 def test_one_run_twice_is_no_ensemble(evaluated: Evaluate, run: Path):

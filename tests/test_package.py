@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from cxrlab.command import listed
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
@@ -65,6 +67,9 @@ def test_every_command_of_the_readme_composes_and_fits_the_code(composed: Callab
         overrides = [word for word in words if word != "-m" and not word.startswith("resume=")]
         singles = [re.sub(r"^([\w./@]+=)([^\[,]+),.*", r"\1\2", override) for override in overrides]
         module = importlib.import_module(f"cxrlab.{program}")
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"cxrlab.{program}.__main__")
+            singles = listed(overrides, module.LISTS)
         module.checked(composed(*singles, "run_dir=/nowhere", config_name=program))
 
 
@@ -85,6 +90,10 @@ TESTED_ELSEWHERE = {
     "errors.py": "the messages of every other test",
     "recording.py": "test_train.py",
     "provenance.py": "test_train.py",
+    "run_data.py": "test_evaluate.py",
+    "explain/__main__.py": "test_explain.py",
+    "explain/of_training.py": "test_train.py",
+    "report/explanation_writing.py": "test_explain.py",
     "evaluation/of_run.py": "test_evaluate.py",
     "report/run_evaluation.py": "test_evaluate.py",
     "report/run_subject.py": "test_evaluate.py",
@@ -112,6 +121,7 @@ def test_only_the_config_and_the_commands_import_hydra():
         "prepare.py",
         "evaluate.py",
         "compare.py",
+        "__main__.py",  # of cxrlab.explain
     }
 
 
@@ -128,7 +138,7 @@ def test_the_lower_bounds_are_not_above_what_is_pinned():
     pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
     requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     for requirement in requirements:
-        if requirement == "cxrlab[dicom]":
+        if requirement.startswith("cxrlab["):
             continue
         name, low = requirement.lower().split(",")[0].split(">=")
         assert tuple(map(int, re.findall(r"\d+", pinned[name])[:2])) >= tuple(map(int, low.split(".")[:2])), (

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +191,27 @@ def run_command(command: Callable[[], Any]) -> None:
         if not any(error is known for known in ErrorLog.reported):
             print(message(error), file=sys.stderr)
         sys.exit(1)
+
+
+def listed(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Return arguments in which a text with commas for some keys is a list, as Hydra would not read it.
+
+    Hydra takes commas for a sweep, and refuses signs such as ``+`` or a blank in a value without quotes.
+
+    Args:
+        arguments: Of a command line.
+        keys: Whose values are lists of texts.
+
+    Example:
+        >>> listed(["method=gradcam,gradcam++", "limit=4", "labels=[A,B]"], ["method", "labels"])
+        ['method=["gradcam","gradcam++"]', 'limit=4', 'labels=[A,B]']
+    """
+    return [_as_list(argument, keys) for argument in arguments]
+
+
+def _as_list(argument: str, keys: Sequence[str]) -> str:
+    key, sign, value = argument.partition("=")
+    if key not in keys or not sign or not value or value == "null" or value[0] in "[\"'$":
+        return argument
+    escaped = (one.strip().replace("\\", "\\\\").replace('"', '\\"') for one in value.split(","))
+    return f"{key}=[" + ",".join(f'"{one}"' for one in escaped) + "]"

@@ -1,10 +1,7 @@
 """Hydra's side of the project: where conf/ lies, following its references, building from it."""
 
-import datetime
 import functools
-import itertools
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.errors import ConfigError, MissingFileError, UserError
+from cxrlab.output_dirs import evaluation_dir, explanation_dir, run_above
 
 # Keys that earlier runs lack; their defaults are what was done then.
-_NEWER = ("evaluation", "report", "task", "views", "decay_norms_and_biases", "layer_rates")
+_NEWER = ("evaluation", "report", "task", "views", "decay_norms_and_biases", "layer_rates", "explanation")
 # What a resumed run may change; all else would make it another run.
 _RESUMABLE = (
     "trainer",
@@ -31,6 +29,7 @@ _RESUMABLE = (
     "data.resident",
     "test",
     "report",
+    "explanation",
 )
 
 
@@ -50,7 +49,7 @@ def _run_or_resumed(resume: str | None, fresh: str) -> str:
     if resume is None:
         return fresh
     if not (Path(resume) / ".hydra" / "config.yaml").is_file():
-        hint = _run_above(Path(resume), "resume")
+        hint = run_above(Path(resume), "resume")
         raise MissingFileError(f"resume={resume} is no run directory: it holds no .hydra/config.yaml.{hint}")
     return str(resume)
 
@@ -75,37 +74,6 @@ def refuse_used_folder(run_dir: Path) -> None:
             f"{run_dir} holds a run already ({found[0].name}). Go on with it by resume={run_dir}, or choose "
             "another folder by hydra.run.dir=<folder>."
         )
-
-
-def _evaluation_dir(run: object, name: str | None, part: str | None, data: str | None) -> str:
-    """Return where an evaluation goes: below its run, never over an earlier one; else a folder of its own."""
-    if isinstance(run, ListConfig) and len(run) == 1:
-        run = run[0]
-    if not isinstance(run, str):
-        return f"outputs/evaluate/{datetime.datetime.now():%Y-%m-%d/%H-%M-%S}"
-    run_dir = Path(run).expanduser()
-    if not (run_dir / "checkpoints").is_dir():
-        raise MissingFileError(
-            f"run={run} is no run directory: it holds no checkpoints.{_run_above(run_dir, 'run')}"
-        )
-    folder = run_dir / "evaluations"
-    if name is not None:
-        if not re.fullmatch(r"[\w+=-][\w.+=-]*", str(name)):
-            raise ConfigError(f"name={name} must be a plain name of a folder: letters, digits, - and _.")
-        if (folder / str(name) / "evaluation.json").is_file():
-            raise ConfigError(
-                f"name={name}: {folder / str(name)} holds an evaluation already. Choose another."
-            )
-        return str(folder / str(name))
-    stem = "-".join(one for one in (data, part or ("all" if data else "test")) if one)
-    taken = {path.parent.name for path in folder.glob("*/evaluation.json")}
-    numbered = (f"{stem}-{number}" for number in itertools.count(2))
-    return str(folder / next(one for one in itertools.chain([stem], numbered) if one not in taken))
-
-
-def _run_above(path: Path, key: str) -> str:
-    runs = [str(parent) for parent in path.parents if (parent / ".hydra").is_dir()]
-    return f" Did you mean {key}={runs[0]}?" if runs else ""
 
 
 def refuse_foreign_targets(node: object, source: str) -> None:
@@ -135,8 +103,9 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("user_cache", _user_cache, replace=True)
     OmegaConf.register_new_resolver("run_or_resumed", _run_or_resumed, replace=True)
     OmegaConf.register_new_resolver("config_subdir", _config_subdir, replace=True)
-    # Kept, or its answer would change once the folder that it names is made.
-    OmegaConf.register_new_resolver("evaluation_dir", _evaluation_dir, replace=True, use_cache=True)
+    # Kept, or their answers would change once the folder that they name is made.
+    OmegaConf.register_new_resolver("evaluation_dir", evaluation_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("explanation_dir", explanation_dir, replace=True, use_cache=True)
 
 
 register_resolvers()

@@ -14,6 +14,8 @@ _DONE_THEN: tuple[tuple[str, str | None, Mapping[str, Any]], ...] = (
     ),
     ("scheduler", "cxrlab.scheduler.cosine", {"warmup_epochs": None}),
     ("scheduler", "cxrlab.scheduler.plateau", {"monitor": "${monitor}"}),
+    ("callbacks.heatmaps", "cxrlab.callbacks.heatmaps.Heatmaps", {"explanation": "${explanation}"}),
+    ("report", None, {"check_heatmaps": False}),
     ("augment", "cxrlab.augment.RandomAugment", {"zoom_of_field": False}),
 )
 

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cxrlab import command, config
 
 if TYPE_CHECKING:
-    from cxrlab.data.datamodule import DataModule
     from cxrlab.evaluation.of_run import Judged
     from cxrlab.evaluation.settings import EvaluationSettings
     from cxrlab.report.writing import Evaluation
@@ -151,9 +150,10 @@ def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
 
 def _judged(cfg: DictConfig, run: "Run") -> "Judged":
     from cxrlab.evaluation.of_run import own_part, with_validation
+    from cxrlab.run_data import own_datamodule
 
     anew = _sets_views(cfg, run)
-    build = functools.cache(lambda: _own_data(cfg, run))
+    build = functools.cache(lambda: own_datamodule(run, cfg.root))
     if cfg.get("data") is None:
         judged = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, anew=anew)
     else:
@@ -173,23 +173,11 @@ def _sets_views(cfg: DictConfig, run: "Run") -> bool:
 
 def _judged_elsewhere(cfg: DictConfig, run: "Run") -> "Judged":
     from cxrlab.evaluation.of_run import other_data
+    from cxrlab.run_data import other_datamodule
 
-    shape = run.model.preprocess
-    node = cfg.data.copy()
-    node.image_size, node.channels, node.resize = shape.image_size, shape.channels, shape.resize
-    data: DataModule = config.build(node)
+    data = other_datamodule(run, cfg.data)
     groups = config.plain(cfg.synonyms.groups)
     return other_data(run, data, cfg.part or "all", groups, cfg.batch_size, cfg.device)
-
-
-def _own_data(cfg: DictConfig, run: "Run") -> "DataModule":
-    """Build the data module of a run's own config, which may only name classes of this package."""
-    config.refuse_foreign_targets(run.config["data"], str(run.run_dir))
-    node = config.completed(OmegaConf.create({"data": run.config["data"]})).data
-    if cfg.root is not None:
-        node.root = cfg.root
-    data: DataModule = config.build(node)
-    return data
 
 
 @hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="evaluate")

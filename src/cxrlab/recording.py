@@ -21,6 +21,7 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError, TrainingError
 from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.explain.settings import ExplanationSettings
 from cxrlab.metrics import METRICS
 from cxrlab.models.classifier import Classifier
 from cxrlab.models.networks import layer_table
@@ -89,9 +90,10 @@ def remove_judgement(run_dir: Path) -> None:
     Else, were it stopped, an earlier network's predictions would stand beside a later one's thresholds.
     """
     names = ("predictions/val.csv", "predictions/test.csv", "results.csv", "evaluation.json", "curves.csv")
-    for name in (*names, "report.html", "model_card.md"):
+    for name in (*names, "explanation.json", "report.html", "model_card.md"):
         (run_dir / name).unlink(missing_ok=True)
-    shutil.rmtree(run_dir / "heatmaps" / "test", ignore_errors=True)
+    for folder in ("test", "flagged"):
+        shutil.rmtree(run_dir / "heatmaps" / folder, ignore_errors=True)
 
 
 @rank_zero_only
@@ -170,8 +172,12 @@ def save_evaluation(
     settings: EvaluationSettings,
     page: bool,
     images: bool,
+    explanation: ExplanationSettings | None,
 ) -> None:
-    """Judge the best epoch's network, write the page, print the table, and say where everything is."""
+    """Judge the best epoch's network, write the page, print the table, and say where everything is.
+
+    With ``explanation``, where there is a page and the test part was read, its heatmaps are checked first.
+    """
     from cxrlab.evaluation.judgement import DataFacts
     from cxrlab.evaluation.summary import terminal_table
     from cxrlab.report.run_evaluation import evaluation_of_training
@@ -179,6 +185,10 @@ def save_evaluation(
 
     method = getattr(data.split, "keywords", {}).get("method")
     facts = DataFacts(data.manifest.name, method, data.manifest.fingerprint())
+    if explanation is not None and page and part == "test":
+        from cxrlab.explain.of_training import explain_training
+
+        explain_training(run_dir, classifier, data, facts, part=part, settings=explanation)
     evaluation = evaluation_of_training(run_dir, classifier, part, facts, config, settings)
     numbers = write_judgement(evaluation, settings, run_dir, page=page, images=images)
     log.info("\nThe best epoch's network on the %s part:\n%s", part, terminal_table(numbers))

@@ -31,6 +31,7 @@ _PLAIN: dict[str, Any] = {
     "run_dir": str,
     "preprocess.normalize": Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"],
     "report.page": bool,
+    "report.check_heatmaps": bool,
     "report.images": bool,
 }
 
@@ -44,7 +45,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.errors import ConfigError
 
     cfg = config.checked(cfg, _PLAIN)
-    for name in ("evaluation", "layer_rates"):
+    for name in ("evaluation", "explanation", "layer_rates"):
         config.build(cfg[name])  # refuses a value out of its range
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
@@ -280,6 +281,7 @@ def _evaluate(
         settings=config.build(cfg.evaluation),
         page=cfg.report.page,
         images=cfg.report.images,
+        explanation=config.build(cfg.explanation) if cfg.report.check_heatmaps else None,
     )
     return metric
 

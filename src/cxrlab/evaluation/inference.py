@@ -49,7 +49,7 @@ def predict_images(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size} must be at least 1.")
-    place = _found(device)
+    place = named_device(device)
     classifier.to(place).eval()
     probabilities = np.empty((len(rows), len(classifier.labels)))
     starts = range(0, len(rows), batch_size)
@@ -62,7 +62,12 @@ def predict_images(
     return probabilities
 
 
-def _found(device: str) -> torch.device:
+def named_device(device: str) -> torch.device:
+    """Return a device by its name; ``auto`` is the GPU if there is one.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

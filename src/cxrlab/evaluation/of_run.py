@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cxrlab.data.file_images import FramedImages
 from cxrlab.data.manifest import COVARIATE, Manifest
 from cxrlab.errors import DataError
 from cxrlab.evaluation.calibration import Calibrator
 from cxrlab.evaluation.decisions import Thresholds, from_validation, threshold_source
-from cxrlab.evaluation.inference import predict_images
+from cxrlab.evaluation.inference import ImageRows, predict_images
 from cxrlab.evaluation.judgement import DataFacts
 from cxrlab.evaluation.leakage import refuse_trained_on, without_shared
 from cxrlab.evaluation.prediction_table import PROBABILITY, TARGET, PredictionTable, read_predictions
@@ -24,7 +25,6 @@ from cxrlab.run import Run
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
-    from cxrlab.data.preparation import Images
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Judged:
     table: PredictionTable
     facts: DataFacts
     manifest: Manifest | None = None
-    images: "Images | None" = None
+    images: FramedImages | None = None
     rows: Sequence[int] = ()
     notes: tuple[str, ...] = ()
     is_external: bool = False
@@ -94,6 +94,19 @@ def own_part(
         return Judged(read_predictions(path), run_facts(run.run_dir))
     why = "Views are others than the run's" if anew else f"The run has no predictions/{part}.csv"
     log.info("%s: the images of its part %s are predicted now.", why, part)
+    data = own_data(run, build)
+    rows = data.rows(part)
+    same = {label: label for label in run.labels}
+    table = predicted(run, data.manifest, data.images, rows, same, batch_size, device)
+    return Judged(table, run_facts(run.run_dir), data.manifest, data.images, rows)
+
+
+def own_data(run: Run, build: Callable[[], "DataModule"]) -> "DataModule":
+    """Return a run's own data, prepared.
+
+    Raises:
+        DataError: If they are no longer those that it was trained on.
+    """
     data = build()
     manifest = data.prepare()
     wanted = run_facts(run.run_dir).fingerprint
@@ -103,10 +116,21 @@ def own_part(
             f"{manifest.fingerprint()} for {wanted}), so its parts cannot be told. Bring them back as they "
             "were (root=<folder> where they were moved)."
         )
-    rows = data.rows(part)
-    same = {label: label for label in run.labels}
-    table = _predicted(run, manifest, data.images, rows, same, batch_size, device)
-    return Judged(table, run_facts(run.run_dir), manifest, data.images, rows)
+    return data
+
+
+def with_pixels(judged: Judged, data: "DataModule") -> Judged:
+    """Add manifest and pixels to predictions of one of a run's own parts that were read from its table.
+
+    Args:
+        judged: Its images are among those of ``data``.
+        data: Prepared.
+    """
+    if judged.images is not None:
+        return judged
+    row_of = {image: row for row, image in enumerate(data.manifest.table["image"])}
+    rows = [row_of[image] for image in judged.table.images]
+    return replace(judged, manifest=data.manifest, images=data.images, rows=rows)
 
 
 def with_validation(
@@ -165,7 +189,7 @@ def other_data(
     if len(matched) < len(run.labels):
         left = [label for label in run.labels if label not in matched]
         notes += (f"{manifest.name} has no label for {', '.join(left)}: left out.",)
-    table = _predicted(run, manifest, data.images, rows, matched, batch_size, device)
+    table = predicted(run, manifest, data.images, rows, matched, batch_size, device)
     spelled = {other: own for own, other in matched.items()}
     manifest = replace(manifest, boxes=manifest.boxes.replace({"label": spelled}))  # for the heatmaps
     method = getattr(data.split, "keywords", {}).get("method")
@@ -183,15 +207,26 @@ def _is_own(run: Run, manifest: Manifest, rows: Sequence[int]) -> bool:
     return run_data(run.run_dir).get("name") == manifest.name and bool(is_known.mean() > 0.5)
 
 
-def _predicted(
+def predicted(
     run: Run,
     manifest: Manifest,
-    images: "Images",
+    images: ImageRows,
     rows: Sequence[int],
     matched: Mapping[str, str],
     batch_size: int,
     device: str,
 ) -> PredictionTable:
+    """Predict images, and return them with what is known of them.
+
+    Args:
+        run: Whose model predicts.
+        manifest: Of the images.
+        images: Its pixels, decoded as the run's were.
+        rows: Of the manifest, N of them.
+        matched: The manifest's label of each of the run's that is wanted.
+        batch_size: Images at a time.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
     probabilities = predict_images(run.model, images, rows, batch_size=batch_size, device=device)
     known = ["image", "patient", "part", *(COVARIATE + name for name in manifest.covariates)]
     frame = manifest.table.iloc[list(rows)][known].reset_index(drop=True)

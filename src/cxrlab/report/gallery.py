@@ -77,7 +77,12 @@ def _shown(panel: Panel) -> Shown:
     outcome = {"FP": "False alarm", "FN": "Miss", "TP": "Hit"}[panel.outcome]
     truth = "present" if panel.target == 1 else "absent"
     return Shown(
-        source=f"data:image/jpeg;base64,{base64.b64encode(panel.jpeg).decode('ascii')}",
+        source=embedded(panel.jpeg),
         words=f"{outcome}: {truth}, predicted {number(panel.probability, 2)}.",
         image=panel.image,
     )
+
+
+def embedded(jpeg: bytes) -> str:
+    """Return a picture as the source of an element of a page that needs no other file."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"

@@ -11,6 +11,9 @@ from cxrlab.atomic import write_text
 from cxrlab.data.audit.summary import verdict
 from cxrlab.errors import OutputError
 from cxrlab.report import group_tables, label_tables, sentences
+from cxrlab.report.explanation_figures import DESCRIPTIONS as EXPLANATION
+from cxrlab.report.explanation_figures import explanation_figures
+from cxrlab.report.explanation_section import section
 from cxrlab.report.formats import counted
 from cxrlab.report.gallery import gallery
 from cxrlab.report.model_card import model_card
@@ -23,6 +26,7 @@ from cxrlab.report.templates import markdown, pages
 
 Numbers = dict[str, Any]
 
+_SHORTCUTS = ("shortcut", "randomization")  # flags of heatmaps that stand at the top of the page
 _MOST_BYTES = 4_900_000  # of a page, with its heatmaps
 
 
@@ -43,13 +47,18 @@ def write_report(
         OutputError: If a file cannot be written.
     """
     drawn = report_figures(numbers, curves, subject.metrics)
+    checked = {} if subject.explanation is None else explanation_figures(subject.explanation)
     redaction = Redaction(numbers["labels"], active=not images)
     context = _context(numbers, subject, redaction)
     context["figures"] = inline(drawn, DESCRIPTIONS)
+    context["explanation"] = None
+    if subject.explanation is not None:
+        examples = subject.examples if images else []
+        context["explanation"] = section(subject.explanation, checked, examples, redaction)
     page = _with_heatmaps(context, subject, images=images)
     card = markdown().get_template("model_card.md.jinja").render(context)
     try:
-        save_figures(folder / "figures", drawn, DESCRIPTIONS)
+        save_figures(folder / "figures", drawn | checked, DESCRIPTIONS | EXPLANATION)
         write_text(folder / "report.html", page)
         write_text(folder / "model_card.md", card)
     except OSError as error:
@@ -106,6 +115,8 @@ def _context(numbers: Numbers, subject: Subject, redaction: Redaction) -> dict[s
 def _flags(numbers: Numbers, subject: Subject, redaction: Redaction) -> list[str]:
     """Return what to beware of, each once."""
     told = [*subject.notes, *(flag["message"] for flag in numbers["flags"]), *sentences.reservations(numbers)]
+    if subject.explanation is not None:
+        told += [flag["message"] for flag in subject.explanation["flags"] if flag["kind"] in _SHORTCUTS]
     return [redaction.text(message) for message in dict.fromkeys(told)]
 
 
@@ -138,6 +149,7 @@ def _sections(
         ("subgroups", "Subgroups"): figures["forest"] or tables["subgroups"],
         ("learning", "Learning curves"): figures["learning_curves"],
         ("heatmaps", "Heatmaps"): has_heatmaps,
+        ("explanation", "Are the heatmaps to be trusted?"): subject.explanation,
         ("repeat", "How to repeat it"): context["sessions"] or context["config"],
         ("card", "Model card"): True,
     }

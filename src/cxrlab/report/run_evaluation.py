@@ -21,7 +21,7 @@ from cxrlab.evaluation.prediction_table import read_predictions
 from cxrlab.evaluation.settings import EvaluationSettings
 from cxrlab.models.classifier import Classifier
 from cxrlab.report.panels import draw_run_panels, read_panels
-from cxrlab.report.run_subject import ensemble_subject, run_subject
+from cxrlab.report.run_subject import ensemble_subject, run_subject, with_checks
 from cxrlab.report.writing import Evaluation
 from cxrlab.run import Run
 
@@ -55,12 +55,13 @@ def evaluation_of_training(
         validation = read_predictions(run_dir / "predictions" / "val.csv")
         thresholds, calibrator = from_validation(validation, settings)
     panels, _ = read_panels(run_dir / "heatmaps" / "test", budget_bytes=_PANEL_BYTES)
+    subject = run_subject(run_dir, config, panels=panels if part == "test" else (), notes=())
     return Evaluation(
         table=read_predictions(run_dir / "predictions" / f"{part}.csv"),
         thresholds=thresholds,
         calibrator=calibrator,
         facts=facts,
-        subject=run_subject(run_dir, config, panels=panels if part == "test" else (), notes=()),
+        subject=with_checks(subject, run_dir) if part == "test" else subject,
     )
 
 
@@ -87,6 +88,8 @@ def evaluation_of_run(
     panels, _ = read_panels(heatmaps, budget_bytes=_PANEL_BYTES)
     subject = run_subject(run.run_dir, run.config, panels=panels, notes=judged.notes)
     subject = replace(subject, unseen=judged.unseen)
+    if judged.images is None and judged.table.part == "test":
+        subject = with_checks(subject, run.run_dir)
     evaluation = Evaluation(judged.table, thresholds, calibrator, judged.facts, subject)
     return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
 

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxrlab.data.manifest import PARTS, read_table
+from cxrlab.report.panels import read_panels
 from cxrlab.report.subject import Panel, Subject, TrainingData
+
+_EXAMPLE_BYTES = 500_000
 
 
 def run_subject(
@@ -37,6 +41,13 @@ def run_subject(
         panels=panels,
         notes=notes,
     )
+
+
+def with_checks(subject: Subject, run_dir: Path) -> Subject:
+    """Add what a run found when it checked its heatmaps of the test part, if it did."""
+    examples, _ = read_panels(run_dir / "heatmaps" / "flagged", budget_bytes=_EXAMPLE_BYTES)
+    explanation = _read_json(run_dir / "explanation.json")
+    return replace(subject, explanation=explanation, examples=examples if explanation else ())
 
 
 def ensemble_subject(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 Kind = Literal["run", "ensemble", "predictions"]
-Outcome = Literal["TP", "FP", "FN", "TN"]
+Outcome = Literal["TP", "FP", "FN", "TN", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Panel:
         finding: The label that the heatmap is about.
         outcome: At the label's threshold.
         probability: Predicted.
-        target: 1 present, 0 absent.
+        target: 1 present, 0 absent, NaN unknown.
         image: Name of the image; a page without images does not show it.
         jpeg: The picture.
     """
@@ -66,6 +66,8 @@ class Subject:
         resumed: The sessions that went on with it.
         evaluated: The same of a later evaluation; None where the training itself evaluated.
         panels: Heatmaps to choose from.
+        explanation: ``explanation.json``: what the checks of heatmaps found on the same images.
+        examples: Heatmaps that show what the checks flag.
         notes: Sentences that belong beside the result; no patient or image may stand in them.
     """
 
@@ -81,4 +83,6 @@ class Subject:
     resumed: Sequence[Mapping[str, Any]] = ()
     evaluated: Mapping[str, Any] | None = None
     panels: Sequence[Panel] = ()
+    explanation: dict[str, Any] | None = None
+    examples: Sequence[Panel] = ()
     notes: Sequence[str] = ()

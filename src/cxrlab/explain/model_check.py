@@ -1,0 +1,155 @@
+"""Is a heatmap about the model? Random weights, pixels taken away, and other methods on the same images."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from cxrlab.explain.activation_maps import Pair
+from cxrlab.explain.case_bootstrap import CaseBootstrap, Estimate
+from cxrlab.explain.faithfulness import Curves, faithfulness, random_heatmaps
+from cxrlab.explain.heatmap_stream import all_heatmaps, batches, read
+from cxrlab.explain.material import Material
+from cxrlab.explain.method_names import METHOD_NAMES
+from cxrlab.explain.randomization import rank_correlations, similarities
+
+Floats = np.typing.NDArray[np.float64]
+
+RANDOM_ORDER = "random order"
+
+
+def check_model(material: Material) -> dict[str, Any]:
+    """Return how heatmaps change with the weights, how the score changes with them, and how methods agree.
+
+    Returns:
+        What stands as ``randomization``, ``faithfulness`` and ``agreement`` in ``explanation.json``; each is
+        about the same sample of positives.
+    """
+    settings = material.settings
+    cases = material.sample(settings.num_checked)
+    patients = [material.patient(row) for row, _ in cases]
+    bootstrap = CaseBootstrap.of(
+        patients, num_resamples=settings.num_resamples, level=settings.level, seed=settings.seed
+    )
+    maps = {
+        method: all_heatmaps(
+            material.explain(method),
+            material.images,
+            cases,
+            num_images=settings.batch_size,
+            title=f"{METHOD_NAMES[method]} of a sample",
+        )
+        for method in settings.methods
+    }
+    return {
+        "randomization": _randomization(material, cases, maps, bootstrap),
+        "faithfulness": _faithfulness(material, cases, maps, bootstrap),
+        "agreement": _agreement(maps, bootstrap),
+    }
+
+
+def _randomization(
+    material: Material, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
+) -> dict[str, Any]:
+    """Return how alike the maps stay as the network loses what it learnt, from the head backwards."""
+    found: dict[str, list[list[Floats]]] = {method: [] for method in maps}  # network, step, (P, 2)
+    steps: list[str] = []
+    for networks in material.random_networks():
+        for row in found.values():
+            row.append([])
+        steps = []
+        for part, network in networks:
+            steps.append(part)
+            for method, trained in maps.items():
+                others = all_heatmaps(
+                    material.explain(method, network),
+                    material.images,
+                    cases,
+                    num_images=material.settings.batch_size,
+                    title="",
+                )
+                alike = np.stack([rank_correlations(trained, others), similarities(trained, others)], axis=1)
+                found[method][-1].append(alike)
+    methods = {}
+    for method, several in found.items():
+        mean = _known_mean(np.array(several))  # (steps, P, 2)
+        rows = [bootstrap.mean(alike) for alike in mean]
+        methods[method] = {
+            "rank_correlation": [row[0] for row in rows],
+            "ssim": [row[1] for row in rows],
+            "empty": float(np.isnan(np.array(several)[:, -1, :, 0]).mean()),
+        }
+    count = {"cases": len(cases), "networks": material.settings.num_random_networks}
+    return {**count, "steps": steps, "methods": methods}
+
+
+def _known_mean(values: Floats) -> Floats:
+    """Return the mean over the first axis of what is not NaN; NaN where nothing is left."""
+    is_known = ~np.isnan(values)
+    total, known = np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0)
+    found: Floats = np.full(total.shape, np.nan)
+    np.divide(total, known, out=found, where=known > 0)
+    return found
+
+
+def _faithfulness(
+    material: Material, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
+) -> dict[str, Any]:
+    size = next(iter(maps.values())).shape[-2:]
+    blind = random_heatmaps(len(cases), size, material.settings.seed)
+    found = {
+        name: _curves(material, cases, heat, f"Deletion and insertion, {METHOD_NAMES.get(name, name)}")
+        for name, heat in ({**maps, RANDOM_ORDER: blind}).items()
+    }
+    areas = {name: curves.areas() for name, curves in found.items()}
+    methods = {}
+    for name, curves in found.items():
+        area = bootstrap.mean(areas[name])
+        difference = bootstrap.mean(areas[name] - areas[RANDOM_ORDER])
+        methods[name] = {
+            kind: {
+                "curve": np.round(getattr(curves, kind).mean(axis=0), 5).tolist(),
+                "area": area[place],
+                "difference": None if name == RANDOM_ORDER else difference[place],
+            }
+            for place, kind in enumerate(("deletion", "insertion"))
+        }
+    shares = next(iter(found.values())).shares.tolist()
+    return {"cases": len(cases), "shares": shares, "methods": methods}
+
+
+def _curves(material: Material, cases: Sequence[Pair], heat: Tensor, title: str) -> Curves:
+    settings = material.settings
+    parts, done = [], 0
+    for part in track(list(batches(cases, settings.batch_size)), title, console=Console(stderr=True)):
+        images, pairs = read(material.images, part)
+        parts.append(
+            faithfulness(
+                material.classifier,
+                images,
+                pairs,
+                heat[done : done + len(part)],
+                kind=settings.baseline,
+                num_steps=settings.num_curve_steps,
+                batch_size=settings.batch_size,
+            )
+        )
+        done += len(part)
+    deletion, insertion = (
+        np.concatenate([getattr(one, kind) for one in parts]) for kind in ("deletion", "insertion")
+    )
+    return Curves(parts[0].shares, deletion, insertion)
+
+
+def _agreement(maps: Mapping[str, Tensor], bootstrap: CaseBootstrap) -> dict[str, Any]:
+    """Return the mean rank correlation of each two methods' maps of the same case; nothing for one method."""
+    methods = list(maps)
+    pairs: list[dict[str, Any]] = []
+    for place, one in enumerate(methods):
+        for other in methods[place + 1 :]:
+            found: Estimate = bootstrap.mean(rank_correlations(maps[one], maps[other])[:, None])[0]
+            pairs.append({"methods": [one, other], "rank_correlation": found})
+    return {"pairs": pairs}
