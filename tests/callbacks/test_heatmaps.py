@@ -99,25 +99,24 @@ class Rows(Dataset[dict[str, Tensor]]):
 
 
 class Pixels:
-    """Pixels that know how they were decoded."""
+    """Pixels that know how they were decoded: of files twice as wide as they are high."""
 
-    resize = "stretch"
-
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray, resize: str) -> None:
         self.values = values
-        self.facts = pd.DataFrame({"width": [16] * len(values), "height": [16] * len(values)})
+        self.resize = resize
+        self.facts = pd.DataFrame({"width": [32] * len(values), "height": [16] * len(values)})
 
     def __getitem__(self, rows: list[int]) -> np.ndarray:
         return self.values[rows]
 
 
 class Data(pl.LightningDataModule):
-    def __init__(self, unreadable: int | None = None) -> None:
+    def __init__(self, unreadable: int | None = None, resize: str = "stretch") -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.pixels = torch.randint(0, 255, (len(PARTS), 1, 16, 16), generator=generator, dtype=torch.uint8)
         self.unreadable = unreadable
-        self.images = Pixels(self.pixels.numpy())
+        self.images = Pixels(self.pixels.numpy(), resize)
         rows = np.arange(len(PARTS))
         table = pd.DataFrame(
             {
@@ -132,6 +131,9 @@ class Data(pl.LightningDataModule):
         columns = ["image", "label", "x", "y", "width", "height"]
         boxes = pd.DataFrame([(f"secret-{BOX_ROW}.png", "Edema", 0.1, 0.1, 0.5, 0.5)], columns=columns)
         self.manifest = Manifest(Path("/data"), table, boxes)
+
+    def rows(self, part: str) -> np.ndarray:
+        return np.flatnonzero(np.array(PARTS) == part)
 
     def image(self, row: int) -> Tensor:
         if row == self.unreadable:
@@ -408,7 +410,47 @@ def test_a_method_of_pixels_explains_any_network(tmp_path: Path) -> None:
     assert cases_in(tmp_path / "val/epoch=000")
 
 
+def box_panel(folder: Path) -> np.ndarray:
+    """Return the radiograph and the heatmap of the image with a box, one above the other."""
+    (path,) = (folder / "val/epoch=000").glob(f"Edema_{BOX_ROW}_*.png")
+    with Image.open(path) as picture:
+        assert picture.size == (516, 282)  # one method, whichever are set
+        pixels = np.asarray(picture)[26:]
+    return np.stack([pixels[:, :256], pixels[:, 260:]])
+
+
 def test_the_method_and_the_layers_are_those_of_the_settings(tmp_path: Path) -> None:
-    fit(heatmaps(tmp_path / "conv", explanation=settings(layers=["conv"])), max_epochs=1)
+    changes: dict[str, dict[str, Any]] = {
+        "default": {},
+        "first": {"methods": ["gradcam", "eigencam", "occlusion"]},
+        "second": {"methods": ["eigencam", "gradcam"]},
+        "conv": {"layers": ["conv"]},
+        "shap": {"methods": ["gradient_shap"], "num_background": 3, "num_samples": 4},
+    }
+    for name, change in changes.items():
+        fit(heatmaps(tmp_path / name, explanation=settings(**change)), max_epochs=1)
+    panels = {name: box_panel(tmp_path / name) for name in changes}
+    assert (panels["first"] == panels["default"]).all()
+    for name in ("second", "conv", "shap"):
+        assert (panels[name][0] == panels["default"][0]).all()
+        assert (panels[name][1] != panels["default"][1]).any()
     with pytest.raises(ConfigError, match="no such layer"):
         fit(heatmaps(tmp_path, explanation=settings(layers=["stage9"])), max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("resize", "rows", "columns"),
+    [
+        ("stretch", (25, 153), (25, 153)),
+        ("pad", (76, 140), (25, 153)),  # a quarter of the height lies above the image
+        ("crop", (25, 153), (0, 179)),  # a quarter of the width is cut off on the left
+    ],
+)
+def test_a_box_stands_where_the_network_sees_it(
+    tmp_path: Path, resize: str, rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    fit(heatmaps(tmp_path), data=Data(resize=resize), max_epochs=1)
+    for side in box_panel(tmp_path):
+        marked = np.nonzero((side == (0, 255, 255)).all(axis=-1))
+        found = [(int(places.min()), int(places.max())) for places in marked]
+        assert found == [pytest.approx(rows, abs=1), pytest.approx(columns, abs=1)]

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.manifest import Manifest
+from cxrlab.data.manifest import BOX_COLUMNS, Manifest, usable_boxes
 from cxrlab.errors import ConfigError, DataError
 
 
@@ -80,6 +80,56 @@ def test_boxes_that_cannot_be_used_are_left_out_named_and_counted(tmp_path, colu
     assert "c.png" not in set(manifest.boxes["image"])
     assert "1 boxes of" in caplog.text
     assert fault in caplog.text
+
+
+def test_several_boxes_that_cannot_be_used_are_counted_and_three_are_named(tmp_path, caplog):
+    lines = [
+        (f"{name}.png", "Mass", 0.5, 0.5, width, 0.25)
+        for name, width in zip("abcab", [2, 3, 4, 5, 0.5], strict=True)
+    ]
+    given = pd.DataFrame(lines, columns=list(BOX_COLUMNS))
+    manifest = Manifest(tmp_path, table(), given, unusable_boxes=("an earlier one",))
+    assert manifest.boxes.to_numpy().tolist() == [["b.png", "Mass", 0.5, 0.5, 0.5, 0.25]]
+    assert manifest.boxes.index.tolist() == [0]
+    assert manifest.unusable_boxes[0] == "an earlier one"
+    widths = [told.partition("width=")[2].partition(",")[0] for told in manifest.unusable_boxes[1:]]
+    assert widths == ["2", "3", "4", "5"]
+    (record,) = caplog.records
+    assert f"4 boxes of {tmp_path} are left out" in record.getMessage()
+    assert [f"width={width}," in record.getMessage() for width in widths] == [True, True, True, False]
+    assert len(given) == 5
+
+
+def test_boxes_of_use_are_left_as_they_are_without_a_word(tmp_path, caplog):
+    given = boxes(x=[0.0, 0.2], y=[0.0, 0.2], width=[1.0, 0.8], height=[1.0, 0.8])
+    manifest = Manifest(tmp_path, table(), given)
+    pd.testing.assert_frame_equal(manifest.boxes, given)
+    assert manifest.unusable_boxes == ()
+    assert not caplog.records
+
+
+def test_a_box_that_overhangs_by_a_hundredth_is_cut_off_at_the_edge():
+    lines = [
+        ("a.png", "Mass", -0.008, 0.5, 0.208, 0.508),
+        ("b.png", "Mass", 0.1, 0.2, 0.3, 0.7),
+        ("c.png", "Mass", -0.012, 0.5, 0.2, 0.2),
+        ("c.png", "Mass", 0.5, 0.5, 0.2, 0.512),
+    ]
+    kept, told = usable_boxes(pd.DataFrame(lines, columns=list(BOX_COLUMNS)))
+    assert kept["image"].tolist() == ["a.png", "b.png"]
+    np.testing.assert_allclose(
+        kept.loc[0, list(BOX_COLUMNS[2:])].astype(float), [0, 0.5, 0.2, 0.5], atol=1e-12
+    )
+    assert kept.loc[1, list(BOX_COLUMNS[2:])].tolist() == [0.1, 0.2, 0.3, 0.7]
+    assert [one.startswith("Mass in c.png lies outside the image") for one in told] == [True, True]
+
+
+@pytest.mark.parametrize("column", ["x", "y", "width", "height"])
+def test_a_box_with_any_side_unknown_has_no_place(column):
+    given = boxes(**{column: [0.1, np.nan]})
+    kept, (told,) = usable_boxes(given)
+    assert kept["image"].tolist() == ["a.png"]
+    assert told.startswith("Mass in c.png has no place")
 
 
 def test_labels_may_be_text_or_boolean(tmp_path):

@@ -81,14 +81,20 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(
 
 
 def test_each_method_gets_the_images_of_its_cases_once(manifest: Manifest, cases: pd.DataFrame) -> None:
+    explained: list[tuple[int, int]] = []
+
     def bright(images: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
         assert len(images) == len({image for image, _ in pairs})
+        explained.append((len(images), len(pairs)))
         return torch.stack([images[image, 0].float() / 255 + label / 10 for image, label in pairs])
 
     explain = {"Grad-CAM": no_heat, "Occlusion": bright}
     panels = list(draw_panels(cases, manifest, read_image=read_image, explain=explain, num_images=2))
+    assert explained == [(2, 4), (1, 2)]
+    assert len(panels) == 6
     for case, picture, heatmaps in panels:
         assert list(heatmaps) == ["Grad-CAM", "Occlusion"]
+        assert not heatmaps["Grad-CAM"].any()
         assert picture.width == 3 * 256 + 2 * 4
         assert heatmaps["Occlusion"][0, 0].item() == pytest.approx(50 * case.row / 255 + case.label / 10)
 

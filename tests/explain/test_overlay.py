@@ -127,12 +127,20 @@ def test_the_name_of_a_method_says_whether_its_map_is_empty() -> None:
     both, second = names({"A": hot, "B": hot}), names({"A": hot, "B": empty})
     assert both[0] == second[0]
     assert both[1] != second[1]
+    captions = [
+        draw(grey(), {"A": hot, "B": heatmap}).crop((0, 0, 3 * 256 + 2 * GAP, STRIP)).tobytes()
+        for heatmap in (hot, empty)
+    ]
+    assert captions[0] == captions[1]  # which says nothing of a map where there are several
 
 
 def test_a_name_longer_than_a_side_is_cut() -> None:
     hot = torch.ones(2, 2)
-    picture = draw(grey(), {"A": hot, "a very long name of a method " * 5: hot})
+    long = draw(grey(), {"a very long name of a method " * 5: hot, "B": hot})
     plain = draw(grey(), {"A": hot, "B": hot})
-    assert picture.size == plain.size
-    first = (0, STRIP, 2 * 256 + GAP, 2 * STRIP)
-    assert picture.crop(first).tobytes() == plain.crop(first).tobytes()
+    assert long.size == plain.size
+    strips = [np.asarray(picture)[STRIP : 2 * STRIP] for picture in (long, plain)]
+    start = 2 * (256 + GAP)
+    assert (strips[0][:, start - GAP :] == strips[1][:, start - GAP :]).all()
+    assert (strips[0][:, : 256 + GAP] == strips[1][:, : 256 + GAP]).all()
+    assert (strips[0][:, 400 : start - GAP] > 128).any()  # as much of it as there is room for

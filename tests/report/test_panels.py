@@ -16,6 +16,7 @@ from cxrlab.errors import OutputError
 from cxrlab.evaluation.prediction_table import PredictionTable
 from cxrlab.explain.cases import Case
 from cxrlab.explain.gallery import Drawn, write_gallery
+from cxrlab.explain.overlay import panel as draw
 from cxrlab.report.panels import draw_run_panels, judged_at, read_panels
 from cxrlab.report.subject import Panel
 
@@ -74,6 +75,19 @@ def test_large_pictures_are_made_smaller_side_by_side(tmp_path: Path, num_sides:
     ((panel,), _) = read_panels(tmp_path, budget_bytes=PLENTY)
     with Image.open(io.BytesIO(panel.jpeg)) as shown:
         assert shown.size == (width, 260)
+
+
+@pytest.mark.parametrize(("num_methods", "size"), [(1, (516, 282)), (2, (776, 308))])
+def test_a_panel_of_a_small_network_is_shown_as_it_is(
+    tmp_path: Path, num_methods: int, size: tuple[int, int]
+) -> None:
+    heatmaps = {f"method {number}": torch.ones(2, 2) for number in range(num_methods)}
+    image = torch.zeros(1, 224, 224, dtype=torch.uint8)
+    picture = draw(image, heatmaps, finding="Edema", probability=0.9, target=1.0, boxes=[])
+    write_gallery(tmp_path, [Drawn(Case(0, 0, "Edema", 0.9, 1.0, "TP"), picture, heatmaps)], manifest(2))
+    ((panel,), _) = read_panels(tmp_path, budget_bytes=PLENTY)
+    with Image.open(io.BytesIO(panel.jpeg)) as shown:
+        assert shown.size == size
 
 
 def test_a_short_budget_takes_the_last_hit_and_the_last_error_of_every_finding(tmp_path: Path) -> None:
@@ -183,13 +197,12 @@ class Scaled(nn.Module):
 
 
 class Pixels:
-    """Pixels that know how they were decoded."""
+    """Pixels that know how they were decoded: of files twice as wide as they are high."""
 
-    resize = "stretch"
-
-    def __init__(self, values: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray, resize: str = "stretch") -> None:
         self.values = values
-        self.facts = pd.DataFrame({"width": [8] * len(values), "height": [8] * len(values)})
+        self.resize = resize
+        self.facts = pd.DataFrame({"width": [16] * len(values), "height": [8] * len(values)})
 
     def __getitem__(self, rows: list[int]) -> np.ndarray:
         return self.values[rows]
@@ -223,6 +236,18 @@ def test_best_hits_and_worst_errors_of_other_images_are_drawn(tmp_path: Path) ->
         ("Edema", "004.png", "FP"), ("NA", "009.png", "FN"),
     ]  # fmt: skip
     assert [one.probability for one in panels] == [0.5, 0.4, 0.1, 0.6, 0.2]
+
+
+@pytest.mark.parametrize(("resize", "rows"), [("stretch", (128, 192)), ("pad", (128, 160))])
+def test_a_box_stands_where_the_network_sees_it(tmp_path: Path, resize: str, rows: tuple[int, int]) -> None:
+    run, judged = judged_run(Network())
+    judged.images = Pixels(judged.images.values, resize)
+    draw_run_panels(run, judged, None, tmp_path, per_label=2)
+    (path,) = tmp_path.glob("Edema_1_*.png")
+    with Image.open(path) as picture:
+        radiograph = np.asarray(picture)[26:, :256]
+    marked = np.nonzero((radiograph == (0, 255, 255)).all(axis=-1))
+    assert [(places.min(), places.max()) for places in marked] == [rows, (128, 192)]
 
 
 def test_the_output_that_is_explained_is_the_findings_own(
