@@ -48,7 +48,7 @@ def spotless() -> Numbers:
             "cases": {"Mass": {"cases": 9, "patients": 8}, "Edema": {"cases": 9, "patients": 8}},
             "without_boxes": {},
             "unusable": {"boxes": 0, "such_as": []},
-            "findings": {"macro": pointing},
+            "findings": {name: copy.deepcopy(pointing) for name in ("Mass", "Edema", "macro")},
             "differences": {"gradcam": {"words": words}},
         },
         "randomization": {"methods": {"gradcam": {"rank_correlation": [of(0.9), of(0.2)]}}},
@@ -82,7 +82,20 @@ def test_where_nothing_is_wrong_nothing_is_told(spotless: Numbers) -> None:
 @pytest.mark.parametrize("words", [NOT_BETTER, WORSE])
 def test_a_method_that_is_not_better_than_the_prior_is_told(spotless: Numbers, words: str) -> None:
     spotless["pointing"]["differences"]["gradcam"]["words"] |= {"Mass": words, "macro": words}
-    message = f"Grad-CAM is {words}: it points at the finding in 75.0% of the cases, the map in 50.0%."
+    message = (
+        f"Grad-CAM is {words}: it points at the finding in 75.0% of the cases on average over the findings, "
+        "the map in 50.0%."
+    )
+    assert told(spotless) == [("pointing", message)]
+
+
+def test_the_shares_told_are_of_the_findings_that_were_compared(spotless: Numbers) -> None:
+    words = spotless["pointing"]["differences"]["gradcam"]["words"]
+    words |= {"Mass": WORSE, "Edema": ALONE, "macro": WORSE}
+    findings = spotless["pointing"]["findings"]
+    findings["Mass"] = {"gradcam": {"pointing": of(0.0)}, "box_frequency": {"pointing": of(1.0)}}
+    findings["Edema"] = {"gradcam": {"pointing": of(1.0)}, "box_frequency": {"pointing": of(None)}}
+    message = f"Grad-CAM is {WORSE}: it points at the finding in 0.0% of the cases, the map in 100.0%."
     assert told(spotless) == [("pointing", message)]
 
 
@@ -97,7 +110,8 @@ def test_findings_that_stay_behind_a_good_mean_are_named(spotless: Numbers) -> N
 
 def test_a_method_without_a_prior_is_told_to_be_uncompared(spotless: Numbers) -> None:
     spotless["pointing"]["differences"]["gradcam"]["words"] = dict.fromkeys(("Mass", "Edema", "macro"), ALONE)
-    spotless["pointing"]["findings"]["macro"]["box_frequency"]["pointing"] = of(None)
+    for found in spotless["pointing"]["findings"].values():
+        found["box_frequency"]["pointing"] = of(None)
     message = f"Grad-CAM could not be compared with a box-frequency map; {ALONE}."
     assert told(spotless) == [("pointing", message)]
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cxrlab.explain.overlay import Box, panel
+from cxrlab.explain.overlay import Box, num_sides, panel
 
 STRIP, GAP = 26, 4
 
@@ -144,3 +144,10 @@ def test_a_name_longer_than_a_side_is_cut() -> None:
     assert (strips[0][:, start - GAP :] == strips[1][:, start - GAP :]).all()
     assert (strips[0][:, : 256 + GAP] == strips[1][:, : 256 + GAP]).all()
     assert (strips[0][:, 400 : start - GAP] > 128).any()  # as much of it as there is room for
+
+
+@pytest.mark.parametrize("size", [64, 256, 320, 512])
+@pytest.mark.parametrize("num_methods", [1, 2, 3, 4, 5, 8])
+def test_the_sides_of_a_panel_are_counted(num_methods: int, size: int) -> None:
+    heatmaps = {str(number): torch.zeros(2, 2) for number in range(num_methods)}
+    assert num_sides(draw(grey(size), heatmaps)) == num_methods + 1

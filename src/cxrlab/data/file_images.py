@@ -48,7 +48,7 @@ class FileImages:
         self.resize = resize
         gone = [path for path in paths if not path.is_file()]
         if gone:
-            others = f" and {len(gone) - 1} others" if len(gone) > 1 else ""
+            others = {1: "", 2: " and 1 other"}.get(len(gone), f" and {len(gone) - 1} others")
             raise MissingFileError(f"There is no image {gone[0]}{others}.")
         shown = track(paths, "Reading images", console=Console(stderr=True))
         found = [read_image(path, image_size=image_size, channels=channels, resize=resize) for path in shown]
@@ -68,7 +68,11 @@ def image_files(named: Sequence[str]) -> list[Path]:
     Raises:
         MissingFileError: If one is neither, or a folder holds no image.
     """
-    return list(dict.fromkeys(path for name in named for path in _files_of(Path(name).expanduser())))
+    found: dict[Path, Path] = {}
+    for name in named:
+        for path in _files_of(Path(name).expanduser()):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
 
 
 def _files_of(path: Path) -> Iterator[Path]:
@@ -77,7 +81,8 @@ def _files_of(path: Path) -> Iterator[Path]:
             raise MissingFileError(f"images names {path}: there is no such file or folder.")
         yield path
         return
-    found = sorted(one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
+    images = (one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
+    found = sorted(one for one in images if not one.name.startswith("."))
     if not found:
         raise MissingFileError(f"images names {path}: there is no {', '.join(SUFFIXES)} file in this folder.")
     yield from found

@@ -89,8 +89,9 @@ def flags(numbers: Numbers) -> Iterator[dict[str, str]]:
         }
     unusable = numbers["pointing"]["unusable"]
     if unusable["boxes"]:
+        boxes = "1 box" if unusable["boxes"] == 1 else f"{unusable['boxes']} boxes"
         message = (
-            f"{unusable['boxes']} boxes could not be used, such as {'; '.join(unusable['such_as'][:2])}."
+            f"{boxes} could not be used, such as {'; '.join(unusable['such_as'][:2])}."
         )
         yield {"kind": "unusable_boxes", "message": message}
 
@@ -100,9 +101,6 @@ def _of_pointing(numbers: Numbers, method: str) -> str:
     if not pointing["cases"]:
         return ""
     words = pointing["differences"][method]["words"]
-    value, prior = (
-        pointing["findings"][MACRO][source]["pointing"]["value"] for source in (method, "box_frequency")
-    )
     if words[MACRO].startswith("better"):
         behind = [name for name in pointing["cases"] if not words[name].startswith("better")]
         names = ", ".join(behind)
@@ -111,9 +109,16 @@ def _of_pointing(numbers: Numbers, method: str) -> str:
             if behind
             else ""
         )
-    if prior is None:
+    rows = [pointing["findings"][name] for name in pointing["cases"]]
+    pairs = [[row[source]["pointing"]["value"] for source in (method, "box_frequency")] for row in rows]
+    compared = [(own, prior) for own, prior in pairs if prior is not None]
+    if not compared:
         return f"could not be compared with a box-frequency map; {words[MACRO]}."
-    return f"is {words[MACRO]}: it points at the finding in {value:.1%} of the cases, the map in {prior:.1%}."
+    own, prior = (sum(values) / len(compared) for values in zip(*compared, strict=True))
+    of = " on average over the findings" if len(compared) > 1 else ""
+    return (
+        f"is {words[MACRO]}: it points at the finding in {own:.1%} of the cases{of}, the map in {prior:.1%}."
+    )
 
 
 def _of_randomization(numbers: Numbers, method: str) -> str:

@@ -70,6 +70,9 @@ class Material:
         """Return pairs of a row and a label: positives drawn at random, as many of each of the labels.
 
         Where a label has no known positive, any image may be drawn. No image is drawn twice for a label.
+
+        Args:
+            num_images: Rounded up to as many for each label, where there are so many.
         """
         generator = np.random.default_rng(self.settings.seed)
         each = -(-num_images // max(len(self.labels), 1))
@@ -80,7 +83,7 @@ class Material:
             rows = (positives if len(positives) else of_label)["row"].to_numpy()
             chosen = generator.permutation(rows)[:each]
             drawn += [(int(row), label) for row in np.sort(chosen)]
-        return drawn[:num_images] if len(self.labels) == 1 else drawn
+        return drawn
 
     def random_networks(self) -> Iterator[Iterator[tuple[str, nn.Module]]]:
         """Yield, for each seed, the networks on the way from the trained one to one with random weights."""

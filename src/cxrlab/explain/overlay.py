@@ -119,6 +119,18 @@ def panel(
     return picture
 
 
+def num_sides(picture: Image.Image) -> int:
+    """Return how many pictures of a square image stand side by side in a panel.
+
+    Args:
+        picture: As of :func:`panel`.
+    """
+    with_one_strip, with_two = (
+        round((picture.width + _GAP) / (picture.height - strips * _STRIP_HEIGHT + _GAP)) for strips in (1, 2)
+    )
+    return with_one_strip if with_one_strip <= 2 else with_two
+
+
 def _width(sides: Sequence[Image.Image]) -> int:
     return len(sides) * (sides[0].width + _GAP) - _GAP
 

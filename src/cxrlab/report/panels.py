@@ -20,6 +20,7 @@ from cxrlab.explain.cases import case_table, choose_cases, pick_cases
 from cxrlab.explain.gallery import INDEX_COLUMNS, draw_panels, write_gallery
 from cxrlab.explain.layers import is_explainable
 from cxrlab.explain.method_names import METHOD_NAMES
+from cxrlab.explain.overlay import num_sides
 from cxrlab.report.subject import Outcome, Panel
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _panel(folder: Path, record: Mapping[Any, Any]) -> Panel | None:
 
 def _jpeg(picture: Image.Image) -> bytes:
     picture = picture.convert("RGB")
-    width = _SIDE * max(2, round(picture.width / picture.height))
+    width = _SIDE * max(2, num_sides(picture))
     if picture.width > width:
         height = round(picture.height * width / picture.width)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
