@@ -298,3 +298,80 @@ def sample_curves() -> Callable[..., pd.DataFrame]:
 def sample_comparison() -> Callable[..., Numbers]:
     """Make a comparison: ``sample_comparison(labels, models=…)``."""
     return comparison_of
+
+
+def explanation(
+    findings: Sequence[str] = ("Mass", "Edema"),
+    methods: Sequence[str] = ("gradcam", "layercam"),
+    **changes: Any,
+) -> Numbers:
+    """Return what the checks of heatmaps find, as in explanation.json; no two values are the same."""
+    values = iter(np.linspace(0.1, 0.9, 5000).tolist())
+
+    def one() -> Numbers:
+        return around(next(values), 0.05)
+
+    names = {"gradcam": "Grad-CAM", "layercam": "LayerCAM", "occlusion": "Occlusion"}
+    sources = [
+        *methods,
+        *(f"random: {one}" for one in methods),
+        "box_frequency",
+        "image_centre",
+        "uniform_chance",
+    ]
+    measures = ["pointing", "energy", *(f"{kind}{level}" for kind in ("iou", "iobb")
+                for level in ("", *(f"@0.{tenth}" for tenth in range(1, 8))))]  # fmt: skip
+    rows = [*findings, "macro"]
+    pointing: Numbers = {"cases": {}, "without_boxes": {}, "unusable": {"boxes": 0, "such_as": []}}
+    if findings:
+        pointing |= {
+            "cases": {name: {"cases": 9 + place, "patients": 7} for place, name in enumerate(findings)},
+            "tolerance": 0.0,
+            "thresholds": {"on": "validation", "cases": 30, "values": {}},
+            "findings": {row: {source: {name: one() for name in measures} for source in sources} for row in rows},
+            "differences": {
+                method: {
+                    **{other: {row: one() for row in rows} for other in ("box_frequency", "random_network")},
+                    "words": {row: f"words of {row}" for row in rows},
+                }
+                for method in methods
+            },
+            "sizes": [
+                {"from": low, "to": high, "cases": 5, "patients": 4, "pointing": {source: one() for source in sources}}
+                for low, high in ((0.0, 0.01), (0.01, 1.0))
+            ],
+        }  # fmt: skip
+    orders = [*methods, "random order"]
+    curve = np.linspace(0.9, 0.1, 5).tolist()
+    return {
+        "methods": {method: names[method] for method in methods},
+        "labels": list(findings), "images": 40,
+        "interval": {"level": 0.95, "resamples": 1000},
+        "settings": {"baseline": "mean", "layers": "auto"},
+        "pointing": pointing,
+        "randomization": {
+            "cases": 8, "networks": 3, "steps": ["head", "stage 1", "stem"],
+            "methods": {method: {"rank_correlation": [one() for _ in range(3)], "ssim": [one() for _ in range(3)],
+                                 "empty": 0.0} for method in methods},
+        },
+        "faithfulness": {
+            "cases": 8, "shares": np.linspace(0, 1, 5).tolist(),
+            "methods": {order: {kind: {"curve": curve, "area": one(), "difference": None if order == orders[-1] else one()}
+                                for kind in ("deletion", "insertion")} for order in orders},
+        },
+        "agreement": {"pairs": [{"methods": list(methods), "rank_correlation": one()}] if len(methods) == 2 else []},
+        "shortcuts": {
+            "cases": 20, "regions_found": 0.9, "areas": {"outside": 0.54, "border": 0.19, "corners": 0.09},
+            "methods": {method: {row: {zone: one() for zone in ("outside", "border", "corners")} for row in rows}
+                        for method in methods},
+            "unlike": [],
+        },
+        "flags": [],
+        **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def explanation_numbers() -> Callable[..., Numbers]:
+    """Make what the checks of heatmaps find: ``explanation_numbers(["Mass"], ["gradcam"], flags=[…])``."""
+    return explanation

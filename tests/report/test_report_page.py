@@ -220,3 +220,27 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, numbers, sample_curves):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written to .*file"):
         write_report(tmp_path / "file", numbers, sample_curves(LABELS), subject(), images=True)
+
+
+def test_what_the_checks_of_heatmaps_found_is_a_section(
+    tmp_path, sample_numbers, sample_curves, explanation_numbers
+):
+    from dataclasses import replace
+
+    flags = [
+        {"kind": "shortcut", "message": "Heat at the border."},
+        {"kind": "randomization", "message": "Hardly depends on what was learnt."},
+        {"kind": "pointing", "message": "Not shown for Mass."},
+    ]
+    checked = replace(subject(), explanation=explanation_numbers(flags=flags), examples=panels()[:1])
+    numbers = sample_numbers(LABELS)
+    for name, one, is_there in (("with", checked, True), ("without", subject(), False)):
+        write_report(tmp_path / name, numbers, sample_curves(LABELS), one, images=True)
+        page = read(tmp_path / name)
+        assert ("Are the heatmaps to be trusted?" in page) == is_there
+        assert (tmp_path / name / "figures" / "pointing.png").is_file() == is_there
+        top = page[: page.index("<main>")]
+        assert [flag["message"] in top for flag in flags] == [is_there, is_there, False]
+        assert ("Not shown for Mass." in page) == is_there
+    write_report(tmp_path / "bare", numbers, sample_curves(LABELS), checked, images=False)
+    assert "data:image/jpeg" not in read(tmp_path / "bare")
