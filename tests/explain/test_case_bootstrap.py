@@ -166,3 +166,17 @@ def test_patients_are_counted_once() -> None:
     assert bootstrap.num_patients(np.arange(5)) == 3
     assert bootstrap.num_patients(np.array([0, 2])) == 1
     assert bootstrap.num_patients(np.array([], dtype=np.int64)) == 0
+
+
+def test_rounding_is_no_spread() -> None:
+    found = bootstrap_of(list("aaabbbbccd")).mean(np.full((10, 1), 0.3))[0]
+    assert found["value"] == pytest.approx(0.3)
+    assert found["low"] is found["high"] is None
+
+
+def test_a_difference_of_0_throughout_may_have_either_sign() -> None:
+    share, difference = (
+        bootstrap_of(list("abcde")).mean(np.zeros((5, 1)), signed=s)[0] for s in (False, True)
+    )
+    assert share["low"] == 0
+    assert difference == {"value": 0.0, "low": -share["high"], "high": share["high"]}

@@ -92,3 +92,12 @@ def test_empty_heatmaps_have_no_shares(make_material: MakeMaterial) -> None:
     assert numbers["methods"]["gradcam"]["macro"]["border"]["value"] is None
     assert numbers["unlike"] == []
     assert examples == []
+
+
+def test_heat_that_lies_all_in_the_corners_is_flagged_though_nothing_varies(
+    make_material: MakeMaterial,
+) -> None:
+    heat = torch.zeros(16, 16)
+    heat[0, 0] = 1
+    numbers, _ = check_shortcuts(make_material(TARGETS, draw=drawing(heat), num_located=8, most_outside=1.0))
+    assert {one["zone"] for one in numbers["unlike"]} == {"border", "corners"}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.evaluation.patient_sums import patient_sums, ratio, resampled
+from cxrlab.evaluation.patient_sums import patient_sums, ratio
 from cxrlab.evaluation.resampling import estimate, patient_counts
 
 Estimate = dict[str, Any]
@@ -40,25 +40,28 @@ class CaseBootstrap:
         names, numbers = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
         return cls(numbers, patient_counts(len(names), num_resamples, seed), level)
 
-    def by_group(self, values: Floats, groups: Names) -> dict[str, list[Estimate]]:
+    def by_group(self, values: Floats, groups: Names, *, signed: bool = False) -> dict[str, list[Estimate]]:
         """Return the mean of each column by group, and the mean over the groups as ``MACRO``.
 
         Args:
             values: Shares, or differences of shares, shape ``(P, K)``; what is NaN is left out.
             groups: Of each case, such as its finding.
+            signed: Whether the values are differences.
         """
         names = list(dict.fromkeys(groups.tolist()))
         chosen = [np.flatnonzero(groups == name) for name in names]
         found = [self._mean(values[cases], cases) for cases in chosen]
-        rows = [self._estimates(*one, cases) for one, cases in zip(found, chosen, strict=True)]
+        rows = [self._estimates(*one, cases, signed) for one, cases in zip(found, chosen, strict=True)]
         value, samples = (_known_mean(np.array(parts)) for parts in zip(*found, strict=True))
-        macro = self._estimates(value, samples, np.arange(len(groups)))
+        macro = self._estimates(value, samples, np.arange(len(groups)), signed)
         return dict(zip(names, rows, strict=True)) | {MACRO: macro}
 
-    def mean(self, values: Floats, chosen: npt.NDArray[np.int64] | None = None) -> list[Estimate]:
-        """Return the mean of each column of values ``(P, K)`` over all cases, or some."""
+    def mean(
+        self, values: Floats, chosen: npt.NDArray[np.int64] | None = None, *, signed: bool = False
+    ) -> list[Estimate]:
+        """Return the mean of each column of values ``(P, K)`` over all cases, or some; see :meth:`by_group`."""
         cases = np.arange(len(values)) if chosen is None else chosen
-        return self._estimates(*self._mean(values[cases], cases), cases)
+        return self._estimates(*self._mean(values[cases], cases), cases, signed)
 
     def num_patients(self, chosen: npt.NDArray[np.int64]) -> int:
         """Return how many patients some cases are of."""
@@ -70,13 +73,16 @@ class CaseBootstrap:
         stacked = np.concatenate([np.where(is_known, values, 0.0), is_known.astype(float)], axis=1)
         sums = patient_sums(stacked, self.patients[cases], len(self.counts))
         total, known = np.split(sums, 2)
-        samples = ratio(*np.split(resampled(sums, self.counts), 2))
+        # In float64, or rounding would look like a spread where nothing varies.
+        samples = ratio(*np.split(sums @ self.counts.astype(np.float64), 2))
         return ratio(total.sum(axis=1), known.sum(axis=1)), samples
 
-    def _estimates(self, values: Floats, samples: Floats, cases: npt.NDArray[np.int64]) -> list[Estimate]:
+    def _estimates(
+        self, values: Floats, samples: Floats, cases: npt.NDArray[np.int64], signed: bool
+    ) -> list[Estimate]:
         units = self.num_patients(cases)
         return [
-            _estimate(float(value), row, self.level, units)
+            _estimate(float(value), row, self.level, units, signed=signed)
             for value, row in zip(values, samples, strict=True)
         ]
 
@@ -87,10 +93,13 @@ def _known_mean(values: Floats) -> Floats:
     return ratio(np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0))
 
 
-def _estimate(value: float, samples: Floats, level: float, units: int) -> Estimate:
+def _estimate(value: float, samples: Floats, level: float, units: int, *, signed: bool) -> Estimate:
     """Return a share, or a difference of shares, with its interval, also where nothing varies."""
-    if value >= 0 or np.isnan(value):
-        return estimate(value, samples, level, units=units)
-    turned = estimate(-value, -samples, level, units=units)
-    low, high = (None if turned[end] is None else -turned[end] for end in ("high", "low"))
-    return {"value": value, "low": low, "high": high}
+    if value < 0:
+        turned = _estimate(-value, -samples, level, units, signed=signed)
+        low, high = (None if turned[end] is None else -turned[end] for end in ("high", "low"))
+        return {"value": value, "low": low, "high": high}
+    found = estimate(value, samples, level, units=units)
+    if signed and value == 0 and found["high"] is not None and not np.nan_to_num(samples).any():
+        found["low"] = -found["high"]  # a difference may have either sign
+    return found

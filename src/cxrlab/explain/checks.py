@@ -90,9 +90,7 @@ def flags(numbers: Numbers) -> Iterator[dict[str, str]]:
     unusable = numbers["pointing"]["unusable"]
     if unusable["boxes"]:
         boxes = "1 box" if unusable["boxes"] == 1 else f"{unusable['boxes']} boxes"
-        message = (
-            f"{boxes} could not be used, such as {'; '.join(unusable['such_as'][:2])}."
-        )
+        message = f"{boxes} could not be used, such as {'; '.join(unusable['such_as'][:2])}."
         yield {"kind": "unusable_boxes", "message": message}
 
 

@@ -76,7 +76,7 @@ def _randomization(
     methods = {}
     for method, several in found.items():
         mean = _known_mean(np.array(several))  # (steps, P, 2)
-        rows = [bootstrap.mean(alike) for alike in mean]
+        rows = [bootstrap.mean(alike, signed=True) for alike in mean]
         methods[method] = {
             "rank_correlation": [row[0] for row in rows],
             "ssim": [row[1] for row in rows],
@@ -108,7 +108,7 @@ def _faithfulness(
     methods = {}
     for name, curves in found.items():
         area = bootstrap.mean(areas[name])
-        difference = bootstrap.mean(areas[name] - areas[RANDOM_ORDER])
+        difference = bootstrap.mean(areas[name] - areas[RANDOM_ORDER], signed=True)
         methods[name] = {
             kind: {
                 "curve": np.round(getattr(curves, kind).mean(axis=0), 5).tolist(),
@@ -150,6 +150,8 @@ def _agreement(maps: Mapping[str, Tensor], bootstrap: CaseBootstrap) -> dict[str
     pairs: list[dict[str, Any]] = []
     for place, one in enumerate(methods):
         for other in methods[place + 1 :]:
-            found: Estimate = bootstrap.mean(rank_correlations(maps[one], maps[other])[:, None])[0]
+            found: Estimate = bootstrap.mean(rank_correlations(maps[one], maps[other])[:, None], signed=True)[
+                0
+            ]
             pairs.append({"methods": [one, other], "rank_correlation": found})
     return {"pairs": pairs}

@@ -104,7 +104,8 @@ def _found(material: Material, boxes: _Boxes, method: str, network: Any = None) 
     title = f"{'Random network, ' if network is not None else ''}{METHOD_NAMES[method]} of boxed findings"
     judged = _overlaps(material, explain, boxes.judged, title)
     if len(boxes.validation):
-        known = _overlaps(material, explain, boxes.validation, "" if network is not None else f"{title}, validation")
+        shown = f"{title}, validation" if network is None else ""
+        known = _overlaps(material, explain, boxes.validation, shown)
         best = best_threshold(known, boxes.validation.findings)
         thresholds = np.full(len(boxes.judged), best, dtype=np.int64)
     else:

@@ -58,7 +58,7 @@ def difference(
     The two are compared case by case, where both have a say.
     """
     hits = [np.mean([pointing.hits for pointing in pointings], axis=0) for pointings in (one, other)]
-    found = bootstrap.by_group((hits[0] - hits[1])[:, None], cases.findings)
+    found = bootstrap.by_group((hits[0] - hits[1])[:, None], cases.findings, signed=True)
     return {name: row[0] for name, row in found.items()}
 
 

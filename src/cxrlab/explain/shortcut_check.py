@@ -68,13 +68,15 @@ def _flagged(
     shares: dict[str, Floats], areas: Floats, bootstrap: CaseBootstrap, most_outside: float
 ) -> list[dict[str, str]]:
     """Return where a method has too much: outside the lungs above a share, elsewhere above an even map."""
-    flagged = []
+    flagged, several = [], bootstrap.num_patients(np.arange(len(areas))) > 1
     for method, values in shares.items():
-        mean, excess = bootstrap.mean(values), bootstrap.mean(values - areas)
+        mean, excess = bootstrap.mean(values), bootstrap.mean(values - areas, signed=True)
         for place, zone in enumerate(ZONES):
-            share, low = mean[place]["value"], excess[place]["low"]
+            share, least = mean[place]["value"], excess[place]["low"]
+            if least is None and several:  # it does not vary
+                least = excess[place]["value"]
             too_much = share is not None and (
-                share > most_outside if zone == "outside" else low is not None and low > 0
+                share > most_outside if zone == "outside" else least is not None and least > 1e-9
             )
             if too_much:
                 flagged.append({"method": method, "zone": zone})
