@@ -59,7 +59,7 @@ class CaseBootstrap:
     def mean(
         self, values: Floats, chosen: npt.NDArray[np.int64] | None = None, *, signed: bool = False
     ) -> list[Estimate]:
-        """Return the mean of each column of values ``(P, K)`` over all cases, or some; see :meth:`by_group`."""
+        """Return the mean of each column of values ``(P, K)`` over all cases, or some."""
         cases = np.arange(len(values)) if chosen is None else chosen
         return self._estimates(*self._mean(values[cases], cases), cases, signed)
 
