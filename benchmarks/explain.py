@@ -3,7 +3,7 @@
 Run ``python benchmarks/explain.py`` (``--model densenet121 --size 224`` for another network). The baseline is
 the network alone on the same images in the same batches: one forward pass of each image, and one backward
 pass of each of its labels, from the logits to the layer that is read. Everything is timed in one process, in
-turn, several times.
+turn, several times; on a GPU with ``--device cuda``.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from cxrlab.models.classifier import Classifier
 LABELS = ("Effusion", "Nodule", "Opacity", "Cardiomegaly")
 
 
-def classifier(model: str, size: int) -> tuple[Classifier, ExplanationSettings]:
+def classifier(model: str, size: int, device: str) -> tuple[Classifier, ExplanationSettings]:
     """Return a classifier of random weights as a training builds it, and the shipped settings."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("train", overrides=[f"model={model}"])
@@ -39,12 +39,12 @@ def classifier(model: str, size: int) -> tuple[Classifier, ExplanationSettings]:
         module=network,
         channels_last=True,
     )
-    return found.eval(), build(cfg.explanation)
+    return found.eval().to(device), build(cfg.explanation)
 
 
 def passes(judge: Classifier, settings: ExplanationSettings, images: Tensor) -> Callable[[], None]:
     """Return what Grad-CAM cannot do without: activations, and their gradients for each label."""
-    ready = judge.preprocess(images).contiguous(memory_format=judge.memory_format)
+    ready = judge.preprocess(images.to(judge.device)).contiguous(memory_format=judge.memory_format)
     (layer,) = target_layers(judge.network, settings.layers, ready[:1])
     for parameter in judge.network.parameters():
         parameter.requires_grad_(False)
@@ -70,6 +70,8 @@ def timed(function: Callable[[], object]) -> float:
     """Return seconds."""
     start = time.perf_counter()
     function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -81,18 +83,20 @@ def main() -> None:
     parser.add_argument("--model", default="resnet10t")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
         "--methods", nargs="+", default=["gradcam", "gradcam++", "hirescam", "layercam", "eigencam"]
     )
     options = parser.parse_args()
-    judge, settings = classifier(options.model, options.size)
+    judge, settings = classifier(options.model, options.size, options.device)
     shape = (options.images, 1, options.size, options.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pairs = list(itertools.product(range(options.images), range(len(LABELS))))
     baseline = passes(judge, settings, images)
     tasks = {method: Explainer(method, settings) for method in options.methods}
-    baseline()
+    for warm in (baseline, *(lambda one=one: one(judge, images, pairs) for one in tasks.values())):
+        warm()
     rows: dict[str, list[float]] = {method: [] for method in tasks}
     seconds = []
     for _ in range(options.repeats):
@@ -100,7 +104,9 @@ def main() -> None:
         seconds.append(alone)
         for method, explainer in tasks.items():
             rows[method].append(timed(lambda one=explainer: one(judge, images, pairs)) / alone)
-    what = f"{options.images} images x {len(LABELS)} labels, {torch.get_num_threads()} threads"
+    threads = f"{torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name() if options.device.startswith("cuda") else threads
+    what = f"{options.images} images x {len(LABELS)} labels, {where}"
     print(f"{options.model}, {options.size} px, {what}")
     print(f"needed passes: {statistics.median(seconds):.2f} s")
     for method, ratios in rows.items():

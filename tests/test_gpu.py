@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,9 @@ def test_a_run_on_the_gpu_trains_resumes_and_is_read_back_on_the_cpu(
     train(resumed)
     assert pd.read_csv(tmp_path / "metrics.csv")["epoch"].tolist() == [0, 1]
     assert list((tmp_path / "heatmaps" / "test").glob("*.png"))
+    checked = json.loads((tmp_path / "explanation.json").read_text())
+    assert checked["pointing"]["cases"]
+    assert checked["randomization"]["methods"]["gradcam"]
     run = cxrlab.load_run(tmp_path, device="cpu")
     table = run.predictions("test")
     root = next(synthetic_root.glob("40-patients-64px*"))

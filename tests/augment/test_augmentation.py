@@ -243,6 +243,7 @@ def test_an_amount_out_of_range_is_refused(name: str, value: float):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature")
 def test_on_a_gpu_nothing_waits_and_the_picture_is_the_cpus(
     preset: RandomAugment, monkeypatch: pytest.MonkeyPatch
 ):
@@ -254,8 +255,8 @@ def test_on_a_gpu_nothing_waits_and_the_picture_is_the_cpus(
     torch.testing.assert_close(on_gpu.cpu(), preset(given), atol=0.3, rtol=0)
     monkeypatch.undo()
     generator, resident = torch.Generator("cuda"), given.cuda()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         first = preset(resident, generator.manual_seed(0))
         second = preset(resident, generator.manual_seed(0))
     finally:

@@ -217,3 +217,22 @@ def test_every_method_explains_every_family_and_leaves_it_as_it_was(model: str, 
     after = everything(network)
     assert after[:3] == before[:3]
     assert all(torch.equal(value, before[3][name]) for name, value in after[3].items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("model", ["densenet121", "mobilenetv3", "convnext_tiny", "vit_small"])
+def test_the_gpu_agrees_with_the_cpu(model: str, composed: Compose) -> None:
+    torch.manual_seed(0)
+    cfg = composed(f"model={model}", "data.root=/nowhere", "run_dir=/nowhere/run")
+    judge = classifier(instantiate(cfg.model)(num_labels=2, channels=1, image_size=64), side=64)
+    settings = replace(SHIPPED, num_steps=4, num_samples=4, window=0.5, stride=0.25)
+    images, pairs = some_images(2, 64), [(0, 0), (0, 1), (1, 0), (1, 1)]
+    explainers = {method: Explainer(method, settings, some_images(3, 64)) for method in METHODS}
+    expected = {method: explain(judge, images, pairs) for method, explain in explainers.items()}
+    judge.cuda()
+    for method, explain in explainers.items():
+        maps = explain(judge, images, pairs)
+        assert maps.device.type == "cpu", method
+        assert expected[method].any(), method
+        assert float((maps - expected[method]).abs().mean()) < 0.02, method  # convolutions in TF32
