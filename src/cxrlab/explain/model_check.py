@@ -1,12 +1,12 @@
 """Is a heatmap about the model? Random weights, pixels taken away, and other methods on the same images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxrlab.explain.activation_maps import Pair
 from cxrlab.explain.case_bootstrap import CaseBootstrap, Estimate
@@ -14,7 +14,7 @@ from cxrlab.explain.faithfulness import Curves, faithfulness, random_heatmaps
 from cxrlab.explain.heatmap_stream import all_heatmaps, batches, read
 from cxrlab.explain.material import Material
 from cxrlab.explain.method_names import METHOD_NAMES
-from cxrlab.explain.randomization import rank_correlations, similarities
+from cxrlab.explain.randomization import rank_correlations, similarities, stages
 
 Floats = np.typing.NDArray[np.float64]
 
@@ -55,24 +55,27 @@ def _randomization(
     material: Material, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
 ) -> dict[str, Any]:
     """Return how alike the maps stay as the network loses what it learnt, from the head backwards."""
+    settings, steps = material.settings, [part for part, _ in stages(material.classifier.network)]
     found: dict[str, list[list[Floats]]] = {method: [] for method in maps}  # network, step, (P, 2)
-    steps: list[str] = []
-    for networks in material.random_networks():
-        for row in found.values():
-            row.append([])
-        steps = []
-        for part, network in networks:
-            steps.append(part)
-            for method, trained in maps.items():
-                others = all_heatmaps(
-                    material.explain(method, network),
-                    material.images,
-                    cases,
-                    num_images=material.settings.batch_size,
-                    title="",
-                )
-                alike = np.stack([rank_correlations(trained, others), similarities(trained, others)], axis=1)
-                found[method][-1].append(alike)
+    changes = track(
+        _changes(material, list(maps)),
+        "Maps of networks with more and more random weights",
+        total=settings.num_random_networks * len(steps) * len(maps),
+        console=Console(stderr=True),
+    )
+    for step, network, method in changes:
+        others = all_heatmaps(
+            material.explain(method, network),
+            material.images,
+            cases,
+            num_images=settings.batch_size,
+            title="",
+        )
+        trained = maps[method]
+        alike = np.stack([rank_correlations(trained, others), similarities(trained, others)], axis=1)
+        if step == 0:
+            found[method].append([])
+        found[method][-1].append(alike)
     methods = {}
     for method, several in found.items():
         mean = _known_mean(np.array(several))  # (steps, P, 2)
@@ -82,8 +85,16 @@ def _randomization(
             "ssim": [row[1] for row in rows],
             "empty": float(np.isnan(np.array(several)[:, -1, :, 0]).mean()),
         }
-    count = {"cases": len(cases), "networks": material.settings.num_random_networks}
+    count = {"cases": len(cases), "networks": settings.num_random_networks}
     return {**count, "steps": steps, "methods": methods}
+
+
+def _changes(material: Material, methods: Sequence[str]) -> Iterator[tuple[int, nn.Module, str]]:
+    """Yield each method at each step of each random network, with the step's number."""
+    for networks in material.random_networks():
+        for step, (_, network) in enumerate(networks):
+            for method in methods:
+                yield step, network, method
 
 
 def _known_mean(values: Floats) -> Floats:

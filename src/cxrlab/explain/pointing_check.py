@@ -1,10 +1,13 @@
 """Does a heatmap point? Every method against the boxes, beside what never saw the image or learnt nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+from torch import nn
 
 from cxrlab.explain.activation_maps import Pair
 from cxrlab.explain.box_cases import BoxCases
@@ -99,13 +102,12 @@ def _unusable(material: Material) -> dict[str, Any]:
     return {"boxes": len(unusable), "such_as": list(unusable[:5])}
 
 
-def _found(material: Material, boxes: _Boxes, method: str, network: Any = None) -> _Found:
+def _found(material: Material, boxes: _Boxes, method: str, network: nn.Module | None = None) -> _Found:
     explain = material.explain(method, network)
-    title = f"{'Random network, ' if network is not None else ''}{METHOD_NAMES[method]} of boxed findings"
+    title = f"{METHOD_NAMES[method]} of boxed findings" if network is None else ""
     judged = _overlaps(material, explain, boxes.judged, title)
     if len(boxes.validation):
-        shown = f"{title}, validation" if network is None else ""
-        known = _overlaps(material, explain, boxes.validation, shown)
+        known = _overlaps(material, explain, boxes.validation, title and f"{title}, validation")
         best = best_threshold(known, boxes.validation.findings)
         thresholds = np.full(len(boxes.judged), best, dtype=np.int64)
     else:
@@ -125,12 +127,25 @@ def _overlaps(material: Material, explain: Explain, cases: BoxCases, title: str)
 
 
 def _of_random_networks(material: Material, boxes: _Boxes) -> dict[str, list[_Found]]:
-    found: dict[str, list[_Found]] = {method: [] for method in material.settings.methods}
+    settings = material.settings
+    found: dict[str, list[_Found]] = {method: [] for method in settings.methods}
+    networks = track(
+        _with_nothing_learnt(material),
+        "Networks with random weights, boxed findings",
+        total=settings.num_random_networks * len(settings.methods),
+        console=Console(stderr=True),
+    )
+    for network, method in networks:
+        found[method].append(_found(material, boxes, method, network))
+    return found
+
+
+def _with_nothing_learnt(material: Material) -> Iterator[tuple[nn.Module, str]]:
+    """Yield each method with each random network."""
     for networks in material.random_networks():
         *_, (_, network) = networks
-        for method, several in found.items():
-            several.append(_found(material, boxes, method, network))
-    return found
+        for method in material.settings.methods:
+            yield network, method
 
 
 def _thresholds(found: Mapping[str, list[_Found]], boxes: _Boxes, num_folds: int) -> dict[str, Any]:
