@@ -65,14 +65,14 @@ def test_an_image_goes_by_its_path_or_by_its_bare_name_where_no_other_has_it(tmp
     assert found.boxes["image"].tolist() == [
         "1.png", "b/1.png", "b/2.png", "b/c/3.png", "b/c/3.png", "4.png"
     ]  # fmt: skip
-    assert found.unusable_boxes == ("1 boxes of boxes.csv are of other images or labels",)
+    assert found.unusable_boxes == ("Mass in c/3.png is of an image or label that is not at hand",)
 
 
 def test_a_bare_name_that_two_images_have_is_none_of_them(tmp_path: Path) -> None:
     path = written(tmp_path, "1.png,Mass,0.1,0.1,0.2,0.2", "2.png,Mass,0.1,0.1,0.2,0.2")
     found = read_boxes(path, manifest(["a/1.png", "b/1.png", "b/2.png"]))
     assert found.boxes["image"].tolist() == ["b/2.png"]
-    assert found.unusable_boxes == ("1 boxes of boxes.csv are of other images or labels",)
+    assert found.unusable_boxes == ("Mass in 1.png is of an image or label that is not at hand",)
 
 
 def test_names_are_text_whatever_they_look_like(tmp_path: Path) -> None:
@@ -105,7 +105,8 @@ def test_boxes_that_cannot_be_used_are_left_out_and_told(tmp_path: Path) -> None
         "Mass in b.png has no area (x=0.1, y=0.2, width=0, height=0.4)",
         "Mass in b.png has no place (x=nan, y=0.2, width=0.3, height=0.4)",
         "Edema in b.png has no place (x=nan, y=0.2, width=0.3, height=0.4)",
-        "2 boxes of boxes.csv are of other images or labels",
+        "Edema in c.png is of an image or label that is not at hand",
+        "Cold in b.png is of an image or label that is not at hand",
     )
 
 
@@ -228,7 +229,7 @@ def test_what_a_crop_cuts_off_is_cut_off_the_box_or_takes_it_along() -> None:
     ]
     assert found.boxes.index.tolist() == [0, 1]
     assert len(given.boxes) == 4
-    assert found.unusable_boxes == ()
+    assert found.unusable_boxes == ("Mass in a.png lies outside the square that data.resize=crop keeps",) * 2
 
 
 def test_boxes_of_images_that_are_not_in_the_manifest_have_no_frame() -> None:

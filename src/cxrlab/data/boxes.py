@@ -28,6 +28,9 @@ def read_boxes(path: Path, manifest: Manifest, synonyms: Mapping[str, str] | Non
         manifest: The images and labels.
         synonyms: What labels of the table are called in the manifest, where that is not the same.
 
+    Returns:
+        The manifest; ``unusable_boxes`` tells of every box that was left out.
+
     Raises:
         MissingFileError: If there is no such file.
         DataError: If a column is missing, a side is no number, or no box is left that can be used.
@@ -41,6 +44,7 @@ def read_boxes(path: Path, manifest: Manifest, synonyms: Mapping[str, str] | Non
     missing = [name for name in BOX_COLUMNS if name not in table]
     if missing:
         raise DataError(f"The boxes {path} lack the columns {missing}; they have {list(table)}.")
+    named = table[["image", "label"]]
     table["label"] = table["label"].replace(dict(synonyms or {}))
     sides = table[_SIDES].apply(pd.to_numeric, errors="coerce")
     table = table.assign(image=_paths(table["image"], manifest), **{side: sides[side] for side in _SIDES})
@@ -58,9 +62,12 @@ def read_boxes(path: Path, manifest: Manifest, synonyms: Mapping[str, str] | Non
             f"No box of {path} can be used, for instance {unusable[0]}. Sides are fractions of the image, "
             "0 to 1: divide pixels by its width and height."
         )
-    others = len(table) - len(known)
-    notes = (f"{others} boxes of {path.name} are of other images or labels",) if others else ()
-    return replace(manifest, boxes=usable, unusable_boxes=(*unusable, *notes))
+    strangers = named[~is_known]
+    told = tuple(
+        f"{label} in {image} is of an image or label that is not at hand"
+        for image, label in zip(strangers["image"], strangers["label"], strict=True)
+    )
+    return replace(manifest, boxes=usable, unusable_boxes=(*unusable, *told))
 
 
 def _paths(names: "pd.Series[str]", manifest: Manifest) -> "pd.Series[str]":
@@ -73,6 +80,8 @@ def _paths(names: "pd.Series[str]", manifest: Manifest) -> "pd.Series[str]":
 
 def framed(manifest: Manifest, images: FramedImages) -> Manifest:
     """Return a manifest whose boxes are fractions of the images as they were decoded, not of the files.
+
+    Boxes that lie outside what was kept of an image are told in ``unusable_boxes``.
 
     Args:
         manifest: Its boxes are fractions of the files' images.
@@ -88,7 +97,16 @@ def framed(manifest: Manifest, images: FramedImages) -> Manifest:
         **dict(zip(_SIDES, _moved(boxes[_SIDES].to_numpy(float), sizes, resize).T, strict=True))
     )
     is_inside = (moved["width"] > 0) & (moved["height"] > 0)
-    return replace(manifest, boxes=moved[is_inside].reset_index(drop=True))
+    lost = boxes[~is_inside]
+    told = tuple(
+        f"{label} in {image} lies outside the square that data.resize={resize} keeps"
+        for image, label in zip(lost["image"], lost["label"], strict=True)
+    )
+    return replace(
+        manifest,
+        boxes=moved[is_inside].reset_index(drop=True),
+        unusable_boxes=(*manifest.unusable_boxes, *told),
+    )
 
 
 def _moved(boxes: Floats, sizes: Floats, resize: str) -> Floats:
