@@ -9,6 +9,8 @@ import pytest
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
 
+from cxrlab.explain.method_names import METHOD_NAMES
+
 NIH = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
        "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")  # fmt: skip
 CHEXNET = (0.8094, 0.9248, 0.8638, 0.7345, 0.8676, 0.7802, 0.7680,
@@ -311,7 +313,6 @@ def explanation(
     def one() -> Numbers:
         return around(next(values), 0.05)
 
-    names = {"gradcam": "Grad-CAM", "layercam": "LayerCAM", "occlusion": "Occlusion"}
     sources = [
         *methods,
         *(f"random: {one}" for one in methods),
@@ -344,7 +345,7 @@ def explanation(
     orders = [*methods, "random order"]
     curve = np.linspace(0.9, 0.1, 5).tolist()
     return {
-        "methods": {method: names[method] for method in methods},
+        "methods": {method: METHOD_NAMES[method] for method in methods},
         "labels": list(findings), "images": 40,
         "interval": {"level": 0.95, "resamples": 1000},
         "settings": {"baseline": "mean", "layers": "auto"},

@@ -1,5 +1,6 @@
 import pytest
 
+from cxrlab.explain.method_names import METHODS
 from cxrlab.report.explanation_figures import DESCRIPTIONS, explanation_figures
 
 
@@ -42,6 +43,13 @@ def test_every_source_has_a_point_for_every_finding(explanation_numbers):
     }
     assert {(round(y), x) for x, y in points_of(axes)} == expected
     assert len(points_of(axes)) == 3 * 7
+
+
+def test_no_two_sources_look_the_same(explanation_numbers):
+    (axes,) = explanation_figures(explanation_numbers(methods=list(METHODS)))["pointing"].axes
+    marks = [container[0] for container in axes.containers]
+    looks = {(one.get_marker(), one.get_color(), one.get_markerfacecolor()) for one in marks}
+    assert len(looks) == 2 * len(METHODS) + 3
 
 
 def test_what_is_not_known_has_no_point(explanation_numbers):

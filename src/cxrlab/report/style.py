@@ -17,7 +17,7 @@ Estimate = Mapping[str, Any]
 
 # Okabe and Ito's colours, told apart by readers with any colour vision (jfly.uni-koeln.de/color).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # one more than colours: no pair comes twice in 56
 LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 INK = "#222222"
 MUTED = "#6b6b6b"
