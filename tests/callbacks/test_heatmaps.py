@@ -1,4 +1,5 @@
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class Network(nn.Module):
 
 
 class Preprocess(nn.Module):
+    image_size, channels = 16, 1
+
     def forward(self, images: Tensor) -> Tensor:
         return images.float() / 255
 
@@ -399,8 +402,35 @@ def test_a_number_out_of_range_is_refused(name: str, value: int, least: int) -> 
 
 def test_a_network_that_cannot_be_explained_is_refused_at_once(tmp_path: Path) -> None:
     trainer = make_trainer(heatmaps(tmp_path))
-    with pytest.raises(ConfigError, match="Sequential lacks them"):
+    with pytest.raises(ConfigError, match=r"Sequential lacks them.*: callbacks\.heatmaps=null\.$"):
         trainer.fit(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(256, 2))), datamodule=Data())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layers": "layer9"}, "explanation.layers names 'layer9', and the network has no such layer"),
+        ({"layers": "fused"}, "explanation.layers=fused needs a layer with a finer grid"),
+        ({"methods": ["occlusion", "layercam"], "layers": ["head"]}, "explanation.layers names a layer"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused_before_training(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    classifier = Classifier()
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    trainer = make_trainer(heatmaps(tmp_path, explanation=settings(**changes)))
+    with pytest.raises(ConfigError, match=message):
+        trainer.fit(classifier, datamodule=Data())
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_package_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    trainer = make_trainer(heatmaps(tmp_path, explanation=settings(methods=["gradcam", "occlusion"])))
+    with pytest.raises(ConfigError, match=r"method=occlusion needs the package captum.*pip install"):
+        trainer.fit(Classifier(), datamodule=Data())
 
 
 def test_a_method_of_pixels_explains_any_network(tmp_path: Path) -> None:

@@ -575,3 +575,20 @@ def test_a_layer_of_a_single_place_gives_empty_maps_and_a_warning(caplog: pytest
         caplog.clear()
         assert explain(network, some_images(4), PAIRS, method="gradcam", layers="features.1").any()
         assert not caplog.records
+
+
+@pytest.mark.parametrize("layer", ["feature_map", "backbone.blocks.11", "backbone.norm"])
+@pytest.mark.parametrize("method", sorted(set(CAM_METHODS) - {"eigencam"}))
+def test_a_layer_of_which_only_the_class_token_is_read_is_refused(method: str, layer: str) -> None:
+    network, images = timm("vit_small_patch16_224"), torch.randn(2, 1, 64, 64)
+    message = rf"names '{layer}', of which only the class token .* read is backbone\.blocks\.11\.norm1\.$"
+    with pytest.raises(ConfigError, match=message):
+        activation_maps(network, images, [(0, 1), (1, 0)], method=method, layers=layer, batch_size=2)
+    assert num_hooks(network) == 0
+
+
+def test_eigen_cam_may_read_behind_the_last_attention() -> None:
+    network, images = timm("vit_small_patch16_224"), torch.randn(1, 1, 64, 64)
+    pairs = [(0, 1)]
+    maps = activation_maps(network, images, pairs, method="eigencam", layers="feature_map", batch_size=2)
+    assert float(maps.std()) > 0.05

@@ -193,3 +193,12 @@ def test_a_network_without_spatial_features_is_refused(layers: str) -> None:
         ConfigError, match=r"feature_layer and to_grid .*; Sequential lacks them.*method=occlusion"
     ):
         target_layers(network, layers, IMAGE)
+
+
+def test_of_a_transformer_the_layers_are_listed_up_to_the_last_that_can_be_read() -> None:
+    network = timm("vit_small_patch16_224")
+    with pytest.raises(ConfigError, match="no such layer") as failure:
+        target_layers(network, "blocks.99", torch.zeros(1, 1, 64, 64))
+    listed = str(failure.value).partition("Those that end a stage are ")[2].partition(";")[0].split(", ")
+    assert listed[-2:] == ["backbone.blocks.10", "backbone.blocks.11.norm1"]
+    assert not {"feature_map", "backbone.blocks.11"} & set(listed)

@@ -204,14 +204,29 @@ def test_normalisations_behind_random_weights_get_the_statistics_of_the_images()
         assert torch.equal(state[f"{norms[0]}.running_var"], learnt[f"{norms[0]}.running_var"])
 
 
-def test_statistics_of_several_batches_are_their_mean_and_a_lone_last_image_is_left_out() -> None:
-    images = some_images(5)
-    _, state = steps(classifier(), images, batch_size=2)[-1]
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(4, 2, [2, 2]), (5, 2, [3, 2]), (5, 4, [3, 2]), (6, 6, [6]), (3, 1, [3]), (4, 1, [2, 2]), (3, 2, [3])],
+)
+def test_statistics_of_several_batches_are_their_mean_and_no_image_is_alone(
+    count: int, batch_size: int, sizes: list[int]
+) -> None:
+    images = some_images(count)
+    _, state = steps(classifier(), images, batch_size=batch_size)[-1]
     first = next(name for name in state if name.endswith(".running_mean")).removesuffix(".running_mean")
-    batches = [statistics_of(as_drawn(3), images[start : start + 2].float() / 255)[0] for start in (0, 2)]
+    batches = [statistics_of(as_drawn(3), batch.float() / 255)[0] for batch in images.split(sizes)]
     mean, variance = (torch.stack(values).mean(dim=0) for values in zip(*batches, strict=True))
     torch.testing.assert_close(state[f"{first}.running_mean"], mean)
     torch.testing.assert_close(state[f"{first}.running_var"], variance)
+
+
+def test_a_single_image_settles_normalisations_too() -> None:
+    image = some_images(1)
+    _, state = steps(classifier(), image, batch_size=1)[-1]
+    first = next(name for name in state if name.endswith(".running_mean")).removesuffix(".running_mean")
+    mean, _ = statistics_of(as_drawn(3), image.float() / 255)[0]
+    torch.testing.assert_close(state[f"{first}.running_mean"], mean)
+    assert not torch.equal(state[f"{first}.running_var"], torch.ones_like(mean))
 
 
 def test_a_network_from_outside_without_normalisation_ends_as_its_twin() -> None:

@@ -12,16 +12,15 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrlab.callbacks.gathering import gathered
 from cxrlab.data.boxes import framed
 from cxrlab.errors import ConfigError
 from cxrlab.explain.cases import case_table, choose_cases, pick_cases
 from cxrlab.explain.gallery import Drawn, draw_panels, write_gallery
-from cxrlab.explain.layers import is_explainable
-from cxrlab.explain.method_names import CAM_METHODS, METHOD_NAMES
-from cxrlab.explain.methods import Explainer
+from cxrlab.explain.method_names import METHOD_NAMES
+from cxrlab.explain.methods import Explainer, check_fit
 from cxrlab.explain.of_run import training_images
 from cxrlab.explain.settings import ExplanationSettings
 
@@ -78,14 +77,11 @@ class Heatmaps(pl.Callback):
         self._undrawn: tuple[int, int, pd.DataFrame] | None = None  # epoch, step, cases
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a network that cannot be explained, before any time is spent on it."""
-        network = pl_module.network
-        if self.method in CAM_METHODS and not is_explainable(cast(nn.Module, network)):
-            raise ConfigError(
-                f"explanation.methods={self.method} needs a network with feature_layer and to_grid (see "
-                f"cxrlab.explain.layers.SpatialNetwork); {type(network).__name__} lacks them. "
-                "Add them, or set explanation.methods=[occlusion], or callbacks.heatmaps=null."
-            )
+        """Refuse a network that cannot be explained as wanted, before any time is spent on it."""
+        try:
+            check_fit(cast(Any, pl_module), self.explanation)
+        except ConfigError as error:
+            raise ConfigError(f"{error} Or train without heatmaps: callbacks.heatmaps=null.") from error
 
     def state_dict(self) -> dict[str, list[list[int]]]:
         """Return the chosen pairs of row and label; no path and no patient."""

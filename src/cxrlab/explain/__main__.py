@@ -94,6 +94,7 @@ def explain(cfg: DictConfig) -> Path:
     cfg = checked(cfg)
     from cxrlab import recording
     from cxrlab.evaluation.inference import named_device
+    from cxrlab.explain.methods import check_fit
     from cxrlab.provenance import environment
     from cxrlab.report.explanation_writing import write_explained
     from cxrlab.run import load_run
@@ -101,6 +102,7 @@ def explain(cfg: DictConfig) -> Path:
     recording.quieten()
     start, session = time.perf_counter(), environment("cxrlab.explain")
     run = load_run(cfg.run, device=str(named_device(cfg.device)))
+    check_fit(run.model, _settings(cfg))
     judged, data = _judged(cfg, run)
     material = _material(cfg, run, judged, data)
     part = f", part {judged.table.part}" if judged.table.part else ""

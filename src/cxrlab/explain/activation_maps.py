@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError, TrainingError
-from cxrlab.explain.layers import SpatialNetwork, target_layers
+from cxrlab.explain.layers import SpatialNetwork, layer_name, target_layers
 from cxrlab.explain.method_names import CAM_METHODS
 from cxrlab.explain.undisturbed import undisturbed
 
@@ -106,6 +106,8 @@ def _maps_of_batch(
         gradients = torch.autograd.grad(
             scores.sum(), [kept[layer] for layer in layers], retain_graph=number + 1 < len(rounds)
         )
+        if method != "eigencam":
+            _check_places(spatial, layers, gradients)
         explainer.activations_and_grads.activations = [values[rows] for values in activations]
         explainer.activations_and_grads.gradients = [_grid(spatial, values)[rows] for values in gradients]
         by_layer = explainer.compute_cam_per_layer(images[rows], [], False)
@@ -164,10 +166,21 @@ def _rounds(pairs: Sequence[Pair]) -> list[list[int]]:
 def _check_reached(network: nn.Module, layers: list[nn.Module], kept: dict[nn.Module, Tensor]) -> None:
     for layer in layers:
         if layer not in kept:
-            name = next(name for name, module in network.named_modules() if module is layer)
             raise ConfigError(
-                f"explanation.layers names {name!r}, through which no image passes: it is not called itself. "
+                f"explanation.layers names {layer_name(network, layer)!r}, through which no image passes: it is not called itself. "
                 "Choose a layer inside it, or another one."
+            )
+
+
+def _check_places(network: SpatialNetwork, layers: list[nn.Module], gradients: Sequence[Tensor]) -> None:
+    """Refuse a layer of which only what stands for the whole image, a class token, is read behind it."""
+    for layer, values in zip(layers, gradients, strict=True):
+        if values.any() and not _grid(network, values).any():
+            module = cast(nn.Module, network)
+            raise ConfigError(
+                f"explanation.layers names {layer_name(module, layer)!r}, of which only the class token is "
+                "read behind it: no place in it speaks for a finding. Choose an earlier layer; the last one "
+                f"that can be read is {layer_name(module, network.feature_layer)}."
             )
 
 

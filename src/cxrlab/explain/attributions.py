@@ -15,7 +15,20 @@ from cxrlab.explain.perturbation import baseline
 from cxrlab.explain.undisturbed import undisturbed
 
 
-def _optional(package: str, method: str) -> Any:
+_PACKAGES = {
+    "integrated_gradients": "captum.attr",
+    "occlusion": "captum.attr",
+    "gradient_shap": "shap",
+}
+
+
+def require_package(method: str) -> Any:
+    """Return the package that a method is of.
+
+    Raises:
+        ConfigError: If it cannot be imported; the message says how to install it.
+    """
+    package = _PACKAGES[method]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the package imports, about itself
@@ -49,7 +62,7 @@ def integrated_gradients(
     References:
         Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017.
     """
-    captum = _optional("captum.attr", "integrated_gradients")
+    captum = require_package("integrated_gradients")
     found = [torch.zeros(0, *images.shape[1:])]
     with undisturbed(network):
         for start in range(0, len(pairs), batch_size):
@@ -92,7 +105,7 @@ def occlusion(
     References:
         Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014.
     """
-    captum = _optional("captum.attr", "occlusion")
+    captum = require_package("occlusion")
     channels, height, width = images.shape[1:]
     sides = [max(1, round(window * side)) for side in (height, width)]
     steps = [
@@ -156,7 +169,7 @@ def gradient_shap(
     References:
         Erion et al., Nature Machine Intelligence 3:620, 2021; Lundberg and Lee, NeurIPS 2017.
     """
-    shap = _optional("shap", "gradient_shap")
+    shap = require_package("gradient_shap")
     random_state = np.random.get_state()  # noqa: NPY002 - the package draws from it
     try:
         with undisturbed(network):

@@ -67,13 +67,24 @@ def _named(network: nn.Module, name: str) -> nn.Module:
     except AttributeError:
         layer = network
     if layer is network:
-        known = [*_stages(network), *(["feature_map"] if hasattr(network, "feature_map") else [])]
+        known = _suggested(network)
         listed = f"Those that end a stage are {', '.join(known)}; layers" if known else "Layers"
         raise ConfigError(
             f"explanation.layers names {name!r}, and the network has no such layer. {listed}.txt in the run "
             "directory lists all."
         )
     return layer
+
+
+def _suggested(network: nn.Module) -> list[str]:
+    """Return the names of layers that end a stage, up to the last one that a map can be read from."""
+    last = layer_name(network, cast(SpatialNetwork, network).feature_layer)
+    return [*(name for name in _stages(network) if not last.startswith(f"{name}.")), *([last] if last else [])]
+
+
+def layer_name(network: nn.Module, layer: nn.Module) -> str:
+    """Return the name of a layer among ``named_modules``; empty where it is none of them."""
+    return next((name for name, module in network.named_modules() if module is layer), "")
 
 
 def _by_grid(network: nn.Module, image: Tensor, *, fused: bool) -> list[nn.Module]:

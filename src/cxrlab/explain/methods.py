@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.explain.activation_maps import Pair, activation_maps, check_finite
-from cxrlab.explain.attributions import gradient_shap, integrated_gradients, occlusion
+from cxrlab.explain.attributions import gradient_shap, integrated_gradients, occlusion, require_package
 from cxrlab.explain.method_names import CAM_METHODS
 from cxrlab.explain.perturbation import as_heatmaps
 from cxrlab.explain.settings import ExplanationSettings
@@ -89,6 +89,25 @@ class Explainer:
             behind = _ready(classifier, self.background)
         samples = {"num_samples": settings.num_samples, "seed": settings.seed}
         return gradient_shap(network, ready, pairs, background=behind, batch_size=size, **samples)
+
+
+def check_fit(classifier: "Classifier", settings: ExplanationSettings) -> None:
+    """Refuse methods and layers that a network cannot have, before any time is spent on them.
+
+    Args:
+        classifier: Whose network is to be explained; activation maps are made of one picture of noise.
+        settings: Whose methods are wanted.
+
+    Raises:
+        ConfigError: If the network lacks such a layer, or cannot have such a map, or a package is missing.
+    """
+    shape = (1, classifier.preprocess.channels, *[classifier.preprocess.image_size] * 2)
+    noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for method in settings.methods:
+        if method in CAM_METHODS:
+            Explainer(method, settings)(classifier, noise, [(0, 0)])
+        else:
+            require_package(method)
 
 
 def _ready(classifier: "Classifier", images: Tensor) -> Tensor:

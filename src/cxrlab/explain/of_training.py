@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from cxrlab.atomic import write_text
-from cxrlab.errors import ConfigError
+from cxrlab.errors import UserError
 from cxrlab.evaluation.judgement import DataFacts
 from cxrlab.evaluation.of_run import Judged, with_pixels
 from cxrlab.evaluation.prediction_table import read_predictions
@@ -39,7 +40,8 @@ def explain_training(
 ) -> None:
     """Write ``explanation.json``, and ``heatmaps/flagged/`` where something is flagged.
 
-    What does not fit the network is said in a warning: an evaluation must not be lost for its heatmaps.
+    What goes wrong is said in a warning: an evaluation must not be lost for its heatmaps, whether these do
+    not fit the network, are not finite, cannot be written, or need more memory than a GPU has.
 
     Args:
         run_dir: With ``results.csv`` and the predictions of the part.
@@ -49,24 +51,40 @@ def explain_training(
         part: ``val`` or ``test``.
         settings: How.
     """
+    log.info("Checking heatmaps ...")
+    try:
+        _explain(run_dir, classifier, data, facts, part, settings)
+    except torch.OutOfMemoryError as error:
+        log.warning(
+            "The heatmaps were not checked: %s. With a smaller explanation.batch_size, now %d, "
+            "cxrlab.explain checks them afterwards.",
+            str(error).split(". ")[0],
+            settings.batch_size,
+        )
+    except (UserError, OSError) as error:
+        log.warning("The heatmaps were not checked: %s", error)
+
+
+def _explain(
+    run_dir: Path,
+    classifier: "Classifier",
+    data: "DataModule",
+    facts: DataFacts,
+    part: str,
+    settings: ExplanationSettings,
+) -> None:
     table = read_predictions(run_dir / "predictions" / f"{part}.csv")
     judged = with_pixels(Judged(table, facts), data)
-    labels = best_labels(pd.read_csv(run_dir / "results.csv"), classifier.labels, settings.num_labels)
-    log.info("Checking heatmaps ...")
     classifier.eval()
-    try:
-        material = material_of(
-            classifier,
-            judged,
-            settings,
-            labels=labels,
-            data=data,
-            thresholds=classifier.decision.thresholds.double().cpu().numpy(),
-        )
-        numbers, examples = check_heatmaps(material)
-    except ConfigError as error:
-        log.warning("The heatmaps were not checked: %s", error)
-        return
+    material = material_of(
+        classifier,
+        judged,
+        settings,
+        labels=best_labels(pd.read_csv(run_dir / "results.csv"), classifier.labels, settings.num_labels),
+        data=data,
+        thresholds=classifier.decision.thresholds.double().cpu().numpy(),
+    )
+    numbers, examples = check_heatmaps(material)
     save_checks(run_dir / "explanation.json", numbers, judged)
     draw_examples(run_dir / "heatmaps" / "flagged", material, examples)
 

@@ -113,11 +113,20 @@ def _settle(network: nn.Module, norms: Sequence[_BatchNorm], images: Tensor, bat
     """Set the statistics of some batch normalisations to those of images, one after another's change."""
     if not norms:
         return
+    data_type = next(network.parameters()).dtype
     with _accumulating(norms):
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            if len(batch) > 1:  # one image alone has no variance where there are no places left
-                network(batch.to(next(network.parameters()).dtype))
+        for batch in _of_two_or_more(images, batch_size):
+            network(batch.to(data_type))
+
+
+def _of_two_or_more(images: Tensor, batch_size: int) -> Sequence[Tensor]:
+    """Return images in batches of equal size, each of two or more: one alone may have no variance.
+
+    A single image is there twice, with the statistics that its places have.
+    """
+    several = images if len(images) > 1 else images.expand(2, *images.shape[1:])
+    most = -(-len(several) // max(batch_size, 2))
+    return several.tensor_split(min(most, len(several) // 2))
 
 
 @contextmanager
