@@ -85,10 +85,8 @@ def by_hand(network: TinyNetwork, images: Tensor, labels: list[int]) -> Tensor:
         (gradient,) = torch.autograd.grad(score, activations)
         weights = gradient.mean(dim=(2, 3), keepdim=True)
         heat = F.relu((weights * activations).sum(dim=1, keepdim=True))
-        heat = ((heat - heat.min()) / (heat.max() - heat.min())).nan_to_num(0)
         maps.append(F.interpolate(heat, size=image.shape[-2:], mode="bilinear", align_corners=False)[0, 0])
-    # The package scales to [0, 1] a second time, after resizing.
-    return torch.stack([(m - m.min()) / (m.max() - m.min()) for m in maps]).nan_to_num(0).detach()
+    return torch.stack([heat / heat.max() for heat in maps]).nan_to_num(0).detach()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
@@ -336,6 +334,12 @@ def three_grids() -> SequentialNetwork:
     )
 
 
+def from_the_least(maps: Tensor) -> Tensor:
+    """Return maps as the package scales them: their smallest value becomes 0."""
+    above = maps - maps.amin(dim=(1, 2), keepdim=True)
+    return above / above.amax(dim=(1, 2), keepdim=True).clamp_min(1e-9)
+
+
 def by_package(
     network: nn.Module,
     images: Tensor,
@@ -371,6 +375,15 @@ def by_package(
 explain = partial(activation_maps, layers="auto", batch_size=4)
 
 
+def test_heat_that_is_everywhere_stays() -> None:
+    """A map is divided by its maximum; what it has everywhere stays."""
+    network, images = three_grids(), some_images(4)
+    maps = explain(network, images, PAIRS, method="gradcam++", layers="auto")
+    warm = maps[maps.amax(dim=(1, 2)) > 0]
+    assert float(warm.amin(dim=(1, 2)).max()) > 0.02
+    torch.testing.assert_close(warm.amax(dim=(1, 2)), torch.ones(len(warm)))
+
+
 @pytest.mark.parametrize("layers", ["auto", "features.1", "feature_map", "fused"])
 @pytest.mark.parametrize("method", sorted(set(CAM_METHODS) - {"eigencam"}))
 def test_maps_are_those_of_the_package(method: str, layers: str) -> None:
@@ -383,8 +396,15 @@ def test_maps_are_those_of_the_package(method: str, layers: str) -> None:
         "fused": [finest, finer, last],
     }
     maps = explain(network, images, PAIRS, method=method, layers=layers)
-    expected = by_package(network, images, PAIRS, method, known[layers])
-    torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
+    if layers == "fused":  # the package scales each layer's map from its least value on
+        names = ["features.1", "features.4", "feature_map"]
+        each = [explain(network, images, PAIRS, method=method, layers=name) for name in names]
+        expected = torch.stack(each).mean(dim=0)
+        expected /= expected.amax(dim=(1, 2), keepdim=True).clamp_min(1e-9)
+        torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
+    else:
+        expected = by_package(network, images, PAIRS, method, known[layers])
+        torch.testing.assert_close(from_the_least(maps), expected, atol=1e-5, rtol=0)
     assert (maps.std(dim=(1, 2)) > 0.05).sum() >= 4  # few are empty
 
 
@@ -398,7 +418,7 @@ def test_maps_of_a_transformer_are_those_of_the_package(method: str) -> None:
 
     maps = explain(network, images, pairs, method=method)
     expected = by_package(network, images, pairs, method, [network.backbone.blocks[-1].norm1], grid)
-    torch.testing.assert_close(maps, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(from_the_least(maps), expected, atol=1e-4, rtol=0)
     assert float(maps.std(dim=(1, 2)).max()) > 0.05
 
 

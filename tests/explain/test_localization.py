@@ -12,6 +12,7 @@ from cxrlab.explain.localization import (
     Pointing,
     best_threshold,
     crossfitted_thresholds,
+    hottest,
     on_grid,
     overlaps,
 )
@@ -103,7 +104,8 @@ def test_overlaps_equal_plain_counting(
     assert 4 < found.hits.sum() < NUM_CASES - 4
     for case, heat in enumerate(heatmaps):
         boxes = drawn(cases.boxes[case]) == 1
-        peak = np.argwhere(heat == heat.max())[0]
+        highest = np.argwhere(heat == heat.max())
+        peak = min(highest.tolist(), key=lambda cell: ((highest.mean(axis=0) - cell) ** 2).sum())
         hit = heat.any() and distance_transform_edt(~boxes)[tuple(peak)] <= radius
         assert found.hits[case] == hit
         assert found.areas[case] == boxes.sum()
@@ -116,11 +118,29 @@ def test_overlaps_equal_plain_counting(
             assert found.iobbs[case, place] == pytest.approx(common / region.sum() if region.any() else 0)
 
 
-def test_the_point_is_the_first_of_several_highest_cells_in_reading_order() -> None:
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (3, 6), (6, 6), (2, 4), (6, 0)])
+def test_the_point_of_a_coarse_map_lies_in_its_hottest_cell_as_seen_from_any_side(
+    row: int, column: int
+) -> None:
+    """Stretched bilinearly, a cell at the edge becomes a plateau, whose middle is the point."""
+    coarse = torch.rand(7, 7, generator=torch.Generator().manual_seed(0)) / 2
+    coarse[row, column] = 1.0
+    found = hottest(on_grid(coarse[None])[0])
+    for place, cell in zip(found, (row, column), strict=True):
+        middle, edge = (cell + 0.5) * 256 / 7 - 0.5, (cell + 0.5) * 256 / 14 - 0.5
+        expected = edge if cell == 0 else 255 - (6 - cell + 0.5) * 256 / 14 + 0.5 if cell == 6 else middle
+        assert abs(place - expected) <= 1
+    mirrored = hottest(on_grid(coarse.flip(1)[None])[0])
+    assert (mirrored[0], 255 - mirrored[1]) == pytest.approx(found, abs=1)
+
+
+def test_the_point_of_several_places_is_a_highest_cell_near_their_middle() -> None:
     heat = np.zeros((256, 256))
-    heat[10, 200] = heat[20, 5] = 1
-    first, second = np.array([[200, 10, 1, 1]]) / 256, np.array([[5, 20, 1, 1]]) / 256
-    assert overlaps(cases_with([first, second]), [heat, heat], 0.0).hits.tolist() == [1, 0]
+    heat[10, 200] = heat[20, 5] = heat[60, 90] = 1
+    assert hottest(heat) == (60, 90)
+    assert hottest(np.ones((256, 256))) in {(row, column) for row in (127, 128) for column in (127, 128)}
+    first, second = np.array([[200, 10, 1, 1]]) / 256, np.array([[90, 60, 1, 1]]) / 256
+    assert overlaps(cases_with([first, second]), [heat, heat], 0.0).hits.tolist() == [0, 1]
 
 
 def test_a_point_within_the_tolerance_is_a_hit() -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.explain.layers import SpatialNetwork, layer_name, target_layers
 from cxrlab.explain.method_names import CAM_METHODS
+from cxrlab.explain.perturbation import as_heatmaps
 from cxrlab.explain.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ def activation_maps(
 ) -> Tensor:
     """Return the heatmap of each pair of an image and a label, for the label's own positive logit.
 
-    What speaks against the label is cut off, the rest is scaled to [0, 1] and resized to the image; a map is
-    0 everywhere where nothing speaks for the label. Each image goes forward once, however many of its labels
+    What speaks against the label is cut off, the rest is resized to the image and divided by its maximum; a
+    map is 0 everywhere where nothing speaks for the label. Each image goes forward once, however many of its labels
     are explained, and gradients go back no farther than to the layers that are read. The network comes back
     as it was: modes, statistics, gradients and hooks.
 
@@ -108,11 +110,28 @@ def _maps_of_batch(
         )
         if method != "eigencam":
             _check_places(spatial, layers, gradients)
-        explainer.activations_and_grads.activations = [values[rows] for values in activations]
-        explainer.activations_and_grads.gradients = [_grid(spatial, values)[rows] for values in gradients]
-        by_layer = explainer.compute_cam_per_layer(images[rows], [], False)
-        maps[places] = torch.from_numpy(explainer.aggregate_multi_layers(by_layer))
+        values = zip(layers, activations, (_grid(spatial, one) for one in gradients), strict=True)
+        by_layer = [
+            explainer.get_cam_image(images[rows], layer, [], *(one[rows].cpu().numpy() for one in both), False)
+            for layer, *both in values
+        ]
+        maps[places] = _heatmaps([torch.from_numpy(one) for one in by_layer], images.shape[-2:])
     return maps
+
+
+def _heatmaps(by_layer: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """Return the mean of what layers show, ``(P, h, w)`` each, as heatmaps ``(P, *size)``.
+
+    The package would subtract each map's smallest value too: heat that a map has everywhere would be lost,
+    and energy measured of another map than methods by pixel are measured of.
+    """
+    scaled = []
+    for one in by_layer:
+        positive = one[:, None].float().clamp_min(0)
+        if positive.shape[-2:].numel() == 1:  # it shows no place
+            positive = positive.where(positive.isnan(), 0.0)
+        scaled.append(as_heatmaps(F.interpolate(positive, size, mode="bilinear"), 0.0))
+    return scaled[0] if len(scaled) == 1 else as_heatmaps(torch.stack(scaled, dim=1), 0.0)
 
 
 @contextmanager

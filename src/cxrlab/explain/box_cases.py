@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import distance_transform_edt
 
 from cxrlab.data.manifest import Manifest
 
@@ -42,10 +42,7 @@ def dilated(mask: Mask, tolerance: float) -> Mask:
     radius = round(tolerance * GRID)
     if radius == 0:
         return mask
-    axis = np.arange(-radius, radius + 1)
-    disc = axis[:, None] ** 2 + axis[None, :] ** 2 <= radius**2
-    grown: Mask = binary_dilation(mask, disc)
-    return grown
+    return np.asarray(distance_transform_edt(~mask) <= radius)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Does a heatmap point at the finding? Heatmaps against boxes, case by case.
 
 Everything is measured on a grid of 256 by 256 cells, of which a box covers each that it touches. The point of
-a heatmap is its highest cell (the first in reading order of several); its region, the cells at or above a
-threshold.
+a heatmap is its highest cell (of several, see :func:`hottest`); its region, the cells at or above a threshold.
 """
 
 from collections.abc import Iterable
@@ -17,6 +16,8 @@ from cxrlab.explain.box_cases import GRID, BoxCases, Floats, Mask, dilated
 
 THRESHOLDS: Floats = np.round(np.arange(0.05, 1.0, 0.05), 2)
 """Heights of a heatmap, of which one is chosen for its region."""
+
+_ROUNDING = 1e-6  # of the maximum: what was stretched bilinearly is equal up to this
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,26 @@ def overlaps(cases: BoxCases, heatmaps: Iterable[Floats], tolerance: float) -> O
         if total <= 0:
             num_empty += 1
             continue
-        hits[case] = dilated(mask, tolerance).flat[heat.argmax()]
+        hits[case] = dilated(mask, tolerance)[hottest(heat)]
         energies[case] = heat[mask].sum() / total
         regions[case], common[case] = _at_or_above(heat), _at_or_above(heat[mask])
     return Overlaps(hits, energies, common, regions, cases.areas * GRID**2, num_empty)
+
+
+def hottest(heat: Floats) -> tuple[int, int]:
+    """Return the row and the column of a heatmap's highest cell.
+
+    Of several, which a coarse map stretched to the grid has at its edges, it is the one nearest to their
+    middle: the first in reading order would lie at the edge, and farther left and up than on the right and
+    below.
+
+    Example:
+        >>> hottest(np.array([[0.0, 1, 1, 1], [0, 0, 0, 0]]))
+        (0, 2)
+    """
+    places = np.argwhere(heat >= heat.max() * (1 - _ROUNDING))
+    row, column = places[((places - places.mean(axis=0)) ** 2).sum(axis=1).argmin()]
+    return int(row), int(column)
 
 
 def _at_or_above(heat: Floats) -> Floats:
