@@ -111,8 +111,19 @@ def test_groups_are_judged_apart_and_count_alike_in_their_mean(
         for name, mean, of_group in zip(names, means, zip(*samples, strict=True), strict=True):
             if name != "Nodule":  # of one patient: nothing varies
                 assert numbers(found[name][place]) == pytest.approx([mean, *interval(of_group)], abs=1e-6)
-        expected = [known_mean(means), *interval([known_mean(row) for row in samples])]
+        whole = [sum(row) / len(row) for row in samples]  # NaN where a group has no case
+        assert 0 < np.isnan(whole).sum() < len(whole)
+        expected = [known_mean(means), *interval(whole)]
         assert numbers(found[MACRO][place]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_group_of_few_patients_does_not_come_and_go_in_the_mean_over_groups() -> None:
+    """Of 40 patients 0.9, of 2 others 0: the mean is near 0.45, never that of the large group alone."""
+    groups = np.array(["Mass"] * 40 + ["Edema"] * 2, dtype=object)
+    values = np.array([[1.0]] * 36 + [[0.0]] * 6)
+    found = bootstrap_of([str(number) for number in range(42)], 1000).by_group(values, groups)[MACRO][0]
+    assert found["value"] == pytest.approx(0.45)
+    assert 0.38 < found["low"] < 0.45 < found["high"] < 0.51
 
 
 def test_the_mean_over_groups_is_not_the_mean_over_cases() -> None:
@@ -142,9 +153,20 @@ def test_a_share_without_exception_has_wilson_s_interval_of_as_many_patients(sha
 
 def test_a_difference_of_minus_1_throughout_mirrors_that_of_1() -> None:
     patients = list("abcde")
-    one, other = (bootstrap_of(patients).mean(np.full((5, 1), value))[0] for value in (1.0, -1.0))
+    one, other = (
+        bootstrap_of(patients).mean(np.full((5, 1), value), signed=True)[0] for value in (1.0, -1.0)
+    )
     assert numbers(other) == pytest.approx([-one["value"], -one["high"], -one["low"]])
     assert -1 == other["low"] < other["high"] < 0
+
+
+@pytest.mark.parametrize("units", [2, 3, 5, 40])
+def test_a_difference_of_1_throughout_has_wilson_s_interval_on_the_way_from_minus_1(units: int) -> None:
+    patients = [str(number) for number in range(units)]
+    found = bootstrap_of(patients).mean(np.ones((units, 1)), signed=True)[0]
+    known = binomtest(units, units).proportion_ci(LEVEL, method="wilson")
+    assert numbers(found) == pytest.approx([1, 2 * known.low - 1, 1])
+    assert (found["low"] < 0) == (units == 2)
 
 
 @pytest.mark.parametrize("value", [0.3, -0.3])

@@ -39,8 +39,10 @@ def of(value: float | None, low: float | None = None, high: float | None = None)
 @pytest.fixture
 def spotless() -> Numbers:
     """The numbers of one method on two boxed findings of which there is nothing to beware."""
-    pointing = {"gradcam": {"pointing": of(0.75)}, "box_frequency": {"pointing": of(0.5)}}
+    shares = {"gradcam": 0.75, "random: gradcam": 0.25, "box_frequency": 0.5}
+    pointing = {source: {"pointing": of(share)} for source, share in shares.items()}
     words = {"Mass": BETTER, "Edema": BETTER, "macro": BETTER}
+    random_words = dict.fromkeys(words, "better than networks with random weights")
     zones = {"outside": of(0.71), "border": of(0.26), "corners": of(0.125)}
     return {
         "methods": {"gradcam": "Grad-CAM"},
@@ -49,9 +51,14 @@ def spotless() -> Numbers:
             "without_boxes": {},
             "unusable": {"boxes": 0, "such_as": []},
             "findings": {name: copy.deepcopy(pointing) for name in ("Mass", "Edema", "macro")},
-            "differences": {"gradcam": {"words": words}},
+            "differences": {"gradcam": {"words": words, "random_words": random_words}},
+            "empty": {"gradcam": 1, "random: gradcam": 18},
         },
-        "randomization": {"methods": {"gradcam": {"rank_correlation": [of(0.9), of(0.2)]}}},
+        "randomization": {
+            "methods": {
+                "gradcam": {"rank_correlation": [of(0.9), of(0.2)], "empty": 0.05, "random_empty": 0.1}
+            }
+        },
         "faithfulness": {
             "methods": {
                 "gradcam": {
@@ -114,6 +121,32 @@ def test_a_method_without_a_prior_is_told_to_be_uncompared(spotless: Numbers) ->
         found["box_frequency"]["pointing"] = of(None)
     message = f"Grad-CAM could not be compared with a box-frequency map; {ALONE}."
     assert told(spotless) == [("pointing", message)]
+
+
+def test_a_method_that_untrained_networks_equal_is_told(spotless: Numbers) -> None:
+    words = spotless["pointing"]["differences"]["gradcam"]["random_words"]
+    words["Mass"] = "not shown to be better than networks with random weights"
+    assert told(spotless) == []
+    words["macro"] = "not shown to be better than networks with random weights"
+    message = "these 25.0%."
+    ((kind, found),) = told(spotless)
+    assert kind == "random_pointing"
+    assert found == f"Grad-CAM is {words['macro']}: 75.0% of the cases, {message}"
+
+
+def test_many_empty_maps_are_told(spotless: Numbers) -> None:
+    spotless["pointing"]["empty"]["gradcam"] = 9  # of 18 cases
+    counted = "nothing in them speaks for the finding, and counts as not pointing there."
+    assert told(spotless) == [("empty", f"Grad-CAM is empty in 50% of the cases: {counted}")]
+    spotless["pointing"] = {
+        "cases": {}, "without_boxes": {}, "unusable": {"boxes": 0, "such_as": []}
+    }  # fmt: skip
+    assert told(spotless) == []  # of the sample few are
+    spotless["randomization"]["methods"]["gradcam"] |= {"empty": 0.2, "random_empty": 0.3}
+    assert [message.split(":")[0] for _, message in told(spotless)] == [
+        "Grad-CAM is empty in 20% of the cases",
+        "Grad-CAM is empty in 30% of the cases on networks with random weights",
+    ]
 
 
 def test_without_boxes_nothing_is_told_of_pointing(spotless: Numbers) -> None:
@@ -207,6 +240,8 @@ def test_each_method_is_told_by_its_name_and_in_the_order_of_the_checks(spotless
         spotless["shortcuts"]["methods"],
     ):
         numbers["layercam"] = copy.deepcopy(numbers["gradcam"])
+    spotless["pointing"]["empty"]["layercam"] = 0
+    spotless["pointing"]["findings"]["macro"]["random: layercam"] = {"pointing": of(0.2)}
     spotless["randomization"]["methods"]["gradcam"]["rank_correlation"][-1] = of(0.8)
     spotless["faithfulness"]["methods"]["layercam"]["insertion"]["difference"] = of(0.1, -0.1, 0.2)
     spotless["pointing"]["differences"]["gradcam"]["words"]["macro"] = WORSE

@@ -116,6 +116,23 @@ def test_the_gallery_has_safe_names_and_an_index(
         assert picture.size == (516, 282)
 
 
+def test_findings_of_like_names_have_files_of_their_own(manifest: Manifest, tmp_path: Path) -> None:
+    findings = ["Lung/Opacity", "Lung Opacity", "lung_opacity", "x" * 90, "x" * 91]
+    picture = Image.new("RGB", (4, 4))
+    panels = [
+        drawn(Case(0, place, finding, 0.5, 1.0, "TP"), picture)
+        for place, finding in enumerate([*findings, findings[0]])
+    ]
+    write_gallery(tmp_path, panels[:5], manifest)
+    index = pd.read_csv(tmp_path / "index.csv")
+    assert index["finding"].tolist() == findings
+    assert len({name.casefold() for name in index["file"]}) == 5
+    assert {path.name for path in tmp_path.glob("*.png")} == set(index["file"])
+    assert index["file"][0] == "Lung_Opacity_0_TP.png"
+    write_gallery(tmp_path, panels[:1], manifest)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["Lung_Opacity_0_TP.png"]
+
+
 def test_a_second_gallery_replaces_the_first_and_nothing_else(manifest: Manifest, tmp_path: Path) -> None:
     picture = Image.new("RGB", (4, 4))
     first = Case(0, 0, "Edema", 0.9, 1.0, "TP")

@@ -66,6 +66,12 @@ def test_without_a_known_positive_any_image_may_be_drawn(make_material: MakeMate
     assert pairs == [(2, 0), (0, 1), (1, 1), (2, 1)]
 
 
+def test_known_positives_among_cases_are_counted(make_material: MakeMaterial) -> None:
+    material = make_material([(1, 0), (0, 1), (float("nan"), 1)])
+    assert material.num_positive([(0, 0), (0, 1), (2, 0), (2, 1)]) == 2
+    assert material.num_positive([]) == 0
+
+
 def test_a_sample_is_of_the_judged_images_and_not_of_validation(make_material: MakeMaterial) -> None:
     material = make_material(TARGETS, validation=[0, 1, 2, 3])
     assert material.sample(100)[:3] == [(4, 0), (5, 0), (6, 0)]

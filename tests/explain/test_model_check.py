@@ -90,8 +90,47 @@ def test_maps_of_random_networks_may_be_empty(make_material: MakeMaterial) -> No
         return lambda images, pairs: heat.expand(len(pairs), -1, -1)
 
     random = check_model(make_material(TARGETS, draw=draw))["randomization"]["methods"]["gradcam"]
-    assert random["empty"] == 1
-    assert random["rank_correlation"][-1]["value"] is None
+    assert (random["empty"], random["random_empty"]) == (0, 1)
+    assert random["rank_correlation"][-1]["value"] is random["ssim"][-1]["value"] is None
+
+
+def test_empty_maps_are_counted_and_compared_with_nothing(make_material: MakeMaterial) -> None:
+    """Of four cases, a trained map is empty, and one of random networks."""
+
+    def draw(method: str, network: nn.Module | None) -> Explain:
+        empty = 0 if network is None else 3
+
+        def explain(images: Tensor, pairs: Sequence[Pair]) -> Tensor:
+            return torch.stack(
+                [noise(label) * float(images[image, 0, 0, 0] != empty) for image, label in pairs]
+            )
+
+        return explain
+
+    numbers = check_model(make_material([(1, 0)] * 4, draw=draw, labels=[0]))
+    found = numbers["randomization"]["methods"]["gradcam"]
+    assert (found["empty"], found["random_empty"]) == (0.25, 0.25)
+    assert found["rank_correlation"][-1]["value"] == pytest.approx(1)  # of the two others, which are equal
+    assert found["ssim"][-1]["value"] == pytest.approx(1)
+
+
+def test_an_empty_map_takes_pixels_away_in_a_random_order(make_material: MakeMaterial) -> None:
+    def draw(method: str, network: nn.Module | None) -> Explain:
+        return lambda images, pairs: torch.zeros(len(pairs), 16, 16)
+
+    methods = check_model(make_material(TARGETS, draw=draw))["faithfulness"]["methods"]
+    for kind in ("deletion", "insertion"):
+        assert methods["gradcam"][kind]["curve"] == methods[RANDOM_ORDER][kind]["curve"]
+        assert methods["gradcam"][kind]["difference"]["value"] == 0
+
+
+@pytest.mark.parametrize(("targets", "positives"), [(TARGETS, 4), ([(np.nan, 0)] * 4, 0), ([(1, 0)] * 4, 2)])
+def test_known_positives_of_the_sample_are_counted(
+    targets: Sequence[tuple[float, float]], positives: int, make_material: MakeMaterial
+) -> None:
+    numbers = check_model(make_material(targets))
+    for check in ("randomization", "faithfulness"):
+        assert (numbers[check]["cases"], numbers[check]["positives"]) == (4, positives)
 
 
 def test_curves_start_and_end_with_the_same_images_for_every_order(make_material: MakeMaterial) -> None:

@@ -100,7 +100,10 @@ def test_every_source_stands_beside_the_methods(exact: dict[str, Any]) -> None:
     assert all(set(row) == sources for row in exact["findings"].values())
     assert all(set(size["pointing"]) == sources for size in exact["sizes"])
     assert list(exact["differences"]) == ["gradcam"]
-    assert list(exact["differences"]["gradcam"]) == ["box_frequency", "random_network", "words"]
+    assert list(exact["differences"]["gradcam"]) == [
+        "box_frequency", "random_network", "words", "random_words"
+    ]  # fmt: skip
+    assert exact["against_first"] == {}
     assert value(exact, "findings", MACRO, "uniform_chance", "pointing") == pytest.approx(1 / 16)
     assert value(exact, "findings", "Mass", "image_centre", "pointing") == pytest.approx(1 / 16)
 
@@ -108,6 +111,16 @@ def test_every_source_stands_beside_the_methods(exact: dict[str, Any]) -> None:
 def test_maps_of_random_networks_that_are_empty_point_nowhere(exact: dict[str, Any]) -> None:
     assert value(exact, "findings", MACRO, RANDOM + "gradcam", "pointing") == 0
     assert value(exact, "differences", "gradcam", "random_network", MACRO) == 1
+    words = exact["differences"]["gradcam"]["random_words"]
+    assert words == dict.fromkeys((*LABELS, MACRO), "better than networks with random weights")
+
+
+@pytest.mark.parametrize(("num_patients", "is_shown"), [(2, False), (5, False), (6, True)])
+def test_a_few_patients_show_nothing(num_patients: int, is_shown: bool, make_material: MakeMaterial) -> None:
+    lines = quarters(num_patients, ["Mass"])
+    found = check_pointing(make_material([(1, 0)] * num_patients, lines, draw=drawing(at_boxes(lines))))
+    assert value(found, "differences", "gradcam", "box_frequency", "Mass") == 1
+    assert (found["differences"]["gradcam"]["words"]["Mass"] == BETTER) == is_shown
 
 
 def test_sizes_are_those_of_the_settings(exact: dict[str, Any], make_material: MakeMaterial) -> None:
@@ -286,3 +299,8 @@ def test_each_method_has_its_own_threshold_and_verdict(make_material: MakeMateri
     assert found["empty"]["gradcam"] == 16
     words = {method: one["words"]["Mass"] for method, one in found["differences"].items()}
     assert words == {"gradcam": f"not shown to be {BETTER}", "layercam": BETTER}
+    assert list(found["against_first"]) == ["layercam"]
+    assert value(found, "against_first", "layercam", "Mass") == -1  # the first one minus this one
+    assert found["against_first"]["layercam"][MACRO]["high"] < 0
+    random_words = {method: one["random_words"]["Mass"] for method, one in found["differences"].items()}
+    assert random_words["gradcam"] == "not shown to be better than networks with random weights"

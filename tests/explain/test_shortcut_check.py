@@ -5,13 +5,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cxrlab.explain import shortcut_check
 from cxrlab.explain.activation_maps import Pair
 from cxrlab.explain.heatmap_stream import Explain
 from cxrlab.explain.material import Material
 from cxrlab.explain.shortcut_check import check_shortcuts
+from cxrlab.explain.shortcuts import LungRegion, lung_region
 
 MakeMaterial = Callable[..., Material]
 TARGETS = [(1, 1)] * 8
+
+
+@pytest.fixture(autouse=True)
+def found_lungs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lungs are found in the usual place: the images are noise."""
+    monkeypatch.setattr(
+        shortcut_check, "lung_region", lambda image: LungRegion(lung_region(image).mask, True)
+    )
 
 
 def drawing(*heat: Tensor) -> Callable[[str, nn.Module | None], Explain]:
@@ -77,14 +87,50 @@ def test_labels_are_told_apart(make_material: MakeMaterial) -> None:
     assert found["macro"]["border"]["value"] == pytest.approx(mean)
 
 
+@pytest.mark.parametrize(("most", "is_flagged"), [(0.01, True), (0.85, True), (0.9, False)])
 def test_what_lies_outside_the_lungs_is_flagged_from_the_share_that_is_set(
-    make_material: MakeMaterial,
+    make_material: MakeMaterial, most: float, is_flagged: bool
 ) -> None:
-    for most, is_flagged in ((0.01, True), (1.0, False)):
-        numbers, _ = check_shortcuts(
-            make_material(TARGETS, draw=drawing(torch.ones(16, 16)), num_located=8, most_outside=most)
-        )
-        assert ("outside" in {one["zone"] for one in numbers["unlike"]}) == is_flagged
+    numbers, _ = check_shortcuts(
+        make_material(TARGETS, draw=drawing(at_border()), num_located=8, most_outside=most)
+    )
+    assert numbers["methods"]["gradcam"]["macro"]["outside"]["value"] == pytest.approx(0.89, abs=0.01)
+    assert ("outside" in {one["zone"] for one in numbers["unlike"]}) == is_flagged
+
+
+def test_as_much_outside_as_an_even_map_has_is_not_flagged(make_material: MakeMaterial) -> None:
+    numbers, _ = check_shortcuts(
+        make_material(TARGETS, draw=drawing(torch.ones(16, 16)), num_located=8, most_outside=0.01)
+    )
+    assert numbers["areas"]["outside"] > 0.3
+    assert numbers["unlike"] == []
+
+
+@pytest.mark.parametrize(("num_found", "is_judged"), [(0, False), (1, False), (2, True), (8, True)])
+def test_without_lungs_nothing_is_said_of_what_lies_outside(
+    num_found: int, is_judged: bool, make_material: MakeMaterial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        shortcut_check,
+        "lung_region",
+        lambda image: LungRegion(lung_region(image).mask, bool(image[0, 0, 0] < num_found)),
+    )
+    material = make_material(
+        [(1, 0)] * 8, labels=[0], draw=drawing(at_border()), num_located=8, most_outside=0.1
+    )
+    numbers, examples = check_shortcuts(material)
+    assert numbers["regions_found"] == num_found / 8
+    assert (numbers["areas"]["outside"] is not None) == is_judged
+    assert (numbers["methods"]["gradcam"]["macro"]["outside"]["value"] is not None) == is_judged
+    assert ("outside" in {one["zone"] for one in numbers["unlike"]}) == is_judged
+    assert {"border", "corners"} <= {one["zone"] for one in numbers["unlike"]}
+    assert len(examples) == 4
+
+
+def test_known_positives_are_counted(make_material: MakeMaterial) -> None:
+    for targets, positives in (([(1, 1)] * 4, 4), ([(float("nan"), 0)] * 4, 0)):
+        numbers, _ = check_shortcuts(make_material(targets, draw=drawing(inside())))
+        assert (numbers["cases"], numbers["positives"]) == (4, positives)
 
 
 def test_empty_heatmaps_have_no_shares(make_material: MakeMaterial) -> None:

@@ -334,9 +334,11 @@ def explanation(
                 method: {
                     **{other: {row: one() for row in rows} for other in ("box_frequency", "random_network")},
                     "words": {row: f"words of {row}" for row in rows},
+                    "random_words": {row: f"random words of {row}" for row in rows},
                 }
                 for method in methods
             },
+            "against_first": {method: {row: one() for row in rows} for method in methods[1:]},
             "sizes": [
                 {"from": low, "to": high, "cases": 5, "patients": 4, "pointing": {source: one() for source in sources}}
                 for low, high in ((0.0, 0.01), (0.01, 1.0))

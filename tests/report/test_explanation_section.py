@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from cxrlab.report.explanation_figures import explanation_figures
@@ -59,3 +61,33 @@ def test_what_a_page_shows(explanation_numbers):
     assert "in 90 % of them" in shown["shortcuts_of"]
     bare = section(explanation_numbers([]), {}, [], Redaction([], active=False))
     assert bare["pointing"] is bare["sizes"] is None
+
+
+def test_what_is_no_known_positive_is_not_called_one(explanation_numbers):
+    numbers = explanation_numbers()
+
+    def told():
+        shown = section(numbers, explanation_figures(numbers), [], Redaction([], active=False))
+        keys = ("faithfulness_of", "randomization", "shortcuts_of")
+        return [re.split(r"[.]|, mean", shown[key])[0] for key in keys]
+
+    assert told() == ["8 positives", "8 positives", "20 positives"]
+    for check in ("randomization", "faithfulness", "shortcuts"):
+        numbers[check]["positives"] = 5
+    assert told() == [f"{count} cases, 5 of them known to be positive" for count in (8, 8, 20)]
+    numbers["faithfulness"]["positives"] = 0
+    assert told()[0] == "8 cases, none of them known to be positive"
+
+
+def test_without_lungs_the_page_says_so(explanation_numbers):
+    numbers = explanation_numbers()
+    numbers["shortcuts"] |= {"regions_found": 0.1}
+    numbers["shortcuts"]["areas"]["outside"] = None
+    shown = section(numbers, explanation_figures(numbers), [], Redaction([], active=False))
+    assert "Two lungs were found in 10 % of them, too few to say what lies outside" in shown["shortcuts_of"]
+
+
+def test_methods_stand_against_one_another(explanation_numbers):
+    numbers = explanation_numbers()
+    shown = section(numbers, explanation_figures(numbers), [], Redaction([], active=False))
+    assert shown["methods"].columns[0] == "Grad-CAM minus"

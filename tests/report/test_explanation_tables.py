@@ -16,7 +16,7 @@ def test_beside_each_method_stand_random_weights_and_what_never_saw_the_image(ex
     table = tables.pointing_table(numbers)
     assert table.columns == [
         "finding", "cases", "method", "points at it", "random weights", "box-frequency map", "image centre",
-        "uniform chance", "minus box-frequency map", "in words",
+        "uniform chance", "minus random weights", "minus box-frequency map", "in words",
     ]  # fmt: skip
     assert [(row.name, row.cells[1].text) for row in table.rows] == [
         (name, method)
@@ -30,8 +30,9 @@ def test_beside_each_method_stand_random_weights_and_what_never_saw_the_image(ex
         shown = (method, f"random: {method}", *SOURCES[4:])
         assert [tuple(one) for one in row.cells[2:7]] == [cell(found[one]["pointing"]) for one in shown]
         difference = numbers["pointing"]["differences"][method]
-        assert tuple(row.cells[7]) == cell(difference["box_frequency"][finding])
-        assert row.cells[8].text == f"words of {finding}"
+        assert tuple(row.cells[7]) == cell(difference["random_network"][finding])
+        assert tuple(row.cells[8]) == cell(difference["box_frequency"][finding])
+        assert row.cells[9].text == f"words of {finding}"
     assert [row.cells[0].text for row in table.rows] == ["9", "9", "10", "10", "19", "19"]
 
 
@@ -42,8 +43,36 @@ def test_of_one_finding_there_is_no_mean(explanation_numbers):
         assert {row.name for row in table.rows} == {"Mass"}
 
 
+def test_the_first_method_stands_against_the_others(explanation_numbers):
+    numbers = explanation_numbers()
+    table = tables.method_table(numbers)
+    assert table.columns == ["Grad-CAM minus", "Mass", "Edema", "mean of the findings"]
+    (row,) = table.rows
+    assert row.name == "LayerCAM"
+    found = numbers["pointing"]["against_first"]["layercam"]
+    assert [tuple(one) for one in row.cells] == [cell(found[name]) for name in ("Mass", "Edema", "macro")]
+    assert tables.method_table(explanation_numbers(methods=["gradcam"])) is None
+    del numbers["pointing"]["against_first"]  # as runs of earlier versions have it
+    assert tables.method_table(numbers) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "name"),
+    [
+        (0.0, 0.005, "0 % to 0.5 % of the image"),
+        (0.07, 1.0, "7 % to 100 % of the image"),
+        (0.29, 0.575, "29 % to 57.5 % of the image"),
+    ],
+)
+def test_sizes_have_the_digits_that_they_need(low, high, name, explanation_numbers):
+    numbers = explanation_numbers()
+    numbers["pointing"]["sizes"][0] |= {"from": low, "to": high}
+    assert tables.size_table(numbers).rows[0].name == name
+
+
 def test_without_boxes_nothing_is_told_of_places(explanation_numbers):
     numbers = explanation_numbers([])
+    assert tables.method_table(numbers) is None
     assert tables.pointing_table(numbers) is None
     assert tables.size_table(numbers) is None
     assert tables.overlap_tables(numbers) == []
@@ -106,5 +135,8 @@ def test_shares_stand_above_those_of_an_even_map_and_high_ones_are_marked(explan
     assert [row.cells[0].text for row in table.rows] == ["Mass", "Edema", "all"] * 2 + [""]
     assert [row.mark for row in table.rows] == ["", "", "", "", "", "High: corners", ""]
     assert [one.text for one in table.rows[-1].cells[1:]] == ["0.54", "0.19", "0.09"]
+    numbers["shortcuts"]["areas"]["outside"] = None  # no image has lungs
+    table = tables.shortcut_table(numbers)
+    assert [one.text for one in table.rows[-1].cells[1:]] == ["\u2013", "0.19", "0.09"]
     macro = numbers["shortcuts"]["methods"]["gradcam"]["macro"]
     assert tuple(table.rows[2].cells[1]) == cell(macro["outside"])

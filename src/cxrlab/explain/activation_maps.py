@@ -36,9 +36,9 @@ def activation_maps(
     """Return the heatmap of each pair of an image and a label, for the label's own positive logit.
 
     What speaks against the label is cut off, the rest is resized to the image and divided by its maximum; a
-    map is 0 everywhere where nothing speaks for the label. Each image goes forward once, however many of its labels
-    are explained, and gradients go back no farther than to the layers that are read. The network comes back
-    as it was: modes, statistics, gradients and hooks.
+    map is 0 everywhere where nothing speaks for the label. Each image goes forward once, however many of its
+    labels are explained, and gradients go back no farther than to the layers that are read. The network comes
+    back as it was: modes, statistics, gradients and hooks.
 
     Args:
         network: A network with ``feature_layer`` and ``to_grid`` (see
@@ -110,10 +110,12 @@ def _maps_of_batch(
         )
         if method != "eigencam":
             _check_places(spatial, layers, gradients)
-        values = zip(layers, activations, (_grid(spatial, one) for one in gradients), strict=True)
+        read = zip(layers, activations, (_grid(spatial, one) for one in gradients), strict=True)
         by_layer = [
-            explainer.get_cam_image(images[rows], layer, [], *(one[rows].cpu().numpy() for one in both), False)
-            for layer, *both in values
+            explainer.get_cam_image(
+                images[rows], layer, [], *(one[rows].cpu().numpy() for one in both), False
+            )
+            for layer, *both in read
         ]
         maps[places] = _heatmaps([torch.from_numpy(one) for one in by_layer], images.shape[-2:])
     return maps
@@ -186,8 +188,8 @@ def _check_reached(network: nn.Module, layers: list[nn.Module], kept: dict[nn.Mo
     for layer in layers:
         if layer not in kept:
             raise ConfigError(
-                f"explanation.layers names {layer_name(network, layer)!r}, through which no image passes: it is not called itself. "
-                "Choose a layer inside it, or another one."
+                f"explanation.layers names {layer_name(network, layer)!r}, through which no image passes: it "
+                "is not called itself. Choose a layer inside it, or another one."
             )
 
 

@@ -14,7 +14,6 @@ from cxrlab.explain.activation_maps import Pair
 from cxrlab.explain.perturbation import baseline
 from cxrlab.explain.undisturbed import undisturbed
 
-
 _PACKAGES = {
     "integrated_gradients": "captum.attr",
     "occlusion": "captum.attr",

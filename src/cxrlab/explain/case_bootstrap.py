@@ -17,6 +17,8 @@ Names = npt.NDArray[np.object_]
 MACRO = "macro"
 """The mean over the groups, each of which counts alike."""
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class CaseBootstrap:
@@ -43,6 +45,9 @@ class CaseBootstrap:
     def by_group(self, values: Floats, groups: Names, *, signed: bool = False) -> dict[str, list[Estimate]]:
         """Return the mean of each column by group, and the mean over the groups as ``MACRO``.
 
+        The interval of the mean over groups is of resamples that have a case of each group: else a group of
+        few patients would come and go, and the mean be one of other groups at each time.
+
         Args:
             values: Shares, or differences of shares, shape ``(P, K)``; what is NaN is left out.
             groups: Of each case, such as its finding.
@@ -52,7 +57,12 @@ class CaseBootstrap:
         chosen = [np.flatnonzero(groups == name) for name in names]
         found = [self._mean(values[cases], cases) for cases in chosen]
         rows = [self._estimates(*one, cases, signed) for one, cases in zip(found, chosen, strict=True)]
-        value, samples = (_known_mean(np.array(parts)) for parts in zip(*found, strict=True))
+        values_of, samples_of = (np.array(parts) for parts in zip(*found, strict=True))  # (G, K), (G, K, B)
+        is_known = ~np.isnan(values_of)
+        value, samples = (
+            ratio(np.where(mask, parts, 0.0).sum(axis=0), mask.sum(axis=0))
+            for parts, mask in ((values_of, is_known), (samples_of, is_known[..., None]))
+        )
         macro = self._estimates(value, samples, np.arange(len(groups)), signed)
         return dict(zip(names, rows, strict=True)) | {MACRO: macro}
 
@@ -87,12 +97,6 @@ class CaseBootstrap:
         ]
 
 
-def _known_mean(values: Floats) -> Floats:
-    """Return the mean over the first axis of what is not NaN; NaN where nothing is left."""
-    is_known = ~np.isnan(values)
-    return ratio(np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0))
-
-
 def _estimate(value: float, samples: Floats, level: float, units: int, *, signed: bool) -> Estimate:
     """Return a share, or a difference of shares, with its interval, also where nothing varies."""
     if value < 0:
@@ -100,6 +104,11 @@ def _estimate(value: float, samples: Floats, level: float, units: int, *, signed
         low, high = (None if turned[end] is None else -turned[end] for end in ("high", "low"))
         return {"value": value, "low": low, "high": high}
     found = estimate(value, samples, level, units=units)
-    if signed and value == 0 and found["high"] is not None and not np.nan_to_num(samples).any():
-        found["low"] = -found["high"]  # a difference may have either sign
+    if (
+        signed
+        and found["high"] is not None
+        and np.ptp(np.append(samples[~np.isnan(samples)], value)) <= _ROUNDING
+    ):
+        # A difference may have either sign: from -1 to 1 there is twice as far to go as from 0 to 1.
+        found["low"] = -found["high"] if value == 0 else 2 * found["low"] - 1
     return found

@@ -11,7 +11,7 @@ from cxrlab.explain.case_bootstrap import MACRO
 from cxrlab.explain.material import Material
 from cxrlab.explain.method_names import METHOD_NAMES
 from cxrlab.explain.model_check import RANDOM_ORDER, check_model
-from cxrlab.explain.pointing_check import check_pointing
+from cxrlab.explain.pointing_check import RANDOM, check_pointing
 from cxrlab.explain.shortcut_check import check_shortcuts
 
 Numbers = dict[str, Any]
@@ -19,6 +19,7 @@ Numbers = dict[str, Any]
 _STILL_ALIKE = 0.5
 """Rank correlation with the trained network's maps from which random weights seem to make no difference."""
 _MANY_EMPTY = 0.1
+"""Share of empty heatmaps that a reader is told of."""
 
 
 def check_heatmaps(material: Material) -> tuple[Numbers, list[Pair]]:
@@ -72,8 +73,11 @@ def flags(numbers: Numbers) -> Iterator[dict[str, str]]:
     """
     for method, name in numbers["methods"].items():
         for kind, message in (
+            ("empty", _of_empty(numbers, method)),
             ("pointing", _of_pointing(numbers, method)),
+            ("random_pointing", _of_random_pointing(numbers, method)),
             ("randomization", _of_randomization(numbers, method)),
+            ("random_empty", _of_random_empty(numbers, method)),
             ("faithfulness", _of_faithfulness(numbers, method)),
         ):
             if message:
@@ -116,6 +120,38 @@ def _of_pointing(numbers: Numbers, method: str) -> str:
     of = " on average over the findings" if len(compared) > 1 else ""
     return (
         f"is {words[MACRO]}: it points at the finding in {own:.1%} of the cases{of}, the map in {prior:.1%}."
+    )
+
+
+def _of_random_pointing(numbers: Numbers, method: str) -> str:
+    pointing = numbers["pointing"]
+    if not pointing["cases"]:
+        return ""
+    words = pointing["differences"][method]["random_words"][MACRO]
+    found = pointing["findings"][MACRO]
+    own, random = (found[name]["pointing"]["value"] for name in (method, RANDOM + method))
+    return "" if words.startswith("better") else f"is {words}: {own:.1%} of the cases, these {random:.1%}."
+
+
+def _of_empty(numbers: Numbers, method: str) -> str:
+    """Tell of empty maps: of boxed findings, and where there are none, of the sample of positives."""
+    pointing = numbers["pointing"]
+    share = numbers["randomization"]["methods"][method]["empty"]
+    if pointing["cases"]:
+        share = pointing["empty"][method] / sum(one["cases"] for one in pointing["cases"].values())
+    if share <= _MANY_EMPTY:
+        return ""
+    counted = ", and counts as not pointing there" if pointing["cases"] else ""
+    return f"is empty in {share:.0%} of the cases: nothing in them speaks for the finding{counted}."
+
+
+def _of_random_empty(numbers: Numbers, method: str) -> str:
+    share = numbers["randomization"]["methods"][method]["random_empty"]
+    if share <= _MANY_EMPTY:
+        return ""
+    return (
+        f"is empty in {share:.0%} of the cases on networks with random weights: what was compared with them "
+        "is of the others only."
     )
 
 

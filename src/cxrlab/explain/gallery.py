@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,9 +95,9 @@ def write_gallery(folder: Path, panels: Iterable[Drawn], manifest: Manifest) -> 
                 earlier.unlink()
     images = manifest.table["image"]
     records = []
+    findings: dict[str, str] = {}
     for case, picture, _ in panels:
-        # What a file system may refuse becomes an underscore; letters of any script stay.
-        finding = re.sub(r"[^\w.+-]", "_", case.finding)[:80]
+        finding = findings.setdefault(case.finding, _file_name(case.finding, set(findings.values())))
         name = f"{finding}_{case.row}_{case.outcome}.png"
         with _writing(folder):
             picture.save(folder / name)
@@ -104,6 +105,15 @@ def write_gallery(folder: Path, panels: Iterable[Drawn], manifest: Manifest) -> 
         records.append((name, images.iloc[case.row], *values))
     with _writing(folder):
         pd.DataFrame(records, columns=list(INDEX_COLUMNS)).to_csv(folder / "index.csv", index=False)
+
+
+def _file_name(finding: str, taken: Collection[str]) -> str:
+    """Return what a finding is called in names of files, unlike those taken, in capitals or not."""
+    # What a file system may refuse becomes an underscore; letters of any script stay.
+    name = re.sub(r"[^\w.+-]", "_", finding)[:80]
+    known = {other.casefold() for other in taken}
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one.casefold() not in known)
 
 
 def _read(cases: Sequence[Case], read_image: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:
@@ -129,6 +139,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(
-            f"Heatmaps could not be written to {folder}: {error}. Make room there, or draw none: "
-            "callbacks.heatmaps=null in training, heatmaps_per_label=0 in evaluation."
+            f"Heatmaps could not be written to {folder}: {error}. Make room there, or draw fewer: "
+            "callbacks.heatmaps=null in training, heatmaps_per_label=0 in evaluation, limit=1 in explanation."
         ) from error

@@ -79,7 +79,10 @@ def _named(network: nn.Module, name: str) -> nn.Module:
 def _suggested(network: nn.Module) -> list[str]:
     """Return the names of layers that end a stage, up to the last one that a map can be read from."""
     last = layer_name(network, cast(SpatialNetwork, network).feature_layer)
-    return [*(name for name in _stages(network) if not last.startswith(f"{name}.")), *([last] if last else [])]
+    return [
+        *(name for name in _stages(network) if not last.startswith(f"{name}.")),
+        *([last] if last else []),
+    ]
 
 
 def layer_name(network: nn.Module, layer: nn.Module) -> str:

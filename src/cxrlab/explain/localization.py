@@ -1,7 +1,8 @@
 """Does a heatmap point at the finding? Heatmaps against boxes, case by case.
 
 Everything is measured on a grid of 256 by 256 cells, of which a box covers each that it touches. The point of
-a heatmap is its highest cell (of several, see :func:`hottest`); its region, the cells at or above a threshold.
+a heatmap is its highest cell (of several, see :func:`hottest`); its region, the cells at or above a
+threshold.
 """
 
 from collections.abc import Iterable

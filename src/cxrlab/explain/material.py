@@ -85,6 +85,11 @@ class Material:
             drawn += [(int(row), label) for row in np.sort(chosen)]
         return drawn
 
+    def num_positive(self, cases: Sequence[Pair]) -> int:
+        """Return of how many pairs of a row and a label the finding is known to be there."""
+        targets = self.cases.set_index(["row", "label"])["target"]
+        return int((targets.loc[list(cases)] == 1).sum())
+
     def random_networks(self) -> Iterator[Iterator[tuple[str, nn.Module]]]:
         """Yield, for each seed, the networks on the way from the trained one to one with random weights."""
         settled_on = self.background

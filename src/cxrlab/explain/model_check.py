@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -44,9 +45,10 @@ def check_model(material: Material) -> dict[str, Any]:
         )
         for method in settings.methods
     }
+    count = {"cases": len(cases), "positives": material.num_positive(cases)}
     return {
-        "randomization": _randomization(material, cases, maps, bootstrap),
-        "faithfulness": _faithfulness(material, cases, maps, bootstrap),
+        "randomization": count | _randomization(material, cases, maps, bootstrap),
+        "faithfulness": count | _faithfulness(material, cases, maps, bootstrap),
         "agreement": _agreement(maps, bootstrap),
     }
 
@@ -57,6 +59,7 @@ def _randomization(
     """Return how alike the maps stay as the network loses what it learnt, from the head backwards."""
     settings, steps = material.settings, [part for part, _ in stages(material.classifier.network)]
     found: dict[str, list[list[Floats]]] = {method: [] for method in maps}  # network, step, (P, 2)
+    at_the_end: dict[str, list[Tensor]] = {method: [] for method in maps}  # whether it is empty, (P,)
     changes = track(
         _changes(material, list(maps)),
         "Maps of networks with more and more random weights",
@@ -73,6 +76,9 @@ def _randomization(
         )
         trained = maps[method]
         alike = np.stack([rank_correlations(trained, others), similarities(trained, others)], axis=1)
+        alike[(_is_empty(trained) | _is_empty(others)).numpy()] = np.nan
+        if step == len(steps) - 1:
+            at_the_end[method].append(_is_empty(others))
         if step == 0:
             found[method].append([])
         found[method][-1].append(alike)
@@ -83,10 +89,15 @@ def _randomization(
         methods[method] = {
             "rank_correlation": [row[0] for row in rows],
             "ssim": [row[1] for row in rows],
-            "empty": float(np.isnan(np.array(several)[:, -1, :, 0]).mean()),
+            "empty": float(_is_empty(maps[method]).float().mean()),
+            "random_empty": float(torch.stack(at_the_end[method]).float().mean()),
         }
-    count = {"cases": len(cases), "networks": settings.num_random_networks}
-    return {**count, "steps": steps, "methods": methods}
+    return {"networks": settings.num_random_networks, "steps": steps, "methods": methods}
+
+
+def _is_empty(maps: Tensor) -> Tensor:
+    """Return which of some heatmaps ``(P, H, W)`` are 0 everywhere, ``(P,)``."""
+    return maps.flatten(1).amax(dim=1) <= 0
 
 
 def _changes(material: Material, methods: Sequence[str]) -> Iterator[tuple[int, nn.Module, str]]:
@@ -112,7 +123,13 @@ def _faithfulness(
     size = next(iter(maps.values())).shape[-2:]
     blind = random_heatmaps(len(cases), size, material.settings.seed)
     found = {
-        name: _curves(material, cases, heat, f"Deletion and insertion, {METHOD_NAMES.get(name, name)}")
+        # An empty map tells no order; in reading order its pixels would go row by row.
+        name: _curves(
+            material,
+            cases,
+            torch.where(_is_empty(heat)[:, None, None], blind, heat),
+            f"Deletion and insertion, {METHOD_NAMES.get(name, name)}",
+        )
         for name, heat in ({**maps, RANDOM_ORDER: blind}).items()
     }
     areas = {name: curves.areas() for name, curves in found.items()}
@@ -129,7 +146,7 @@ def _faithfulness(
             for place, kind in enumerate(("deletion", "insertion"))
         }
     shares = next(iter(found.values())).shares.tolist()
-    return {"cases": len(cases), "shares": shares, "methods": methods}
+    return {"shares": shares, "methods": methods}
 
 
 def _curves(material: Material, cases: Sequence[Pair], heat: Tensor, title: str) -> Curves:

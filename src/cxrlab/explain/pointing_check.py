@@ -80,6 +80,10 @@ def check_pointing(material: Material) -> dict[str, Any]:
         "differences": {
             method: _differences(method, everything, cases, bootstrap) for method in settings.methods
         },
+        "against_first": {
+            method: difference(everything[settings.methods[0]], everything[method], cases, bootstrap)
+            for method in settings.methods[1:]
+        },
         "sizes": by_size(everything, settings.size_edges, cases, bootstrap),
     }
 
@@ -171,5 +175,9 @@ def _differences(
     result: dict[str, Any] = {
         name: difference(sources[method], sources[other], cases, bootstrap) for name, other in others.items()
     }
-    result["words"] = {name: verdict(one) for name, one in result["box_frequency"].items()}
+    for key, name, than in (
+        ("words", "box_frequency", "the box-frequency map"),
+        ("random_words", "random_network", "networks with random weights"),
+    ):
+        result[key] = {finding: verdict(one, bootstrap.level, than) for finding, one in result[name].items()}
     return result

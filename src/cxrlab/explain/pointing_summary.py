@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from cxrlab.explain.box_cases import BoxCases, Floats
-from cxrlab.explain.case_bootstrap import MACRO, CaseBootstrap, Estimate
+from cxrlab.explain.case_bootstrap import MACRO, CaseBootstrap, Estimate, Names
 from cxrlab.explain.localization import Pointing
 
 OVERLAP_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """Overlaps from which a region counts as a hit, as in the founding paper of the NIH set."""
+
+_ROUNDING = 1e-9
 
 Sources = Mapping[str, Sequence[Pointing]]
 """By name; a source that is several, such as networks of different seeds, counts as their mean."""
@@ -56,31 +58,53 @@ def difference(
     """Return by how much one source points at the finding more often than another, by finding and macro.
 
     The two are compared case by case, where both have a say.
+
+    Returns:
+        Estimates, with how many patients are ``unlike``: of whose cases one source hits more than the other.
     """
     hits = [np.mean([pointing.hits for pointing in pointings], axis=0) for pointings in (one, other)]
-    found = bootstrap.by_group((hits[0] - hits[1])[:, None], cases.findings, signed=True)
-    return {name: row[0] for name, row in found.items()}
+    differences = hits[0] - hits[1]
+    found = bootstrap.by_group(differences[:, None], cases.findings, signed=True)
+    of_finding = {name: cases.findings == name for name in cases.names} | {MACRO: np.full(len(cases), True)}
+    by_patient = {
+        name: _by_patient(differences[chosen], cases.patients[chosen]) for name, chosen in of_finding.items()
+    }
+    return {name: {**row[0], "unlike": int((by_patient[name] != 0).sum())} for name, row in found.items()}
 
 
-def verdict(found: Estimate) -> str:
-    """Return in words whether a heatmap points better than the box-frequency map.
+def _by_patient(values: Floats, patients: Names) -> Floats:
+    """Return the sum of each patient's values, rounded; what is NaN counts as 0."""
+    _, numbers = np.unique(patients.astype(str), return_inverse=True)
+    return np.asarray(np.bincount(numbers, weights=np.nan_to_num(values)).round(9))
+
+
+def verdict(found: Estimate, level: float, than: str) -> str:
+    """Return in words whether a heatmap points better than something else.
+
+    Where few patients differ, the bootstrap's interval is too narrow. Fewer than 6 could all differ in the
+    same way by chance more often than once in 20 times, so that nothing is shown at a level of 0.95.
 
     Args:
         found: Their difference, see :func:`difference`.
+        level: Of the interval.
+        than: What it is compared with.
 
     Example:
-        >>> verdict({"value": 0.2, "low": 0.1, "high": 0.3})
+        >>> verdict({"value": 0.2, "low": 0.1, "high": 0.3, "unlike": 9}, 0.95, "the box-frequency map")
         'better than the box-frequency map'
-        >>> verdict({"value": 0.2, "low": -0.1, "high": 0.5})
+        >>> verdict({"value": 0.2, "low": -0.1, "high": 0.5, "unlike": 9}, 0.95, "the box-frequency map")
         'not shown to be better than the box-frequency map'
     """
     if found["value"] is None:
         return "not compared: no other patient has a box of it"
-    if found["low"] is not None and found["low"] > 0:
-        return "better than the box-frequency map"
-    if found["high"] is not None and found["high"] < 0:
-        return "worse than the box-frequency map"
-    return "not shown to be better than the box-frequency map"
+    is_above, is_below = (
+        end is not None and sign * end > 0 for end, sign in ((found["low"], 1), (found["high"], -1))
+    )
+    if not (is_above or is_below):
+        return f"not shown to be better than {than}"
+    if 2 * 0.5 ** found["unlike"] > 1 - level + _ROUNDING:
+        return f"not shown to be better than {than} (too few patients to tell)"
+    return f"{'better' if is_above else 'worse'} than {than}"
 
 
 def by_size(

@@ -17,10 +17,14 @@ from cxrlab.explain.shortcuts import Zones, energy_shares, lung_region, zones
 
 ZONES = Zones._fields
 _MOST_EXAMPLES = 4
+_LEAST_FOUND = 0.25
+"""Share of images with lungs, below which nothing is said of lungs: of blood cells it is 0.1, of children 0.6."""
 
 
 def check_shortcuts(material: Material) -> tuple[dict[str, Any], list[Pair]]:
     """Return the share of each method's energy outside the lungs' bounding region, at the border, in corners.
+
+    Where hardly any image has lungs, be it no radiograph of a chest, nothing is said of what lies outside.
 
     Returns:
         What stands as ``shortcuts`` in ``explanation.json``, and the cases with the largest share in a zone
@@ -46,11 +50,17 @@ def check_shortcuts(material: Material) -> tuple[dict[str, Any], list[Pair]]:
     )
     labels = np.array([material.names[label] for _, label in cases], dtype=object)
     found_shares = {method: np.array(row) for method, row in shares.items()}
-    flagged = _flagged(found_shares, np.array(areas), bootstrap, settings.most_outside)
+    known_areas, regions_found = np.array(areas), float(np.mean(is_found))
+    if regions_found < _LEAST_FOUND:
+        for values in (known_areas, *found_shares.values()):
+            values[:, ZONES.index("outside")] = np.nan
+    flagged = _flagged(found_shares, known_areas, bootstrap, settings.most_outside)
+    mean_areas = [None if np.isnan(area) else float(area) for area in known_areas.mean(axis=0)]
     numbers: dict[str, Any] = {
         "cases": len(cases),
-        "regions_found": float(np.mean(is_found)),
-        "areas": dict(zip(ZONES, np.mean(areas, axis=0).tolist(), strict=True)),
+        "positives": material.num_positive(cases),
+        "regions_found": regions_found,
+        "areas": dict(zip(ZONES, mean_areas, strict=True)),
         "methods": {method: _by_label(values, labels, bootstrap) for method, values in found_shares.items()},
         "unlike": flagged,
     }
@@ -67,7 +77,7 @@ def _by_label(values: Floats, labels: Names, bootstrap: CaseBootstrap) -> dict[s
 def _flagged(
     shares: dict[str, Floats], areas: Floats, bootstrap: CaseBootstrap, most_outside: float
 ) -> list[dict[str, str]]:
-    """Return where a method has too much: outside the lungs above a share, elsewhere above an even map."""
+    """Return where a method has more than an even map has, outside the lungs also more than a share."""
     flagged, several = [], bootstrap.num_patients(np.arange(len(areas))) > 1
     for method, values in shares.items():
         mean, excess = bootstrap.mean(values), bootstrap.mean(values - areas, signed=True)
@@ -75,10 +85,8 @@ def _flagged(
             share, least = mean[place]["value"], excess[place]["low"]
             if least is None and several:  # it does not vary
                 least = excess[place]["value"]
-            too_much = share is not None and (
-                share > most_outside if zone == "outside" else least is not None and least > 1e-9
-            )
-            if too_much:
+            is_more = least is not None and least > 1e-9
+            if is_more and (zone != "outside" or share > most_outside):
                 flagged.append({"method": method, "zone": zone})
     return flagged
 

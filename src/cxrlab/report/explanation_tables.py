@@ -8,7 +8,7 @@ from cxrlab.explain.model_check import RANDOM_ORDER
 from cxrlab.explain.pointing_check import RANDOM
 from cxrlab.explain.pointing_summary import OVERLAP_LEVELS
 from cxrlab.explain.shortcut_check import ZONES
-from cxrlab.report.formats import count, percent
+from cxrlab.report.formats import count, number
 from cxrlab.report.tables import Cell, Row, Table, estimated
 
 Numbers = dict[str, Any]
@@ -39,7 +39,7 @@ def pointing_table(numbers: Numbers) -> Table | None:
     if not pointing["cases"]:
         return None
     columns = ["finding", "cases", "method", "points at it", "random weights", *PRIOR_NAMES.values()]
-    columns += ["minus box-frequency map", "in words"]
+    columns += ["minus random weights", "minus box-frequency map", "in words"]
     rows = [
         Row(finding_name(finding), list(_pointing_cells(numbers, finding, method)), strong=finding == MACRO)
         for finding in _findings(pointing)
@@ -63,8 +63,24 @@ def _pointing_cells(numbers: Numbers, finding: str, method: str) -> Iterator[Cel
     yield Cell(numbers["methods"][method])
     for source in (method, RANDOM + method, *PRIOR_NAMES):
         yield estimated(found[source], "pointing", _DIGITS)
+    yield estimated(differences["random_network"], finding, _DIGITS)
     yield estimated(differences["box_frequency"], finding, _DIGITS)
     yield Cell(differences["words"][finding])
+
+
+def method_table(numbers: Numbers) -> Table | None:
+    """Return how much more often the first method points than each other one; None for a single method."""
+    pointing, names = numbers["pointing"], numbers["methods"]
+    others = pointing.get("against_first")  # runs of earlier versions have none
+    if not others:
+        return None
+    findings = _findings(pointing)
+    rows = [
+        Row(names[method], [estimated(found, finding, _DIGITS) for finding in findings])
+        for method, found in others.items()
+    ]
+    first = next(iter(names.values()))
+    return Table([f"{first} minus", *(finding_name(finding) for finding in findings)], rows)
 
 
 def overlap_tables(numbers: Numbers) -> list[tuple[str, Table]]:
@@ -100,7 +116,7 @@ def size_table(numbers: Numbers) -> Table | None:
     names = source_names(numbers)
     rows = [
         Row(
-            f"{percent(size['from'], 0)} to {percent(size['to'], 0)} of the image",
+            f"{100 * size['from']:g} % to {100 * size['to']:g} % of the image",
             [
                 Cell(count(size["cases"])),
                 Cell(count(size["patients"])),
@@ -162,7 +178,7 @@ def shortcut_table(numbers: Numbers) -> Table:
         for label, one in labels.items()
         if label == MACRO or len(labels) > 2
     ]
-    even = [Cell(f"{shortcuts['areas'][zone]:.2f}") for zone in ZONES]
+    even = [Cell(number(shortcuts["areas"][zone], _DIGITS)) for zone in ZONES]
     rows.append(Row("a map that is the same everywhere", [Cell(""), *even]))
     return Table(["method", "label", *(titles[zone] for zone in ZONES)], rows, texts=frozenset({1}))
 
