@@ -405,3 +405,17 @@ def test_the_published_slip_of_normalisation_is_warned_about(tiny: Tiny, tmp_pat
     assert "differently normalised images in training and in evaluation" in caplog.text
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
     assert 0 < saved["preprocess"]["mean"][0] < 1
+
+
+def test_heatmaps_that_cannot_be_checked_are_told_before_training(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = ["report.page=true", "explanation.layers=layer9"]
+    train(tiny(tmp_path / "run", *changes))
+    told = [record.getMessage() for record in caplog.records if "layer9" in record.getMessage()]
+    assert told[0].startswith("Heatmaps will not be checked at the end (report.check_heatmaps): explanation.")
+    assert told[1].startswith("The heatmaps were not checked to the end: explanation.layers names 'layer9'")
+    assert (tmp_path / "run/evaluation.json").is_file()
+    caplog.clear()
+    train(tiny(tmp_path / "other", *changes, "report.check_heatmaps=false"))
+    assert "layer9" not in caplog.text

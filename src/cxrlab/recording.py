@@ -19,7 +19,7 @@ from cxrlab.atomic import replacing, write_text
 from cxrlab.data.audit.summary import verdict
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
-from cxrlab.errors import DataError, MissingFileError, TrainingError
+from cxrlab.errors import ConfigError, DataError, MissingFileError, TrainingError
 from cxrlab.evaluation.settings import EvaluationSettings
 from cxrlab.explain.settings import ExplanationSettings
 from cxrlab.metrics import METRICS
@@ -159,6 +159,17 @@ def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
     """Write results.csv."""
     table = pd.DataFrame(rows).astype({"positives": "Int64"}).round(6)
     write_text(run_dir / "results.csv", table.to_csv(index=False))
+
+
+@rank_zero_only
+def foresee_heatmaps(classifier: Classifier, explanation: ExplanationSettings) -> None:
+    """Warn before a training where its heatmaps cannot be checked at its end."""
+    from cxrlab.explain.methods import check_fit
+
+    try:
+        check_fit(classifier, explanation)
+    except ConfigError as error:
+        log.warning("Heatmaps will not be checked at the end (report.check_heatmaps): %s", error)
 
 
 @rank_zero_only

@@ -120,6 +120,8 @@ def train(cfg: DictConfig) -> float:
     recording.log_audit(report)
     if cfg.resume:
         recording.remove_judgement(run_dir)
+    if cfg.report.check_heatmaps and cfg.report.page and cfg.test is True:
+        recording.foresee_heatmaps(classifier, config.build(cfg.explanation))
     trainer = _fit(cfg, classifier, data, run_dir)
     return _evaluate(cfg, trainer, classifier, data, run_dir)
 
@@ -170,13 +172,12 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
     from cxrlab.errors import ConfigError
 
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
-    loggers = [config.build(node) for node in cfg.logger.values() if node is not None]
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
     bars = [one for one in callbacks if isinstance(one, ProgressBar)]
     is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
     trainer: pl.Trainer = config.guarded(cfg.trainer, "trainer")(
         callbacks=[one for one in callbacks if is_shown or one not in bars],
-        logger=loggers,
+        logger=[config.build(node) for node in cfg.logger.values() if node is not None],
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=is_shown,
     )
@@ -199,8 +200,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     from cxrlab.models.parameter_groups import parameter_groups
     from cxrlab.models.task import check_exclusive
 
-    labels = data.manifest.labels
-    settings = data.settings
+    labels, settings = data.manifest.labels, data.settings
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     mean, std = _statistics(cfg.preprocess.normalize, data)
     described = config.plain(cfg.model)

@@ -286,9 +286,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
         return found(name, parent)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    message = (
-        rf"method={method} needs the package {package}, .*No module named.* pip install 'cxrlab\[explain\]'"
-    )
+    message = rf"The method {method} needs the package {package}, .*No module named.* pip install 'cxrlab\[explain\]'"
     with pytest.raises(ConfigError, match=message):
         METHODS[method](linear(), some_images(), PAIRS)
 

@@ -82,6 +82,10 @@ def test_a_tolerance_below_half_a_cell_changes_nothing(tolerance: float) -> None
     np.testing.assert_array_equal(dilated(mask, tolerance), mask)
 
 
+def test_no_cell_is_near_an_empty_mask() -> None:
+    assert not dilated(np.zeros((GRID, GRID), dtype=bool), 0.05).any()
+
+
 def test_cases_are_pairs_of_image_and_finding_by_label_and_row() -> None:
     lines: list[Line] = [
         ("3.png", "Edema", 0.1, 0.2, 0.3, 0.4),

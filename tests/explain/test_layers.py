@@ -190,7 +190,8 @@ def test_a_network_without_spatial_features_is_refused(layers: str) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
     assert not is_explainable(network)
     with pytest.raises(
-        ConfigError, match=r"feature_layer and to_grid .*; Sequential lacks them.*method=occlusion"
+        ConfigError,
+        match=r"feature_layer and to_grid .*; Sequential lacks them.*explanation\.methods=\[occlusion\]",
     ):
         target_layers(network, layers, IMAGE)
 

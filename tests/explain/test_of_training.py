@@ -65,13 +65,13 @@ def test_the_checks_stand_in_the_run_directory(
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (ConfigError("no such layer"), "not checked: no such layer"),
-        (TrainingError("not finite"), "not checked: not finite"),
-        (OutputError("no room"), "not checked: no room"),
-        (OSError(28, "No space left on device"), "not checked: .* No space left on device"),
+        (ConfigError("no such layer"), "not checked to the end: no such layer"),
+        (TrainingError("not finite"), "not checked to the end: not finite"),
+        (OutputError("no room"), "not checked to the end: no room"),
+        (OSError(28, "No space left on device"), "not checked to the end: .* No space left on device"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
-            r"not checked: CUDA out of memory\. With a smaller explanation\.batch_size, now 4, cxrlab\.explain",
+            r"not checked to the end: CUDA out of memory\. With a smaller explanation\.batch_size, now 4, cxrlab\.explain",
         ),
     ],
 )

@@ -116,11 +116,11 @@ def test_a_difference_is_taken_case_by_case_where_both_have_a_say() -> None:
     one, prior = pointing([1, 1, 0, 1]), pointing([NAN, 0, 1, NAN])
     found = difference([one], [prior], known, bootstrap(known))
     assert values(found) == {"Mass": 0, "Edema": None, MACRO: 0}  # (1 - 1) / 2; the first case stays out
-    assert {name: row["unlike"] for name, row in found.items()} == {"Mass": 2, "Edema": 0, MACRO: 2}
+    assert {name: row["discordant"] for name, row in found.items()} == {"Mass": 2, "Edema": 0, MACRO: 2}
     several = [pointing([0, 1, 0, 0]), pointing([0, 0, 0, 1])]
     against = difference([one], several, known, bootstrap(known))
     assert values(against) == pytest.approx({"Mass": 1.5 / 3, "Edema": 0.5, MACRO: 0.5})
-    assert {name: row["unlike"] for name, row in against.items()} == {"Mass": 1, "Edema": 1, MACRO: 2}
+    assert {name: row["discordant"] for name, row in against.items()} == {"Mass": 1, "Edema": 1, MACRO: 2}
 
 
 def test_the_interval_of_a_difference_is_of_pairs_and_by_patient() -> None:
@@ -154,20 +154,20 @@ def test_the_interval_of_a_difference_is_of_pairs_and_by_patient() -> None:
 def test_only_an_interval_beside_0_is_a_verdict(
     value: float | None, low: float | None, high: float | None, words: str
 ) -> None:
-    found = {"value": value, "low": low, "high": high, "unlike": 6}
+    found = {"value": value, "low": low, "high": high, "discordant": 6}
     assert verdict(found, 0.95, "the box-frequency map") == words
 
 
 @pytest.mark.parametrize(("level", "least"), [(0.95, 6), (0.9, 5), (0.99, 8), (0.5, 2), (0.875, 4)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_few_unlike_patients_show_nothing(level: float, least: int, sign: int) -> None:
+def test_few_discordant_patients_show_nothing(level: float, least: int, sign: int) -> None:
     """What a sign test of patients who all differ in the same way would not show either."""
     ends = sorted([0.5 * sign, 0.9 * sign])
     found = {"value": 0.7 * sign, "low": ends[0], "high": ends[1]}
-    for unlike in range(1, 12):
-        is_shown = binomtest(unlike, unlike).pvalue <= 1 - level + 1e-9
-        assert is_shown == (unlike >= least)
-        words = verdict({**found, "unlike": unlike}, level, "the map")
+    for number in range(1, 12):
+        is_shown = binomtest(number, number).pvalue <= 1 - level + 1e-9
+        assert is_shown == (number >= least)
+        words = verdict({**found, "discordant": number}, level, "the map")
         known = f"{'better' if sign > 0 else 'worse'} than the map"
         assert words == (
             known if is_shown else "not shown to be better than the map (too few patients to tell)"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -79,7 +80,7 @@ class Heatmaps(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a network that cannot be explained as wanted, before any time is spent on it."""
         try:
-            check_fit(cast(Any, pl_module), self.explanation)
+            check_fit(cast(Any, pl_module), replace(self.explanation, methods=[self.method]))
         except ConfigError as error:
             raise ConfigError(f"{error} Or train without heatmaps: callbacks.heatmaps=null.") from error
 

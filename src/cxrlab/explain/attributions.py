@@ -34,7 +34,7 @@ def require_package(method: str) -> Any:
             return importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
-            f"method={method} needs the package {package.partition('.')[0]}, which cannot be imported "
+            f"The method {method} needs the package {package.partition('.')[0]}, which cannot be imported "
             f"({error}). "
             "Install it by: pip install 'cxrlab[explain]'"
         ) from error

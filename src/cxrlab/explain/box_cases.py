@@ -40,7 +40,7 @@ def box_mask(boxes: npt.ArrayLike) -> Mask:
 def dilated(mask: Mask, tolerance: float) -> Mask:
     """Return the cells within a distance of a mask, given as a share of the image's side."""
     radius = round(tolerance * GRID)
-    if radius == 0:
+    if radius == 0 or not mask.any():
         return mask
     return np.asarray(distance_transform_edt(~mask) <= radius)
 

@@ -1,9 +1,11 @@
 """What points at findings without looking at the image: chance, the centre, and where boxes usually are."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from cxrlab.explain.box_cases import GRID, BoxCases, Floats, box_mask, dilated
-from cxrlab.explain.localization import Pointing
+from cxrlab.explain.localization import Pointing, hottest
 
 HALF = 0.5
 """Share of its maximum from which a box-frequency map is its region."""
@@ -36,11 +38,18 @@ def image_centre(cases: BoxCases, tolerance: float) -> Pointing:
     return _pointing(rows)
 
 
-def box_frequency(cases: BoxCases, tolerance: float) -> Pointing:
+def box_frequency(
+    cases: BoxCases, tolerance: float, point: Callable[[Floats], tuple[int, int]] = hottest
+) -> Pointing:
     """Return the map of how often other patients have a box of the finding in each cell.
 
-    Its maximum (the first in reading order of several) is the point, the cells from half its maximum on are
-    the region. Undefined where no other patient has a box of the finding.
+    Its maximum is the point, chosen of several as a heatmap's is; the cells from half its maximum on are the
+    region. Undefined where no other patient has a box of the finding.
+
+    Args:
+        cases: With boxes.
+        tolerance: Of the pointing game, as a share of the image's side.
+        point: Gives row and column of a map's maximum.
     """
     rows: list[tuple[float, float, float, float]] = [(np.nan,) * 4] * len(cases)
     for name in cases.names:
@@ -51,10 +60,10 @@ def box_frequency(cases: BoxCases, tolerance: float) -> Pointing:
             others = total - _sum_of_boxes(cases, own)
             if others.max() < 1:
                 continue
-            region = others >= HALF * others.max()
+            region, place = others >= HALF * others.max(), point(others)
             for case in own:
                 mask = cases.mask(case)
-                hit = bool(dilated(mask, tolerance).flat[others.argmax()])
+                hit = bool(dilated(mask, tolerance)[place])
                 rows[case] = Pointing.of_region(region, mask, hit, float(others[mask].sum() / others.sum()))
     return _pointing(rows)
 

@@ -45,8 +45,8 @@ class CaseBootstrap:
     def by_group(self, values: Floats, groups: Names, *, signed: bool = False) -> dict[str, list[Estimate]]:
         """Return the mean of each column by group, and the mean over the groups as ``MACRO``.
 
-        The interval of the mean over groups is of resamples that have a case of each group: else a group of
-        few patients would come and go, and the mean be one of other groups at each time.
+        In a resample without a case of some group the mean is that of the other groups. To ask for all would
+        leave a group of a single patient the same in each resample, and the interval far too narrow.
 
         Args:
             values: Shares, or differences of shares, shape ``(P, K)``; what is NaN is left out.
@@ -57,12 +57,7 @@ class CaseBootstrap:
         chosen = [np.flatnonzero(groups == name) for name in names]
         found = [self._mean(values[cases], cases) for cases in chosen]
         rows = [self._estimates(*one, cases, signed) for one, cases in zip(found, chosen, strict=True)]
-        values_of, samples_of = (np.array(parts) for parts in zip(*found, strict=True))  # (G, K), (G, K, B)
-        is_known = ~np.isnan(values_of)
-        value, samples = (
-            ratio(np.where(mask, parts, 0.0).sum(axis=0), mask.sum(axis=0))
-            for parts, mask in ((values_of, is_known), (samples_of, is_known[..., None]))
-        )
+        value, samples = (known_mean(np.array(parts)) for parts in zip(*found, strict=True))
         macro = self._estimates(value, samples, np.arange(len(groups)), signed)
         return dict(zip(names, rows, strict=True)) | {MACRO: macro}
 
@@ -95,6 +90,12 @@ class CaseBootstrap:
             _estimate(float(value), row, self.level, units, signed=signed)
             for value, row in zip(values, samples, strict=True)
         ]
+
+
+def known_mean(values: Floats) -> Floats:
+    """Return the mean over the first axis of what is not NaN; NaN where nothing is left."""
+    is_known = ~np.isnan(values)
+    return ratio(np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0))
 
 
 def _estimate(value: float, samples: Floats, level: float, units: int, *, signed: bool) -> Estimate:

@@ -128,9 +128,15 @@ def _of_random_pointing(numbers: Numbers, method: str) -> str:
     if not pointing["cases"]:
         return ""
     words = pointing["differences"][method]["random_words"][MACRO]
+    if words.startswith("better"):
+        return ""
     found = pointing["findings"][MACRO]
     own, random = (found[name]["pointing"]["value"] for name in (method, RANDOM + method))
-    return "" if words.startswith("better") else f"is {words}: {own:.1%} of the cases, these {random:.1%}."
+    of = " on average over the findings" if len(pointing["cases"]) > 1 else ""
+    return (
+        f"is {words}: it points at the finding in {own:.1%} of the cases{of}, with random weights in "
+        f"{random:.1%}."
+    )
 
 
 def _of_empty(numbers: Numbers, method: str) -> str:
@@ -150,8 +156,8 @@ def _of_random_empty(numbers: Numbers, method: str) -> str:
     if share <= _MANY_EMPTY:
         return ""
     return (
-        f"is empty in {share:.0%} of the cases on networks with random weights: what was compared with them "
-        "is of the others only."
+        f"is empty in {share:.0%} of the cases on networks with random weights: rank correlation and SSIM "
+        "are of the others only, and where they should point, an empty map counts as a miss."
     )
 
 

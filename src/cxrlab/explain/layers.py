@@ -45,8 +45,9 @@ def target_layers(network: nn.Module, layers: str | Sequence[str], image: Tensor
     """
     if not is_explainable(network):
         raise ConfigError(
-            f"Activation maps need a network with feature_layer and to_grid (see cxrlab.explain.layers."
-            f"SpatialNetwork); {type(network).__name__} lacks them. Use method=occlusion, or add them."
+            "Activation maps need a network with feature_layer and to_grid (see cxrlab.explain.layers."
+            f"SpatialNetwork); {type(network).__name__} lacks them. Use explanation.methods=[occlusion], or "
+            "add them."
         )
     if layers in ("auto", "fused"):
         return _by_grid(network, image, fused=layers == "fused")

@@ -10,7 +10,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from cxrlab.explain.activation_maps import Pair
-from cxrlab.explain.case_bootstrap import CaseBootstrap, Estimate
+from cxrlab.explain.case_bootstrap import CaseBootstrap, Estimate, known_mean
 from cxrlab.explain.faithfulness import Curves, faithfulness, random_heatmaps
 from cxrlab.explain.heatmap_stream import all_heatmaps, batches, read
 from cxrlab.explain.material import Material
@@ -84,7 +84,7 @@ def _randomization(
         found[method][-1].append(alike)
     methods = {}
     for method, several in found.items():
-        mean = _known_mean(np.array(several))  # (steps, P, 2)
+        mean = known_mean(np.array(several))  # (steps, P, 2)
         rows = [bootstrap.mean(alike, signed=True) for alike in mean]
         methods[method] = {
             "rank_correlation": [row[0] for row in rows],
@@ -106,15 +106,6 @@ def _changes(material: Material, methods: Sequence[str]) -> Iterator[tuple[int, 
         for step, (_, network) in enumerate(networks):
             for method in methods:
                 yield step, network, method
-
-
-def _known_mean(values: Floats) -> Floats:
-    """Return the mean over the first axis of what is not NaN; NaN where nothing is left."""
-    is_known = ~np.isnan(values)
-    total, known = np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0)
-    found: Floats = np.full(total.shape, np.nan)
-    np.divide(total, known, out=found, where=known > 0)
-    return found
 
 
 def _faithfulness(

@@ -56,13 +56,13 @@ def explain_training(
         _explain(run_dir, classifier, data, facts, part, settings)
     except torch.OutOfMemoryError as error:
         log.warning(
-            "The heatmaps were not checked: %s. With a smaller explanation.batch_size, now %d, "
-            "cxrlab.explain checks them afterwards.",
+            "The heatmaps were not checked to the end: %s. With a smaller explanation.batch_size, now %d, "
+            "cxrlab.explain does it afterwards.",
             str(error).split(". ")[0],
             settings.batch_size,
         )
     except (UserError, OSError) as error:
-        log.warning("The heatmaps were not checked: %s", error)
+        log.warning("The heatmaps were not checked to the end: %s", error)
 
 
 def _explain(

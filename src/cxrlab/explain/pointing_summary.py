@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cxrlab.explain.box_cases import BoxCases, Floats
-from cxrlab.explain.case_bootstrap import MACRO, CaseBootstrap, Estimate, Names
+from cxrlab.explain.case_bootstrap import MACRO, CaseBootstrap, Estimate
 from cxrlab.explain.localization import Pointing
 
 OVERLAP_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -60,29 +61,31 @@ def difference(
     The two are compared case by case, where both have a say.
 
     Returns:
-        Estimates, with how many patients are ``unlike``: of whose cases one source hits more than the other.
+        Estimates, with how many patients are ``discordant``: of whose cases one source hits more than the
+        other.
     """
     hits = [np.mean([pointing.hits for pointing in pointings], axis=0) for pointings in (one, other)]
     differences = hits[0] - hits[1]
     found = bootstrap.by_group(differences[:, None], cases.findings, signed=True)
-    of_finding = {name: cases.findings == name for name in cases.names} | {MACRO: np.full(len(cases), True)}
-    by_patient = {
-        name: _by_patient(differences[chosen], cases.patients[chosen]) for name, chosen in of_finding.items()
-    }
-    return {name: {**row[0], "unlike": int((by_patient[name] != 0).sum())} for name, row in found.items()}
+    result = {}
+    for name, (row,) in found.items():
+        chosen = (cases.findings == name) | (name == MACRO)
+        discordant = _num_apart(differences[chosen], bootstrap.patients[chosen])
+        result[name] = {**row, "discordant": discordant}
+    return result
 
 
-def _by_patient(values: Floats, patients: Names) -> Floats:
-    """Return the sum of each patient's values, rounded; what is NaN counts as 0."""
-    _, numbers = np.unique(patients.astype(str), return_inverse=True)
-    return np.asarray(np.bincount(numbers, weights=np.nan_to_num(values)).round(9))
+def _num_apart(differences: Floats, patients: npt.NDArray[np.int64]) -> int:
+    """Return of how many patients the differences do not sum to 0; what is NaN counts as 0."""
+    sums = np.bincount(patients, weights=np.nan_to_num(differences))
+    return int((np.abs(sums) > _ROUNDING).sum())
 
 
 def verdict(found: Estimate, level: float, than: str) -> str:
     """Return in words whether a heatmap points better than something else.
 
-    Where few patients differ, the bootstrap's interval is too narrow. Fewer than 6 could all differ in the
-    same way by chance more often than once in 20 times, so that nothing is shown at a level of 0.95.
+    Where few patients are discordant, the bootstrap's interval is too narrow. At a level of 0.95 there must
+    be 6: fewer would all differ in the same way by chance more often than once in 20 times.
 
     Args:
         found: Their difference, see :func:`difference`.
@@ -90,9 +93,9 @@ def verdict(found: Estimate, level: float, than: str) -> str:
         than: What it is compared with.
 
     Example:
-        >>> verdict({"value": 0.2, "low": 0.1, "high": 0.3, "unlike": 9}, 0.95, "the box-frequency map")
+        >>> verdict({"value": 0.2, "low": 0.1, "high": 0.3, "discordant": 9}, 0.95, "the box-frequency map")
         'better than the box-frequency map'
-        >>> verdict({"value": 0.2, "low": -0.1, "high": 0.5, "unlike": 9}, 0.95, "the box-frequency map")
+        >>> verdict({"value": 0.2, "low": -0.1, "high": 0.5, "discordant": 9}, 0.95, "the box-frequency map")
         'not shown to be better than the box-frequency map'
     """
     if found["value"] is None:
@@ -102,7 +105,7 @@ def verdict(found: Estimate, level: float, than: str) -> str:
     )
     if not (is_above or is_below):
         return f"not shown to be better than {than}"
-    if 2 * 0.5 ** found["unlike"] > 1 - level + _ROUNDING:
+    if 2 * 0.5 ** found["discordant"] > 1 - level + _ROUNDING:
         return f"not shown to be better than {than} (too few patients to tell)"
     return f"{'better' if is_above else 'worse'} than {than}"
 

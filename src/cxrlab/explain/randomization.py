@@ -124,7 +124,7 @@ def _of_two_or_more(images: Tensor, batch_size: int) -> Sequence[Tensor]:
 
     A single image is there twice, with the statistics that its places have.
     """
-    several = images if len(images) > 1 else images.expand(2, *images.shape[1:])
+    several = images if len(images) > 1 else images.repeat(2, 1, 1, 1)
     most = -(-len(several) // max(batch_size, 2))
     return several.tensor_split(min(most, len(several) // 2))
 

@@ -48,7 +48,8 @@ class ExplanationSettings:
         num_curve_steps: Steps of the insertion and deletion curves.
         border: Width of the frame called border.
         corner: Side of the squares called corners.
-        most_outside: Share of a heatmap's energy outside the lungs' bounding region from which it is flagged.
+        most_outside: Share of a heatmap's energy outside the lungs' bounding region above which it is
+            flagged, where that is also more than a map has that is the same everywhere.
         num_resamples: Resamples of the patient bootstrap.
         level: Coverage of the intervals.
         seed: Of everything random.

@@ -121,8 +121,8 @@ def _regions(numbers: Numbers) -> str:
     shortcuts = numbers["shortcuts"]
     if shortcuts["areas"]["outside"] is None:
         return (
-            f"{_sample(shortcuts)}. Two lungs were found in {percent(shortcuts['regions_found'], 0)} of them, "
-            "too few to say what lies outside: are these frontal radiographs of the chest?"
+            f"{_sample(shortcuts)}. Two lungs were found in {percent(shortcuts['regions_found'], 0)} of "
+            "them, too few to say what lies outside: are these frontal radiographs of the chest?"
         )
     return (
         f"{_sample(shortcuts)}. The lungs' bounding region was found by thresholding in "
