@@ -18,7 +18,7 @@ from cxrlab.explain.shortcuts import Zones, energy_shares, lung_region, zones
 ZONES = Zones._fields
 _MOST_EXAMPLES = 4
 _LEAST_FOUND = 0.25
-"""Share of images with lungs below which nothing is said of them; of blood cells it is 0.1, of children 0.6."""
+"""Share of images with lungs below which nothing is said of them. Blood cells give 0.1, children 0.6."""
 
 
 def check_shortcuts(material: Material) -> tuple[dict[str, Any], list[Pair]]:
