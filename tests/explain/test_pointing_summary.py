@@ -169,9 +169,8 @@ def test_few_discordant_patients_show_nothing(level: float, least: int, sign: in
         assert is_shown == (number >= least)
         words = verdict({**found, "discordant": number}, level, "the map")
         known = f"{'better' if sign > 0 else 'worse'} than the map"
-        assert words == (
-            known if is_shown else "not shown to be better than the map (too few patients to tell)"
-        )
+        few = "not shown to be better than the map" + (" (too few patients to tell)" if sign > 0 else "")
+        assert words == (known if is_shown else few)
 
 
 def test_sizes_are_told_apart_at_edges_which_belong_to_the_smaller_ones() -> None:

@@ -56,11 +56,12 @@ def test_what_a_page_shows(explanation_numbers):
     assert shown["flags"] == ["Heat of … is high."]
     assert set(shown["figures"]) == {"pointing", "randomization", "faithfulness"}
     assert [one.words for one in shown["examples"]] == ["Mass: present, predicted 0.90."]
+    assert len(shown["differences"].rows) == 3
     assert shown["missing"] == "the image's mean grey"
     assert "mean of 3 networks" in shown["randomization"]
     assert "in 90 % of them" in shown["shortcuts_of"]
     bare = section(explanation_numbers([]), {}, [], Redaction([], active=False))
-    assert bare["pointing"] is bare["sizes"] is None
+    assert bare["pointing"] is bare["sizes"] is bare["differences"] is None
 
 
 def test_what_is_no_known_positive_is_not_called_one(explanation_numbers):
@@ -85,9 +86,3 @@ def test_without_lungs_the_page_says_so(explanation_numbers):
     numbers["shortcuts"]["areas"]["outside"] = None
     shown = section(numbers, explanation_figures(numbers), [], Redaction([], active=False))
     assert "Two lungs were found in 10 % of them, too few to say what lies outside" in shown["shortcuts_of"]
-
-
-def test_methods_stand_against_one_another(explanation_numbers):
-    numbers = explanation_numbers()
-    shown = section(numbers, explanation_figures(numbers), [], Redaction([], active=False))
-    assert shown["methods"].columns[0] == "Grad-CAM minus"

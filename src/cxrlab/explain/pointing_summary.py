@@ -103,11 +103,10 @@ def verdict(found: Estimate, level: float, than: str) -> str:
     is_above, is_below = (
         end is not None and sign * end > 0 for end, sign in ((found["low"], 1), (found["high"], -1))
     )
-    if not (is_above or is_below):
-        return f"not shown to be better than {than}"
-    if 2 * 0.5 ** found["discordant"] > 1 - level + _ROUNDING:
-        return f"not shown to be better than {than} (too few patients to tell)"
-    return f"{'better' if is_above else 'worse'} than {than}"
+    are_few = 2 * 0.5 ** found["discordant"] > 1 - level + _ROUNDING
+    if (is_above or is_below) and not are_few:
+        return f"{'better' if is_above else 'worse'} than {than}"
+    return f"not shown to be better than {than}{' (too few patients to tell)' if is_above else ''}"
 
 
 def by_size(

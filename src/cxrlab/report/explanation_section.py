@@ -37,7 +37,7 @@ def section(
         "protocol": protocol(numbers),
         "figures": inline(drawn, DESCRIPTIONS),
         "pointing": explanation_tables.pointing_table(numbers),
-        "methods": explanation_tables.method_table(numbers),
+        "differences": explanation_tables.difference_table(numbers),
         "sizes": explanation_tables.size_table(numbers),
         "overlaps": explanation_tables.overlap_tables(numbers),
         "randomization": _randomization(numbers),

@@ -39,7 +39,7 @@ def pointing_table(numbers: Numbers) -> Table | None:
     if not pointing["cases"]:
         return None
     columns = ["finding", "cases", "method", "points at it", "random weights", *PRIOR_NAMES.values()]
-    columns += ["minus random weights", "minus box-frequency map", "in words"]
+    columns += ["minus box-frequency map", "in words"]
     rows = [
         Row(finding_name(finding), list(_pointing_cells(numbers, finding, method)), strong=finding == MACRO)
         for finding in _findings(pointing)
@@ -63,24 +63,31 @@ def _pointing_cells(numbers: Numbers, finding: str, method: str) -> Iterator[Cel
     yield Cell(numbers["methods"][method])
     for source in (method, RANDOM + method, *PRIOR_NAMES):
         yield estimated(found[source], "pointing", _DIGITS)
-    yield estimated(differences["random_network"], finding, _DIGITS)
     yield estimated(differences["box_frequency"], finding, _DIGITS)
     yield Cell(differences["words"][finding])
 
 
-def method_table(numbers: Numbers) -> Table | None:
-    """Return how much more often the first method points than each other one; None for a single method."""
+def difference_table(numbers: Numbers) -> Table | None:
+    """Return how much more often methods point than with random weights, and the first than each other one.
+
+    None without boxes.
+    """
     pointing, names = numbers["pointing"], numbers["methods"]
-    others = pointing.get("against_first")  # runs of earlier versions have none
-    if not others:
+    if not pointing["cases"]:
         return None
+    first = next(iter(names.values()))
+    differences = {
+        f"{name} minus the same with random weights": pointing["differences"][method]["random_network"]
+        for method, name in names.items()
+    }
+    against_first = pointing.get("against_first", {})  # runs of earlier versions have none
+    differences |= {f"{first} minus {names[method]}": found for method, found in against_first.items()}
     findings = _findings(pointing)
     rows = [
-        Row(names[method], [estimated(found, finding, _DIGITS) for finding in findings])
-        for method, found in others.items()
+        Row(name, [estimated(found, finding, _DIGITS) for finding in findings])
+        for name, found in differences.items()
     ]
-    first = next(iter(names.values()))
-    return Table([f"{first} minus", *(finding_name(finding) for finding in findings)], rows)
+    return Table(["difference", *(finding_name(finding) for finding in findings)], rows)
 
 
 def overlap_tables(numbers: Numbers) -> list[tuple[str, Table]]:
