@@ -137,7 +137,7 @@ def test_a_method_that_untrained_networks_equal_is_told(spotless: Numbers) -> No
 
 def test_many_empty_maps_are_told(spotless: Numbers) -> None:
     spotless["pointing"]["empty"]["gradcam"] = 9  # of 18 cases
-    counted = "nothing in them speaks for the finding, and counts as not pointing there."
+    counted = "nothing in these speaks for the finding; they count as not pointing at it."
     assert told(spotless) == [("empty", f"Grad-CAM is empty in 50% of the cases: {counted}")]
     spotless["pointing"] = {
         "cases": {}, "without_boxes": {}, "unusable": {"boxes": 0, "such_as": []}

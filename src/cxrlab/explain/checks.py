@@ -147,8 +147,8 @@ def _of_empty(numbers: Numbers, method: str) -> str:
         share = pointing["empty"][method] / sum(one["cases"] for one in pointing["cases"].values())
     if share <= _MANY_EMPTY:
         return ""
-    counted = ", and counts as not pointing there" if pointing["cases"] else ""
-    return f"is empty in {share:.0%} of the cases: nothing in them speaks for the finding{counted}."
+    counted = "; they count as not pointing at it" if pointing["cases"] else ""
+    return f"is empty in {share:.0%} of the cases: nothing in these speaks for the finding{counted}."
 
 
 def _of_random_empty(numbers: Numbers, method: str) -> str:

@@ -140,5 +140,6 @@ def _writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             f"Heatmaps could not be written to {folder}: {error}. Make room there, or draw fewer: "
-            "callbacks.heatmaps=null in training, heatmaps_per_label=0 in evaluation, limit=1 in explanation."
+            "callbacks.heatmaps=null report.check_heatmaps=false in training, heatmaps_per_label=0 in "
+            "evaluation, limit=1 in explanation."
         ) from error
