@@ -92,7 +92,6 @@ TESTED_ELSEWHERE = {
     "provenance.py": "test_train.py",
     "run_data.py": "test_evaluate.py",
     "explain/__main__.py": "test_explain.py",
-    "explain/of_training.py": "test_train.py",
     "report/explanation_writing.py": "test_explain.py",
     "evaluation/of_run.py": "test_evaluate.py",
     "report/run_evaluation.py": "test_evaluate.py",
