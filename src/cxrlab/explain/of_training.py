@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,41 +54,38 @@ def explain_training(
         settings: How.
     """
     log.info("Checking heatmaps ...")
+    with _told_only(settings.batch_size):
+        table = read_predictions(run_dir / "predictions" / f"{part}.csv")
+        judged = with_pixels(Judged(table, facts), data)
+        labels = best_labels(pd.read_csv(run_dir / "results.csv"), classifier.labels, settings.num_labels)
+        classifier.eval()
+        material = material_of(
+            classifier,
+            judged,
+            settings,
+            labels=labels,
+            data=data,
+            thresholds=classifier.decision.thresholds.double().cpu().numpy(),
+        )
+        numbers, examples = check_heatmaps(material)
+        save_checks(run_dir / "explanation.json", numbers, judged)
+        draw_examples(run_dir / "heatmaps" / "flagged", material, examples)
+
+
+@contextmanager
+def _told_only(batch_size: int) -> Iterator[None]:
+    """Turn what may go wrong with heatmaps into a warning."""
     try:
-        _explain(run_dir, classifier, data, facts, part, settings)
+        yield
     except torch.OutOfMemoryError as error:
         log.warning(
             "The heatmaps were not checked to the end: %s. With a smaller explanation.batch_size, now %d, "
             "cxrlab.explain does it afterwards.",
             str(error).split(". ")[0],
-            settings.batch_size,
+            batch_size,
         )
     except (UserError, OSError) as error:
         log.warning("The heatmaps were not checked to the end: %s", error)
-
-
-def _explain(
-    run_dir: Path,
-    classifier: "Classifier",
-    data: "DataModule",
-    facts: DataFacts,
-    part: str,
-    settings: ExplanationSettings,
-) -> None:
-    table = read_predictions(run_dir / "predictions" / f"{part}.csv")
-    judged = with_pixels(Judged(table, facts), data)
-    classifier.eval()
-    material = material_of(
-        classifier,
-        judged,
-        settings,
-        labels=best_labels(pd.read_csv(run_dir / "results.csv"), classifier.labels, settings.num_labels),
-        data=data,
-        thresholds=classifier.decision.thresholds.double().cpu().numpy(),
-    )
-    numbers, examples = check_heatmaps(material)
-    save_checks(run_dir / "explanation.json", numbers, judged)
-    draw_examples(run_dir / "heatmaps" / "flagged", material, examples)
 
 
 def save_checks(path: Path, numbers: dict[str, Any], judged: Judged) -> None:
