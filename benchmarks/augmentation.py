@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from cxrlab.augment.geometry import inverse_matrices
-from cxrlab.config import build, config_dir, plain
+from cxrlab.cli.config import build, config_dir, plain
 from cxrlab.data.readers import synthetic
 
 Task = Callable[[], object]

@@ -33,11 +33,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from cxrlab.config import config_dir
-from cxrlab.data.cache import CacheSettings
-from cxrlab.data.cache_filling import fill
-from cxrlab.data.cache_opening import open_cache
-from cxrlab.data.images import read_image
+from cxrlab.cli.config import config_dir
+from cxrlab.data.cache import CacheSettings, fill, open_cache
+from cxrlab.data.decode import read_image
 from cxrlab.data.loader import ImageStore
 from cxrlab.data.readers import synthetic
 from cxrlab.train import train

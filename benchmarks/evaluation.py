@@ -23,16 +23,16 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlab.evaluation.curves import label_curves
-from cxrlab.evaluation.decisions import from_validation
-from cxrlab.evaluation.delong import delong_estimate
-from cxrlab.evaluation.judgement import DataFacts
-from cxrlab.evaluation.operating_metrics import label_operating_estimates
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.ranking import label_rankings, micro_ranking
-from cxrlab.evaluation.resampling import Counts, patient_counts
-from cxrlab.evaluation.settings import EvaluationSettings
-from cxrlab.report.subject import Subject
-from cxrlab.report.writing import Evaluation, write_evaluation
+from cxrlab.evaluation.evaluate import DataFacts
+from cxrlab.evaluation.operating_point import from_validation
+from cxrlab.metrics.bootstrap import Counts, patient_counts
+from cxrlab.metrics.confusion import label_operating_estimates
+from cxrlab.metrics.delong import delong_estimate
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.ranking import label_rankings, micro_ranking
+from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.report.evaluation_page import Evaluation, write_evaluation
+from cxrlab.report.model_info import Subject
 
 Task = Callable[[PredictionTable, Counts], object]
 

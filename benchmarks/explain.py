@@ -16,11 +16,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from cxrlab.config import build, config_dir
-from cxrlab.explain.layers import target_layers
-from cxrlab.explain.methods import Explainer
-from cxrlab.explain.settings import ExplanationSettings
-from cxrlab.models.classifier import Classifier
+from cxrlab.cli.config import build, config_dir
+from cxrlab.heatmaps.methods.dispatch import Explainer
+from cxrlab.heatmaps.methods.layers import target_layers
+from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.training.module import Classifier
 
 LABELS = ("Effusion", "Nodule", "Opacity", "Cardiomegaly")
 

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from cxrlab.data.readers.folders import read_pneumonia
-from cxrlab.run import Run, load_run
+from cxrlab.runs.run import Run, load_run
 
 LABEL = "Pneumonia"
 AUGMENT = ["augment=strong"]

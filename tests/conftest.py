@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from cxrlab.config import config_dir
+from cxrlab.cli.config import config_dir
 
 # A run of a few seconds: a small synthetic set, small images, one epoch.
 TINY = (

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig
 
-from cxrlab import config
+from cxrlab.cli import config
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import DataError

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from cxrlab.config import refuse_foreign_targets
+from cxrlab.cli.config import refuse_foreign_targets
 from cxrlab.errors import ConfigError, DataError
 from cxrlab.evaluate import checked, evaluate
 
@@ -48,7 +48,7 @@ def test_a_training_ends_with_the_evaluation_of_its_test_part(finished_run: Path
 
 def test_thresholds_are_chosen_on_validation_and_kept_in_the_checkpoint(finished_run: Path):
     import cxrlab
-    from cxrlab.evaluation.thresholds import choose_thresholds
+    from cxrlab.metrics.thresholds import choose_thresholds
 
     run = cxrlab.load_run(finished_run)
     validation = run.predictions("val")
@@ -182,7 +182,7 @@ def flipped_mean(run: Path, part: str) -> np.ndarray:
 def test_other_views_are_averaged_with_thresholds_of_validation_images_seen_so(
     evaluated: Evaluate, run: Path, tmp_path: Path
 ):
-    from cxrlab.evaluation.thresholds import choose_thresholds
+    from cxrlab.metrics.thresholds import choose_thresholds
 
     numbers = evaluated(f"run={run}", "views=[identity,flip]", "device=cpu", "heatmaps_per_label=0")
     found = pd.read_csv(tmp_path / "out" / "predictions.csv")
@@ -321,7 +321,7 @@ def test_a_number_as_the_rule_needs_no_validation(evaluated: Evaluate, run: Path
 
 
 def test_a_resumed_training_leaves_no_earlier_networks_predictions(run: Path):
-    from cxrlab.recording import remove_judgement
+    from cxrlab.runs.recording import remove_judgement
 
     remove_judgement(run)
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}

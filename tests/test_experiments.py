@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrlab.config import config_dir
+from cxrlab.cli.config import config_dir
 
 EXPERIMENTS = sorted((config_dir() / "experiment").glob("*.yaml"))
 

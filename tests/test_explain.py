@@ -13,7 +13,7 @@ from PIL import Image
 
 import cxrlab
 from cxrlab.errors import ConfigError, DataError, MissingFileError
-from cxrlab.explain.__main__ import LISTS, checked, explain
+from cxrlab.explain import LISTS, checked, explain
 
 Explained = Callable[..., Path]
 

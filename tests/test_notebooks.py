@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 from omegaconf import DictConfig
 
-from cxrlab.sweep import add_job
+from cxrlab.sweeps.table import add_job
 from cxrlab.train import train
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

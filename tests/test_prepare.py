@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig
 
-from cxrlab.data.audit.summary import terminal_table
+from cxrlab.data.audit.tables import terminal_table
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 from cxrlab.prepare import prepare

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from omegaconf import DictConfig
 
-from cxrlab import config
+from cxrlab.cli import config
 from cxrlab.train import checked
 
 Compose = Callable[..., DictConfig]

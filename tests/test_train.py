@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 import cxrlab
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import CheckpointError, ConfigError, DataError, MissingFileError, TrainingError
-from cxrlab.models.classifier import Classifier
 from cxrlab.train import train
+from cxrlab.training.module import Classifier
 
 Tiny = Callable[..., DictConfig]
 

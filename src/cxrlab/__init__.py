@@ -4,8 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cxrlab.models.classifier import Classifier
-    from cxrlab.run import Run, load_run
+    from cxrlab.runs.run import Run, load_run
+    from cxrlab.training.module import Classifier
 
 __all__ = ["Classifier", "Run", "load_run"]
 
@@ -18,11 +18,11 @@ except PackageNotFoundError:  # a copy of the sources that was never installed
 def __getattr__(name: str) -> Any:
     """Import the public names when they are first used: torch takes seconds, and --help needs none of it."""
     if name == "Classifier":
-        from cxrlab.models.classifier import Classifier
+        from cxrlab.training.module import Classifier
 
         return Classifier
     if name in {"Run", "load_run"}:
-        from cxrlab import run
+        from cxrlab.runs import run
 
         return getattr(run, name)
     raise AttributeError(f"module 'cxrlab' has no attribute {name!r}")

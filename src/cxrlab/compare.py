@@ -10,7 +10,7 @@ from typing import Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from cxrlab import command, config
+from cxrlab.cli import config, console
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _PLAIN: dict[str, Any] = {
 
 
 def checked(cfg: DictConfig) -> DictConfig:
-    """Return the config, checked; see :func:`cxrlab.config.checked`."""
+    """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
 
     cfg = config.checked(cfg, _PLAIN)
@@ -52,16 +52,16 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         UserError: If a run or a table cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab import recording
-    from cxrlab.atomic import write_text
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.comparison import compare as compare_tables
-    from cxrlab.evaluation.contestants import foreign_tables, run_dirs, run_tables
-    from cxrlab.evaluation.judgement import DataFacts
-    from cxrlab.evaluation.of_run import run_facts
-    from cxrlab.evaluation.summary import leaderboard
-    from cxrlab.provenance import environment
+    from cxrlab.evaluation.comparison import foreign_tables, run_dirs, run_tables
+    from cxrlab.evaluation.evaluate import DataFacts
+    from cxrlab.evaluation.external_data import run_facts
+    from cxrlab.evaluation.terminal import leaderboard
+    from cxrlab.files import write_text
     from cxrlab.report.comparison_page import write_comparison
+    from cxrlab.runs import recording
+    from cxrlab.training.callbacks.provenance import environment
 
     recording.quieten()
     start = time.perf_counter()
@@ -100,7 +100,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    command.run_command(_main)
+    console.run_command(_main)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import hydra
 from omegaconf import DictConfig
 
-from cxrlab import command, config
+from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.of_run import Judged
-    from cxrlab.evaluation.settings import EvaluationSettings
-    from cxrlab.report.writing import Evaluation
-    from cxrlab.run import Run
+    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.metrics.settings import EvaluationSettings
+    from cxrlab.report.evaluation_page import Evaluation
+    from cxrlab.runs.run import Run
 
 _PLAIN: dict[str, Any] = {
     "run": str | list[str] | None,
@@ -36,7 +36,7 @@ _PLAIN: dict[str, Any] = {
 
 
 def checked(cfg: DictConfig) -> DictConfig:
-    """Return the config, checked; see :func:`cxrlab.config.checked`."""
+    """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
     from cxrlab.models.views import check_views
 
@@ -88,8 +88,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         UserError: If the config, a run or a table cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab import recording
-    from cxrlab.report.writing import write_evaluation
+    from cxrlab.report.evaluation_page import write_evaluation
+    from cxrlab.runs import recording
 
     recording.quieten()
     settings: EvaluationSettings = config.build(cfg.evaluation)
@@ -98,12 +98,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
-    from cxrlab.evaluation.decisions import from_validation, given
-    from cxrlab.evaluation.foreign import holds_targets, read_foreign
-    from cxrlab.evaluation.judgement import DataFacts
-    from cxrlab.evaluation.leakage import refuse_judged
-    from cxrlab.report.subject import Subject
-    from cxrlab.report.writing import Evaluation
+    from cxrlab.evaluation.evaluate import DataFacts
+    from cxrlab.evaluation.external_data import refuse_judged
+    from cxrlab.evaluation.external_predictions import holds_targets, read_foreign
+    from cxrlab.evaluation.operating_point import from_validation, given
+    from cxrlab.report.evaluation_page import Evaluation
+    from cxrlab.report.model_info import Subject
 
     groups = config.plain(cfg.synonyms.groups)
     predictions, targets = Path(cfg.predictions).expanduser(), Path(cfg.targets).expanduser()
@@ -128,9 +128,9 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
 
 def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
     from cxrlab.errors import ConfigError
-    from cxrlab.evaluation.decisions import given
+    from cxrlab.evaluation.operating_point import given
     from cxrlab.report.run_evaluation import evaluation_of_ensemble, evaluation_of_run
-    from cxrlab.run import load_run
+    from cxrlab.runs.run import load_run
 
     named = config.plain(cfg)["run"]
     folders = [Path(one).expanduser() for one in ([named] if isinstance(named, str) else named)]
@@ -149,8 +149,8 @@ def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
 
 
 def _judged(cfg: DictConfig, run: "Run") -> "Judged":
-    from cxrlab.evaluation.of_run import own_part, with_validation
-    from cxrlab.run_data import own_datamodule
+    from cxrlab.evaluation.external_data import own_part, with_validation
+    from cxrlab.runs.run_data import own_datamodule
 
     anew = _sets_views(cfg, run)
     build = functools.cache(lambda: own_datamodule(run, cfg.root))
@@ -172,8 +172,8 @@ def _sets_views(cfg: DictConfig, run: "Run") -> bool:
 
 
 def _judged_elsewhere(cfg: DictConfig, run: "Run") -> "Judged":
-    from cxrlab.evaluation.of_run import other_data
-    from cxrlab.run_data import other_datamodule
+    from cxrlab.evaluation.external_data import other_data
+    from cxrlab.runs.run_data import other_datamodule
 
     data = other_datamodule(run, cfg.data)
     groups = config.plain(cfg.synonyms.groups)
@@ -187,7 +187,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    command.run_command(_main)
+    console.run_command(_main)
 
 
 if __name__ == "__main__":

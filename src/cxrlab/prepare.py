@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from cxrlab import command, config
+from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
@@ -25,7 +25,7 @@ _PLAIN: dict[str, Any] = {
 
 
 def checked(cfg: DictConfig) -> DictConfig:
-    """Return the config, checked; see :func:`cxrlab.config.checked`."""
+    """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     return config.checked(cfg, _PLAIN)
 
 
@@ -39,9 +39,9 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
         UserError: If the config or the data cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab import recording
-    from cxrlab.data.audit.summary import terminal_table
+    from cxrlab.data.audit.tables import terminal_table
     from cxrlab.report.audit_page import write_audit_page
+    from cxrlab.runs import recording
 
     recording.quieten()
     run_dir = Path(cfg.run_dir)
@@ -64,7 +64,7 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
 
 def _other(cfg: DictConfig) -> "Manifest | None":
     """Return the manifest to compare with, read before any work is done."""
-    from cxrlab.data.crossing import read_other
+    from cxrlab.data.duplicates.overlap import read_other
 
     if cfg.against is None:
         return None
@@ -74,8 +74,8 @@ def _other(cfg: DictConfig) -> "Manifest | None":
 
 def _compare(against: str, other: "Manifest", data: "DataModule", run_dir: Path) -> None:
     """Look for the images of another manifest in this data set, and list them in against.csv."""
-    from cxrlab.atomic import write_text
-    from cxrlab.data.crossing import find_shared
+    from cxrlab.data.duplicates.overlap import find_shared
+    from cxrlab.files import write_text
 
     shared = find_shared(data, other)
     write_text(run_dir / "against.csv", shared.to_csv(index=False))
@@ -106,7 +106,7 @@ def _main(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Run the command line."""
-    command.run_command(_main)
+    console.run_command(_main)
 
 
 if __name__ == "__main__":

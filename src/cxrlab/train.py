@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cxrlab import command, config
+from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from cxrlab.data.datamodule import DataModule
-    from cxrlab.models.classifier import Classifier
+    from cxrlab.training.module import Classifier
 
 # Types of the plain values in conf/train.yaml; all others are checked against what they build.
 _PLAIN: dict[str, Any] = {
@@ -96,7 +96,7 @@ def train(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
     import torch
 
-    from cxrlab import recording
+    from cxrlab.runs import recording
 
     recording.quieten()
     _refuse_missing_gpu(cfg)
@@ -145,7 +145,7 @@ def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", ru
         return str(cfg.trainer.get("precision", "32-true"))
     import torch
 
-    from cxrlab.precision import choose_precision, saved_precision
+    from cxrlab.training.precision import choose_precision, saved_precision
 
     if cfg.resume and (saved := saved_precision(run_dir)):
         return saved
@@ -167,9 +167,9 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import ProgressBar
 
-    from cxrlab import recording
-    from cxrlab.callbacks.checkpoints import AtomicCheckpointIO
     from cxrlab.errors import ConfigError
+    from cxrlab.runs import recording
+    from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
 
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
@@ -193,12 +193,12 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
 def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     """Build the classifier: what the data decide is passed on to each of its parts."""
     from cxrlab.losses import label_frequencies
-    from cxrlab.losses.checks import refuse_other_task, warn_of_balancing_twice
-    from cxrlab.metrics import check_monitor
-    from cxrlab.models.classifier import Classifier
-    from cxrlab.models.networks import architecture, without_initial_weights
-    from cxrlab.models.parameter_groups import parameter_groups
-    from cxrlab.models.task import check_exclusive
+    from cxrlab.losses.base import refuse_other_task, warn_of_balancing_twice
+    from cxrlab.metrics.streaming import check_monitor
+    from cxrlab.models.timm_network import architecture, without_initial_weights
+    from cxrlab.task import check_exclusive
+    from cxrlab.training.module import Classifier
+    from cxrlab.training.optim import parameter_groups
 
     labels, settings = data.manifest.labels, data.settings
     shape = {"image_size": settings.image_size, "channels": settings.channels}
@@ -262,7 +262,7 @@ def _evaluate(
     cfg: DictConfig, trainer: "pl.Trainer", classifier: "Classifier", data: "DataModule", run_dir: Path
 ) -> float:
     """Judge the best checkpoint on validation, and on the test part where that is wanted."""
-    from cxrlab import recording
+    from cxrlab.runs import recording
 
     best = run_dir / "checkpoints" / "best.ckpt"
     trainer.validate(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
@@ -293,7 +293,7 @@ def _main(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Run the command line."""
-    command.run_command(_main)
+    console.run_command(_main)
 
 
 if __name__ == "__main__":

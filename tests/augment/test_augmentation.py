@@ -5,8 +5,8 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from cxrlab import config
 from cxrlab.augment import NoAugment, RandomAugment
+from cxrlab.cli import config
 from cxrlab.errors import ConfigError
 
 Compose = Callable[..., DictConfig]

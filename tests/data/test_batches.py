@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrlab.data.batches import Batches
+from cxrlab.data.loader import Batches
 
 SIZES = {"count": st.integers(1, 200), "batch_size": st.integers(1, 40), "num_processes": st.integers(1, 5)}
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cxrlab.data.boxes import framed, read_boxes
-from cxrlab.data.file_images import FileImages
+from cxrlab.data.dataset import FileImages
 from cxrlab.data.manifest import BOX_COLUMNS, Manifest
 from cxrlab.errors import DataError, MissingFileError
 

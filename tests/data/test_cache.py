@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrlab.data.cache import DONE, CacheSettings, ImageCache
-from cxrlab.data.cache_filling import fill
-from cxrlab.data.cache_opening import open_cache
-from cxrlab.data.images import RESIZES, decode
+from cxrlab.data.cache import DONE, CacheSettings, ImageCache, fill, open_cache
+from cxrlab.data.decode import RESIZES, decode
 from cxrlab.errors import OutputError
 
 SETTINGS = CacheSettings(image_size=32, channels=1, resize="stretch")

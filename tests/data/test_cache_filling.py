@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrlab.data.cache import DONE, EMPTY, UNREADABLE, CacheSettings, ImageCache
-from cxrlab.data.cache_filling import fill
-from cxrlab.data.cache_opening import open_cache
-from cxrlab.data.images import decode
+from cxrlab.data.cache import DONE, EMPTY, UNREADABLE, CacheSettings, ImageCache, fill, open_cache
+from cxrlab.data.decode import decode
 from cxrlab.errors import DataError
 
 SETTINGS = CacheSettings(image_size=64, channels=1, resize="stretch")
@@ -23,8 +21,8 @@ import signal, sys, numpy as np
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 from cxrlab.data.cache import CacheSettings
-from cxrlab.data.cache_opening import open_cache
-from cxrlab.data.cache_filling import fill
+from cxrlab.data.cache import open_cache
+from cxrlab.data.cache import fill
 folder, root, workers = sys.argv[1:]
 files = sorted(path.name for path in Path(root).iterdir())
 cache = open_cache(Path(folder), Path(root), files, CacheSettings(64, 1, "stretch"), "set")

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from cxrlab.augment.augmentation import NoAugment, RandomAugment
-from cxrlab.data import preparation
+from cxrlab.data import dataset
 from cxrlab.data.cache import DONE
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.images import decode
+from cxrlab.data.decode import decode
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, DataError
 
@@ -181,7 +181,7 @@ def test_patients_with_the_same_file_are_drawn_together(tmp_path: Path):
 def test_the_audit_of_the_same_data_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     table = write_images(tmp_path, 24)
     first = module(tmp_path, table).audit()
-    monkeypatch.setattr(preparation, "audit", lambda *_, **__: pytest.fail("it was made anew"))
+    monkeypatch.setattr(dataset, "audit", lambda *_, **__: pytest.fail("it was made anew"))
     assert module(tmp_path, table).audit() == first
 
 

@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
-from cxrlab.data.images import read_image
+from cxrlab.data.decode import read_image
 
 RNG = np.random.default_rng(0)
 EIGHT = (np.arange(4096) // 16).astype(np.uint8).reshape(64, 64)

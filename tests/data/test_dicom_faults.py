@@ -16,9 +16,9 @@ pytest.importorskip("gdcm")
 import pydicom
 from pydicom import uid
 
-from cxrlab.data import images
+from cxrlab.data import decode as images
+from cxrlab.data.decode import read_image
 from cxrlab.data.dicom import read_dicom
-from cxrlab.data.images import read_image
 from cxrlab.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -165,7 +165,7 @@ def test_without_pydicom_the_message_says_what_to_install(dicom, tmp_path, monke
 
 def test_the_first_file_leaves_no_warning():
     code = (
-        "import sys; from pathlib import Path; from cxrlab.data.images import read_image;"
+        "import sys; from pathlib import Path; from cxrlab.data.decode import read_image;"
         "read_image(Path(sys.argv[1]), image_size=8, channels=1, resize='pad')"
     )
     source = Path(pydicom.__file__).parent / "data/test_files/CT_small.dcm"

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from cxrlab.data.boxes import framed
-from cxrlab.data.file_images import FileImages, image_files, manifest_of
-from cxrlab.data.images import decode
+from cxrlab.data.dataset import FileImages, image_files, manifest_of
+from cxrlab.data.decode import decode
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 Write = Callable[..., Path]

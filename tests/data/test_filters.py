@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrlab.cli.validation import check_node
 from cxrlab.data.filters import apply_filters
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, DataError
-from cxrlab.signatures import check_node
 
 NONE = {"view": None, "sex": None, "age": None, "boxes": False}
 

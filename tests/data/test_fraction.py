@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.splits import take_fraction
-from cxrlab.data.stratification import nested_share
+from cxrlab.data.stratify import nested_share
 from cxrlab.errors import ConfigError
 
 

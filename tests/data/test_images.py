@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cxrlab.data import images
-from cxrlab.data.images import RESIZES, decode, read_image
+from cxrlab.data import decode as images
+from cxrlab.data.decode import RESIZES, decode, read_image
 from cxrlab.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("decoder")
@@ -224,7 +224,7 @@ def test_an_orientation_tag_is_not_applied(tmp_path):
 
 def test_the_module_starts_without_torch_and_pydicom():
     code = (
-        "import sys, cxrlab.data.images; print({'torch', 'pydicom', 'cv2', 'kornia_rs'} & set(sys.modules))"
+        "import sys, cxrlab.data.decode; print({'torch', 'pydicom', 'cv2', 'kornia_rs'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""Files that are no images, or are damaged: each is refused by name, and none harms the process."""
+"""Files that are no decode, or are damaged: each is refused by name, and none harms the process."""
 
 import io
 import os
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrlab.data import images
-from cxrlab.data.images import MAX_PIXELS, read_image
+from cxrlab.data import decode
+from cxrlab.data.decode import MAX_PIXELS, read_image
 from cxrlab.errors import DataError, MissingFileError
 
 pytestmark = pytest.mark.usefixtures("decoder")
@@ -79,7 +79,7 @@ def jpeg_claiming(width, height):
 
 @pytest.mark.parametrize("bomb", [png_of_zeros, jpeg_claiming])
 def test_a_decompression_bomb_is_refused_unopened(tmp_path, bomb, monkeypatch):
-    for opened in (images.PngImageFile, images.JpegImageFile):
+    for opened in (decode.PngImageFile, decode.JpegImageFile):
         monkeypatch.setattr(opened, "load", lambda _: pytest.fail("decoded"))
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb(20_000, 20_000))

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrlab.data.batches import Batches
-from cxrlab.data.loader import ImageStore, Loader
+from cxrlab.data.loader import Batches, ImageStore, Loader
 
 COUNT = 50
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT + 20, 1, 8, 8), dtype=np.uint8)

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxrlab.data import preparation
+from cxrlab.data import dataset
 from cxrlab.data.cache import CacheSettings
-from cxrlab.data.images import decode
+from cxrlab.data.dataset import Copies, Images, cached, find_copies, run_audit, without_unreadable
+from cxrlab.data.decode import decode
+from cxrlab.data.duplicates.hashing import HASH_WORDS
 from cxrlab.data.manifest import Manifest
-from cxrlab.data.perceptual_hash import HASH_WORDS
-from cxrlab.data.preparation import Copies, Images, cached, find_copies, run_audit, without_unreadable
 from cxrlab.errors import DataError
 
 SETTINGS = CacheSettings(image_size=32, channels=1, resize="stretch")
@@ -49,13 +49,13 @@ def all_files(root: Path) -> list[str]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each filling of a cache has decoded."""
     numbers: list[int] = []
-    fill = preparation.fill
+    fill = dataset.fill
 
     def counted(*args: Any, **options: Any) -> int:
         numbers.append(fill(*args, **options))
         return numbers[-1]
 
-    monkeypatch.setattr(preparation, "fill", counted)
+    monkeypatch.setattr(dataset, "fill", counted)
     return numbers
 
 
@@ -217,7 +217,7 @@ def test_copies_are_found_once_and_kept_beside_the_cache(with_copies: Fixed, mon
     assert first.pairs[["one", "other"]].to_numpy().tolist() == [[1, 4]]
     assert len(list(images.cache.folder.glob("pairs-*.csv"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "find_near_duplicates", no("they were looked for"))
+        patch.setattr(dataset, "find_near_duplicates", no("they were looked for"))
         again = find_copies(Images(images.cache, images.positions))
     assert again.identical == first.identical
     pd.testing.assert_frame_equal(again.pairs, first.pairs, check_dtype=False)
@@ -230,7 +230,7 @@ def test_that_there_are_no_copies_is_kept_too(make_images: MakeImages, tmp_path:
     manifest = manifest_of(make_images(4), [0, 1, 2, 3])
     images = images_of(manifest, tmp_path / "cache")
     assert find_copies(images).pairs.empty
-    monkeypatch.setattr(preparation, "find_near_duplicates", no("they were looked for"))
+    monkeypatch.setattr(dataset, "find_near_duplicates", no("they were looked for"))
     again = find_copies(images)
     assert again.pairs.empty
     assert again.rows(np.array([True, False, True, True])).pairs.empty
@@ -243,7 +243,7 @@ def test_a_cache_that_cannot_be_written_is_only_slower(with_copies: Fixed, monke
     def read_only(path: Path, text: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(preparation, "write_text", read_only)
+    monkeypatch.setattr(dataset, "write_text", read_only)
     copies = find_copies(images)
     assert copies.identical == [[0, 3]]
     _, _, unreadable = without_unreadable(manifest, images, "raise")
@@ -267,7 +267,7 @@ def test_the_audit_says_where_the_images_are_and_is_kept_without_that(with_copie
     (path,) = images.cache.folder.glob("audit-*.json")
     kept = json.loads(path.read_text())
     assert "root" not in kept
-    monkeypatch.setattr(preparation, "audit", no("it was made"))
+    monkeypatch.setattr(dataset, "audit", no("it was made"))
     assert audited(manifest, images) == first == kept | {"root": first["root"]}
 
 

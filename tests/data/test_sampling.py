@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cxrlab.data.sampling import balanced_weights
+from cxrlab.data.loader import balanced_weights
 
 
 def test_a_single_label_gives_as_many_positives_as_negatives():

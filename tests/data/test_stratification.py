@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cxrlab.data.stratification import stratify_groups
+from cxrlab.data.stratify import stratify_groups
 
 SHARES = [(0.5, 0.5), (0.7, 0.1, 0.2), (0.9, 0.05, 0.05), (0.34, 0.33, 0.33)]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
 
 
 @pytest.fixture

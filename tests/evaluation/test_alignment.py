@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from cxrlab.errors import ConfigError, DataError
-from cxrlab.evaluation.alignment import align
-from cxrlab.evaluation.prediction_table import PredictionTable
+from cxrlab.evaluation.comparison import align
+from cxrlab.metrics.predictions import PredictionTable
 
 
 def table(*, labels=("edema", "mass"), num=40, seed=0, with_patients=True, part="test"):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from cxrlab.evaluation.classification_report import classification_report
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.resampling import patient_counts
-from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.evaluation.classification import classification_report
+from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
 
 SETTINGS = EvaluationSettings(
     threshold="youden",

@@ -9,10 +9,10 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlab.evaluation.comparison import compare, holm, words
-from cxrlab.evaluation.delong import delong_test
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.resampling import estimate, p_value, patient_counts
-from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.metrics.bootstrap import estimate, p_value, patient_counts
+from cxrlab.metrics.delong import delong_test
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
 
 LABELS = ("edema", "mass", "hernia")
 

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from cxrlab.errors import ConfigError, MissingFileError
-from cxrlab.evaluation.contestants import foreign_tables, run_dirs, run_tables
+from cxrlab.evaluation.comparison import foreign_tables, run_dirs, run_tables
 
 
 @pytest.fixture

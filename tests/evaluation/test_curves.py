@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from cxrlab.evaluation import curves as module
+from cxrlab.evaluation import curves
 from cxrlab.evaluation.curves import label_curves
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.resampling import patient_counts
-from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
 
 SETTINGS = EvaluationSettings(
     threshold="youden",
@@ -73,7 +73,7 @@ def points(frame, curve, label="Mass"):
 @pytest.mark.parametrize("decimals", [0, 1, 2, 16])
 @pytest.mark.parametrize("curve", ["roc", "pr"])
 def test_value_and_band_are_those_of_scikit_learn(curve, decimals, monkeypatch):
-    monkeypatch.setattr(module, "NUM_RESAMPLES", 12)
+    monkeypatch.setattr(curves, "NUM_RESAMPLES", 12)
     table = made_table(decimals)
     counts = patient_counts(table.num_patients, 12, SETTINGS.seed)
     frame = label_curves(table, SETTINGS)
@@ -113,7 +113,7 @@ def test_no_label_with_both_classes():
 
 
 def test_areas_are_auroc_and_average_precision(monkeypatch):
-    monkeypatch.setattr(module, "NUM_STEPS", 20_000)
+    monkeypatch.setattr(curves, "NUM_STEPS", 20_000)
     table = made_table(2).select_labels(["Hernia"])
     frame = label_curves(table, SETTINGS)
     targets, scores = table.targets[:, 0], table.probabilities[:, 0]

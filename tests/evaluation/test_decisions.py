@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from cxrlab.errors import ConfigError
-from cxrlab.evaluation.calibration import fit_calibrator
-from cxrlab.evaluation.decisions import from_validation, given, threshold_source
-from cxrlab.evaluation.thresholds import choose_thresholds
+from cxrlab.evaluation.operating_point import from_validation, given, threshold_source
+from cxrlab.metrics.calibration import fit_calibrator
+from cxrlab.metrics.thresholds import choose_thresholds
 
 
 def test_thresholds_and_calibration_are_those_of_the_validation_part(make_predictions, make_settings):

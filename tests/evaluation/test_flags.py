@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrlab.evaluation.decisions import given
-from cxrlab.evaluation.flags import reservations
+from cxrlab.evaluation.caveats import reservations
+from cxrlab.evaluation.operating_point import given
 
 
 def kinds(flags):

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.readers import nih_table
+from cxrlab.data.readers import nih
 from cxrlab.errors import ConfigError, DataError, MissingFileError
-from cxrlab.evaluation.foreign import read_foreign
+from cxrlab.evaluation.external_predictions import read_foreign
 
 NIH = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
 
@@ -134,13 +134,13 @@ def test_a_missing_file_and_bad_synonyms_are_named(read, tmp_path):
 @pytest.mark.real_data
 def test_the_table_of_nih_is_read_as_its_reader_does(real_data, tmp_path):
     path = real_data / "nih" / "Data_Entry_2017_v2020.csv.gz"
-    expected = nih_table.read_table(path)[0]
+    expected = nih.read_table(path)[0]
     names = (real_data / "nih" / "test_list.txt").read_text().split()[::-1]
-    frame = pd.DataFrame({"Image Index": names}).assign(**dict.fromkeys(reversed(nih_table.LABELS), 0.5))
+    frame = pd.DataFrame({"Image Index": names}).assign(**dict.fromkeys(reversed(nih.LABELS), 0.5))
     frame.to_csv(tmp_path / "p.csv", index=False)
     table = read_foreign(tmp_path / "p.csv", path, [])
     expected = expected.set_index("image").loc[names]
-    assert table.labels == nih_table.LABELS
+    assert table.labels == nih.LABELS
     np.testing.assert_array_equal(table.targets, expected[[f"label/{label}" for label in table.labels]])
     assert table.patient_names[table.patients].tolist() == expected["patient"].tolist()
     for name in ("view", "sex", "age"):

@@ -3,8 +3,8 @@ import gzip
 import pytest
 
 from cxrlab.errors import DataError, MissingFileError
-from cxrlab.evaluation import foreign_cells
-from cxrlab.evaluation.foreign_cells import read_foreign_cells
+from cxrlab.evaluation import external_table
+from cxrlab.evaluation.external_table import read_foreign_cells
 
 EVEN = "image;Edema;note\n0012;0.5; a \n0013;;\n"
 
@@ -18,7 +18,7 @@ def no_slow_reader(monkeypatch):
     def refuse(path):
         raise AssertionError(f"{path} should be read by pandas")
 
-    monkeypatch.setattr(foreign_cells, "read_cells", refuse)
+    monkeypatch.setattr(external_table, "read_cells", refuse)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 
 from cxrlab.errors import DataError
-from cxrlab.evaluation import foreign_images
-from cxrlab.evaluation.foreign_images import match_images
-from cxrlab.evaluation.foreign_table import ForeignTable
+from cxrlab.evaluation import external_matching
+from cxrlab.evaluation.external_matching import match_images
+from cxrlab.evaluation.external_table import ForeignTable
 
 NAMES = [f"{number}.png" for number in range(20)]
 
@@ -95,7 +95,7 @@ def test_mixed_parts_are_said(match, caplog):
 
 
 def test_the_whole_table_of_nih_may_name_more(match, caplog, monkeypatch):
-    monkeypatch.setattr(foreign_images, "_NUM_NIH_IMAGES", 20)
+    monkeypatch.setattr(external_matching, "_NUM_NIH_IMAGES", 20)
     caplog.set_level("INFO")
     assert len(match(NAMES[:5], NAMES, **{"Finding Labels": "Mass"})) == 5
     assert "15 of 20 images" in caplog.text

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from cxrlab.data.readers.nih_table import LABELS
+from cxrlab.data.readers.nih import LABELS
 from cxrlab.errors import DataError
-from cxrlab.evaluation.foreign_labels import read_labels
-from cxrlab.evaluation.foreign_table import ForeignTable
+from cxrlab.evaluation.external_matching import read_labels
+from cxrlab.evaluation.external_table import ForeignTable
 
 GROUPS = [["Effusion", "Pleural Effusion"]]
 

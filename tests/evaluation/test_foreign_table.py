@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cxrlab.errors import DataError
-from cxrlab.evaluation.foreign_table import ForeignTable
+from cxrlab.evaluation.external_table import ForeignTable
 
 
 def table(tmp_path, *lines):

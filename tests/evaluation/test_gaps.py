@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from cxrlab.evaluation.gaps import largest_gaps
-from cxrlab.evaluation.group_metrics import GroupMetrics
-from cxrlab.evaluation.grouping import Group
-from cxrlab.evaluation.resampling import p_value
+from cxrlab.evaluation.disparities import largest_gaps
+from cxrlab.evaluation.groups import Group, GroupMetrics
+from cxrlab.metrics.bootstrap import p_value
 
 B = 1000
 SETTINGS = SimpleNamespace(level=0.95, min_positives=10)

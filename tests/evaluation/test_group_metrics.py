@@ -3,10 +3,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
-from cxrlab.evaluation.group_metrics import counted, group_metrics, macro_labels, with_macro
-from cxrlab.evaluation.grouping import Group
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.resampling import patient_counts
+from cxrlab.evaluation.groups import Group, counted, group_metrics, macro_labels, with_macro
+from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.predictions import PredictionTable
 
 N, P = 200, 60
 

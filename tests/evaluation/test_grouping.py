@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.evaluation.grouping import covariate_groups
+from cxrlab.evaluation.groups import covariate_groups
 
 BANDS = [0, 18, 40, 60, 80]
 

@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.decisions import from_validation, given
-from cxrlab.evaluation.judgement import DataFacts, judge
-from cxrlab.evaluation.prediction_table import PredictionTable
+from cxrlab.evaluation.evaluate import DataFacts, judge
+from cxrlab.evaluation.operating_point import from_validation, given
+from cxrlab.metrics.predictions import PredictionTable
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cxrlab.errors import DataError
-from cxrlab.evaluation.leakage import refuse_judged, refuse_trained_on
+from cxrlab.evaluation.external_data import refuse_judged, refuse_trained_on
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from cxrlab.data.readers.nih_table import LABELS
-from cxrlab.evaluation.published import published_table
+from cxrlab.data.readers.nih import LABELS
+from cxrlab.evaluation.caveats import published_table
 
 
 def estimates(labels):

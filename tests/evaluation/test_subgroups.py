@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.resampling import patient_counts
-from cxrlab.evaluation.settings import EvaluationSettings
 from cxrlab.evaluation.subgroups import subgroup_numbers
+from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
 
 SETTINGS = EvaluationSettings(
     threshold=0.5,

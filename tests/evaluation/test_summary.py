@@ -1,6 +1,6 @@
-from cxrlab.evaluation.decisions import given
-from cxrlab.evaluation.judgement import DataFacts, judge
-from cxrlab.evaluation.summary import leaderboard, terminal_table
+from cxrlab.evaluation.evaluate import DataFacts, judge
+from cxrlab.evaluation.operating_point import given
+from cxrlab.evaluation.terminal import leaderboard, terminal_table
 
 
 def test_the_table_has_each_label_its_interval_and_the_reservations(make_predictions, make_settings):

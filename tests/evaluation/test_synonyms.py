@@ -1,8 +1,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from cxrlab.config import config_dir
-from cxrlab.data.readers.nih_table import LABELS
+from cxrlab.cli.config import config_dir
+from cxrlab.data.readers.nih import LABELS
 from cxrlab.errors import ConfigError, DataError
 from cxrlab.evaluation.synonyms import check_groups, match_labels
 

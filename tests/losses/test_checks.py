@@ -5,7 +5,7 @@ from torch import nn
 
 from cxrlab.errors import ConfigError
 from cxrlab.losses import BCE, AsymmetricLoss, CrossEntropy, FocalLoss, WeightedBCE
-from cxrlab.losses.checks import check_range, refuse_other_task, warn_of_balancing_twice
+from cxrlab.losses.base import check_range, refuse_other_task, warn_of_balancing_twice
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan])

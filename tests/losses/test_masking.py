@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cxrlab.losses.masking import capped, known_entries, label_frequencies, masked_mean
+from cxrlab.losses.base import capped, known_entries, label_frequencies, masked_mean
 
 
 def test_frequencies_are_those_of_the_known_targets():

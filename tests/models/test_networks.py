@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.models.networks import TimmNetwork, architecture, layer_table, without_initial_weights
+from cxrlab.models.timm_network import TimmNetwork, architecture, layer_table, without_initial_weights
 
 OPTIONS = {
     "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "thaw_epoch": None, "num_labels": 4, "channels": 1,
@@ -122,7 +122,7 @@ def test_the_dropout_of_features_stands_before_the_hidden_layer_and_acts_in_trai
 
 
 def test_an_architecture_says_nothing_of_freezing_and_knows_what_earlier_checkpoints_lack():
-    target = "cxrlab.models.networks.TimmNetwork"
+    target = "cxrlab.models.timm_network.TimmNetwork"
     earlier = {"_target_": target, "backbone": "resnet10t", "pretrained": True}
     neutral = {"pretrained": False, "feature_dropout": 0.0, "freeze": None, "thaw_epoch": None}
     assert architecture(earlier) == {**earlier, **neutral}

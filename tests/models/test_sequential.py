@@ -5,9 +5,9 @@ import torch
 import yaml
 from torch import nn
 
-from cxrlab.config import config_dir
+from cxrlab.cli.config import config_dir
 from cxrlab.errors import ConfigError
-from cxrlab.explain.activation_maps import SpatialNetwork
+from cxrlab.heatmaps.methods.cam import SpatialNetwork
 from cxrlab.models.sequential import SequentialNetwork
 
 SMALL = partial(

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.explain.activation_maps import grad_cam
-from cxrlab.models.networks import TimmNetwork
-from cxrlab.models.stages import stage_parameters
+from cxrlab.heatmaps.methods.cam import grad_cam
+from cxrlab.models.freezing import stage_parameters
+from cxrlab.models.timm_network import TimmNetwork
 
 OPTIONS = {
     "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0,

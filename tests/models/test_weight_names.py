@@ -3,7 +3,7 @@ import timm
 import torch
 import torchvision
 
-from cxrlab.models.weight_names import is_head, looks_like, translated
+from cxrlab.models.weights import is_head, looks_like, translated
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
-from cxrlab.models.networks import TimmNetwork
+from cxrlab.models.timm_network import TimmNetwork
 from cxrlab.models.weights import read_weights
 
 OPTIONS = {

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.audit.appearance import Appearance, measure
-from cxrlab.data.audit.audit import audit
+from cxrlab.data.audit.run_audit import audit
+from cxrlab.data.image_statistics import Appearance, measure
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import OutputError
 from cxrlab.report.audit_page import write_audit_page

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cxrlab.data.manifest import Manifest
-from cxrlab.report.audit_pictures import animate, file_names, sample_rows, strip
+from cxrlab.report.audit_page import animate, file_names, sample_rows, strip
 
 
 def manifest(patients: list[str], present: list[float]) -> Manifest:

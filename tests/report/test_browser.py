@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from cxrlab.report.comparison_page import write_comparison
-from cxrlab.report.report_page import write_report
-from cxrlab.report.subject import Panel, Subject, TrainingData
+from cxrlab.report.evaluation_page import write_report
+from cxrlab.report.model_info import Panel, Subject, TrainingData
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

@@ -5,7 +5,7 @@ import pytest
 from cxrlab.errors import OutputError
 from cxrlab.report import explanation_page
 from cxrlab.report.explanation_page import write_explanation
-from cxrlab.report.subject import Panel
+from cxrlab.report.model_info import Panel
 
 EVIL = "<script>alert('1')</script>"
 SESSION = {

@@ -2,10 +2,10 @@ import re
 
 import pytest
 
-from cxrlab.report.explanation_figures import explanation_figures
-from cxrlab.report.explanation_section import headline, protocol, section
-from cxrlab.report.redaction import Redaction
-from cxrlab.report.subject import Panel
+from cxrlab.report.explanation_page import headline, protocol, section
+from cxrlab.report.figures.explanation import explanation_figures
+from cxrlab.report.html import Redaction
+from cxrlab.report.model_info import Panel
 
 
 def test_the_headline_names_the_method_beside_all_that_it_must_beat(explanation_numbers):

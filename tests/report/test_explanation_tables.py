@@ -1,6 +1,6 @@
 import pytest
 
-from cxrlab.report import explanation_tables as tables
+from cxrlab.report import explanation_tables
 
 METHODS = ("gradcam", "layercam")
 SOURCES = ("gradcam", "layercam", "random: gradcam", "random: layercam", "box_frequency", "image_centre",
@@ -13,7 +13,7 @@ def cell(estimate):
 
 def test_beside_each_method_stand_random_weights_and_what_never_saw_the_image(explanation_numbers):
     numbers = explanation_numbers()
-    table = tables.pointing_table(numbers)
+    table = explanation_tables.pointing_table(numbers)
     assert table.columns == [
         "finding", "cases", "method", "points at it", "random weights", "box-frequency map", "image centre",
         "uniform chance", "minus box-frequency map", "in words",
@@ -37,15 +37,15 @@ def test_beside_each_method_stand_random_weights_and_what_never_saw_the_image(ex
 
 def test_of_one_finding_there_is_no_mean(explanation_numbers):
     numbers = explanation_numbers(["Mass"], ["gradcam"])
-    assert [row.name for row in tables.pointing_table(numbers).rows] == ["Mass"]
-    for _, table in tables.overlap_tables(numbers):
+    assert [row.name for row in explanation_tables.pointing_table(numbers).rows] == ["Mass"]
+    for _, table in explanation_tables.overlap_tables(numbers):
         assert {row.name for row in table.rows} == {"Mass"}
 
 
 def test_methods_stand_against_random_weights_and_the_first_against_the_others(explanation_numbers):
     numbers = explanation_numbers()
     pointing = numbers["pointing"]
-    table = tables.difference_table(numbers)
+    table = explanation_tables.difference_table(numbers)
     assert table.columns == ["difference", "Mass", "Edema", "mean of the findings"]
     expected = {
         "Grad-CAM minus the same with random weights": pointing["differences"]["gradcam"]["random_network"],
@@ -56,7 +56,7 @@ def test_methods_stand_against_random_weights_and_the_first_against_the_others(e
     for row, found in zip(table.rows, expected.values(), strict=True):
         assert [tuple(one) for one in row.cells] == [cell(found[name]) for name in ("Mass", "Edema", "macro")]
     del pointing["against_first"]  # as runs of earlier versions have it
-    assert len(tables.difference_table(numbers).rows) == 2
+    assert len(explanation_tables.difference_table(numbers).rows) == 2
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_methods_stand_against_random_weights_and_the_first_against_the_others(e
 def test_sizes_have_the_digits_that_they_need(low, high, name, explanation_numbers):
     numbers = explanation_numbers()
     numbers["pointing"]["sizes"][0] |= {"from": low, "to": high}
-    assert tables.size_table(numbers).rows[0].name == name
+    assert explanation_tables.size_table(numbers).rows[0].name == name
 
 
 def test_without_boxes_nothing_is_told_of_places(explanation_numbers):
     numbers = explanation_numbers([])
-    assert tables.difference_table(numbers) is None
-    assert tables.pointing_table(numbers) is None
-    assert tables.size_table(numbers) is None
-    assert tables.overlap_tables(numbers) == []
+    assert explanation_tables.difference_table(numbers) is None
+    assert explanation_tables.pointing_table(numbers) is None
+    assert explanation_tables.size_table(numbers) is None
+    assert explanation_tables.overlap_tables(numbers) == []
 
 
 def test_overlaps_of_all_sources_at_all_levels(explanation_numbers):
     numbers = explanation_numbers()
-    (iou_title, iou), (iobb_title, iobb) = tables.overlap_tables(numbers)
+    (iou_title, iou), (iobb_title, iobb) = explanation_tables.overlap_tables(numbers)
     assert (iou_title.endswith("IoU"), iobb_title.endswith("IoBB")) == (True, True)
     for key, table in (("iou", iou), ("iobb", iobb)):
         assert table.columns[3:10] == [f"above 0.{tenth}" for tenth in range(1, 8)]
@@ -98,9 +98,9 @@ def test_overlaps_of_all_sources_at_all_levels(explanation_numbers):
 
 def test_sizes_are_shares_of_the_image(explanation_numbers):
     numbers = explanation_numbers()
-    table = tables.size_table(numbers)
+    table = explanation_tables.size_table(numbers)
     assert [row.name for row in table.rows] == ["0 % to 1 % of the image", "1 % to 100 % of the image"]
-    assert table.columns[3:] == [tables.source_names(numbers)[source] for source in SOURCES]
+    assert table.columns[3:] == [explanation_tables.source_names(numbers)[source] for source in SOURCES]
     for row, size in zip(table.rows, numbers["pointing"]["sizes"], strict=True):
         assert [one.text for one in row.cells[:2]] == ["5", "4"]
         assert [tuple(one) for one in row.cells[2:]] == [cell(size["pointing"][one]) for one in SOURCES]
@@ -110,13 +110,13 @@ def test_what_is_not_known_is_a_dash(explanation_numbers):
     numbers = explanation_numbers(["Mass"], ["gradcam"])
     nothing = {"value": None, "low": None, "high": None}
     numbers["pointing"]["findings"]["Mass"]["box_frequency"]["pointing"] = nothing
-    (row,) = tables.pointing_table(numbers).rows
+    (row,) = explanation_tables.pointing_table(numbers).rows
     assert row.cells[4].text == "\u2013"
 
 
 def test_areas_under_the_curves_stand_beside_a_random_order(explanation_numbers):
     numbers = explanation_numbers()
-    table = tables.faithfulness_table(numbers)
+    table = explanation_tables.faithfulness_table(numbers)
     assert [row.name for row in table.rows] == ["Grad-CAM", "LayerCAM", "random order"]
     assert [table.rows[2].cells[place].text for place in (1, 3)] == ["\u2013", "\u2013"]
     area = numbers["faithfulness"]["methods"]["layercam"]["insertion"]["area"]
@@ -125,7 +125,7 @@ def test_areas_under_the_curves_stand_beside_a_random_order(explanation_numbers)
 
 @pytest.mark.parametrize(("methods", "is_there"), [(["gradcam"], False), (["gradcam", "layercam"], True)])
 def test_methods_agree_where_there_are_two(methods, is_there, explanation_numbers):
-    table = tables.agreement_table(explanation_numbers(methods=methods))
+    table = explanation_tables.agreement_table(explanation_numbers(methods=methods))
     assert (table is not None) == is_there
     if table is not None:
         assert table.rows[0].name == "Grad-CAM and LayerCAM"
@@ -134,12 +134,12 @@ def test_methods_agree_where_there_are_two(methods, is_there, explanation_number
 def test_shares_stand_above_those_of_an_even_map_and_high_ones_are_marked(explanation_numbers):
     numbers = explanation_numbers()
     numbers["shortcuts"]["unlike"] = [{"method": "layercam", "zone": "corners"}]
-    table = tables.shortcut_table(numbers)
+    table = explanation_tables.shortcut_table(numbers)
     assert [row.cells[0].text for row in table.rows] == ["Mass", "Edema", "all"] * 2 + [""]
     assert [row.mark for row in table.rows] == ["", "", "", "", "", "High: corners", ""]
     assert [one.text for one in table.rows[-1].cells[1:]] == ["0.54", "0.19", "0.09"]
     numbers["shortcuts"]["areas"]["outside"] = None  # no image has lungs
-    table = tables.shortcut_table(numbers)
+    table = explanation_tables.shortcut_table(numbers)
     assert [one.text for one in table.rows[-1].cells[1:]] == ["\u2013", "0.19", "0.09"]
     macro = numbers["shortcuts"]["methods"]["gradcam"]["macro"]
     assert tuple(table.rows[2].cells[1]) == cell(macro["outside"])

@@ -1,6 +1,6 @@
 import pytest
 
-from cxrlab.report import formats
+from cxrlab.report import formatting
 
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -16,24 +16,24 @@ NOTHING = {"value": None, "low": None, "high": None}
     ],
 )
 def test_a_number_is_rounded_and_never_minus_zero(value, digits, text):
-    assert formats.number(value, digits) == text
+    assert formatting.number(value, digits) == text
 
 
 def test_what_is_undefined_is_a_dash():
     assert (
-        formats.interval(NOTHING)
-        == formats.percent(None)
-        == formats.count(None)
-        == formats.p(None)
+        formatting.interval(NOTHING)
+        == formatting.percent(None)
+        == formatting.count(None)
+        == formatting.p(None)
         == "\u2013"
     )
-    assert formats.bounds(NOTHING) == ""
+    assert formatting.bounds(NOTHING) == ""
 
 
 def test_a_value_without_interval_stands_alone():
-    assert formats.interval({"value": 1.0, "low": None, "high": None}) == "1.000"
+    assert formatting.interval({"value": 1.0, "low": None, "high": None}) == "1.000"
 
 
 def test_a_p_value_is_never_0():
-    assert formats.p(0.0) == "below 0.001"
-    assert formats.p(0.001) == "0.001"
+    assert formatting.p(0.0) == "below 0.001"
+    assert formatting.p(0.001) == "0.001"

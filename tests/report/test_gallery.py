@@ -1,5 +1,5 @@
-from cxrlab.report.gallery import gallery
-from cxrlab.report.subject import Panel
+from cxrlab.report.model_info import Panel
+from cxrlab.report.panels import gallery
 
 
 def panel(finding, outcome, probability, size=3000):

@@ -1,4 +1,4 @@
-from cxrlab.report import group_tables
+from cxrlab.report import tables as group_tables
 
 LABELS = ("Edema", "Mass")
 

@@ -1,6 +1,6 @@
+from cxrlab.report.html import Redaction
 from cxrlab.report.model_card import model_card
-from cxrlab.report.redaction import Redaction
-from cxrlab.report.subject import Subject, TrainingData
+from cxrlab.report.model_info import Subject, TrainingData
 
 LABELS = ("Edema", "Nodule/Mass")
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.explain.cases import Case
-from cxrlab.explain.gallery import Drawn, write_gallery
-from cxrlab.explain.overlay import panel as draw
+from cxrlab.heatmaps.cases import Case
+from cxrlab.heatmaps.drawing import Drawn, write_gallery
+from cxrlab.heatmaps.drawing import panel as draw
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.report.model_info import Panel
 from cxrlab.report.panels import draw_run_panels, judged_at, read_panels
-from cxrlab.report.subject import Panel
 
 PLENTY = 10**9
 NETWORK_LABELS = ["Mass", "Edema", "NA"]

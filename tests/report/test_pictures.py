@@ -1,7 +1,7 @@
 import re
 
-from cxrlab.report.pictures import inline, save_figures
-from cxrlab.report.style import new_figure, styled
+from cxrlab.report.figures.style import new_figure, styled
+from cxrlab.report.html import inline, save_figures
 
 NAMES = {"one": "A figure of <b>", "two": "Another"}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from cxrlab.report.redaction import HIDDEN, Redaction
+from cxrlab.report.html import HIDDEN, Redaction
 
 LABELS = ["Nodule/Mass", "Edema", "v1.png"]
 

@@ -1,5 +1,5 @@
-from cxrlab.report.redaction import Redaction
-from cxrlab.report.repetition import records
+from cxrlab.report.html import Redaction
+from cxrlab.report.text import records
 
 SESSION = {
     "command": ["python", "-m", "cxrlab.train", "data.root=/data/jane"], "started": "2026-01-01T12:00:00+00:00",

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from cxrlab.errors import OutputError
-from cxrlab.report import report_page
-from cxrlab.report.report_page import write_report
-from cxrlab.report.subject import Panel, Subject, TrainingData
+from cxrlab.report import evaluation_page
+from cxrlab.report.evaluation_page import write_report
+from cxrlab.report.model_info import Panel, Subject, TrainingData
 
 EVIL = "<script>alert('1')</script>\" onload=\"x"
 LABELS = ("Edema", "Nodule/Mass", EVIL)
@@ -60,7 +60,7 @@ def folders(tmp_path_factory, numbers, sample_curves):
     root, curves = tmp_path_factory.mktemp("report"), sample_curves(LABELS)
     write_report(root / "False", numbers, curves, subject(), images=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_page, "report_figures", lambda *_: {})
+        patch.setattr(evaluation_page, "report_figures", lambda *_: {})
         write_report(root / "True", numbers, curves, subject(), images=True)
     return root
 
@@ -174,7 +174,7 @@ def test_the_figures_lie_beside_the_page(folders):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Drawing takes seconds, and these tests are about words."""
-    monkeypatch.setattr(report_page, "report_figures", lambda *_: {})
+    monkeypatch.setattr(evaluation_page, "report_figures", lambda *_: {})
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -195,12 +195,12 @@ def test_parts_without_data_are_left_out_or_say_why(tmp_path, sample_numbers, sa
 def test_heatmaps_beyond_the_budget_are_counted(tmp_path, numbers, sample_curves, monkeypatch):
     write_report(tmp_path, numbers, sample_curves(LABELS), subject(), images=False)
     room = 5 * len(JPEG) * 4 // 3
-    monkeypatch.setattr(report_page, "_MOST_BYTES", (tmp_path / "report.html").stat().st_size + room)
+    monkeypatch.setattr(evaluation_page, "_MOST_BYTES", (tmp_path / "report.html").stat().st_size + room)
     page = read(write_report(tmp_path, numbers, sample_curves(LABELS), subject(), images=True).parent)
     shown = page.count("data:image/jpeg")
     assert 0 < shown < 5
     assert f"{9 - shown} heatmaps more would not have fitted" in page
-    assert len(page.encode()) <= report_page._MOST_BYTES
+    assert len(page.encode()) <= evaluation_page._MOST_BYTES
 
 
 @pytest.mark.usefixtures("no_figures")

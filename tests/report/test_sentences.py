@@ -1,7 +1,7 @@
 import pytest
 
-from cxrlab.report import sentences
-from cxrlab.report.subject import Subject, TrainingData
+from cxrlab.report import text
+from cxrlab.report.model_info import Subject, TrainingData
 
 RUN = Subject(kind="run")
 AUROC = {"value": 0.9881, "low": 0.9714, "high": 0.9962}
@@ -21,7 +21,7 @@ def numbers(labels=("a", "b", "c", "d"), part="test", patients=80, auroc=AUROC, 
 
 
 def test_the_headline_of_a_test_part():
-    assert sentences.headline(numbers(), RUN) == (
+    assert text.headline(numbers(), RUN) == (
         "On 240 images of 80 patients it had never seen, the model ranked an image with the finding above one without "
         "it 98.8 % of the time (AUROC 0.988, 95 % interval 0.971 to 0.996; mean of 4 findings)."
     )
@@ -46,7 +46,7 @@ def test_the_headline_of_a_test_part():
     ],
 )  # fmt: skip
 def test_the_headline_says_what_the_images_are(given, subject, told, untold):
-    headline = sentences.headline(numbers(**given), subject)
+    headline = text.headline(numbers(**given), subject)
     assert told in headline
     assert untold not in headline
     assert headline.startswith("On ")
@@ -58,7 +58,7 @@ def test_the_headline_says_what_the_images_are(given, subject, told, untold):
     [(0.45, 0.6, "includes 0.5"), (0.3, 0.45, "below 0.5"), (0.51, 0.6, None), (None, None, None)],
 )
 def test_a_result_that_guessing_gives_is_told(low, high, words):
-    told = sentences.reservations(numbers(auroc={"value": 0.5, "low": low, "high": high}))
+    told = text.reservations(numbers(auroc={"value": 0.5, "low": low, "high": high}))
     assert bool(told) == bool(words)
     if words:
         assert words in told[0]
@@ -66,29 +66,29 @@ def test_a_result_that_guessing_gives_is_told(low, high, words):
 
 def test_what_was_trained_on_what():
     trained = TrainingData(name="nih", parts={"train": (840, 280), "val": (120, None), "test": (0, 0)})
-    assert sentences.training(Subject(kind="run", network="resnet10t", trained_on=trained)) == (
+    assert text.training(Subject(kind="run", network="resnet10t", trained_on=trained)) == (
         "The network (resnet10t) was trained on 840 images of 280 patients of nih. Its best epoch was chosen on "
         "120 images set aside for validation."
     )
     none = TrainingData(name="nih", parts={"val": (0, 0)})
     assert (
-        sentences.training(Subject(kind="ensemble", trained_on=none))
+        text.training(Subject(kind="ensemble", trained_on=none))
         == "Each network of the ensemble was trained on nih."
     )
-    assert "another program" in sentences.training(Subject())
-    assert sentences.training(Subject(kind="run")) == ""
+    assert "another program" in text.training(Subject())
+    assert text.training(Subject(kind="run")) == ""
 
 
 def test_intervals_name_their_unit():
     assert (
-        sentences.intervals(numbers())
+        text.intervals(numbers())
         == "95 %, by percentile bootstrap: 1,000 resamples of the 80 patients, seed 0"
     )
-    assert "the 240 images (patients unknown)" in sentences.intervals(numbers(patients=None))
+    assert "the 240 images (patients unknown)" in text.intervals(numbers(patients=None))
 
 
 def test_the_source_is_not_among_what_was_judged():
-    rows = dict(sentences.judged(numbers(part="")))
+    rows = dict(text.judged(numbers(part="")))
     assert rows["part"] == "the whole table"
     assert "/data/x" not in str(rows)
 
@@ -96,25 +96,25 @@ def test_the_source_is_not_among_what_was_judged():
 def test_thresholds_in_words():
     mixed = {"a": {"value": 0.4, "rule": "sensitivity@0.9", "source": "validation"},
              "b": {"value": None, "rule": "youden", "source": "validation"}}  # fmt: skip
-    assert sentences.thresholds(numbers(thresholds=mixed)) == (
+    assert text.thresholds(numbers(thresholds=mixed)) == (
         "Threshold of each label: sensitivity of at least 0.9, chosen on validation."
     )
     given = {"a": {"value": 0.5, "rule": "0.5", "source": "given"}}
-    assert sentences.thresholds(numbers(thresholds=given)) == "Threshold of each label: 0.5, given."
-    assert sentences.no_threshold(numbers()) is None
-    assert "there is none" in sentences.no_threshold(numbers(thresholds={}))
-    assert sentences.thresholds(numbers(thresholds={})) == ""
+    assert text.thresholds(numbers(thresholds=given)) == "Threshold of each label: 0.5, given."
+    assert text.no_threshold(numbers()) is None
+    assert "there is none" in text.no_threshold(numbers(thresholds={}))
+    assert text.thresholds(numbers(thresholds={})) == ""
 
 
 def test_what_the_confusion_matrices_show():
-    assert "at its threshold" in sentences.confusion(numbers())
-    assert "highest probability" in sentences.confusion(numbers(classification_report={"kind": "exclusive"}))
+    assert "at its threshold" in text.confusion(numbers())
+    assert "highest probability" in text.confusion(numbers(classification_report={"kind": "exclusive"}))
 
 
 def test_why_nothing_was_recalibrated():
     def calibration(after):
         return {"labels": {"a": {"after": after}}}
 
-    assert sentences.no_recalibration(numbers(calibration=calibration({"ece": 0}))) is None
-    assert "validation" in sentences.no_recalibration(numbers(calibration=calibration(None)))
-    assert sentences.no_recalibration(numbers()) == "Calibration was not judged."
+    assert text.no_recalibration(numbers(calibration=calibration({"ece": 0}))) is None
+    assert "validation" in text.no_recalibration(numbers(calibration=calibration(None)))
+    assert text.no_recalibration(numbers()) == "Calibration was not judged."

@@ -1,4 +1,4 @@
-from cxrlab.report.subject import Subject
+from cxrlab.report.model_info import Subject
 
 
 def test_all_of_a_subject_may_be_unknown():

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from cxrlab.errors import OutputError
-from cxrlab.report.style import legend, new_figure, styled
-from cxrlab.report.svg import inline_svg, png, save_png
+from cxrlab.report.figures.style import legend, new_figure, styled
+from cxrlab.report.html import inline_svg, png, save_png
 
 NAMES = [
     "<script>alert(1)</script>",

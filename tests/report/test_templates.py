@@ -1,6 +1,6 @@
 from markupsafe import Markup
 
-from cxrlab.report.templates import markdown, pages, plain_markdown
+from cxrlab.report.html import markdown, pages, plain_markdown
 
 EVIL = "<script>alert('x')</script>\" onload=\"y"
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.data.file_images import FramedImages
+from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import BOX_COLUMNS, Manifest, usable_boxes
 from cxrlab.errors import DataError, MissingFileError
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.data.audit.appearance import measure
 from cxrlab.data.cache import AT_WORK, DONE, EMPTY, UNREADABLE, CacheSettings, ImageCache, checksum
-from cxrlab.data.duplicates import perceptual_hash
-from cxrlab.data.images import read_image
+from cxrlab.data.decode import read_image
+from cxrlab.data.duplicates.search import perceptual_hash
+from cxrlab.data.image_statistics import measure
 from cxrlab.errors import UserError
 
 Rows = npt.NDArray[np.intp]

@@ -11,12 +11,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from cxrlab.data.batches import Batches
 from cxrlab.data.cache import CacheSettings
-from cxrlab.data.images import Resize
-from cxrlab.data.loader import Batch, ImageStore, Loader, Resident
-from cxrlab.data.manifest import PARTS, Manifest
-from cxrlab.data.preparation import (
+from cxrlab.data.dataset import (
     Copies,
     Images,
     Unreadable,
@@ -25,7 +21,9 @@ from cxrlab.data.preparation import (
     run_audit,
     without_unreadable,
 )
-from cxrlab.data.sampling import Sampling, balanced_weights
+from cxrlab.data.decode import Resize
+from cxrlab.data.loader import Batch, Batches, ImageStore, Loader, Resident, Sampling, balanced_weights
+from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.splits import assign_parts, check_fraction, check_options, take_fraction
 from cxrlab.errors import ConfigError, DataError
 
@@ -53,7 +51,7 @@ class DataModule(pl.LightningDataModule):
         overfit_images: Train and validate on this many training images only, to see whether a network can
             learn at all; None for real training.
         steps_per_epoch: Training batches of one process in an epoch; None for every image once.
-        sampling: ``even``, or ``balanced``: see :func:`cxrlab.data.sampling.balanced_weights`.
+        sampling: ``even``, or ``balanced``: see :func:`cxrlab.data.loader.balanced_weights`.
         augment: Applied to training batches on the device; called with images and a random generator.
         seed: Start of the order of training images and of their augmentation.
 
@@ -159,7 +157,7 @@ class DataModule(pl.LightningDataModule):
         return without_unreadable(chosen, images, self.on_unreadable)
 
     def audit(self) -> dict[str, Any]:
-        """Return what is wrong with the data; see :func:`cxrlab.data.audit.audit.audit`."""
+        """Return what is wrong with the data; see :func:`cxrlab.data.audit.run_audit.audit`."""
         self.prepare()
         report: dict[str, Any] = self._timed(
             "audit", run_audit, self.manifest, self.images, self.copies, self.unreadable

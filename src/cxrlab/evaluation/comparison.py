@@ -1,23 +1,150 @@
-"""Several models over the same images: a leaderboard, and which differences are shown."""
+"""Several models over the same images: a leaderboard, and which differences are shown.
 
+Which tables are compared: of runs, of the jobs of a sweep, of other programs; and what each is called.
+
+Predictions tables of several models cut down to the images and labels that all of them hold.
+"""
+
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
 from scipy.stats import norm
 
-from cxrlab.evaluation.alignment import Alignment, Tables, align
-from cxrlab.evaluation.delong import Difference, area_difference, delong
-from cxrlab.evaluation.flags import Flag, flag, reservations
-from cxrlab.evaluation.prediction_table import Floats, PredictionTable
-from cxrlab.evaluation.ranking import label_rankings
-from cxrlab.evaluation.resampling import estimate, p_value, patient_counts
-from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.evaluation.caveats import Flag, flag, reservations
+from cxrlab.evaluation.external_predictions import read_foreign
+from cxrlab.metrics.bootstrap import estimate, p_value, patient_counts
+from cxrlab.metrics.delong import Difference, area_difference, delong
+from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
+from cxrlab.metrics.ranking import label_rankings
+from cxrlab.metrics.settings import EvaluationSettings
+
+Tables = Mapping[str, PredictionTable]
+
+
+LEAST_COMMON = 0.9  # of the images of the largest table
+
+
+_PARTS = ("train", "val", "test")  # a model judged on images of an earlier part is the more flattered
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Tables whose images, patients, labels and targets are the same, in the order of the first table.
+
+    Attributes:
+        tables: By the name of their model. Their part is the most flattering that one of them had.
+        num_images_left_out: Images that only some of the tables held.
+        labels_left_out: Labels that only some of the tables held.
+    """
+
+    tables: dict[str, PredictionTable]
+    num_images_left_out: int
+    labels_left_out: tuple[str, ...]
+
+
+def align(tables: Tables) -> Alignment:
+    """Return the tables cut down to what is common to them.
+
+    Args:
+        tables: By the name of their model; patients are those of any table that knows them.
+
+    Raises:
+        ConfigError: If there are fewer than two.
+        DataError: If less than 90 % of the largest table's images are common, or no label is, or targets or
+            patients disagree; the message gives the counts or names images.
+    """
+    if len(tables) < 2:
+        raise ConfigError(f"A comparison needs at least two models; it has {list(tables)}.")
+    first, *others = tables.values()
+    images = union = pd.Index(first.images)
+    labels = all_labels = list(first.labels)
+    for table in others:
+        images, union = images[images.isin(table.images)], union.union(pd.Index(table.images), sort=False)
+        labels = [label for label in labels if label in table.labels]
+        all_labels = [*all_labels, *(label for label in table.labels if label not in all_labels)]
+    _check_overlap(tables, len(images), len(labels))
+    cut = {
+        name: table.rows(pd.Index(table.images).get_indexer(images)).select_labels(labels)
+        for name, table in tables.items()
+    }
+    _check_targets(cut)
+    return Alignment(
+        _with_common_patients(cut),
+        len(union) - len(images),
+        tuple(label for label in all_labels if label not in labels),
+    )
+
+
+def _check_overlap(tables: Tables, num_images: int, num_labels: int) -> None:
+    sizes = {name: len(table) for name, table in tables.items()}
+    if num_images < LEAST_COMMON * max(sizes.values()):
+        raise DataError(
+            f"Only {num_images} images are in all tables, which hold {sizes}: under {LEAST_COMMON:.0%} of "
+            "the largest. Compare predictions for the same images, under the same names."
+        )
+    if not num_labels:
+        labels = {name: list(table.labels) for name, table in tables.items()}
+        raise DataError(f"The tables have no label in common: {labels}.")
+
+
+def _check_targets(tables: Tables) -> None:
+    (name, first), *others = tables.items()
+    for other, table in others:
+        both_unknown = np.isnan(first.targets) & np.isnan(table.targets)
+        differs = (first.targets != table.targets) & ~both_unknown
+        if differs.any():
+            column = int(np.flatnonzero(differs.any(axis=0))[0])
+            images = first.images[differs[:, column]]
+            raise DataError(
+                f"{len(images)} images have another target for {first.labels[column]!r} in {other!r} than in "
+                f"{name!r}, such as {list(images[:3])}. Models are compared on the same targets only."
+            )
+
+
+def _with_common_patients(tables: Tables) -> dict[str, PredictionTable]:
+    """Return the tables with the patients of the first that knows them, once all that do agree."""
+    knowing = [(name, table) for name, table in tables.items() if table.patients_known]
+    chosen = knowing[0][1] if knowing else next(iter(tables.values()))
+    for other, table in knowing[1:]:
+        images = chosen.images[_torn(chosen.patients, table.patients)]
+        if len(images):
+            raise DataError(
+                f"{knowing[0][0]!r} and {other!r} disagree on which images are of one patient, for "
+                f"{len(images)} images, such as {list(images[:3])}. Mend the patients of one."
+            )
+    parts = [table.part for table in tables.values()]
+    part = next((part for part in _PARTS if part in parts), "")
+    return {
+        name: replace(table, patients=chosen.patients, patient_names=chosen.patient_names, part=part)
+        for name, table in tables.items()
+    }
+
+
+def _torn(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which images have a patient that the other numbering splits; names of patients may differ."""
+    pairs = np.unique(np.stack([first, second], axis=1), axis=0)
+    splits = [np.bincount(pairs[:, side]) > 1 for side in (0, 1)]
+    torn: npt.NDArray[np.bool_] = splits[0][first] | splits[1][second]
+    return torn
+
 
 Estimate = dict[str, Any]
+
+
 Pair = tuple[str, str]
+
+
 Macro = tuple[float, Floats]
+
 
 MOST_IN_ALL_PAIRS = 6  # models; of more, each is shown against the best alone
 
@@ -36,7 +163,7 @@ def compare(tables: Tables, settings: EvaluationSettings) -> dict[str, Any]:
 
     Raises:
         ConfigError: If there are fewer than two models.
-        DataError: If the tables do not fit together; see :func:`cxrlab.evaluation.alignment.align`.
+        DataError: If the tables do not fit together; see :func:`cxrlab.evaluation.comparison.align`.
     """
     alignment = align(tables)
     table = next(iter(alignment.tables.values()))
@@ -256,3 +383,92 @@ def _flags(tables: Tables, alignment: Alignment, settings: EvaluationSettings) -
         )
         flags.append(flag("pairs_left_out", message))
     return flags
+
+
+log = logging.getLogger(__name__)
+
+
+def run_dirs(runs: Sequence[Path]) -> list[Path]:
+    """Return the run directories: those given, or the jobs of the sweep whose directory is given.
+
+    Raises:
+        MissingFileError: If a folder does not exist or is no run, or a sweep has no finished job.
+        ConfigError: If one stands twice.
+    """
+    if len(runs) == 1 and (runs[0] / "sweep.csv").is_file():
+        jobs = sorted(
+            (path for path in runs[0].iterdir() if path.name.isdecimal()), key=lambda job: int(job.name)
+        )
+        finished = [job for job in jobs if list((job / "predictions").glob("*.csv"))]
+        if len(finished) < len(jobs):
+            log.warning(
+                "%d of %d jobs of %s have no predictions: left out.",
+                len(jobs) - len(finished),
+                len(jobs),
+                runs[0],
+            )
+        if not finished:
+            raise MissingFileError(f"No job of the sweep {runs[0]} has predictions: did any finish?")
+        return finished
+    for run in runs:
+        if not list((run / "predictions").glob("*.csv")):
+            raise MissingFileError(f"runs={run} holds no predictions: it is no directory of a finished run.")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise ConfigError(f"runs={[str(run) for run in runs]} names one run twice.")
+    return list(runs)
+
+
+def run_tables(runs: Sequence[Path], part: str | None) -> dict[str, PredictionTable]:
+    """Return the predictions of runs by name, all of the same part.
+
+    Args:
+        runs: Their directories.
+        part: ``val`` or ``test``; None for test, or val where one of them has not read the test part.
+
+    Raises:
+        MissingFileError: If one lacks the predictions of the part.
+    """
+    without = [run for run in runs if not (run / "predictions" / "test.csv").is_file()]
+    if part is None:
+        part = "val" if without else "test"
+        if without:
+            log.warning(
+                "%s has no predictions of the test part, so the validation parts are compared: optimistic, "
+                "the epochs were chosen on them.",
+                without[0],
+            )
+    names = _names(runs)
+    return {names[run]: read_predictions(run / "predictions" / f"{part}.csv") for run in runs}
+
+
+def foreign_tables(
+    predictions: Sequence[Path], targets: Path, groups: Sequence[Sequence[str]]
+) -> dict[str, PredictionTable]:
+    """Return the predictions of other programs by the name of their file.
+
+    Raises:
+        UserError: If a file cannot be used; see :func:`cxrlab.evaluation.external_predictions.read_foreign`.
+    """
+    stems = [path.stem for path in predictions]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in predictions]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"predictions={names} names one file twice.")
+    return {name: read_foreign(path, targets, groups) for name, path in zip(names, predictions, strict=True)}
+
+
+def _names(runs: Sequence[Path]) -> dict[Path, str]:
+    """Name runs by their folder, and by the overrides in which they differ."""
+    overrides = {run: _overrides(run) for run in runs}
+    shared = set.intersection(*map(set, overrides.values()))
+    lasts = [run.name for run in runs]
+    folders = lasts if len(set(lasts)) == len(runs) else [str(run) for run in runs]
+    return {
+        run: " ".join([folder, *(one for one in overrides[run] if one not in shared)])
+        for run, folder in zip(runs, folders, strict=True)
+    }
+
+
+def _overrides(run: Path) -> list[str]:
+    path = run / ".hydra" / "overrides.yaml"
+    loaded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return [str(one) for one in loaded] if isinstance(loaded, list) else []

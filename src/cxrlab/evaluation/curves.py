@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.evaluation.prediction_table import PredictionTable
-from cxrlab.evaluation.ranking import Cumulated, Floats, ScoreOrder, Weights
-from cxrlab.evaluation.resampling import patient_counts
-from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.ranking import Cumulated, Floats, ScoreOrder, Weights
+from cxrlab.metrics.settings import EvaluationSettings
 
 NUM_STEPS = 100
 NUM_RESAMPLES = 200  # a band is drawn, not quoted: fewer than for a number are enough

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from cxrlab.errors import DataError
-from cxrlab.evaluation.alignment import align
-from cxrlab.evaluation.leakage import SEEN, refuse_trained_on
-from cxrlab.evaluation.prediction_table import PredictionTable, read_predictions
-from cxrlab.run import Run
+from cxrlab.evaluation.comparison import align
+from cxrlab.evaluation.external_data import SEEN, refuse_trained_on
+from cxrlab.metrics.predictions import PredictionTable, read_predictions
+from cxrlab.runs.run import Run
 
 log = logging.getLogger(__name__)
 

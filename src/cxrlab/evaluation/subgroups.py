@@ -4,20 +4,21 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from cxrlab.evaluation.gaps import Gap, largest_gaps
-from cxrlab.evaluation.group_metrics import (
+from cxrlab.evaluation.disparities import Gap, largest_gaps
+from cxrlab.evaluation.groups import (
     MACRO,
     METRICS,
+    Group,
     GroupMetrics,
     counted,
+    covariate_groups,
     group_metrics,
     macro_labels,
     with_macro,
 )
-from cxrlab.evaluation.grouping import Group, covariate_groups
-from cxrlab.evaluation.prediction_table import Floats, PredictionTable
-from cxrlab.evaluation.resampling import Counts, estimate
-from cxrlab.evaluation.settings import EvaluationSettings
+from cxrlab.metrics.bootstrap import Counts, estimate
+from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
 
 Row = dict[str, Any]
 
@@ -31,7 +32,7 @@ def subgroup_numbers(
 
     Groups of fewer than ``settings.min_group_images`` images are counted, but their metrics are None. The
     macro mean (label ``macro``, where there are several labels) runs over the same labels in all groups of a
-    covariate; see :func:`~cxrlab.evaluation.group_metrics.macro_labels`. Covariates with one value only, or
+    covariate; see :func:`~cxrlab.evaluation.groups.macro_labels`. Covariates with one value only, or
     without any group of that size, are left out.
 
     Args:
@@ -42,7 +43,7 @@ def subgroup_numbers(
 
     Returns:
         Rows with ``covariate, group, label, images, patients, positives, auroc, sensitivity, specificity,
-        negatives_from, num_labels``; and the gaps of :func:`~cxrlab.evaluation.gaps.largest_gaps`. ``images``
+        negatives_from, num_labels``; and the gaps of :func:`~cxrlab.evaluation.disparities.largest_gaps`. ``images``
         are those whose target is known; ``positives`` is None for the macro mean, and ``patients`` where they
         are unknown; ``num_labels`` is how many labels a mean is of. ``negatives_from`` is "all" for a group
         without negatives: AUROC is then against those of the whole table.

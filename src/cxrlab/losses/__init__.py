@@ -3,11 +3,10 @@
 Each is made with ``frequencies``, the share of positives by label in the training part.
 """
 
-from cxrlab.losses.asymmetric import AsymmetricLoss, asymmetric_terms
-from cxrlab.losses.binary import BCE, WeightedBCE, masked_bce
+from cxrlab.losses.base import label_frequencies
+from cxrlab.losses.bce import BCE, WeightedBCE, masked_bce
 from cxrlab.losses.cross_entropy import CrossEntropy, masked_cross_entropy
-from cxrlab.losses.focal import FocalLoss, focal_terms
-from cxrlab.losses.masking import label_frequencies
+from cxrlab.losses.focal import AsymmetricLoss, FocalLoss, asymmetric_terms, focal_terms
 
 __all__ = [
     "BCE",

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cxrlab.losses.checks import check_frequencies, check_range
-from cxrlab.losses.masking import capped, refuse_other_shape
-from cxrlab.models.task import Task
+from cxrlab.losses.base import capped, check_frequencies, check_range, refuse_other_shape
+from cxrlab.task import Task
 
 _UNKNOWN = -100  # cross_entropy leaves these rows out
 

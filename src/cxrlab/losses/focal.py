@@ -1,4 +1,7 @@
-"""Focal loss: what is judged well already counts less."""
+"""Focal loss: what is judged well already counts less.
+
+Asymmetric loss: the many easy negatives of rare labels count less, or not at all.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cxrlab.losses.checks import check_range
-from cxrlab.losses.masking import known_entries, masked_mean
-from cxrlab.models.task import Task
+from cxrlab.losses.base import check_range, known_entries, masked_mean
+from cxrlab.task import Task
 
 
 def focal_terms(logits: Tensor, present: Tensor, gamma: float, alpha: float | None) -> Tensor:
@@ -61,3 +63,70 @@ class FocalLoss(nn.Module):
         """Return the scalar loss of logits and targets, both ``(B, L)``."""
         logits, present, known = known_entries(logits, targets)
         return masked_mean(focal_terms(logits, present, self.gamma, self.alpha), known)
+
+
+# A power below 1 has an infinite gradient at 0.
+_LEAST = 1e-8
+
+
+def asymmetric_terms(
+    logits: Tensor, present: Tensor, gamma_pos: float, gamma_neg: float, clip: float
+) -> Tensor:
+    """Return the loss of each entry.
+
+    ``-(1 - p)^gamma_pos log p`` of positives, and ``-q^gamma_neg log(1 - q)`` of negatives, where q is p
+    lowered by ``clip`` and no less than 0.
+
+    Args:
+        logits: Raw scores, float32, shape ``(B, L)``; p is their sigmoid.
+        present: 1 present, 0 absent, shape ``(B, L)``.
+        gamma_pos: Focusing of positives.
+        gamma_neg: Focusing of negatives.
+        clip: Probability margin: negatives below it have no loss.
+
+    Example:
+        >>> asymmetric_terms(torch.zeros(1, 1), torch.zeros(1, 1), 0.0, 2.0, 0.0)  # 0.25 log 2
+        tensor([[0.1733]])
+
+    References:
+        Ridnik et al., Asymmetric Loss For Multi-Label Classification, ICCV 2021, equation 7.
+    """
+    positive = -torch.exp(gamma_pos * F.logsigmoid(-logits)) * F.logsigmoid(logits)
+    shifted = (torch.sigmoid(logits) - clip).clamp_min(_LEAST)
+    # Without a margin 1 - q may be 0, whose logarithm only logsigmoid can tell.
+    surprise = F.logsigmoid(-logits) if clip == 0 else torch.log1p(-shifted)
+    return present * positive - (1.0 - present) * shifted**gamma_neg * surprise
+
+
+class AsymmetricLoss(nn.Module):
+    """Asymmetric loss, a mean over the known targets; the authors take the sum.
+
+    Args:
+        frequencies: Not used.
+        gamma_pos: At least 0, see :func:`asymmetric_terms`.
+        gamma_neg: At least 0.
+        clip: Between 0 and 0.99.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+
+    References:
+        Ridnik et al., Asymmetric Loss For Multi-Label Classification, ICCV 2021.
+    """
+
+    task: ClassVar[Task] = "multilabel"
+
+    def __init__(
+        self, *, frequencies: Sequence[float], gamma_pos: float, gamma_neg: float, clip: float
+    ) -> None:
+        super().__init__()
+        self.gamma_pos = check_range("gamma_pos", gamma_pos, 0.0, math.inf)
+        self.gamma_neg = check_range("gamma_neg", gamma_neg, 0.0, math.inf)
+        self.clip = check_range("clip", clip, 0.0, 0.99)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the scalar loss of logits and targets, both ``(B, L)``."""
+        logits, present, known = known_entries(logits, targets)
+        return masked_mean(
+            asymmetric_terms(logits, present, self.gamma_pos, self.gamma_neg, self.clip), known
+        )

@@ -8,7 +8,7 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from cxrlab.data.images import Resize
+from cxrlab.data.decode import Resize
 from cxrlab.errors import ConfigError, DataError
 
 Normalization = Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"]
@@ -117,7 +117,7 @@ class Preprocess(nn.Module):
         if tuple(images.shape[1:]) != expected:
             raise DataError(
                 f"Images of shape {tuple(images.shape[1:])} were given to a network made for {expected} "
-                "(channels, height, width). Resizing is the decoder's job: cxrlab.data.images.decode."
+                "(channels, height, width). Resizing is the decoder's job: cxrlab.data.decode.decode."
             )
         if self.normalize == "equalize":
             return equalize(images)

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import cxrlab
-from cxrlab.atomic import write_text
 from cxrlab.errors import OutputError
-from cxrlab.report import comparison_figures, sentences
-from cxrlab.report.formats import MINUS, counted, p
-from cxrlab.report.pictures import inline, save_figures
-from cxrlab.report.redaction import Redaction
-from cxrlab.report.repetition import records
+from cxrlab.files import write_text
+from cxrlab.report import text as sentences
+from cxrlab.report.figures import groups
+from cxrlab.report.formatting import MINUS, counted, p
+from cxrlab.report.html import Redaction, inline, pages, save_figures
 from cxrlab.report.tables import Cell, Row, Table, estimated
-from cxrlab.report.templates import pages
+from cxrlab.report.text import records
 
 Numbers = dict[str, Any]
 
@@ -70,9 +69,9 @@ def _title(numbers: Numbers) -> str:
 
 def _figures(numbers: Numbers) -> dict[str, Any]:
     drawn = {
-        "leaderboard": comparison_figures.leaderboard(numbers),
-        "auroc_by_model": comparison_figures.auroc_by_model(numbers),
-        "differences": comparison_figures.differences(numbers),
+        "leaderboard": groups.leaderboard(numbers),
+        "auroc_by_model": groups.auroc_by_model(numbers),
+        "differences": groups.differences(numbers),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 

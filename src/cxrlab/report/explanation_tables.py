@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cxrlab.explain.case_bootstrap import MACRO
-from cxrlab.explain.model_check import RANDOM_ORDER
-from cxrlab.explain.pointing_check import RANDOM
-from cxrlab.explain.pointing_summary import OVERLAP_LEVELS
-from cxrlab.explain.shortcut_check import ZONES
-from cxrlab.report.formats import count, number
+from cxrlab.heatmaps.checks.case_bootstrap import MACRO
+from cxrlab.heatmaps.checks.pointing import OVERLAP_LEVELS, RANDOM
+from cxrlab.heatmaps.checks.randomization import RANDOM_ORDER
+from cxrlab.heatmaps.checks.shortcuts import ZONES
+from cxrlab.report.formatting import count, number
 from cxrlab.report.tables import Cell, Row, Table, estimated
 
 Numbers = dict[str, Any]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cxrlab.report import sentences
-from cxrlab.report.formats import counted, interval
-from cxrlab.report.redaction import Redaction
-from cxrlab.report.subject import Subject
+from cxrlab.report import text
+from cxrlab.report.formatting import counted, interval
+from cxrlab.report.html import Redaction
+from cxrlab.report.model_info import Subject
 
 Numbers = dict[str, Any]
 
@@ -103,8 +103,8 @@ def _metrics(numbers: Numbers) -> list[str]:
     lines = [
         "AUROC and average precision, which need no threshold; at the threshold sensitivity, specificity, "
         "predictive values and F1; calibration error and Brier score.",
-        sentences.thresholds(numbers) or sentences.no_threshold(numbers) or "",
-        f"Intervals: {sentences.intervals(numbers)}.",
+        text.thresholds(numbers) or text.no_threshold(numbers) or "",
+        f"Intervals: {text.intervals(numbers)}.",
     ]
     return [line for line in lines if line]
 
@@ -112,9 +112,7 @@ def _metrics(numbers: Numbers) -> list[str]:
 def _evaluation_data(numbers: Numbers, redaction: Redaction) -> list[str]:
     data = numbers["data"]
     patients = counted(data["patients"], "patient") if data["patients"] is not None else "patients unknown"
-    told = [
-        redaction.text(f"{name} {value}") for name, value in sentences.judged(numbers) if name != "intervals"
-    ]
+    told = [redaction.text(f"{name} {value}") for name, value in text.judged(numbers) if name != "intervals"]
     positives = [f"{label} {counts['positives']:,}" for label, counts in numbers["counts"].items()]
     return [
         f"{counted(data['images'], 'image')}, {patients}; {', '.join(told)}.",

@@ -1,12 +1,17 @@
-"""Heatmaps for a page: read from the gallery that a run wrote, or drawn for images that it has not seen."""
+"""Heatmaps for a page: read from the gallery that a run wrote, or drawn for images that it has not seen.
 
+Which heatmaps a page shows: the worst errors of each finding beside its best hits, within a budget.
+"""
+
+import base64
 import io
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,24 +20,31 @@ from PIL import Image
 from torch import Tensor
 
 from cxrlab.data.boxes import framed
-from cxrlab.explain.activation_maps import Pair, activation_maps
-from cxrlab.explain.cases import case_table, choose_cases, pick_cases
-from cxrlab.explain.gallery import INDEX_COLUMNS, draw_panels, write_gallery
-from cxrlab.explain.layers import is_explainable
-from cxrlab.explain.method_names import METHOD_NAMES
-from cxrlab.explain.overlay import num_sides
-from cxrlab.report.subject import Outcome, Panel
+from cxrlab.heatmaps.cases import case_table, choose_cases, pick_cases
+from cxrlab.heatmaps.drawing import INDEX_COLUMNS, draw_panels, num_sides, write_gallery
+from cxrlab.heatmaps.methods.cam import Pair, activation_maps
+from cxrlab.heatmaps.methods.layers import is_explainable
+from cxrlab.heatmaps.methods.names import METHOD_NAMES
+from cxrlab.report.formatting import number
+from cxrlab.report.model_info import Outcome, Panel
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.decisions import Thresholds
-    from cxrlab.evaluation.of_run import Judged
-    from cxrlab.run import Run
+    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.evaluation.operating_point import Thresholds
+    from cxrlab.runs.run import Run
+
 
 log = logging.getLogger(__name__)
 
+
 _SIDE = 260  # pixels of each side of a panel: of a network for 224 pixels as it is, and readable on a phone
+
+
 _QUALITY = 80
+
+
 _BATCH_SIZE = 8  # Grad-CAM keeps activations and their gradients: no more than fits a small GPU
+
 
 # By whether the label is called present, and whether it is.
 _OUTCOMES: dict[tuple[bool, bool], Outcome] = {
@@ -50,7 +62,7 @@ def read_panels(folder: Path, *, budget_bytes: int) -> tuple[list[Panel], int]:
     shows both for as long as it can.
 
     Args:
-        folder: Where :func:`cxrlab.explain.gallery.write_gallery` wrote; it need not exist.
+        folder: Where :func:`cxrlab.heatmaps.drawing.write_gallery` wrote; it need not exist.
         budget_bytes: Of all JPEG files together; in a page each takes a third more.
 
     Returns:
@@ -188,3 +200,85 @@ def draw_run_panels(
         num_images=_BATCH_SIZE,
     )
     write_gallery(folder, panels, manifest)
+
+
+_PER_KIND = 2  # errors, and hits, of each finding
+
+
+_MARKUP = 400  # bytes around a picture
+
+
+class Shown(NamedTuple):
+    """A picture as the template takes it."""
+
+    source: str
+    words: str
+    image: str
+
+
+class Group(NamedTuple):
+    """The pictures of a finding, the most telling first."""
+
+    finding: str
+    errors: list[Shown]
+    hits: list[Shown]
+
+
+def gallery(panels: Sequence[Panel], budget: int) -> tuple[list[Group], int]:
+    """Choose pictures, and return them by finding with how many were left out for want of room.
+
+    Each finding's most confident errors (false alarms and misses in turn) and its surest hits are taken one
+    rank after another, so that a small budget leaves every finding some.
+
+    Args:
+        panels: All there are.
+        budget: Bytes for them in the page.
+    """
+    chosen = {finding: _ranked(panels, finding) for finding in dict.fromkeys(one.finding for one in panels)}
+    shown: set[int] = set()
+    for panel in chain.from_iterable(zip_longest(*chosen.values())):
+        if panel is not None and (cost := 4 * len(panel.jpeg) // 3 + _MARKUP) <= budget:
+            budget -= cost
+            shown.add(id(panel))
+    groups = [
+        _group(finding, [one for one in ranked if id(one) in shown]) for finding, ranked in chosen.items()
+    ]
+    num_chosen = sum(map(len, chosen.values()))
+    return [group for group in groups if group.errors or group.hits], num_chosen - len(shown)
+
+
+def _group(finding: str, panels: Sequence[Panel]) -> Group:
+    errors = [_shown(one) for one in panels if one.outcome != "TP"]
+    return Group(finding, errors, [_shown(one) for one in panels if one.outcome == "TP"])
+
+
+def _ranked(panels: Sequence[Panel], finding: str) -> list[Panel]:
+    """Return errors and hits of a finding in turn, the most telling first."""
+    of = {
+        outcome: [one for one in panels if one.finding == finding and one.outcome == outcome]
+        for outcome in ("FP", "FN", "TP")
+    }
+    alarms = sorted(of["FP"], key=lambda one: -one.probability)
+    misses = sorted(of["FN"], key=lambda one: one.probability)
+    hits = sorted(of["TP"], key=lambda one: -one.probability)[:_PER_KIND]
+    errors = _in_turn(alarms, misses)[:_PER_KIND]
+    return _in_turn(errors, hits)
+
+
+def _in_turn(first: Sequence[Panel], second: Sequence[Panel]) -> list[Panel]:
+    return [one for pair in zip_longest(first, second) for one in pair if one is not None]
+
+
+def _shown(panel: Panel) -> Shown:
+    outcome = {"FP": "False alarm", "FN": "Miss", "TP": "Hit"}[panel.outcome]
+    truth = "present" if panel.target == 1 else "absent"
+    return Shown(
+        source=embedded(panel.jpeg),
+        words=f"{outcome}: {truth}, predicted {number(panel.probability, 2)}.",
+        image=panel.image,
+    )
+
+
+def embedded(jpeg: bytes) -> str:
+    """Return a picture as the source of an element of a page that needs no other file."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cxrlab.evaluation.decisions import Thresholds, from_validation, threshold_source
 from cxrlab.evaluation.ensemble import (
     ensemble,
     ensemble_validation,
@@ -15,15 +14,15 @@ from cxrlab.evaluation.ensemble import (
     refuse_mixed_tasks,
     shared_images,
 )
-from cxrlab.evaluation.judgement import DataFacts
-from cxrlab.evaluation.of_run import Judged, run_decisions
-from cxrlab.evaluation.prediction_table import read_predictions
-from cxrlab.evaluation.settings import EvaluationSettings
-from cxrlab.models.classifier import Classifier
+from cxrlab.evaluation.evaluate import DataFacts
+from cxrlab.evaluation.external_data import Judged, run_decisions
+from cxrlab.evaluation.operating_point import Thresholds, from_validation, threshold_source
+from cxrlab.metrics.predictions import read_predictions
+from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.report.evaluation_page import Evaluation, ensemble_subject, run_subject, with_checks
 from cxrlab.report.panels import draw_run_panels, read_panels
-from cxrlab.report.run_subject import ensemble_subject, run_subject, with_checks
-from cxrlab.report.writing import Evaluation
-from cxrlab.run import Run
+from cxrlab.runs.run import Run
+from cxrlab.training.module import Classifier
 
 # More than a page has room for: it chooses itself, and says how many it left out.
 _PANEL_BYTES = 10_000_000

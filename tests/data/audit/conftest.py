@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.audit.audit import audit
-from cxrlab.data.audit.evidence import Evidence
+from cxrlab.data.audit.finding import Evidence
+from cxrlab.data.audit.run_audit import audit
 from cxrlab.data.manifest import Manifest
 
 LOOKS = {

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.audit.audit import audit
+from cxrlab.data.audit.run_audit import audit
 from cxrlab.errors import DataError
 
 

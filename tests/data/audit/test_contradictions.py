@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.audit.contradictions import unknown
+from cxrlab.data.audit.label_checks import unknown
 
 
 def test_no_finding_beside_a_finding(case):

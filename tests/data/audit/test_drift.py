@@ -76,8 +76,7 @@ def test_free_text_is_no_variable(case):
 @pytest.mark.real_data
 def test_the_official_parts_of_nih_are_two_populations(case, real_data: Path):
     from cxrlab.data.manifest import Manifest
-    from cxrlab.data.readers.nih import read_lists
-    from cxrlab.data.readers.nih_table import read_table
+    from cxrlab.data.readers.nih import read_lists, read_table
 
     table = read_table(real_data / "nih" / "Data_Entry_2017_v2020.csv.gz")[0]
     table.insert(2, "split", read_lists(real_data / "nih", table["image"]))

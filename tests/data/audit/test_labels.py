@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from cxrlab.data.audit.labels import FEWEST
+from cxrlab.data.audit.label_checks import FEWEST
 
 
 def test_a_name_that_no_data_set_uses_is_a_note(case):

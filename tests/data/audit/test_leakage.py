@@ -1,4 +1,4 @@
-from cxrlab.data.audit.leakage import crossings, shown_pairs
+from cxrlab.data.audit.leakage_checks import crossings, shown_pairs
 
 
 def test_a_patient_in_two_parts_is_a_fault_and_named_outside_of_the_message(case):

@@ -1,4 +1,4 @@
-from cxrlab.data.audit.summary import terminal_table, verdict
+from cxrlab.data.audit.tables import terminal_table, verdict
 
 
 def test_the_verdict_counts_and_tells_the_three_worst(case):

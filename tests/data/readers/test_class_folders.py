@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from cxrlab.data.readers.class_folders import scan
+from cxrlab.data.readers.folders import scan
 from cxrlab.errors import DataError, MissingFileError
 
 

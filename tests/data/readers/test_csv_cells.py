@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrlab.data.readers.csv_cells import read_cells
+from cxrlab.data.readers._csv import read_cells
 from cxrlab.errors import DataError
 
 ROWS = [["a.png", "Smith, Jo", "1"], ["b.png", "", "0"]]

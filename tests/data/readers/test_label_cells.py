@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.readers.label_cells import holds_labels, parse_labels, policies
+from cxrlab.data.readers._csv import holds_labels, parse_labels, policies
 from cxrlab.errors import ConfigError, DataError
 
 NAN = np.nan

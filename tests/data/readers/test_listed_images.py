@@ -4,7 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxrlab.data.readers.listed_images import compiled, paths_under_root, present
+from cxrlab.data.readers._paths import compiled, paths_under_root, present
 from cxrlab.errors import ConfigError, DataError
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.readers.nih_table import LABELS, read_table
+from cxrlab.data.readers.nih import LABELS, read_table
 from cxrlab.errors import DataError
 
 HEADER = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"

@@ -1,6 +1,6 @@
 import pytest
 
-from cxrlab.data.readers.roots import check_root, listing
+from cxrlab.data.readers._paths import check_root, listing
 from cxrlab.errors import MissingFileError
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxrlab.data.readers.sheet_rows import Layout, rows
-from cxrlab.data.readers.sheets import Sheet
+from cxrlab.data.readers.table import Layout, Sheet, rows
 from cxrlab.errors import ConfigError, DataError
 
 CELLS = pd.DataFrame(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrlab.data.readers.sheets import open_sheets
+from cxrlab.data.readers.table import open_sheets
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 

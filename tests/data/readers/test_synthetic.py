@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cxrlab.data.images import decode
+from cxrlab.data.decode import decode
 from cxrlab.data.manifest import Manifest
+from cxrlab.data.phantom.patients import FINDINGS, sample
 from cxrlab.data.readers import synthetic
-from cxrlab.data.readers.patients import FINDINGS, sample
 from cxrlab.errors import ConfigError, DataError, OutputError
 
 NUMBERS = {"num_patients": 6, "size": 64, "seed": 0}

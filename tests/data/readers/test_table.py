@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.config import plain
+from cxrlab.cli.config import plain
 from cxrlab.data.manifest import Manifest
-from cxrlab.data.readers import nih, nih_table, synthetic, table
+from cxrlab.data.readers import nih, synthetic, table
+from cxrlab.data.readers import nih as nih_table
 from cxrlab.data.splits import assign_parts
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 

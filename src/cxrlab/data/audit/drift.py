@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.data.audit.contradictions import NORMAL_NAMES, standard_name, unknown
-from cxrlab.data.audit.evidence import Evidence, Finding, counted
+from cxrlab.data.audit.finding import Evidence, Finding, counted
+from cxrlab.data.audit.label_checks import NORMAL_NAMES, standard_name, unknown
 from cxrlab.data.audit.tables import MOST_CATEGORIES, absent, num_images
 from cxrlab.data.manifest import COVARIATE
 

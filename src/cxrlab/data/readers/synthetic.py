@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import track
 
 from cxrlab.data.manifest import BOX_COLUMNS, COVARIATE, LABEL, Manifest
-from cxrlab.data.readers.patients import FINDINGS, Radiograph, sample
-from cxrlab.data.readers.phantom import draw
+from cxrlab.data.phantom.patients import FINDINGS, Radiograph, sample
+from cxrlab.data.phantom.render import draw
 from cxrlab.errors import ConfigError, DataError, OutputError
 
 _COVARIATES = ("view", "sex", "age")

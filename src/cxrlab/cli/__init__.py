@@ -1,0 +1,1 @@
+"""The command line: Hydra configs composed and checked, messages, the terminal."""

@@ -1,0 +1,108 @@
+"""Files that are unreadable, missing or left over, and images that look wrong."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from cxrlab.data.audit.finding import NUM_EXAMPLES, Evidence, Finding, Mask, counted
+
+# The flattest of some 5,500 real radiographs spreads over 85 grey levels; one filled with noise over a few.
+FLAT_SPREAD = 20
+# Of the same, at most 0.64 are black and 0.11 white; a text mark on a black image takes a few hundredths.
+EMPTY_SHARE = 0.90
+# Of the same, one that truly is inverted is at -0.70 and all others are above -0.15; with black and white
+# exchanged, all others but one are below -0.2.
+INVERTED_POLARITY = -0.2
+# Narrower than 2 % (4 pixels of 224), and every resized or tilted edge would count.
+BORDER_SHARE = 0.02
+# Of the same radiographs none has more than 0.11 of its pixels at full white.
+SATURATED_SHARE = 0.25
+
+
+def unreadable(evidence: Evidence) -> Iterator[Finding]:
+    """Find files that could not be decoded, and those decoded with a warning."""
+    bad = ~evidence.readable
+    if bad.any():
+        count = int(bad.sum())
+        why = evidence.facts["error"][bad].head(NUM_EXAMPLES).astype(str).tolist()
+        message = f"{counted(count, 'file')} cannot be read."
+        yield Finding("unreadable", "warning", message, count, evidence.images(bad), details=why)
+    warned = (evidence.facts["warning"].fillna("") != "").to_numpy()
+    if warned.any():
+        count = int(warned.sum())
+        texts = evidence.facts["warning"][warned].value_counts().head(NUM_EXAMPLES)
+        message = f"{counted(count, 'file')} decoded with a warning: {texts.index[0]}"
+        details = [f"{number} x {text}" for text, number in texts.items()]
+        yield Finding("decoding_warning", "warning", message, count, evidence.images(warned), details=details)
+
+
+def missing_and_extra(evidence: Evidence) -> Iterator[Finding]:
+    """Find images that are listed but not on disk, and those on disk that no table lists."""
+    missing, extra = evidence.missing, evidence.extra
+    names = [] if isinstance(missing, int) else [str(name) for name in missing[:NUM_EXAMPLES]]
+    absent = missing if isinstance(missing, int) else len(missing)
+    if absent:
+        listed = max(evidence.manifest.num_listed, absent)
+        message = f"{absent:,} of {counted(listed, 'listed image')} not on disk."
+        yield Finding("missing", "note", message, absent, names)
+    if extra:
+        message = f"{counted(len(extra), 'image')} on disk that no table lists."
+        yield Finding("extra", "note", message, len(extra), [str(name) for name in extra[:NUM_EXAMPLES]])
+
+
+def looks(evidence: Evidence) -> Iterator[Finding]:
+    """Find images that are empty, inverted, framed or saturated."""
+    facts, seen = evidence.facts, evidence.readable
+    values = {name: facts[name].to_numpy(dtype=float) for name in _LOOKS}
+    empty = seen & (
+        (values["spread"] < FLAT_SPREAD) | (np.maximum(values["black"], values["white"]) >= EMPTY_SHARE)
+    )
+    yield from _look(evidence, empty, "empty", "warning", "black, white or nearly of one grey")
+    full = seen & ~empty
+    inverted = full & (values["polarity"] <= INVERTED_POLARITY)
+    yield from _look(evidence, inverted, "inverted", "warning", "seemingly inverted (black for white)")
+    border = full & (values["border"] >= BORDER_SHARE)
+    bright = int((border & (values["border_grey"] > 127)).sum())
+    framed = f"with a burnt-in border ({bright:,} of them bright)"
+    yield from _look(evidence, border, "border", "note", framed)
+    saturated = full & (values["white"] >= SATURATED_SHARE)
+    yield from _look(
+        evidence, saturated, "saturated", "note", f"with {SATURATED_SHARE:.0%} or more of the pixels white"
+    )
+
+
+_LOOKS = ("spread", "black", "white", "polarity", "border", "border_grey")
+
+
+def _look(evidence: Evidence, mask: Mask, kind: str, severity: str, what: str) -> Iterator[Finding]:
+    if mask.any():
+        count = int(mask.sum())
+        message = f"{counted(count, 'image')} {what}."
+        yield Finding(
+            kind, "warning" if severity == "warning" else "note", message, count, evidence.images(mask)
+        )
+
+
+def formats(evidence: Evidence) -> Iterator[Finding]:
+    """Find several sizes or several pixel modes."""
+    facts = evidence.facts[evidence.readable]
+    sizes = sizes_of(evidence)
+    if len(sizes) > 1:
+        area = sizes[:, 0] * sizes[:, 1]
+        small, large = sizes[area.argmin()], sizes[area.argmax()]
+        message = f"{len(sizes):,} sizes, from {small[0]}x{small[1]} to {large[0]}x{large[1]} pixels."
+        yield Finding("several_sizes", "note", message, len(sizes))
+    modes = facts["mode"].value_counts()
+    if len(modes) > 1:
+        named = ", ".join(f"{mode} {count:,}" for mode, count in modes.items())
+        rare = evidence.readable & (evidence.facts["mode"] != modes.index[0]).to_numpy()
+        message = f"{len(modes)} pixel modes: {named}."
+        yield Finding("several_modes", "note", message, len(modes), evidence.images(rare))
+
+
+def sizes_of(evidence: Evidence) -> npt.NDArray[np.int64]:
+    """Return width, height and number of images of each size, the most frequent first, shape ``(K, 3)``."""
+    facts = evidence.facts.loc[evidence.readable, ["width", "height"]]
+    counts = facts.groupby(["width", "height"]).size().sort_values(ascending=False).reset_index()
+    return counts.to_numpy(dtype=np.int64)

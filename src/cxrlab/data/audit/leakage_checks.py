@@ -1,0 +1,125 @@
+"""Patients and pictures that stand where they must not: in two parts, with two labels, of two patients."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrlab.data.audit.finding import NUM_EXAMPLES, Evidence, Finding, Mask, Severity, counted
+
+Numbers = npt.NDArray[np.float32]
+
+# Pairs that the page can show side by side; those that cross something come first.
+_NUM_SHOWN = 24
+
+
+def shared_patients(evidence: Evidence) -> Iterator[Finding]:
+    """Find patients in more than one part, of the split that is used and of the published one."""
+    table = evidence.manifest.table
+    yield from _shared(evidence, "part", "patients_across_parts", "fault", "more than one part")
+    if not (table["part"] == table["split"]).all():
+        yield from _shared(
+            evidence, "split", "patients_across_published_parts", "warning", "more than one published part"
+        )
+
+
+def _shared(evidence: Evidence, column: str, kind: str, severity: Severity, where: str) -> Iterator[Finding]:
+    table = evidence.manifest.table
+    known = table.loc[table[column] != "", ["patient", column]].drop_duplicates()
+    shared = known["patient"][known["patient"].duplicated()].unique()
+    if len(shared):
+        rows = table["patient"].isin(shared).to_numpy()
+        message = f"{counted(len(shared), 'patient')} with {counted(int(rows.sum()), 'image')} in {where}."
+        yield Finding(
+            kind,
+            severity,
+            message,
+            len(shared),
+            evidence.images(rows),
+            [str(name) for name in shared[:NUM_EXAMPLES]],
+        )
+
+
+def duplicates(evidence: Evidence) -> Iterator[Finding]:
+    """Find files equal to the byte and pictures nearly the same, and what such groups cross."""
+    pairs = evidence.pairs[["one", "other"]].to_numpy(dtype=int).tolist()
+    yield from _duplicates(evidence, evidence.identical, "identical", "group", "warning")
+    yield from _duplicates(evidence, pairs, "near_identical", "pair", "note")
+
+
+def _duplicates(
+    evidence: Evidence, groups: Sequence[Sequence[int]], kind: str, noun: str, severity: Severity
+) -> Iterator[Finding]:
+    if not groups:
+        return
+    what = kind.replace("_", "-")
+    num_images = len({row for group in groups for row in group})
+    what_they_are = f"{counted(len(groups), noun)} of {what} images ({counted(num_images, 'image')})"
+    first = [row for group in groups for row in group]
+    yield Finding(kind, severity, f"{what_they_are}.", len(groups), evidence.images(first))
+    for crossed, mask in crossings(evidence, groups).items():
+        if mask.any():
+            rows = [row for group, hit in zip(groups, mask, strict=True) if hit for row in group]
+            count = int(mask.sum())
+            yield Finding(
+                f"{kind}_across_{crossed.replace(' ', '_')}",
+                "fault" if crossed == "parts" else "warning",
+                f"{counted(count, noun)} of {what} images {_CROSSED[crossed]}.",
+                count,
+                evidence.images(rows),
+            )
+
+
+_CROSSED = {
+    "parts": "in more than one part",
+    "published parts": "in more than one published part",
+    "labels": "with labels that contradict each other",
+    "patients": "of more than one patient",
+}
+
+
+def crossings(evidence: Evidence, groups: Sequence[Sequence[int]]) -> dict[str, Mask]:
+    """Return for each thing that a group of rows must not cross, which groups do; each mask is ``(G,)``."""
+    table = evidence.manifest.table
+    values = {"parts": _codes(table["part"]), "patients": _codes(table["patient"])}
+    values["labels"] = evidence.manifest.targets
+    if not (table["part"] == table["split"]).all():
+        values["published parts"] = _codes(table["split"])
+    return {name: _differ(values[name], groups) for name in _CROSSED if name in values}
+
+
+def _codes(names: "pd.Series[Any]") -> Numbers:
+    """Return numbers that tell ``names`` apart, shape ``(N, 1)``; NaN for the empty name."""
+    codes = pd.factorize(names)[0].astype(np.float32)
+    return np.asarray(np.where(names.to_numpy() == "", np.nan, codes), dtype=np.float32)[:, None]
+
+
+def _differ(values: Numbers, groups: Sequence[Sequence[int]]) -> Mask:
+    """Return which groups hold two known values of one column that differ."""
+    rows = np.concatenate([np.asarray(group, dtype=int) for group in groups])
+    starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
+    highest, lowest = np.fmax.reduceat(values[rows], starts), np.fmin.reduceat(values[rows], starts)
+    return np.asarray((highest > lowest).any(axis=1))
+
+
+def shown_pairs(evidence: Evidence) -> list[dict[str, Any]]:
+    """Return up to 24 pairs of rows to look at, with what each crosses, the worst first.
+
+    Returns:
+        Each ``{"rows": [one, other], "kind": "identical" or "near-identical", "across": [...]}``.
+    """
+    near = evidence.pairs[["one", "other"]].to_numpy(dtype=int).tolist()
+    pairs = [("identical", list(group[:2])) for group in evidence.identical]
+    pairs += [("near-identical", pair) for pair in near]
+    if not pairs:
+        return []
+    # Of a larger group, the two to show are its first; what it crosses as a whole stands in the findings.
+    masks = crossings(evidence, [rows for _, rows in pairs])
+    crossed = [[name for name, mask in masks.items() if mask[index]] for index in range(len(pairs))]
+    order = sorted(range(len(pairs)), key=lambda index: ("parts" not in crossed[index], -len(crossed[index])))
+    return [
+        {"rows": [int(row) for row in pairs[index][1]], "kind": pairs[index][0], "across": crossed[index]}
+        for index in order[:_NUM_SHOWN]
+    ]

@@ -1,0 +1,314 @@
+"""From a manifest to images that are ready: cached, their copies known, the unreadable ones left out.
+
+Images of files that are named one by one, outside any data set.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from cxrlab.data.audit.run_audit import audit
+from cxrlab.data.cache import DONE, CacheSettings, ImageCache, fill, open_cache
+from cxrlab.data.decode import SUFFIXES, read_image
+from cxrlab.data.duplicates.search import find_near_duplicates, identical_groups, linked_groups
+from cxrlab.data.manifest import LABEL, Manifest
+from cxrlab.errors import DataError, MissingFileError
+from cxrlab.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+_NAMED = 5
+
+
+# Raised whenever the same data would give another report, or other pairs.
+_AUDIT_VERSION = 1
+
+
+_COPIES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a manifest in the cache.
+
+    Attributes:
+        cache: The cache.
+        positions: Row in the cache of each row of the manifest, shape ``(N,)``.
+    """
+
+    cache: ImageCache
+    positions: npt.NDArray[np.intp]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return images by their rows in the manifest, uint8, shape ``(n, C, H, W)``."""
+        pixels = self.cache.pixels()
+        return np.asarray(pixels[self.positions[np.asarray(rows, dtype=np.intp)]])
+
+    @property
+    def facts(self) -> pd.DataFrame:
+        """What is known of each file; see :meth:`cxrlab.data.cache.ImageCache.table`."""
+        return self.cache.table(self.positions)
+
+    @property
+    def resize(self) -> str:
+        """How the images were made square."""
+        return str(self.cache.settings.resize)
+
+    @property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """Perceptual hashes, shape ``(N, HASH_WORDS)``."""
+        return self.cache.hashes(self.positions)
+
+    def rows(self, mask: npt.NDArray[np.bool_]) -> "Images":
+        """Return those of the manifest's rows where ``mask`` holds."""
+        return Images(self.cache, self.positions[mask])
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images that show the same exposure.
+
+    Attributes:
+        identical: Rows whose files have the same bytes, in groups of two or more.
+        pairs: Near-identical rows; see :func:`cxrlab.data.duplicates.search.find_near_duplicates`.
+    """
+
+    identical: list[list[int]]
+    pairs: pd.DataFrame
+
+    def rows(self, mask: npt.NDArray[np.bool_]) -> "Copies":
+        """Return what is left of them among those of the manifest's rows where ``mask`` holds."""
+        number = np.cumsum(mask) - 1
+        groups = [[int(number[row]) for row in group if mask[row]] for group in self.identical]
+        one, other = self.pairs["one"].to_numpy(dtype=int), self.pairs["other"].to_numpy(dtype=int)
+        pairs = self.pairs.assign(one=number[one], other=number[other])[mask[one] & mask[other]]
+        return Copies([group for group in groups if len(group) > 1], pairs.reset_index(drop=True))
+
+    def groups(self, manifest: Manifest) -> npt.NDArray[np.object_]:
+        """Return a name for each row: patients that share an image are one group, which no draw separates."""
+        links = [(group[0], other) for group in self.identical for other in group[1:]]
+        links += list(zip(self.pairs["one"].tolist(), self.pairs["other"].tolist(), strict=True))
+        return linked_groups(manifest.table["patient"].tolist(), links)
+
+
+def cached(
+    manifest: Manifest, settings: CacheSettings, *, cache_dir: Path, num_workers: int | None, files: list[str]
+) -> Images:
+    """Decode the images of a manifest that are not in the cache yet, and return them all.
+
+    Args:
+        manifest: What a reader returned, perhaps filtered.
+        settings: How they are decoded.
+        cache_dir: Folder of all caches.
+        num_workers: Processes that decode; None for one a core, 0 for this one.
+        files: Every image of the data set, so that each choice of them shares one cache.
+
+    Raises:
+        OutputError: If the cache cannot be written.
+        DataError: If a process that decodes is killed.
+    """
+    cache = open_cache(cache_dir, manifest.root, files, settings, manifest.name)
+    row_of = {file: row for row, file in enumerate(files)}
+    positions = np.array([row_of[file] for file in manifest.table["image"]], dtype=np.intp)
+    fill(cache, positions, num_workers=num_workers)
+    return Images(cache, positions)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Images that could not be read, and are left out.
+
+    Attributes:
+        table: Their rows of the manifest.
+        images: Their rows in the cache, which hold the reasons.
+    """
+
+    table: pd.DataFrame
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def report(self) -> pd.DataFrame:
+        """Columns ``image`` and ``error``."""
+        return pd.DataFrame({"image": self.table["image"].tolist(), "error": self.images.facts["error"]})
+
+
+def without_unreadable(
+    manifest: Manifest, images: Images, on_unreadable: Literal["raise", "skip"]
+) -> tuple[Manifest, Images, Unreadable]:
+    """Leave out the images that could not be read.
+
+    Returns:
+        Manifest and images that are left, and the others.
+
+    Raises:
+        DataError: If there are any and ``on_unreadable`` is ``raise``, or if none is left.
+    """
+    is_broken = images.cache.facts()["state"][images.positions] != DONE
+    unreadable = Unreadable(manifest.table[is_broken], images.rows(is_broken))
+    if not len(unreadable):
+        return manifest, images, unreadable
+    errors = unreadable.report["error"].tolist()
+    message = f"{len(errors)} of {len(manifest)} images cannot be read: " + " ".join(errors[:_NAMED])
+    if on_unreadable == "raise":
+        raise DataError(f"{message} Mend or remove them, or set data.on_unreadable=skip.")
+    if is_broken.all():
+        raise DataError(message)
+    log.warning("%s They are left out, and listed in unreadable.csv.", message)
+    left = manifest.rows(pd.Series(~is_broken, index=manifest.table.index))
+    return left, images.rows(~is_broken), unreadable
+
+
+def find_copies(images: Images) -> Copies:
+    """Return identical and near-identical images; what was found once is kept beside the cache."""
+    digests = images.facts["digest"].tolist()
+    identical = identical_groups(digests)
+    key = hashlib.sha256(images.positions.tobytes() + images.hashes.tobytes()).hexdigest()[:12]
+    path = images.cache.folder / f"pairs-v{_COPIES_VERSION}-{key}.csv"
+    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is only made anew
+        return Copies(identical, pd.read_csv(path))
+    pairs = find_near_duplicates(images.hashes, images, digests=digests)
+    _keep(path, pairs.to_csv(index=False))
+    return Copies(identical, pairs)
+
+
+def _keep(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:  # a cache that others made may be read-only: it is only slower
+        log.debug("%s is not kept: %s", path, error)
+
+
+def _audit_key(manifest: Manifest, positions: npt.NDArray[np.intp]) -> str:
+    """Return a name for all that a report depends on."""
+    known = (manifest.name, manifest.num_listed, list(manifest.table), manifest.missing, manifest.extra)
+    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *known)).encode() + positions.tobytes())
+    for table in (manifest.table, manifest.boxes, manifest.raw):
+        if table is not None:
+            hashed.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
+    return hashed.hexdigest()[:12]
+
+
+def run_audit(manifest: Manifest, images: Images, copies: Copies, unreadable: Unreadable) -> dict[str, Any]:
+    """Audit a data set; the report of the same data is taken from beside the cache.
+
+    Returns:
+        See :func:`cxrlab.data.audit.run_audit.audit`; and ``root``, the folder of the data set.
+    """
+    whole = replace(manifest, table=pd.concat([manifest.table, unreadable.table], ignore_index=True))
+    positions = np.concatenate([images.positions, unreadable.images.positions])
+    path = images.cache.folder / f"audit-{_audit_key(whole, positions)}.json"
+    root = {"root": str(manifest.root.resolve())}
+    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is only made anew
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept | root
+    report = audit(
+        whole,
+        Images(images.cache, positions).facts,
+        identical=copies.identical,
+        pairs=copies.pairs,
+        missing=manifest.missing,
+        extra=manifest.extra,
+        raw=manifest.raw,
+    )
+    _keep(path, json.dumps(report))
+    return report | root
+
+
+class FramedImages(Protocol):
+    """Images by row that know how they were decoded, such as :class:`cxrlab.data.dataset.Images`."""
+
+    @property
+    def resize(self) -> str:
+        """How they were made square: ``stretch``, ``pad`` or ``crop``."""
+
+    @property
+    def facts(self) -> pd.DataFrame:
+        """With the columns ``width`` and ``height`` of the files in pixels, one row an image."""
+
+    def __getitem__(self, rows: list[int], /) -> npt.NDArray[np.uint8]:
+        """Return images, shape ``(n, C, H, W)``."""
+
+
+class FileImages:
+    """Image files, decoded; rows count them in their order.
+
+    Args:
+        paths: The files, at least one.
+        image_size: Height and width in pixels.
+        channels: 1 or 3.
+        resize: ``stretch``, ``pad`` or ``crop``.
+
+    Raises:
+        MissingFileError: If a file does not exist.
+        DataError: If a file is no image.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, image_size: int, channels: int, resize: str) -> None:
+        self.resize = resize
+        gone = [path for path in paths if not path.is_file()]
+        if gone:
+            others = {1: "", 2: " and 1 other"}.get(len(gone), f" and {len(gone) - 1} others")
+            raise MissingFileError(f"There is no image {gone[0]}{others}.")
+        shown = track(paths, "Reading images", console=Console(stderr=True))
+        found = [read_image(path, image_size=image_size, channels=channels, resize=resize) for path in shown]
+        self._pixels = np.stack([one.pixels for one in found])
+        self.facts = pd.DataFrame(
+            {"width": [one.width for one in found], "height": [one.height for one in found]}
+        )
+
+    def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return images by row, uint8, shape ``(n, C, H, W)``."""
+        return np.asarray(self._pixels[np.asarray(rows, dtype=np.intp)])
+
+
+def image_files(named: Sequence[str]) -> list[Path]:
+    """Return the files that are named, and those in folders that are named, in their order, each once.
+
+    Raises:
+        MissingFileError: If one is neither, or a folder holds no image.
+    """
+    found: dict[Path, Path] = {}
+    for name in named:
+        for path in _files_of(Path(name).expanduser()):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        if not path.is_file():
+            raise MissingFileError(f"images names {path}: there is no such file or folder.")
+        yield path
+        return
+    images = (one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
+    found = sorted(one for one in images if not one.name.startswith("."))
+    if not found:
+        raise MissingFileError(f"images names {path}: there is no {', '.join(SUFFIXES)} file in this folder.")
+    yield from found
+
+
+def manifest_of(paths: Sequence[Path], labels: Sequence[str]) -> Manifest:
+    """Return the manifest of files of which nothing is known: each is a patient of its own."""
+    names = [str(path) for path in paths]
+    table = pd.DataFrame({"image": names, "patient": names, "split": ""})
+    for label in labels:
+        table[LABEL + label] = np.nan
+    return Manifest(Path(), table, name="image files")

@@ -1,0 +1,103 @@
+"""Images of one data set in another: a test on data that a network was trained on is none."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from cxrlab.data.dataset import cached, without_unreadable
+from cxrlab.data.duplicates.search import find_across
+from cxrlab.data.manifest import Manifest, read_table
+from cxrlab.errors import DataError, MissingFileError
+
+if TYPE_CHECKING:
+    from cxrlab.data.datamodule import DataModule
+
+
+def read_other(path: Path, root: Path | None) -> Manifest:
+    """Read a manifest that a run or ``cxrlab.prepare`` wrote.
+
+    Args:
+        path: A ``manifest.csv``, or the run directory with it.
+        root: Folder that its images are relative to; None where the ``audit.json`` beside it says so.
+
+    Raises:
+        MissingFileError: If there is no such file, its root is not known, or its first image is not there.
+        DataError: If it is no manifest.
+    """
+    if path.is_dir():
+        path = path / "manifest.csv"
+    if not path.is_file():
+        raise MissingFileError(
+            f"against={path}: there is no such file; give the directory of a run or of cxrlab.prepare, or "
+            "its manifest.csv."
+        )
+    try:
+        table = read_table(path)
+    except ValueError as error:
+        raise DataError(f"against={path} cannot be read: {error}") from error
+    root = root or _root_beside(path)
+    try:
+        other = Manifest(root, table, name=root.name)
+    except DataError as error:
+        raise DataError(f"against={path} is no manifest: {error}") from error
+    if not len(other):
+        raise DataError(f"against={path} lists no image.")
+    outside = [name for name in table["image"] if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise DataError(f"against={path} names files outside its folder, such as {outside[0]}.")
+    first = root / table["image"].iloc[0]
+    if not first.exists():
+        raise MissingFileError(f"against={path}: there is no image {first}. Set against_root=<folder>.")
+    return other
+
+
+def _root_beside(path: Path) -> Path:
+    """Return the folder of the images that the audit beside a manifest tells."""
+    try:
+        return Path(json.loads(path.with_name("audit.json").read_text(encoding="utf-8"))["root"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MissingFileError(
+            f"against={path}: no audit.json beside it says where its images are. Set against_root=<folder>."
+        ) from error
+
+
+def find_shared(data: "DataModule", other: Manifest) -> pd.DataFrame:
+    """Return the images of another data set that are in this one, byte-identical ones first.
+
+    The other's images are decoded into a cache of their own.
+
+    Args:
+        data: This data set, prepared.
+        other: The other one.
+
+    Returns:
+        Columns ``image, part, other_image, other_part, distance, difference, mirrored, inverted, identical``.
+    """
+    files = other.table["image"].tolist()
+    images = cached(other, data.settings, cache_dir=data.cache_dir, num_workers=data.num_workers, files=files)
+    other, images, _ = without_unreadable(other, images, "skip")
+    digests, other_digests = data.images.facts["digest"], images.facts["digest"]
+    pairs = find_across(data.images.hashes, data.images, images.hashes, images)
+    pairs = _with_identical(pairs, digests, other_digests)
+    one, two = pairs["one"].to_numpy(dtype=int), pairs["other"].to_numpy(dtype=int)
+    named = pd.DataFrame(
+        {
+            "image": data.manifest.table["image"].to_numpy()[one],
+            "part": data.manifest.table["part"].to_numpy()[one],
+            "other_image": other.table["image"].to_numpy()[two],
+            "other_part": other.table["part"].to_numpy()[two],
+        }
+    )
+    found = pd.concat([named, pairs.drop(columns=["one", "other"])], axis=1)
+    found["identical"] = digests.to_numpy()[one] == other_digests.to_numpy()[two]
+    return found.sort_values(["identical", "difference"], ascending=[False, True], ignore_index=True)
+
+
+def _with_identical(pairs: pd.DataFrame, digests: "pd.Series[str]", others: "pd.Series[str]") -> pd.DataFrame:
+    """Add the files of the same bytes that no picture told, being black for instance."""
+    ones = pd.DataFrame({"one": range(len(digests)), "digest": digests.to_numpy()})
+    same = ones.merge(pd.DataFrame({"other": range(len(others)), "digest": others.to_numpy()}), on="digest")
+    same = same[["one", "other"]].assign(distance=0, difference=0.0, mirrored=False, inverted=False)
+    return same if not len(pairs) else pd.concat([pairs, same]).drop_duplicates(["one", "other"])

@@ -1,0 +1,187 @@
+"""Images that show the same exposure: files of the same bytes, and pictures that are nearly the same.
+
+Near-identical means one exposure, encoded anew, resized, cropped by up to 2 % at each side, of a brightness,
+contrast or gamma that is 10 % off, mirrored left to right, or inverted. Another exposure of the same patient
+is not, however alike. Of copies with a new border of 2 % one in four is missed, and larger crops mostly are.
+Each pair that is reported was compared itself: likeness is never passed on.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrlab.data.duplicates.alignment import differences, thumbnails
+from cxrlab.data.duplicates.hashing import HASH_WORDS, Hashes, find_lookalikes, perceptual_hash
+
+__all__ = [
+    "HASH_WORDS",
+    "find_across",
+    "find_near_duplicates",
+    "identical_groups",
+    "linked_groups",
+    "perceptual_hash",
+    "stars",
+]
+
+# Differences seen on chest_xray (1,304 images copied), nih (300) and malaria cells (600), stretched to 224
+# px, 2026-11-22. The largest of copies: JPEG of quality 50 to 90 0.013; half the size and back 0.006, cells
+# 0.035; contrast and gamma +-10 % 0.011; 2 % cut off each side 0.020; 10 % darker 0.037, and 0.052 in one
+# of nih where that clips the lungs to black. The smallest of others: 0.125 among 6,249 pairs of one patient
+# and above 0.2 among 689 candidates (chest_xray), 0.126 (cells), 0.059 (synthetic phantoms of 400 patients,
+# 128 px, which share a drawing).
+MOST_DIFFERENT = 0.05
+_PAIRS_A_TASK = 256
+
+
+class Pixels(Protocol):
+    """Images that are indexed by an array of rows, such as a memory-mapped array."""
+
+    def __getitem__(self, rows: npt.NDArray[np.intp], /) -> npt.NDArray[np.uint8]:
+        """Return the images of ``rows``, shape ``(n, C, H, W)``."""
+        ...
+
+
+def identical_groups(digests: Sequence[str]) -> list[list[int]]:
+    """Return the rows whose files have the same bytes: groups of two or more, each in rising order.
+
+    Args:
+        digests: One a row; the empty one stands for an unknown file and equals no other.
+
+    Example:
+        >>> identical_groups(["a", "b", "a", "", ""])
+        [[0, 2]]
+    """
+    rows: dict[str, list[int]] = {}
+    for row, digest in enumerate(digests):
+        if digest:
+            rows.setdefault(digest, []).append(row)
+    return [group for group in rows.values() if len(group) > 1]
+
+
+def find_near_duplicates(
+    hashes: Hashes, pixels: Pixels, *, digests: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return the pairs of near-identical images within one data set.
+
+    Args:
+        hashes: See :func:`cxrlab.data.duplicates.hashing.perceptual_hash`, shape ``(N, HASH_WORDS)``.
+        pixels: The images of the same rows.
+        digests: Those of the files' bytes. Of files with the same bytes only the first takes part, so that
+            no pair of them is reported; without digests, such pairs are, with a difference of 0.
+
+    Returns:
+        Columns ``one`` and ``other`` (rows, one < other), ``distance`` (bits of 256), ``difference`` (see
+        :func:`cxrlab.data.duplicates.alignment.differences`; up to 0.05), ``mirrored`` and ``inverted`` (whether the
+        other shows the one so); sorted by rows.
+    """
+    hashes = hashes.copy()
+    for group in identical_groups(digests or []):
+        hashes[group[1:]] = 0
+    return _confirm(find_lookalikes(hashes, None), pixels, pixels)
+
+
+def find_across(hashes: Hashes, pixels: Pixels, other_hashes: Hashes, other_pixels: Pixels) -> pd.DataFrame:
+    """Return the images of one data set that are in another, files of the same bytes among them.
+
+    Args:
+        hashes: Those of the one set, shape ``(N, HASH_WORDS)``.
+        pixels: Its images; the two sets may differ in size and channels.
+        other_hashes: Those of the other set, shape ``(M, HASH_WORDS)``.
+        other_pixels: Its images.
+
+    Returns:
+        As of :func:`find_near_duplicates`; ``one`` is a row of the one set, ``other`` of the other.
+    """
+    return _confirm(find_lookalikes(hashes, other_hashes), pixels, other_pixels)
+
+
+def _confirm(candidates: pd.DataFrame, pixels: Pixels, other_pixels: Pixels) -> pd.DataFrame:
+    def difference(start: int) -> npt.NDArray[np.float32]:
+        return _differences(candidates.iloc[start : start + _PAIRS_A_TASK], pixels, other_pixels)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(difference, range(0, len(candidates), _PAIRS_A_TASK)))
+    columns = ["one", "other", "distance", "difference", "mirrored", "inverted"]
+    pairs = candidates.assign(difference=np.concatenate([np.empty(0, dtype=np.float32), *found]))[columns]
+    pairs = pairs[pairs["difference"] <= MOST_DIFFERENT].sort_values(["one", "other", "difference"])
+    # A symmetric picture may be found as it is and mirrored.
+    return pairs.drop_duplicates(["one", "other"]).reset_index(drop=True)
+
+
+def _differences(pairs: pd.DataFrame, pixels: Pixels, other_pixels: Pixels) -> npt.NDArray[np.float32]:
+    small = []
+    for column, source in (("one", pixels), ("other", other_pixels)):
+        rows, places = np.unique(pairs[column].to_numpy(dtype=np.intp), return_inverse=True)
+        small.append(thumbnails(np.asarray(source[rows]))[places])
+    ones, others = small
+    mirrored, inverted = (pairs[name].to_numpy(dtype=bool) for name in ("mirrored", "inverted"))
+    others[mirrored] = others[mirrored, :, ::-1]
+    others[inverted] *= -1  # without the offset, which no comparison sees
+    return differences(ones, others)
+
+
+def stars(pairs: pd.DataFrame) -> list[list[int]]:
+    """Arrange pairs in groups for display: a row and others that were each compared with it.
+
+    Args:
+        pairs: Columns ``one`` and ``other`` of one data set.
+
+    Returns:
+        Rows; the first of each group is near-identical to all others of it, and no row is in two groups.
+        Rows with most partners come first.
+
+    Example:
+        >>> stars(pd.DataFrame({"one": [0, 1], "other": [1, 2]}))
+        [[1, 0, 2]]
+    """
+    partners: dict[int, set[int]] = {}
+    for one, other in zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True):
+        partners.setdefault(one, set()).add(other)
+        partners.setdefault(other, set()).add(one)
+    taken: set[int] = set()
+    groups = []
+    for row in sorted(partners, key=lambda row: (-len(partners[row]), row)):
+        members = sorted(partners[row] - taken)
+        if row not in taken and members:
+            groups.append([row, *members])
+            taken.update(groups[-1])
+    return groups
+
+
+def linked_groups(patients: Sequence[str], links: Iterable[tuple[int, int]]) -> npt.NDArray[np.object_]:
+    """Return a group for each row, such that patients who share an image are in one.
+
+    A split by these groups can't separate copies of an image. Here, likeness is passed on: if patients A
+    and B share an image, and B and C another, all three must stay together.
+
+    Args:
+        patients: One a row.
+        links: Pairs of rows that show the same exposure.
+
+    Returns:
+        The patient's name where it is linked to no other; otherwise the smallest name of those linked,
+        whatever the order of rows and links; shape ``(N,)``.
+
+    Example:
+        >>> linked_groups(["c", "b", "a", "c"], [(0, 1)]).tolist()
+        ['b', 'b', 'a', 'b']
+    """
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while (above := leader.get(name, name)) != name:
+            leader[name] = leader.get(above, above)  # halves the path for the next search
+            name = above
+        return name
+
+    for one, other in links:
+        first, second = sorted((find(patients[one]), find(patients[other])))
+        leader[second] = first
+    groups = np.empty(len(patients), dtype=object)
+    groups[:] = [find(name) for name in patients]
+    return groups

@@ -1,0 +1,182 @@
+"""What a reader must know before believing a number.
+
+AUROC that papers report on ChestX-ray14, to be set beside ours, each with the split it was found on.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cxrlab.data.readers.nih import LABELS
+from cxrlab.evaluation.operating_point import Thresholds
+from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
+
+Flag = dict[str, Any]
+
+
+_PARTS = {
+    "train": "The network was judged on the images that it was trained on: the numbers are far too good.",
+    "val": "The network was judged on the images that its best epoch and thresholds were chosen on: the "
+    "numbers are optimistic.",
+}
+
+
+def flag(kind: str, message: str, label: str | None = None) -> Flag:
+    """Return one entry of ``numbers["flags"]``."""
+    return {"kind": kind, "label": label, "message": message}
+
+
+def reservations(
+    table: PredictionTable, thresholds: Thresholds | None, settings: EvaluationSettings
+) -> list[Flag]:
+    """Return what weakens an evaluation: of the whole table first, then of its labels."""
+    flags = [flag(f"{table.part}_part", _PARTS[table.part])] if table.part in _PARTS else []
+    if not table.patients_known:
+        flags.append(
+            flag(
+                "patients_unknown",
+                "Patients are unknown, so each image was taken for a patient of its own. Where patients have "
+                "several images, every interval here is too narrow.",
+            )
+        )
+    if thresholds is None:
+        flags.append(
+            flag(
+                "no_threshold",
+                "There is no validation part to choose a threshold on (validation=), and none was given "
+                "(threshold=): sensitivity and all else that needs one is left out. Chosen on the very "
+                "images judged, it would flatter.",
+            )
+        )
+    for column, label in enumerate(table.labels):
+        flags += _of_label(label, table.targets[:, column], settings.min_positives)
+        if thresholds is not None and np.isnan(thresholds.values[column]):
+            message = (
+                f"No threshold could be chosen for {label}: the {thresholds.source} part has one class only."
+            )
+            flags.append(flag("no_threshold", message, label))
+    return flags
+
+
+def _of_label(label: str, targets: Floats, least: int) -> list[Flag]:
+    positives, negatives = int((targets == 1).sum()), int((targets == 0).sum())
+    if not positives or not negatives:
+        message = (
+            f"{label} has {positives} positives and {negatives} negatives: no ranking can be judged, and the "
+            "macro means leave it out."
+        )
+        return [flag("one_class", message, label)]
+    if min(positives, negatives) < least:
+        rarer = f"{positives} positives" if positives < negatives else f"{negatives} negatives"
+        message = f"{label} has only {rarer}: its numbers say little, whatever their intervals."
+        return [flag("few_positives", message, label)]
+    return []
+
+
+Metrics = Mapping[str, Mapping[str, Any]]
+
+
+OFFICIAL = "official"
+
+
+# In the order of LABELS; table 2 of the paper.
+_CHEXNET = (
+    0.8094,
+    0.9248,
+    0.8638,
+    0.7345,
+    0.8676,
+    0.7802,
+    0.7680,
+    0.8887,
+    0.7901,
+    0.8878,
+    0.9371,
+    0.8047,
+    0.8062,
+    0.9164,
+)
+
+
+# Mean of the 14 findings on the test part of the official split.
+_MEANS = (
+    ("Wang et al. 2017", "Wang et al., ChestX-ray8, CVPR 2017", 0.745),
+    ("DNetLoc", "Gündel et al., CIARP 2018", 0.807),
+    ("DenseNet121, 320 px", "reported baseline", 0.811),
+    ("AE-CNN", "Ranjan et al., ICVGIP 2018", 0.824),
+    ("EVA-X-B", "Yao et al., EVA-X, npj Digital Medicine 2025", 0.835),
+)
+
+
+_WHY = (
+    "Values of different splits, or of validation and test, cannot be mixed: they are of other patients at "
+    "another prevalence. In the official split the test part has 9.15 images a patient and the rest 3.09, "
+    "and AUROC on it is 0.015 to 0.03 lower."
+)
+
+
+def published_table(
+    labels: Mapping[str, Metrics], macro: Metrics, data_name: str, split: str | None
+) -> dict[str, Any] | None:
+    """Return our AUROC and the published ones, with what may be set beside what.
+
+    Means are compared only where ours is of all 14 findings and of nothing else.
+
+    Args:
+        labels: Our estimates by label and metric; ``auroc`` is used.
+        macro: Our means by metric.
+        data_name: Of the data set that was judged.
+        split: Name of its split, or None.
+
+    Returns:
+        ``{"ours", "rows", "note"}`` as in ``evaluation.json``; a last row ``macro`` of ``ours`` where means
+        are compared. None if the data are not of the NIH, or no label is one of its findings.
+    """
+    findings = [label for label in labels if label in LABELS]
+    if "nih" not in data_name.lower() or not findings:
+        return None
+    aurocs = {label: labels[label]["auroc"] for label in findings}
+    has_mean = set(labels) == set(LABELS) and all(one["value"] is not None for one in aurocs.values())
+    if has_mean:
+        aurocs["macro"] = macro["auroc"]
+    rows = [_chexnet(findings, has_mean)]
+    if has_mean:
+        rows += [
+            {"name": name, "source": source, "split": OFFICIAL, "values": {}, "macro": mean}
+            for name, source, mean in _MEANS
+        ]
+    return {
+        "ours": [
+            {"label": label, **{key: one[key] for key in ("value", "low", "high")}}
+            for label, one in aurocs.items()
+        ],
+        "rows": rows,
+        "note": _note(split, has_mean),
+    }
+
+
+def _chexnet(findings: list[str], has_mean: bool) -> dict[str, Any]:
+    values = dict(zip(LABELS, _CHEXNET, strict=True))
+    return {
+        "name": "CheXNet",
+        "source": "Rajpurkar et al., arXiv:1711.05225, 2017",
+        "split": "its own random split by patient, not disclosed",
+        "values": {label: values[label] for label in findings},
+        "macro": round(float(np.mean(_CHEXNET)), 4) if has_mean else None,
+    }
+
+
+def _note(split: str | None, has_mean: bool) -> str:
+    if split == OFFICIAL:
+        beside = "Ours may be set beside those of the official split, and only where it is of the test part."
+    else:
+        name = f"the split {split!r}" if split else "a split that is not known"
+        beside = f"Ours is on {name}, so none of these may be set beside it as better or worse."
+    sentences = [_WHY, beside]
+    if not has_mean:
+        sentences.append(
+            f"Ours is no mean of exactly the {len(LABELS)} findings, so published means are left out."
+        )
+    return " ".join(sentences)

@@ -1,0 +1,272 @@
+"""The CSV file of another program: whose image each row is, and what else is known of it.
+
+The CSV file of another program: columns of numbers as numbers, and quickly.
+"""
+
+import gzip
+import io
+import logging
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrlab.data.manifest import COVARIATE
+from cxrlab.data.readers._csv import read_cells
+from cxrlab.errors import DataError, MissingFileError
+from cxrlab.evaluation.synonyms import plain_name
+
+_SEPARATORS = (",", ";", "\t", "|")
+
+
+_GZIP = b"\x1f\x8b"
+
+
+def read_foreign_cells(path: Path, is_text: Callable[[str], bool]) -> pd.DataFrame:
+    """Read a CSV file; columns that hold nothing but numbers become numbers, all others stay text.
+
+    A file without quotes whose rows are all as long as its header, as programs write them, is parsed by
+    pandas in a fraction of the time. Any other goes through
+    :func:`~cxrlab.data.readers._csv.read_cells`, which names faults with their lines and gives text.
+
+    Args:
+        path: UTF-8 text, plain or gzip; the separator is a comma, semicolon, tab or bar.
+        is_text: Tells of a column's name that ``0012`` in it must keep its zeros.
+
+    Returns:
+        The index is the line in the file. Empty cells are NaN, or ``""`` in columns of text.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is empty, damaged, no CSV file, or has two columns of one name.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"There is no table {path}.")
+    content = _content(path)
+    header = content.partition(b"\n")[0].decode("utf-8-sig", "replace").strip("\r")
+    separator = max(_SEPARATORS, key=header.count)
+    names = [name.strip() for name in header.split(separator)]
+    named = [name for name in names if name]
+    if len(set(named)) < len(named) or not _is_even(content, separator.encode()):
+        return read_cells(path)
+    try:
+        table = _parsed(content, separator, names, is_text)
+    except (UnicodeDecodeError, pd.errors.ParserError):
+        return read_cells(path)
+    return table.set_axis(pd.RangeIndex(2, len(table) + 2, name="line"), axis=0)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if content.startswith(_GZIP) else content
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"The table {path} cannot be read: {error}") from error
+    return content.rstrip(b"\r\n")
+
+
+def _is_even(content: bytes, separator: bytes) -> bool:
+    """Tell whether each line has as many separators as the first, and nothing makes them doubtful."""
+    if not content or b'"' in content or b"\0" in content or content.count(b"\r") != content.count(b"\r\n"):
+        return False
+    marks = content.translate(None, bytes(set(range(256)) - {*separator, *b"\n"})) + b"\n"
+    line = marks[: marks.index(b"\n") + 1]
+    return marks == line * (len(marks) // len(line))
+
+
+def _parsed(content: bytes, separator: str, names: list[str], is_text: Callable[[str], bool]) -> pd.DataFrame:
+    table = pd.read_csv(
+        io.BytesIO(content),
+        sep=separator,
+        header=0,
+        names=[name or f"unnamed {position}" for position, name in enumerate(names)],
+        usecols=[position for position, name in enumerate(names) if name],
+        index_col=False,
+        dtype={name: str for name in names if name and is_text(name)},
+        keep_default_na=False,
+        na_values={name: [""] for name in names if name and not is_text(name)},
+        skip_blank_lines=False,
+        skipinitialspace=True,
+        encoding="utf-8-sig",
+        low_memory=False,
+    )
+    for name in table.select_dtypes(exclude="number"):
+        codes, words = pd.factorize(table[name])  # -1 where empty
+        stripped = np.array([*(str(word).strip() for word in words.tolist()), ""], dtype=object)
+        table[name] = pd.Series(stripped[codes], dtype=object)
+    return table
+
+
+# Names as `plain_name` gives them; the first that is there is taken.
+_IMAGES = ("image", "imageindex")
+
+
+_FILES = ("path", "imagepath", "filename", "file", "imageid")
+
+
+_PATIENTS = ("patient", "patientid", "subjectid")
+
+
+_PARTS = ("part", "split")
+
+
+_TEXT = {*_IMAGES, *_FILES, *_PATIENTS, *_PARTS, "findinglabels"}
+
+
+_COVARIATES = {
+    "viewposition": "view",
+    "ap/pa": "view",
+    "view": "view",
+    "frontal/lateral": "plane",
+    "patientsex": "sex",
+    "patientgender": "sex",
+    "sex": "sex",
+    "gender": "sex",
+    "patientage": "age",
+    "age": "age",
+}
+
+
+_BLANKS = ("", "nan", "na", "n/a", "none", "null")
+
+
+_OLDEST = 120.0  # the first edition of NIH's table holds ages up to 414 years
+
+
+_YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "D": 1 / 365.25}
+
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ForeignTable:
+    """One CSV file of another program, one row an image.
+
+    Attributes:
+        path: Where it lies, for messages.
+        cells: Its columns; the index is the line.
+        images: Name of each row's image, with forward slashes, shape ``(N,)``; none is empty or stands twice.
+    """
+
+    path: Path
+    cells: pd.DataFrame
+    images: npt.NDArray[np.object_]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file and find its images.
+
+        The column is ``image`` or ``Image Index``; where there is neither, the only one of ``Path``,
+        ``filename`` and the like. Case, blanks and underscores in its name do not matter.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            DataError: If it cannot be read, lists nothing, or does not tell which image a row is.
+        """
+        cells = read_foreign_cells(path, lambda name: plain_name(name) in _TEXT)
+        column = _image_column(cells, path)
+        if cells.empty:
+            raise DataError(f"The table {path} lists nothing: there is no row below its header.")
+        names = [name.replace("\\", "/").removeprefix("./") for name in cells[column].tolist()]
+        images = pd.Series(names, dtype=object)
+        if empty := int((images == "").sum()):
+            raise DataError(f"{empty} rows of {path} have nothing in the column {column!r}.")
+        twice = images[images.duplicated()].unique()
+        if len(twice):
+            raise DataError(
+                f"{len(twice)} images stand twice in {path}: {list(twice[:3])}. Keep one row of each."
+            )
+        return cls(path, cells, images.to_numpy(dtype=object))
+
+    def find(self, names: Sequence[str]) -> str | None:
+        """Return the first column whose plain name is one of ``names``, in their order."""
+        return next(iter(_named(self.cells, names)), None)
+
+    def label_names(self) -> list[str]:
+        """Return the columns that have no known meaning other than being a label."""
+        known = _TEXT | _COVARIATES.keys()
+        names = [str(name) for name in self.cells]
+        return [name for name in names if plain_name(name) not in known and not name.startswith(COVARIATE)]
+
+    def is_blank(self, column: str) -> "pd.Series[bool]":
+        """Tell which cells of a column hold nothing, or a word for nothing."""
+        values = self.cells[column]
+        if pd.api.types.is_numeric_dtype(values):
+            return values.isna()
+        return values.isin([word for word in values.unique() if word.lower() in _BLANKS])
+
+    def patients(self) -> list[str] | None:
+        """Return the patient of each row, as text; None where no column tells them.
+
+        Raises:
+            DataError: If one is empty.
+        """
+        column = self.find(_PATIENTS)
+        if column is None:
+            return None
+        nobody = self.images[(self.cells[column] == "").to_numpy()]
+        if len(nobody):
+            raise DataError(
+                f"{len(nobody)} rows of {self.path} have nothing in the column {column!r}: "
+                f"{list(nobody[:3])}. Fill them in, or remove the column; patients are then unknown."
+            )
+        return list(map(str, self.cells[column]))
+
+    def parts(self) -> "pd.Series[str] | None":
+        """Return the part of each row as it is written; None where no column tells it."""
+        column = self.find(_PARTS)
+        return None if column is None else self.cells[column]
+
+    def covariates(self) -> pd.DataFrame:
+        """Return ``covariate/<name>`` and the usual columns of view, sex and age, by name; NaN unknown."""
+        names = [str(name) for name in self.cells]
+        columns = {name.removeprefix(COVARIATE): name for name in names if name.startswith(COVARIATE)}
+        for plain, name in _COVARIATES.items():
+            found = self.find([plain])
+            if found is not None:
+                columns.setdefault(name, found)
+        known = {
+            name: self._ages(column) if name == "age" else self._covariate(column)
+            for name, column in columns.items()
+        }
+        return pd.DataFrame(known, index=self.cells.index)
+
+    def _covariate(self, column: str) -> "pd.Series[float] | pd.Series[str]":
+        values = self.cells[column].mask(self.is_blank(column))
+        numbers = pd.to_numeric(pd.Series(values.dropna().unique()), errors="coerce")
+        return values if numbers.isna().any() else values.astype(np.float64)
+
+    def _ages(self, column: str) -> "pd.Series[float]":
+        """Return years from 58, 058Y or 011M; what is no age, or above 120, is unknown."""
+        words = self.cells[column]
+        ages = words.map({word: _years(str(word)) for word in words.unique()}).astype(np.float64)
+        wrong = words[ages.isna() & ~self.is_blank(column)]
+        if len(wrong):
+            _log.warning(f"{len(wrong)} ages of {self.path} are taken as unknown, such as {wrong.iloc[0]}")
+        return ages
+
+
+def _years(word: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)([YMD]?)", word.upper())
+    years = float(match[1]) * _YEARS[match[2]] if match else np.nan
+    return years if years <= _OLDEST else np.nan
+
+
+def _image_column(cells: pd.DataFrame, path: Path) -> str:
+    columns = _named(cells, _IMAGES) or _named(cells, _FILES)
+    if len(columns) == 1:
+        return columns[0]
+    fault = f"it has several, {columns}" if columns else f"it has only {list(cells)[:20]}"
+    raise DataError(f"{path} needs one column with the names of the images, image or 'Image Index'; {fault}.")
+
+
+def _named(cells: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return the columns called so, in the order of ``names``."""
+    return [str(column) for name in names for column in cells if plain_name(str(column)) == name]

@@ -1,0 +1,220 @@
+"""``python -m cxrlab.explain``: heatmaps of a run by several methods, and what the checks say of them."""
+
+import functools
+import logging
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import hydra
+from omegaconf import DictConfig
+
+from cxrlab.cli import config, console
+
+if TYPE_CHECKING:
+    from cxrlab.data.datamodule import DataModule
+    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.heatmaps.settings import ExplanationSettings
+    from cxrlab.heatmaps.task import Material
+    from cxrlab.runs.run import Run
+
+log = logging.getLogger(__name__)
+
+LISTS = ("method", "labels", "images")
+"""Keys whose values may be several, with commas between them."""
+
+_PLAIN: dict[str, Any] = {
+    "run": str | None,
+    "method": str | list[str] | None,
+    "labels": str | list[str],
+    "images": str | list[str] | None,
+    "part": Literal["train", "val", "test", "all"] | None,
+    "limit": int | None,
+    "boxes": str | None,
+    "checks": Literal["auto"] | bool,
+    "name": str | int | None,
+    "root": str | None,
+    "batch_size": int,
+    "device": str,
+    "seed": int,
+    "run_dir": str,
+    "report.images": bool,
+}
+
+
+def checked(cfg: DictConfig) -> DictConfig:
+    """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
+    from cxrlab.errors import ConfigError
+
+    cfg = config.checked(cfg, _PLAIN)
+    _settings(cfg)  # refuses a value out of its range
+    if cfg.run is None:
+        raise ConfigError("Give run=<a run directory>: whose heatmaps are wanted?")
+    for key in ("part", "data", "root"):
+        if cfg.images is not None and cfg.get(key) is not None:
+            raise ConfigError(f"{key}= has no place beside images=, which names the files.")
+    if cfg.get("data") is not None and cfg.root is not None:
+        raise ConfigError(f"root={cfg.root} is the folder of the run's own data; with data= set data.root.")
+    if cfg.get("data") is None and cfg.part == "all":
+        raise ConfigError("part=all needs data=<another data set>; a run has train, val and test.")
+    if cfg.limit is not None and cfg.limit < 1:
+        raise ConfigError(f"limit={cfg.limit} must be at least 1, or null for all images.")
+    if not _texts(cfg, "labels") or (cfg.images is not None and not _texts(cfg, "images")):
+        raise ConfigError(f"{'labels' if not _texts(cfg, 'labels') else 'images'}= names nothing.")
+    return cfg
+
+
+def _texts(cfg: DictConfig, key: str) -> list[str]:
+    """Return a value that may be one text or several as a list."""
+    value = config.plain(cfg)[key]
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _settings(cfg: DictConfig) -> "ExplanationSettings":
+    from cxrlab.heatmaps.methods.names import check_methods
+
+    settings: ExplanationSettings = config.build(cfg.explanation)
+    if cfg.method is None:
+        return settings
+    return replace(settings, methods=check_methods(_texts(cfg, "method"), "method"))
+
+
+def explain(cfg: DictConfig) -> Path:
+    """Run the command from a composed config and return the path of its page.
+
+    Args:
+        cfg: The config of conf/explain.yaml; ``run_dir`` names the folder that everything is written to.
+
+    Raises:
+        UserError: If the config, the run or an image cannot be used; the message says what to do.
+    """
+    cfg = checked(cfg)
+    from cxrlab.heatmaps.methods.dispatch import check_fit
+    from cxrlab.report.explanation_page import write_explained
+    from cxrlab.runs import recording
+    from cxrlab.runs.predict import named_device
+    from cxrlab.runs.run import load_run
+    from cxrlab.training.callbacks.provenance import environment
+
+    recording.quieten()
+    start, session = time.perf_counter(), environment("cxrlab.explain")
+    run = load_run(cfg.run, device=str(named_device(cfg.device)))
+    check_fit(run.model, _settings(cfg))
+    judged, data = _judged(cfg, run)
+    material = _material(cfg, run, judged, data)
+    part = f", part {judged.table.part}" if judged.table.part else ""
+    page = write_explained(
+        material,
+        judged,
+        Path(cfg.run_dir),
+        title=f"Heatmaps of {judged.facts.name or 'its data'}{part}",
+        limit=cfg.limit,
+        checks=cfg.images is None if cfg.checks == "auto" else cfg.checks,
+        images=cfg.report.images,
+        session=session,
+        start=start,
+    )
+    log.info("\nThe page: %s", page)
+    return page
+
+
+def _judged(cfg: DictConfig, run: "Run") -> tuple["Judged", "DataModule | None"]:
+    """Return what is explained, with its pixels, and the run's own data where they are needed."""
+    from cxrlab.evaluation.external_data import other_data, own_data, own_part, with_pixels
+    from cxrlab.runs.run_data import other_datamodule, own_datamodule
+
+    build = functools.cache(lambda: own_datamodule(run, cfg.root))
+    if cfg.images is None and cfg.get("data") is None:
+        judged = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, anew=False)
+        data = own_data(run, build)
+        return _with_boxes(cfg, run, with_pixels(judged, data)), data
+    if cfg.images is None:
+        groups, other = config.plain(cfg.synonyms.groups), other_datamodule(run, cfg.data)
+        judged = other_data(run, other, cfg.part or "all", groups, cfg.batch_size, cfg.device)
+    else:
+        judged = _files(cfg, run)
+    return _with_boxes(cfg, run, judged), _background(cfg, run, build)
+
+
+def _files(cfg: DictConfig, run: "Run") -> "Judged":
+    from cxrlab.data.dataset import image_files
+    from cxrlab.heatmaps.explain_run import files_judged
+
+    paths = image_files(_texts(cfg, "images"))
+    if cfg.limit is not None and len(paths) > cfg.limit:
+        log.warning("images names %d files; the first limit=%d are explained.", len(paths), cfg.limit)
+        paths = paths[: cfg.limit]
+    return files_judged(run, paths, cfg.batch_size, cfg.device)
+
+
+def _background(cfg: DictConfig, run: "Run", build: Any) -> "DataModule | None":
+    """Return the run's own data, of which SHAP takes training images; None where nothing needs them."""
+    from cxrlab.errors import UserError
+    from cxrlab.evaluation.external_data import own_data
+
+    if "gradient_shap" not in _settings(cfg).methods:
+        return None
+    try:
+        return own_data(run, build)
+    except UserError as error:
+        log.warning("SHAP compares with an even grey, for want of training images: %s", error)
+        return None
+
+
+def _with_boxes(cfg: DictConfig, run: "Run", judged: "Judged") -> "Judged":
+    """Return the same with the boxes of the table that was given."""
+    if cfg.boxes is None or judged.manifest is None:
+        return judged
+    from cxrlab.data.boxes import read_boxes
+    from cxrlab.evaluation.synonyms import match_labels
+
+    labels = judged.manifest.labels
+    matched = match_labels(run.labels, labels, config.plain(cfg.synonyms.groups))
+    manifest = read_boxes(Path(cfg.boxes).expanduser(), judged.manifest, matched)
+    spelled = {other: own for own, other in matched.items()}
+    return replace(judged, manifest=replace(manifest, boxes=manifest.boxes.replace({"label": spelled})))
+
+
+def _material(cfg: DictConfig, run: "Run", judged: "Judged", data: "DataModule | None") -> "Material":
+    from cxrlab.heatmaps.explain_run import material_of
+
+    columns = [run.labels.index(label) for label in judged.table.labels]
+    return material_of(
+        run.model,
+        judged,
+        _settings(cfg),
+        labels=_labels(cfg, run, judged),
+        data=data,
+        thresholds=run.model.decision.thresholds.double().cpu().numpy()[columns],
+    )
+
+
+def _labels(cfg: DictConfig, run: "Run", judged: "Judged") -> list[str]:
+    """Return the labels that are wanted, in the order of the network's outputs where a rule chooses them."""
+    from cxrlab.heatmaps.explain_run import best_labels
+
+    at_hand, wanted = list(judged.table.labels), _texts(cfg, "labels")
+    rule = wanted[0] if len(wanted) == 1 and wanted[0] not in at_hand else ""
+    if rule == "all":
+        return at_hand
+    if re.fullmatch(r"top[1-9]\d*", rule):
+        return best_labels(run.results, at_hand, int(rule.removeprefix("top")))
+    return list(dict.fromkeys(wanted))
+
+
+@hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="explain")
+def _main(cfg: DictConfig) -> None:
+    explain(cfg)
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.argv[1:] = console.listed(sys.argv[1:], LISTS)
+    console.run_command(_main)
+
+
+if __name__ == "__main__":
+    main()

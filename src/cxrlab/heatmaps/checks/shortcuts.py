@@ -1,0 +1,253 @@
+"""Does a heatmap lie on the lungs? How much of it lies outside, at the border and in the corners.
+
+The lungs' bounding region is found by thresholding, and is rough. Against the lungs that the synthetic
+radiographs are drawn with, the box has an intersection over union of 0.92 in the median (0.84 in the lower
+quartile); of real radiographs, about 97 in 100 of the NIH set and 64 in 100 of children's give a region, and
+the others get the usual place.
+
+Does a heatmap lie where no lung is? By label, over a sample of positives, with the worst of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from scipy.ndimage import find_objects, gaussian_filter, label
+from torch import Tensor
+
+from cxrlab.heatmaps.cases import batches, read
+from cxrlab.heatmaps.checks.boxes import GRID, Floats, Mask, on_grid
+from cxrlab.heatmaps.checks.case_bootstrap import MACRO, CaseBootstrap, Names
+from cxrlab.heatmaps.methods.cam import Pair
+from cxrlab.heatmaps.task import Material
+
+_BLUR, _SURROUNDINGS = 3.0, 48.0  # cells: of ribs and vessels, and of what a lung is darker than
+
+
+_DARKEST = np.arange(0.5, 0.12, -0.03)  # shares of cells called dark, until two lungs stand apart
+
+
+_LEAST_LUNG = 0.025  # of the image's area
+
+
+_MOST_APART = 0.2  # of the image's side: heights of the middles of two lungs
+
+
+_SIDES = ((0.4, 0.98), (0.3, 0.98))  # of the box around both: width and height
+
+
+_USUAL = (0.12, 0.1, 0.88, 0.86)  # left, top, right, bottom: the medians of those that were found
+
+
+class LungRegion(NamedTuple):
+    """A box around both lungs.
+
+    Attributes:
+        mask: Cells inside, ``(256, 256)``.
+        is_found: Whether it was found in the image; where not, it is the usual place.
+    """
+
+    mask: Mask
+    is_found: bool
+
+
+def lung_region(image: Tensor) -> LungRegion:
+    """Return the bounding region of the lungs in a frontal radiograph, roughly.
+
+    What is darker than its surroundings is thresholded, ever lower, until two places that do not touch the
+    border lie side by side, each large enough for a lung, in a box of plausible size. Where that never comes,
+    the usual place is returned.
+
+    Args:
+        image: Decoded, values 0 to 255, shape ``(C, H, W)``.
+    """
+    grey = on_grid(image.float().mean(dim=0, keepdim=True))[0]
+    contrast = gaussian_filter(grey, _BLUR) - gaussian_filter(grey, _SURROUNDINGS)
+    for threshold in np.quantile(contrast, _DARKEST):
+        box = _around_both(contrast < threshold)
+        if box is not None:
+            return LungRegion(_box(*box), True)
+    return LungRegion(_box(*(round(end * GRID) for end in _USUAL)), False)
+
+
+class _Place(NamedTuple):
+    rows: slice
+    columns: slice
+    middle: tuple[float, float]
+
+
+def _around_both(dark: Mask) -> tuple[int, int, int, int] | None:
+    """Return left, top, right and bottom of the box around two dark places that may be the lungs."""
+    places = list(_large_places(dark))
+    sides = ([one for one in places if (one.middle[1] < GRID / 2) == is_left] for is_left in (True, False))
+    left, right = (next(iter(side), None) for side in sides)
+    if left is None or right is None or abs(left.middle[0] - right.middle[0]) > _MOST_APART * GRID:
+        return None
+    top, bottom = min(left.rows.start, right.rows.start), max(left.rows.stop, right.rows.stop)
+    box = (left.columns.start, top, right.columns.stop, bottom)
+    lengths = ((box[2] - box[0]) / GRID, (bottom - top) / GRID)
+    fits = all(low <= length <= high for length, (low, high) in zip(lengths, _SIDES, strict=True))
+    return box if fits else None
+
+
+def _large_places(dark: Mask) -> Iterator[_Place]:
+    """Yield the connected places that do not touch the border and may be a lung, the largest first."""
+    numbers, num_places = label(dark)
+    sizes = np.bincount(numbers.ravel(), minlength=num_places + 1)
+    sizes[np.unique(np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]]))] = 0
+    sizes[0] = 0
+    where = find_objects(numbers)
+    for number in sizes.argsort(kind="stable")[::-1]:
+        if sizes[number] < _LEAST_LUNG * GRID**2:
+            return
+        rows, columns = where[number - 1]
+        inside = np.argwhere(numbers[rows, columns] == number).mean(axis=0)
+        yield _Place(rows, columns, (rows.start + inside[0], columns.start + inside[1]))
+
+
+def _box(left: int, top: int, right: int, bottom: int) -> Mask:
+    mask = np.zeros((GRID, GRID), dtype=bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def border_mask(width: float) -> Mask:
+    """Return the cells of a frame along the edges, whose width is a share of the image's side."""
+    mask = np.ones((GRID, GRID), dtype=bool)
+    cells = round(width * GRID)
+    mask[cells : GRID - cells, cells : GRID - cells] = False
+    return mask
+
+
+def corner_mask(side: float) -> Mask:
+    """Return the cells of squares in the four corners, where text marks sit."""
+    cells = round(side * GRID)
+    ends = np.zeros(GRID, dtype=bool)
+    ends[:cells], ends[GRID - cells :] = True, True
+    return np.asarray(ends[:, None] & ends[None, :])
+
+
+class Zones(NamedTuple):
+    """Places of one image where a heatmap should be cold."""
+
+    outside: Mask
+    border: Mask
+    corners: Mask
+
+    @property
+    def areas(self) -> Floats:
+        """Shares of the image, shape ``(3,)``: what a heatmap that is the same everywhere has in them."""
+        return np.array([mask.mean() for mask in self])
+
+
+def zones(region: LungRegion, border: float, corner: float) -> Zones:
+    """Return the zones of an image; lengths are shares of its side."""
+    return Zones(~region.mask, border_mask(border), corner_mask(corner))
+
+
+def energy_shares(heatmap: Floats, masks: Zones) -> Floats:
+    """Return the share of a heatmap's energy in each zone, shape ``(3,)``; NaN for an empty heatmap.
+
+    Args:
+        heatmap: Shape ``(256, 256)``.
+        masks: Of its image.
+    """
+    total = heatmap.sum()
+    if total <= 0:
+        return np.full(len(masks), np.nan)
+    return np.array([heatmap[mask].sum() / total for mask in masks])
+
+
+ZONES = Zones._fields
+
+
+_MOST_EXAMPLES = 4
+
+
+_LEAST_FOUND = 0.25
+
+
+"""Share of images with lungs below which nothing is said of them. Blood cells give 0.1, children 0.6."""
+
+
+def check_shortcuts(material: Material) -> tuple[dict[str, Any], list[Pair]]:
+    """Return the share of each method's energy outside the lungs' bounding region, at the border, in corners.
+
+    Where hardly any image has lungs, be it no radiograph of a chest, nothing is said of what lies outside.
+
+    Returns:
+        What stands as ``shortcuts`` in ``explanation.json``, and the cases with the largest share in a zone
+        that is flagged, by the first method.
+    """
+    settings = material.settings
+    cases = material.sample(settings.num_located)
+    shares: dict[str, list[Floats]] = {method: [] for method in settings.methods}
+    areas, is_found = [], []
+    parts = list(batches(cases, settings.batch_size))
+    for part in track(parts, "Heat outside the lungs", console=Console(stderr=True)):
+        images, pairs = read(material.images, part)
+        regions = [lung_region(image) for image in images]
+        masks = [zones(regions[image], settings.border, settings.corner) for image, _ in pairs]
+        areas += [one.areas for one in masks]
+        is_found += [regions[image].is_found for image, _ in pairs]
+        for method, row in shares.items():
+            found = on_grid(material.explain(method)(images, pairs))
+            row += [energy_shares(heat, one) for heat, one in zip(found, masks, strict=True)]
+    patients = [material.patient(row) for row, _ in cases]
+    bootstrap = CaseBootstrap.of(
+        patients, num_resamples=settings.num_resamples, level=settings.level, seed=settings.seed
+    )
+    labels = np.array([material.names[label] for _, label in cases], dtype=object)
+    found_shares = {method: np.array(row) for method, row in shares.items()}
+    known_areas, regions_found = np.array(areas), float(np.mean(is_found))
+    if regions_found < _LEAST_FOUND:
+        for values in (known_areas, *found_shares.values()):
+            values[:, ZONES.index("outside")] = np.nan
+    flagged = _flagged(found_shares, known_areas, bootstrap, settings.most_outside)
+    mean_areas = [None if np.isnan(area) else float(area) for area in known_areas.mean(axis=0)]
+    numbers: dict[str, Any] = {
+        "cases": len(cases),
+        "positives": material.num_positive(cases),
+        "regions_found": regions_found,
+        "areas": dict(zip(ZONES, mean_areas, strict=True)),
+        "methods": {method: _by_label(values, labels, bootstrap) for method, values in found_shares.items()},
+        "unlike": flagged,
+    }
+    return numbers, _examples(
+        found_shares[settings.methods[0]], cases, numbers["unlike"], settings.methods[0]
+    )
+
+
+def _by_label(values: Floats, labels: Names, bootstrap: CaseBootstrap) -> dict[str, Any]:
+    rows = bootstrap.by_group(values, labels) | {MACRO: bootstrap.mean(values)}
+    return {label: dict(zip(ZONES, row, strict=True)) for label, row in rows.items()}
+
+
+def _flagged(
+    shares: dict[str, Floats], areas: Floats, bootstrap: CaseBootstrap, most_outside: float
+) -> list[dict[str, str]]:
+    """Return where a method has more than an even map has, outside the lungs also more than a share."""
+    flagged, several = [], bootstrap.num_patients(np.arange(len(areas))) > 1
+    for method, values in shares.items():
+        mean, excess = bootstrap.mean(values), bootstrap.mean(values - areas, signed=True)
+        for place, zone in enumerate(ZONES):
+            share, least = mean[place]["value"], excess[place]["low"]
+            if least is None and several:  # it does not vary
+                least = excess[place]["value"]
+            is_more = least is not None and least > 1e-9
+            if is_more and (zone != "outside" or share > most_outside):
+                flagged.append({"method": method, "zone": zone})
+    return flagged
+
+
+def _examples(
+    shares: Floats, cases: Sequence[Pair], flagged: Sequence[dict[str, str]], method: str
+) -> list[Pair]:
+    """Return the cases with the largest shares in the zones in which a method was flagged."""
+    places = [ZONES.index(one["zone"]) for one in flagged if one["method"] == method]
+    if not places:
+        return []
+    worst = np.nan_to_num(shares[:, places].max(axis=1), nan=-1.0)
+    return [cases[place] for place in np.argsort(-worst, kind="stable")[:_MOST_EXAMPLES]]

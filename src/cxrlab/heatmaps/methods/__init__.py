@@ -1,0 +1,1 @@
+"""Ways to draw what a network looks at."""

@@ -1,0 +1,1 @@
+"""Predictions and targets -> numbers with intervals."""

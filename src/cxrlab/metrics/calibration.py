@@ -1,0 +1,489 @@
+"""Calibration: fitted on validation, and judged before and after.
+
+Whether probabilities are calibrated, in words.
+
+Do probabilities mean what they say: reliability by bins, ECE, and two tests of calibration.
+
+Maximum likelihood of a recalibrated logit: slope alone, or slope and intercept.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import expit, logit
+
+from cxrlab.errors import ConfigError, DataError
+from cxrlab.metrics.bootstrap import Counts, estimate, ratio, resampled
+from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.settings import CalibrationMethod, EvaluationSettings
+
+NUM_BINS = 15
+
+
+Estimate = dict[str, Any]
+
+
+Integers = npt.NDArray[np.int64]
+
+
+def equal_mass_bins(probabilities: Floats, num_bins: int = NUM_BINS) -> Integers:
+    """Return the bin of each probability, 0 for the lowest, such that bins hold about equally many images.
+
+    Findings are rare: of bins of equal width the first would hold nearly all images and the others next to
+    none (Nixon et al., CVPR Workshops 2019; Kumar et al., NeurIPS 2019). Equal probabilities share a bin,
+    that of their mean rank, so that bins can differ in size and there can be fewer of them.
+
+    Args:
+        probabilities: Shape ``(N,)``.
+        num_bins: How many at most.
+
+    Returns:
+        Shape ``(N,)``; every number from 0 to the highest is used.
+
+    Example:
+        >>> equal_mass_bins(np.array([0.1, 0.9, 0.2, 0.2, 0.2, 0.7]), 3)
+        array([0, 2, 1, 1, 1, 2])
+    """
+    _, groups, sizes = np.unique(probabilities, return_inverse=True, return_counts=True)
+    mean_ranks = sizes.cumsum() - sizes / 2
+    bins = (mean_ranks * num_bins / max(len(probabilities), 1)).astype(np.int64)
+    return np.unique(bins, return_inverse=True)[1][groups].astype(np.int64)
+
+
+def reliability_numbers(
+    probabilities: Floats,
+    targets: Floats,
+    patients: Integers,
+    counts: Counts,
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    """Return how well the probabilities of one label agree with what was there, with intervals.
+
+    Bins are made once, on the whole sample. ``bias`` is calibration in the large, the mean probability minus
+    the share present. ``spiegelhalter`` is the mean of (y - p)(1 - 2p), the numerator of Spiegelhalter's z,
+    with an interval by patients in place of z, which takes images for independent: it is positive where
+    probabilities are too extreme and negative where they are not extreme enough. Both are 0 on average for
+    calibrated probabilities; where an interval leaves 0 out, they are not calibrated. With two intervals of
+    95 % that happens by chance to about one calibrated label in ten.
+
+    ``ece`` says how far off, never whether: by chance alone it is above 0 even for calibrated probabilities,
+    and the more so the fewer the images. No p-value should be made of it.
+
+    Args:
+        probabilities: Shape ``(N,)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(N,)``.
+        patients: Number of each image's patient, shape ``(N,)``.
+        counts: How often each patient stands in each resample, shape ``(P, B)``.
+        settings: With the coverage, and the positives (and negatives) needed for a verdict.
+
+    Returns:
+        ``ece``, ``brier``, ``bias``, ``spiegelhalter``; ``is_calibrated``, None where it cannot be judged;
+        ``bins`` with the mean probability (``predicted``), the share present (``observed``) and ``images``.
+
+    References:
+        Spiegelhalter, Stat Med 5:421, 1986. Guo et al., ICML 2017 (ECE).
+    """
+    known = ~np.isnan(targets)
+    p, y = probabilities[known], targets[known]
+    by_bin, totals = _sums(p, y, patients[known], len(counts))
+    drawn = resampled(np.concatenate([by_bin.reshape(-1, len(counts)), totals]), counts)
+    bins = by_bin.sum(axis=2), drawn[:-2].reshape(3, by_bin.shape[1], counts.shape[1])
+    images = bins[0][0].sum(), bins[1][0].sum(axis=0)
+    level = settings.level
+    bias = _mean((bins[0][2].sum(), bins[1][2].sum(axis=0)), images, level)
+    brier, spiegelhalter = (_mean((totals[row].sum(), drawn[row - 2]), images, level) for row in (0, 1))
+    is_enough = min(int((y == 1).sum()), int((y == 0).sum())) >= settings.min_positives
+    return {
+        "ece": _ece(*bins, level),
+        "brier": brier,
+        "bias": bias,
+        "spiegelhalter": spiegelhalter,
+        "is_calibrated": _both_hold_zero(bias, spiegelhalter) if is_enough else None,
+        "bins": _bins(*bins, (by_bin[0] > 0).sum(axis=1), level),
+    }
+
+
+def holds_zero(one: Estimate) -> bool | None:
+    """Return whether an interval contains 0; None where there is no interval."""
+    return None if one["low"] is None else bool(one["low"] <= 0 <= one["high"])
+
+
+def _both_hold_zero(bias: Estimate, spiegelhalter: Estimate) -> bool | None:
+    judged = [holds_zero(bias), holds_zero(spiegelhalter)]
+    return None if None in judged else all(judged)
+
+
+def _sums(p: Floats, y: Floats, patients: Integers, num_patients: int) -> tuple[Floats, Floats]:
+    """Return sums by patient: images, positives and p - y of each bin, and two totals.
+
+    Returns:
+        Shapes ``(3, K, P)`` and ``(2, P)``; the totals are of squared errors and of Spiegelhalter's terms.
+    """
+    bins = equal_mass_bins(p)
+    num_bins = int(bins.max(initial=-1)) + 1
+    cells, size = bins * num_patients + patients, num_bins * num_patients
+    by_bin: Floats = np.array(
+        [np.bincount(cells, values, size) for values in (np.ones_like(p), y, p - y)], dtype=np.float64
+    )
+    totals: Floats = np.array(
+        [np.bincount(patients, values, num_patients) for values in ((p - y) ** 2, (y - p) * (1 - 2 * p))]
+    )
+    return by_bin.reshape(3, num_bins, num_patients), totals
+
+
+def _mean(sums: tuple[npt.ArrayLike, Floats], images: tuple[npt.ArrayLike, Floats], level: float) -> Estimate:
+    """Return the estimate of a mean over images; both sides are given in the whole sample and resampled."""
+    return estimate(float(ratio(sums[0], images[0])), ratio(sums[1], images[1]), level)
+
+
+def _ece(whole: Floats, drawn: Floats, level: float) -> Estimate:
+    """Return the expected calibration error: the deviation of a bin, weighted by its images.
+
+    A percentile interval would be wrong: a resample adds chance to chance, so that it lies too high (it then
+    never holds 0, and often not the value itself). Chance has changed the value by at most the sum of what it
+    did to each bin: the lower end is the value minus the upper quantile of that sum. The upper end takes from
+    the resamples how far they spread, not where they lie. In simulations with independent images a 95 %
+    interval held the true value, 0 included, in 94 % of samples or more.
+    """
+    value = float(np.abs(ratio(whole[2], whole[0].sum())).sum()) if whole.size else float("nan")
+    deviations = ratio(drawn[2], drawn[0].sum(axis=0))  # (K, B)
+    deviations = deviations[:, ~np.isnan(deviations).any(axis=0)]
+    samples = np.abs(deviations).sum(axis=0)
+    if not whole.size or not samples.size or np.ptp(samples) <= 1e-12:
+        return estimate(value, [], level)
+    chance = np.abs(deviations - ratio(whole[2], whole[0].sum())[:, None]).sum(axis=0)
+    tail = (1 - level) / 2
+    low = max(0.0, value - float(np.quantile(chance, 1 - tail)))
+    high = min(1.0, value + float(samples.mean() - np.quantile(samples, tail)))
+    return {"value": value, "low": low, "high": high}
+
+
+def _bins(whole: Floats, drawn: Floats, units: Integers, level: float) -> list[dict[str, Any]]:
+    """Return the rows of the reliability diagram from sums by bin, ``(3, K)`` and ``(3, K, B)``."""
+    predicted = ratio(whole[1] + whole[2], whole[0])  # p is y plus the excess
+    observed, samples = ratio(whole[1], whole[0]), ratio(drawn[1], drawn[0])
+    return [
+        {
+            "predicted": float(mean),
+            "observed": estimate(float(observed[row]), samples[row], level, units=int(units[row])),
+            "images": int(whole[0, row]),
+        }
+        for row, mean in enumerate(predicted)
+    ]
+
+
+METHODS = {
+    "temperature": "temperature scaling",
+    "temperature_by_label": "temperature scaling by label",
+    "platt": "Platt scaling",
+}
+
+
+def calibration_verdict(
+    numbers: dict[str, Any], classes: tuple[int, int], min_positives: int, treatment: str
+) -> str:
+    """Return a phrase such as "calibrated after Platt scaling fitted on validation".
+
+    "Calibrated" means that the images show no departure; the intervals tell how large one may still be.
+
+    Args:
+        numbers: Of :func:`~cxrlab.metrics.calibration.reliability_numbers`.
+        classes: Number of positives and of negatives.
+        min_positives: Fewer of either allow no verdict.
+        treatment: What was done to the probabilities, or "".
+
+    Example:
+        >>> bias = {"value": 0.2134, "low": 0.2, "high": 0.23}
+        >>> sign = {"value": 0.1, "low": 0.0, "high": 0.2}
+        >>> numbers = {"bias": bias, "spiegelhalter": sign, "is_calibrated": False}
+        >>> calibration_verdict(numbers, (50, 50), 10, "")
+        'too high by 0.21 on average'
+    """
+    for count, name in zip(classes, ("positives", "negatives"), strict=True):
+        if count < min_positives:
+            return f"cannot be judged: fewer than {min_positives} {name}"
+    if numbers["is_calibrated"] is None:
+        return "cannot be judged: nothing varies between resamples"
+    if numbers["is_calibrated"]:
+        return f"calibrated {treatment}".rstrip()
+    return ", ".join(part for part in (_fault(numbers), treatment) if part)
+
+
+def _fault(numbers: dict[str, Any]) -> str:
+    bias, spiegelhalter = numbers["bias"], numbers["spiegelhalter"]
+    if not holds_zero(bias):
+        size = np.format_float_positional(abs(bias["value"]), precision=2, fractional=False, trim="k")
+        return f"too {'high' if bias['value'] > 0 else 'low'} by {size} on average"
+    if spiegelhalter["value"] > 0:
+        return "not calibrated: high ones too high and low ones too low"
+    return "not calibrated: high ones too low and low ones too high"
+
+
+TEMPERATURES = (0.05, 20.0)
+
+
+_STEPS = 100
+
+
+def smoothed_targets(targets: npt.ArrayLike) -> Floats:
+    """Return targets drawn in from 1 and 0, so that the likelihood has a maximum even for separable data.
+
+    Present becomes (N+ + 1) / (N+ + 2) and absent 1 / (N- + 2): what the images say together with one that is
+    undecided. With many images it is hardly a change; with few it keeps probabilities away from 0 and 1.
+
+    Args:
+        targets: 1 present, 0 absent, shape ``(N,)``.
+
+    Example:
+        >>> smoothed_targets([1, 0, 0])
+        array([0.66666667, 0.25      , 0.25      ])
+
+    References:
+        Platt, Advances in Large Margin Classifiers, 61, 1999.
+    """
+    present = np.asarray(targets) == 1
+    positives, negatives = present.sum(), (~present).sum()
+    aims: Floats = np.where(present, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    return aims
+
+
+def fit_temperature(logits: Floats, targets: Floats) -> float:
+    """Return 1 / temperature, by which logits are to be multiplied; 1 where no logit differs from 0.
+
+    Args:
+        logits: Shape ``(N,)``.
+        targets: Probabilities to be met, such as smoothed targets, shape ``(N,)``.
+
+    Returns:
+        Within the temperatures 0.05 to 20: a network that ranks no better than chance would else be given an
+        infinite one.
+
+    References:
+        Guo et al., On calibration of modern neural networks, ICML 2017.
+    """
+    if not logits.any():
+        return 1.0
+
+    def gradient(slope: float) -> float:  # of the negative log-likelihood, which is convex
+        return float(np.dot(expit(slope * logits) - targets, logits))
+
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    if gradient(low) >= 0:
+        return low
+    return float(brentq(gradient, low, high, xtol=1e-10)) if gradient(high) > 0 else high
+
+
+def fit_line(logits: Floats, targets: Floats) -> tuple[float, float]:
+    """Return slope and intercept of the recalibrated logit, by Newton's method with step halving.
+
+    Args:
+        logits: Shape ``(N,)``.
+        targets: Probabilities to be met, strictly between 0 and 1 on average, shape ``(N,)``.
+
+    Returns:
+        The slope may be negative; it is 1 where all logits are equal and leave it open.
+    """
+    spread = float(logits.std())
+    if spread < 1e-9:
+        return 1.0, float(logit(targets.mean()) - logits.mean())
+    # On standardised logits the two parameters are nearly independent of each other.
+    columns = np.stack([(logits - logits.mean()) / spread, np.ones_like(logits)])
+    line = np.array([0.0, float(logit(targets.mean()))])
+    for _ in range(_STEPS):
+        fitted = expit(line @ columns)
+        gradient = columns @ (fitted - targets)
+        hessian = (columns * (fitted * (1 - fitted))) @ columns.T
+        step = np.linalg.solve(hessian, gradient)
+        line = _descend(line, step, columns, targets)
+        if np.abs(step).max() < 1e-10:
+            break
+    slope = float(line[0]) / spread
+    return slope, float(line[1]) - slope * float(logits.mean())
+
+
+def _descend(line: Floats, step: Floats, columns: Floats, targets: Floats) -> Floats:
+    """Go along Newton's step, or the half, the quarter… of it, to where the likelihood is no worse."""
+
+    def loss(at: Floats) -> float:
+        shifted = at @ columns
+        return float((np.logaddexp(0.0, shifted) - targets * shifted).mean())
+
+    limit, share = loss(line) + 1e-14, 1.0
+    while loss(line - share * step) > limit and share > 1e-6:
+        share /= 2
+    return line - share * step
+
+
+_SMALLEST = 1e-7  # what a float32 of 1 - p still tells from 1
+
+
+_NOTE = (
+    "A loss that weights rare findings shifts their probabilities on purpose: they are then too high before "
+    "recalibration. Recalibration changes no label's AUROC and no image's call: thresholds are on the scale "
+    "of the probabilities before it."
+)
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """What makes probabilities of L labels mean what they say: logit' = slope * logit + intercept.
+
+    Attributes:
+        slopes: Above 0, so that no ranking is changed, shape ``(L,)``. A temperature is 1 / slope.
+        intercepts: Shape ``(L,)``.
+        method: ``temperature``, ``temperature_by_label`` or ``platt``.
+        source: On what it was fitted, such as ``validation``.
+
+    Raises:
+        DataError: If there are more of one than of the other, a slope is not above 0, or one is not finite.
+    """
+
+    slopes: Floats
+    intercepts: Floats
+    method: str
+    source: str
+
+    def __post_init__(self) -> None:
+        is_finite = np.isfinite(self.slopes).all() and np.isfinite(self.intercepts).all()
+        if self.slopes.shape != self.intercepts.shape or not is_finite or (self.slopes <= 0).any():
+            raise DataError(
+                f"The calibration fitted on {self.source} cannot be used: slopes {self.slopes.tolist()} and "
+                f"intercepts {self.intercepts.tolist()} must be finite and as many, and slopes above 0."
+            )
+
+    def apply(self, probabilities: Floats) -> Floats:
+        """Return calibrated probabilities.
+
+        Args:
+            probabilities: Shape ``(N, L)``; 0 and 1, whose logits are infinite, are taken as 1e-7 from there.
+
+        Returns:
+            Shape ``(N, L)``.
+
+        Example:
+            >>> softer = Calibrator(np.array([0.5]), np.array([0.0]), "temperature", "validation")
+            >>> softer.apply(np.array([[0.5], [0.9]])).round(3)
+            array([[0.5 ],
+                   [0.75]])
+        """
+        logits = self.slopes * _logits(probabilities) + self.intercepts
+        return np.asarray(expit(logits), dtype=np.float64)
+
+
+def fit_calibrator(
+    probabilities: Floats, targets: Floats, method: CalibrationMethod, source: str
+) -> Calibrator | None:
+    """Fit slopes and intercepts by maximum likelihood, with Platt's smoothed targets.
+
+    ``temperature`` is one slope for all labels, ``temperature_by_label`` one for each, ``platt`` slope and
+    intercept of each. A label stays as it is where only one class of it is known, or where the slope comes
+    out negative: that would turn its ranking round, which is no matter of calibration.
+
+    Args:
+        probabilities: Of images that are not judged afterwards, shape ``(N, L)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
+        method: ``none`` fits nothing.
+        source: What the images are, such as ``validation``.
+
+    Returns:
+        None for ``none``.
+
+    Raises:
+        ConfigError: If there is no such method.
+
+    References:
+        Platt, Advances in Large Margin Classifiers, 61, 1999. Guo et al., ICML 2017.
+    """
+    if method == "none":
+        return None
+    if method not in METHODS:
+        raise ConfigError(f"evaluation.calibration={method} is unknown; there are {[*METHODS, 'none']}.")
+    logits, known = _logits(probabilities), ~np.isnan(targets)
+    aims = np.full(targets.shape, np.nan)
+    for column, mask in enumerate(known.T):
+        aims[mask, column] = smoothed_targets(targets[mask, column])
+    lines = np.tile([1.0, 0.0], (targets.shape[1], 1))  # of each label slope and intercept
+    if method == "temperature":
+        if _has_both(targets[known]):
+            lines[:, 0] = fit_temperature(logits[known], aims[known])
+        return Calibrator(lines[:, 0], lines[:, 1], method, source)
+    for column, mask in enumerate(known.T):
+        if _has_both(targets[mask, column]):
+            lines[column] = _line(logits[mask, column], aims[mask, column], method)
+    return Calibrator(lines[:, 0], lines[:, 1], method, source)
+
+
+def calibration_numbers(
+    table: PredictionTable, calibrator: Calibrator | None, counts: Counts, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Return how well probabilities are calibrated, before and after recalibration, with intervals.
+
+    Both are given since a weighted loss shifts probabilities on purpose: what is wrong before says little
+    against the network, and only what is left after it matters to who reads a probability.
+
+    Args:
+        table: What is judged, with the network's own probabilities.
+        calibrator: Fitted on other images; None where there is none.
+        counts: How often each patient stands in each resample, shape ``(P, B)``.
+        settings: With the coverage, and the positives needed for a verdict.
+
+    Returns:
+        ``method``, ``source``, ``note`` (words), and by label ``slope``, ``intercept``, ``before``, ``after``
+        (see :func:`~cxrlab.metrics.calibration.reliability_numbers`; None without calibrator) and
+        ``verdict`` (words, of ``after`` where there is one).
+    """
+    after = None if calibrator is None else calibrator.apply(table.probabilities)
+    stages = [table.probabilities] if after is None else [table.probabilities, after]
+    labels = {}
+    for row, label in enumerate(table.labels):
+        targets = table.targets[:, row]
+        judged = [
+            reliability_numbers(probabilities[:, row], targets, table.patients, counts, settings)
+            for probabilities in stages
+        ]
+        classes = (int((targets == 1).sum()), int((targets == 0).sum()))
+        treatment = _treatment(calibrator, row)
+        verdict = calibration_verdict(judged[-1], classes, settings.min_positives, treatment)
+        before_and_after = {"before": judged[0], "after": None if calibrator is None else judged[1]}
+        labels[label] = _line_numbers(calibrator, row) | before_and_after | {"verdict": verdict}
+    return {
+        "method": "none" if calibrator is None else calibrator.method,
+        "source": None if calibrator is None else calibrator.source,
+        "note": _NOTE,
+        "labels": labels,
+    }
+
+
+def _line_numbers(calibrator: Calibrator | None, row: int) -> dict[str, Any]:
+    if calibrator is None:
+        return {"slope": None, "intercept": None}
+    return {"slope": float(calibrator.slopes[row]), "intercept": float(calibrator.intercepts[row])}
+
+
+def _treatment(calibrator: Calibrator | None, row: int) -> str:
+    """Return what was done to the probabilities of a label, in words."""
+    if calibrator is None:
+        return ""
+    name = METHODS.get(calibrator.method, calibrator.method)
+    if (calibrator.slopes[row], calibrator.intercepts[row]) == (1.0, 0.0):
+        return f"as it is: no {name} could be fitted on {calibrator.source}"
+    return f"after {name} fitted on {calibrator.source}"
+
+
+def _logits(probabilities: Floats) -> Floats:
+    """Return logits, finite also for 0 and 1."""
+    return np.asarray(logit(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST)), dtype=np.float64)
+
+
+def _has_both(targets: Floats) -> bool:
+    return bool((targets == 1).any() and (targets == 0).any())
+
+
+def _line(logits: Floats, aims: Floats, method: CalibrationMethod) -> tuple[float, float]:
+    if method == "temperature_by_label":
+        return fit_temperature(logits, aims), 0.0
+    slope, intercept = fit_line(logits, aims)
+    return (slope, intercept) if slope > 0 else (1.0, 0.0)

@@ -1,0 +1,231 @@
+"""The predictions table in memory: what every judgement starts from, of our runs and of other programs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cxrlab.data.manifest import COVARIATE, read_table
+from cxrlab.errors import ConfigError, DataError, MissingFileError
+
+TARGET = "target/"
+PROBABILITY = "probability/"
+PREDICTION = "prediction/"
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Targets and probabilities of N images and L labels.
+
+    Attributes:
+        images: Names, shape ``(N,)``; none stands twice.
+        patients: Number of each image's patient, 0 to P - 1, shape ``(N,)``. Where patients are unknown each
+            image is its own.
+        labels: L names.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
+        probabilities: Values in [0, 1], shape ``(N, L)``.
+        covariates: N rows; columns such as ``view`` and ``age``, without prefix.
+        patient_names: Shape ``(P,)``; None where patients are unknown.
+        part: ``train``, ``val``, ``test`` or ``""`` where the table has several or tells none.
+        source: File or run that it came from, for messages.
+
+    Raises:
+        DataError: If an image stands twice, a probability is NaN or outside [0, 1], or a target is not 0, 1
+            or NaN; the message names images.
+    """
+
+    images: npt.NDArray[np.object_]
+    patients: npt.NDArray[np.int64]
+    labels: tuple[str, ...]
+    targets: Floats
+    probabilities: Floats
+    covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
+    patient_names: npt.NDArray[np.object_] | None = None
+    part: str = ""
+    source: str = "the predictions"
+
+    def __post_init__(self) -> None:
+        if not len(self.covariates.columns):
+            object.__setattr__(self, "covariates", pd.DataFrame(index=range(len(self.images))))
+        if not len(self.images):
+            raise DataError(f"{self.source} holds no image: there is nothing to judge.")
+        twice = pd.Series(self.images)[pd.Series(self.images).duplicated()].unique()
+        if len(twice):
+            raise DataError(f"{len(twice)} images stand twice in {self.source}: {list(twice[:3])}.")
+        self._refuse("have no probability (NaN or empty)", np.isnan(self.probabilities))
+        outside = (self.probabilities < 0) | (self.probabilities > 1)
+        if outside.any():
+            low, high = self.probabilities.min(), self.probabilities.max()
+            self._refuse(
+                f"have values outside [0, 1] ({low:.3g} to {high:.3g}), which are no probabilities; logits "
+                "need a sigmoid first",
+                outside,
+            )
+        self._refuse("have targets other than 0, 1 or empty", ~np.isin(self.targets, (0.0, 1.0)) & self.known)
+
+    def _refuse(self, fault: str, wrong: npt.NDArray[np.bool_]) -> None:
+        rows = np.flatnonzero(wrong.any(axis=1))
+        if len(rows):
+            labels = [self.labels[column] for column in np.flatnonzero(wrong.any(axis=0))[:3]]
+            raise DataError(
+                f"{len(rows)} images of {self.source} {fault}: {list(self.images[rows[:3]])}, in {labels}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Where the target is known, shape ``(N, L)``."""
+        return ~np.isnan(self.targets)
+
+    @property
+    def num_patients(self) -> int:
+        """P; the number of images where patients are unknown."""
+        return int(self.patients.max()) + 1
+
+    @property
+    def patients_known(self) -> bool:
+        """Whether images of one patient can be told."""
+        return self.patient_names is not None
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, source: str) -> Self:
+        """Read the columns of a predictions table (see :mod:`cxrlab.training.callbacks.predictions`).
+
+        Args:
+            frame: Columns ``image``, and where known ``patient``, ``part`` and ``covariate/<name>…``; then
+                ``target/<label>…`` and ``probability/<label>…``.
+            source: Named in messages.
+
+        Raises:
+            DataError: If columns are missing or hold a wrong value, or labels lack one of the two.
+        """
+        names = [str(name) for name in frame.columns]
+        labels = [name.removeprefix(PROBABILITY) for name in names if name.startswith(PROBABILITY)]
+        targets = {name.removeprefix(TARGET) for name in names if name.startswith(TARGET)}
+        if "image" not in names or not labels or set(labels) != targets:
+            raise DataError(
+                f"{source} is no predictions table: it needs the columns image, target/<label> and "
+                f"probability/<label> for the same labels; it has {names[:12]}."
+            )
+        if frame["image"].isna().any() or (frame["image"] == "").any():
+            raise DataError(f"{source} has rows without a name in the column image.")
+        patients, patient_names = _numbered(frame, source)
+        parts: list[str] = frame["part"].dropna().unique().tolist() if "part" in names else []
+        covariates = frame[[name for name in names if name.startswith(COVARIATE)]].reset_index(drop=True)
+        return cls(
+            images=frame["image"].to_numpy(dtype=object),
+            patients=patients,
+            labels=tuple(labels),
+            targets=_numbers(frame, TARGET, labels, source),
+            probabilities=_numbers(frame, PROBABILITY, labels, source),
+            covariates=covariates.rename(columns=lambda name: str(name).removeprefix(COVARIATE)),
+            patient_names=patient_names,
+            part=str(parts[0]) if len(parts) == 1 else "",
+            source=source,
+        )
+
+    def to_frame(self, thresholds: Floats | None = None) -> pd.DataFrame:
+        """Return the table as it is written to CSV, with ``prediction/<label>`` where thresholds are given.
+
+        Args:
+            thresholds: Shape ``(L,)``; a label whose threshold is NaN has empty predictions.
+        """
+        columns: dict[str, object] = {"image": self.images}
+        if self.patient_names is not None:
+            columns["patient"] = self.patient_names[self.patients]
+        columns["part"] = self.part
+        columns |= {COVARIATE + str(name): self.covariates[name].to_numpy() for name in self.covariates}
+        blocks = {TARGET: self.targets, PROBABILITY: self.probabilities}
+        if thresholds is not None:
+            called = (self.probabilities >= thresholds).astype(float)
+            blocks[PREDICTION] = np.where(np.isnan(thresholds), np.nan, called)
+        for prefix, values in blocks.items():
+            columns |= {prefix + label: values[:, index] for index, label in enumerate(self.labels)}
+        return pd.DataFrame(columns)
+
+    def rows(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "PredictionTable":
+        """Return some of the images, by mask or by row numbers; patients are numbered anew."""
+        kept, patients = np.unique(self.patients[chosen], return_inverse=True)
+        return replace(
+            self,
+            images=self.images[chosen],
+            patients=patients.astype(np.int64),
+            targets=self.targets[chosen],
+            probabilities=self.probabilities[chosen],
+            covariates=self.covariates.iloc[_positions(chosen)].reset_index(drop=True),
+            patient_names=None if self.patient_names is None else self.patient_names[kept],
+        )
+
+    def select_labels(self, labels: Sequence[str]) -> "PredictionTable":
+        """Return the labels named, in that order.
+
+        Raises:
+            ConfigError: If one is not there.
+        """
+        missing = [label for label in labels if label not in self.labels]
+        if missing:
+            raise ConfigError(f"{self.source} has no label {missing[0]!r}; it has {list(self.labels)}.")
+        columns = [self.labels.index(label) for label in labels]
+        return replace(
+            self,
+            labels=tuple(labels),
+            targets=self.targets[:, columns],
+            probabilities=self.probabilities[:, columns],
+        )
+
+
+def read_predictions(path: Path) -> PredictionTable:
+    """Read a predictions table that a run wrote.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it cannot be used.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"There is no predictions table {path}.")
+    return PredictionTable.from_frame(read_table(path), str(path))
+
+
+def _numbered(
+    frame: pd.DataFrame, source: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_] | None]:
+    """Number the patients; a table without any is one of unknown patients."""
+    column = frame["patient"] if "patient" in frame else pd.Series("", index=frame.index)
+    is_missing = column.isna() | (column == "")
+    if is_missing.all():
+        return np.arange(len(frame), dtype=np.int64), None
+    if is_missing.any():
+        nobody = frame["image"][is_missing].tolist()
+        raise DataError(
+            f"{len(nobody)} images of {source} have no patient, such as {nobody[:3]}: fill in the column, or "
+            "drop it whole, and intervals are by image."
+        )
+    names, patients = np.unique(column.astype(str).to_numpy(dtype=object), return_inverse=True)
+    return patients.astype(np.int64), names
+
+
+def _numbers(frame: pd.DataFrame, prefix: str, labels: Sequence[str], source: str) -> Floats:
+    columns = []
+    for label in labels:
+        values = frame[prefix + label]
+        numbers = pd.to_numeric(values, errors="coerce")
+        wrong = frame["image"][numbers.isna() & values.notna()]
+        if len(wrong):
+            raise DataError(
+                f"{source} has text in {prefix}{label}, such as {values[wrong.index[0]]!r} for the image "
+                f"{wrong.iloc[0]}; a number is wanted."
+            )
+        columns.append(numbers.to_numpy(dtype=np.float64))
+    return np.stack(columns, axis=1)
+
+
+def _positions(chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    return np.flatnonzero(chosen) if chosen.dtype == bool else np.asarray(chosen, dtype=np.intp)

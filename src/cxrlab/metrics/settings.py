@@ -1,0 +1,62 @@
+"""How predictions are judged: the values of conf/evaluation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cxrlab.errors import ConfigError
+from cxrlab.metrics.thresholds import check_rule
+
+CalibrationMethod = Literal["temperature", "temperature_by_label", "platt", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What a person may tune of an evaluation.
+
+    Attributes:
+        threshold: How the threshold of each label is chosen on validation: ``youden``, ``f1``,
+            ``sensitivity@0.9``, ``specificity@0.9``, or a number that is taken as it is.
+        calibration: What is fitted on validation: one ``temperature`` for all labels,
+            ``temperature_by_label``, ``platt`` (slope and intercept of each label), or ``none``.
+        num_resamples: Resamples of the patient bootstrap.
+        level: Coverage of the intervals.
+        prevalence: For which PPV and NPV are given besides the sample's own; None leaves that out.
+        age_bands: Edges in years, ascending; a band includes its lower edge.
+        min_positives: Labels with fewer positives or negatives are flagged.
+        min_group_images: Subgroups with fewer images are not judged.
+        seed: Start of the bootstrap.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    threshold: str | float
+    calibration: CalibrationMethod
+    num_resamples: int
+    level: float
+    prevalence: float | None
+    age_bands: Sequence[float]
+    min_positives: int
+    min_group_images: int
+    seed: int
+
+    @property
+    def given_threshold(self) -> float | None:
+        """The number that ``threshold`` is; None where it is a rule."""
+        return None if isinstance(self.threshold, str) else float(self.threshold)
+
+    def __post_init__(self) -> None:
+        check_rule(self.threshold)
+        if self.num_resamples < 100:
+            raise ConfigError(f"evaluation.num_resamples={self.num_resamples} must be at least 100.")
+        if not 0.5 <= self.level < 1:
+            raise ConfigError(
+                f"evaluation.level={self.level} must be at least 0.5 and below 1, such as 0.95."
+            )
+        if self.prevalence is not None and not 0 < self.prevalence < 1:
+            raise ConfigError(
+                f"evaluation.prevalence={self.prevalence} must lie between 0 and 1, or be null."
+            )
+        if list(self.age_bands) != sorted(set(self.age_bands)):
+            raise ConfigError(f"evaluation.age_bands={list(self.age_bands)} must ascend.")

@@ -1,0 +1,161 @@
+"""Metrics by label, from probabilities; a label that cannot be judged is NaN, never 0 or 0.5."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torchmetrics
+from torch import Tensor
+from torchmetrics.functional.classification import binary_accuracy, binary_auroc, binary_average_precision
+from torchmetrics.utilities.data import dim_zero_cat
+
+from cxrlab.errors import ConfigError
+from cxrlab.task import Task
+
+METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "auroc": binary_auroc,
+    "average_precision": binary_average_precision,
+    "accuracy": binary_accuracy,  # at the probability 0.5
+}
+
+
+def check_monitor(monitor: str, mode: str, labels: Sequence[str], *, keys: tuple[str, str]) -> None:
+    """Refuse a metric that validation does not give, or one that the wrong direction would make the worst.
+
+    Args:
+        monitor: The metric.
+        mode: ``min`` or ``max``.
+        labels: Names of the outputs.
+        keys: What the two are called in the config.
+
+    Raises:
+        ConfigError: With the metrics that there are.
+    """
+    known = ["val/loss", *(f"val/{name}" for name in METRICS)]
+    by_label = {f"val/{name}/{label}" for name in METRICS for label in labels}
+    if monitor not in known and monitor not in by_label:
+        raise ConfigError(
+            f"{keys[0]}={monitor} is no metric of validation; there are {known}, and each by label."
+        )
+    right = "min" if monitor == "val/loss" else "max"
+    if mode != right:
+        raise ConfigError(f"{keys[1]}={mode} would choose the worst {monitor}: set {keys[1]}={right}.")
+
+
+class LabelMetrics(torchmetrics.Metric):
+    """AUROC, average precision and accuracy of each label, and their macro means.
+
+    torchmetrics' multilabel forms give 0 to a label without positives, and that pulls the mean down; here
+    such a label is NaN and left out of the mean. States are gathered over processes without padding.
+
+    Args:
+        labels: Names in the order of the columns.
+        task: What :func:`label_metrics` calls accuracy.
+    """
+
+    full_state_update = False
+    probabilities: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self, labels: Sequence[str], task: Task = "multilabel") -> None:
+        super().__init__()
+        self.labels = list(labels)
+        self.task = task
+        self._counts: tuple[int, list[int], list[int]] = (0, [], [])
+        self._judged = (torch.empty(0), torch.empty(0))
+        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
+        self.add_state("targets", default=[], dist_reduce_fx="cat")
+
+    def update(self, probabilities: Tensor, targets: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            probabilities: Values in [0, 1], shape ``(B, L)``.
+            targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
+
+        Raises:
+            ValueError: If a value is no probability; logits want a sigmoid first.
+        """
+        if probabilities.numel() and not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
+            low, high = float(probabilities.min()), float(probabilities.max())
+            raise ValueError(
+                f"Values from {low:.3g} to {high:.3g} are no probabilities; apply a sigmoid to logits."
+            )
+        self.probabilities.append(probabilities.detach().float())
+        self.targets.append(targets.detach().float())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return ``{"auroc": ..., "auroc/Edema": ..., ...}``; the plain names are of all labels."""
+        probabilities, targets = dim_zero_cat(self.probabilities), dim_zero_cat(self.targets)
+        known = ~torch.isnan(targets)
+        self._judged = (probabilities, targets)
+        self._counts = (len(targets), known.sum(dim=0).tolist(), targets.nansum(dim=0).int().tolist())
+        return label_metrics(probabilities, targets, self.labels, self.task)
+
+    def counts(self) -> tuple[int, list[int], list[int]]:
+        """Return the images, and by label the known targets and the positives, that ``compute`` last saw."""
+        return self._counts
+
+    def judged(self) -> tuple[Tensor, Tensor]:
+        """Return probabilities and targets of all processes, each ``(N, L)``, that ``compute`` last saw."""
+        judged = self._judged
+        self._judged = (torch.empty(0), torch.empty(0))  # they may be large
+        return judged
+
+
+def label_metrics(
+    probabilities: Tensor, targets: Tensor, labels: Sequence[str], task: Task = "multilabel"
+) -> dict[str, Tensor]:
+    """Return each metric of each label, and its mean over the labels where it is defined.
+
+    Args:
+        probabilities: Values in [0, 1], shape ``(N, L)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
+        labels: L names.
+        task: ``multiclass`` makes ``accuracy`` the share of images whose largest probability is that of
+            their class; by label it stays that of each class against all others, at the probability 0.5.
+
+    Returns:
+        Scalars by name: ``auroc`` is the macro mean, ``auroc/<label>`` one label's. AUROC and average
+        precision are NaN for a label with one class only, accuracy for a label that is never known.
+
+    Example:
+        >>> scores = torch.tensor([[0.9, 0.1], [0.2, 0.3]])
+        >>> label_metrics(scores, torch.tensor([[1.0, 0.0], [0.0, 0.0]]), ["Edema", "Mass"])["auroc"]
+        tensor(1.)
+    """
+    results: dict[str, Tensor] = {}
+    for name, function in METRICS.items():
+        values = [
+            _defined(name, function, probabilities[:, column], targets[:, column])
+            for column in range(len(labels))
+        ]
+        results[name] = torch.stack(values).nanmean()
+        results |= {f"{name}/{label}": value for label, value in zip(labels, values, strict=True)}
+    if task == "multiclass":
+        results["accuracy"] = _exclusive_accuracy(probabilities, targets)
+    return results
+
+
+def _exclusive_accuracy(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of images whose largest probability is that of their class, where that is known."""
+    known = ~torch.isnan(targets).any(dim=1)
+    is_right = probabilities[known].argmax(dim=1) == targets[known].argmax(dim=1)
+    return is_right.float().mean()  # NaN of none
+
+
+def _defined(
+    name: str, function: Callable[[Tensor, Tensor], Tensor], scores: Tensor, targets: Tensor
+) -> Tensor:
+    """Return a metric over the known targets of one label, or NaN where they do not define it."""
+    known = ~torch.isnan(targets)
+    wanted = targets[known].long()
+    positives = int(wanted.sum())
+    if wanted.numel() == 0 or (name != "accuracy" and positives in (0, wanted.numel())):
+        return torch.tensor(math.nan, device=scores.device)
+    return function(scores[known], wanted).float()
+
+
+def undefined_labels(results: dict[str, Tensor], labels: Sequence[str]) -> list[str]:
+    """Return the labels whose AUROC is NaN and which the macro mean therefore leaves out."""
+    return [label for label in labels if math.isnan(float(results[f"auroc/{label}"]))]

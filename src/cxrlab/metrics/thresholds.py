@@ -1,0 +1,126 @@
+"""Thresholds from validation: the probability from which on a finding is called present."""
+
+import math
+
+import numpy as np
+
+from cxrlab.errors import ConfigError
+from cxrlab.metrics.predictions import Floats
+
+_FORMS = "youden, f1, sensitivity@0.9, specificity@0.9 (any value between 0 and 1), or a number in [0, 1]"
+
+
+def check_rule(rule: str | float) -> None:
+    """Refuse a rule by which no threshold can be chosen.
+
+    Args:
+        rule: The value of ``evaluation.threshold``.
+
+    Raises:
+        ConfigError: With the forms that there are.
+
+    Example:
+        >>> check_rule("sensitivity@0.9")
+        >>> check_rule("sensitivity@90")
+        Traceback (most recent call last):
+        ...
+        cxrlab.errors.ConfigError: evaluation.threshold='sensitivity@90' must be one of youden, ...
+    """
+    if isinstance(rule, str):
+        name, _, wanted = rule.partition("@")
+        is_allowed = rule in ("youden", "f1") or (
+            name in ("sensitivity", "specificity") and 0 < _number(wanted) < 1
+        )
+    else:
+        is_allowed = not isinstance(rule, bool) and 0 <= rule <= 1
+    if not is_allowed:
+        raise ConfigError(f"evaluation.threshold={rule!r} must be one of {_FORMS}.")
+
+
+def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float) -> Floats:
+    """Return the threshold of each label by a rule.
+
+    A label is called present where its probability is at least the threshold. Candidates are the observed
+    probabilities, and images of equal probability go together. What is returned lies midway between the
+    chosen one and the next lower one: on these images it decides the same, on others it does not hang on the
+    last digit of one image. ``youden`` maximises sensitivity + specificity - 1 and ``f1`` the F1 score; among
+    equals the lowest is taken, since they lose nothing by the rule and a missed finding is the worse error,
+    and since this choice, unlike one by the width of gaps, is the same after any recalibration.
+    ``sensitivity@s`` takes the highest threshold with a sensitivity of at least s, ``specificity@s`` the
+    lowest with a specificity of at least s; where that many negatives share the highest probability, it lies
+    above all of them and nothing is called present.
+
+    Args:
+        probabilities: Values in [0, 1], shape ``(N, L)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
+        rule: See :func:`check_rule`; a number is taken as it is, for every label.
+
+    Returns:
+        Shape ``(L,)``; NaN where a rule finds one class only.
+
+    Raises:
+        ConfigError: If there is no such rule.
+
+    Example:
+        >>> scores = np.array([[0.1], [0.2], [0.6], [0.9]])
+        >>> choose_thresholds(scores, np.array([[0.0], [0.0], [1.0], [1.0]]), "youden")
+        array([0.4])
+
+    References:
+        Youden, Cancer 3:32, 1950.
+    """
+    check_rule(rule)
+    if not isinstance(rule, str):
+        return np.full(probabilities.shape[1], float(rule))
+    columns = zip(probabilities.T, targets.T, strict=True)
+    return np.array([_choose(scores, wanted, rule) for scores, wanted in columns], dtype=np.float64)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _choose(scores: Floats, targets: Floats, rule: str) -> float:
+    """Return the threshold of one label."""
+    known = ~np.isnan(targets)
+    wanted = targets[known] == 1
+    if not wanted.any() or wanted.all():
+        return math.nan
+    # Candidates descend; at row i, true_positives[i] and false_positives[i] are called present.
+    candidates, groups = np.unique(-scores[known], return_inverse=True)
+    candidates = -candidates
+    true_positives = np.bincount(groups, weights=wanted).cumsum()
+    false_positives = np.bincount(groups, weights=~wanted).cumsum()
+    row = _row(true_positives, false_positives, rule)
+    lower = candidates[row + 1] if row + 1 < len(candidates) else 0.0
+    if row < 0:
+        return _above(float(candidates[0]))
+    return _midway(float(lower), float(candidates[row]))
+
+
+def _row(true_positives: Floats, false_positives: Floats, rule: str) -> int:
+    """Return which candidate a rule takes; -1 for none."""
+    positives, negatives = true_positives[-1], false_positives[-1]
+    name, _, wanted = rule.partition("@")
+    if name == "sensitivity":
+        return int(np.argmax(true_positives / positives >= float(wanted)))
+    if name == "specificity":
+        return int(np.sum((negatives - false_positives) / negatives >= float(wanted))) - 1
+    if name == "f1":
+        merit = 2 * true_positives / (true_positives + false_positives + positives)
+    else:
+        merit = true_positives * negatives - false_positives * positives  # whole numbers: ties are exact
+    return int(np.flatnonzero(merit == merit.max())[-1])
+
+
+def _midway(lower: float, chosen: float) -> float:
+    middle = lower + (chosen - lower) / 2
+    return middle if lower < middle else chosen  # between neighbours among the floats there is nothing
+
+
+def _above(highest: float) -> float:
+    middle = highest + (1.0 - highest) / 2
+    return middle if highest < middle else math.nextafter(highest, math.inf)

@@ -1,0 +1,228 @@
+"""Networks: float images (B, C, H, W) -> logits (B, L). No Lightning here."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from cxrlab.errors import ConfigError
+from cxrlab.models.freezing import Freeze
+from cxrlab.models.weights import load_backbone, load_pretrained
+
+
+class TimmNetwork(nn.Module):
+    """A timm backbone with a head of one or two layers.
+
+    Args:
+        backbone: Name of a timm architecture, such as ``densenet121``.
+        pretrained: Start from the weights that timm publishes for it (ImageNet, mostly). They are summed
+            over the colour channels where ``channels`` is 1.
+        checkpoint_path: Start from a local .safetensors, .pth or .ckpt file instead.
+        hidden: Width of a hidden layer with ReLU in the head; None for a linear head.
+        dropout: Probability of dropping a feature before the last layer.
+        feature_dropout: The same of a pooled feature of the backbone, before a hidden layer.
+        freeze: What does not learn: ``backbone``, the number of its first stages, or ``norm_statistics``;
+            None for nothing. See :class:`cxrlab.models.freezing.Freeze`.
+        thaw_epoch: Epoch, counted from 0, from whose start all of it learns; None for never.
+        num_labels: Number of logits, L.
+        channels: Channels of the input, C.
+        image_size: Height and width of the input in pixels; only transformers depend on it.
+
+    Attributes:
+        feature_map: Passes the last spatial features of a convolutional backbone through unchanged, so that
+            class activation maps have one place to look at in every family.
+
+    Raises:
+        ConfigError: If timm has no such architecture, both sources of weights are given, or a value is out of
+            its range.
+        CheckpointError: If the weights do not fit.
+    """
+
+    backbone: Any  # timm adds what nn.Module does not declare
+
+    def __init__(
+        self,
+        *,
+        backbone: str,
+        pretrained: bool,
+        checkpoint_path: str | None,
+        hidden: int | None,
+        dropout: float,
+        feature_dropout: float,
+        freeze: str | int | None,
+        thaw_epoch: int | None,
+        num_labels: int,
+        channels: int,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        if pretrained and checkpoint_path:
+            raise ConfigError(
+                f"model.pretrained=true and model.checkpoint_path={checkpoint_path} exclude each "
+                "other: set one."
+            )
+        if hidden is not None and hidden < 1:
+            raise ConfigError(f"model.hidden={hidden} must be at least 1, or null for a linear head.")
+        for name, value in {"dropout": dropout, "feature_dropout": feature_dropout}.items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"model.{name}={value} must lie between 0 and 1.")
+        if thaw_epoch is not None and (freeze is None or thaw_epoch < 1):
+            raise ConfigError(
+                f"model.thaw_epoch={thaw_epoch} with model.freeze={freeze}: it is an epoch from 1 on, of "
+                "something frozen before."
+            )
+        options = _backbone_options(backbone, channels, image_size)
+        self.backbone = load_pretrained(backbone, options) if pretrained else _create(backbone, options)
+        _refuse_other_patches(self.backbone, backbone, image_size)
+        if checkpoint_path:
+            load_backbone(self.backbone, checkpoint_path)
+        self.feature_map = nn.Identity()
+        num_features = int(self.backbone.head_hidden_size)
+        layers: list[nn.Module] = []
+        if hidden is not None:
+            layers += [nn.Linear(num_features, hidden), nn.ReLU()]
+        layers += [nn.Dropout(dropout), nn.Linear(num_features if hidden is None else hidden, num_labels)]
+        self.head = nn.Sequential(*layers)
+        self.feature_dropout = nn.Dropout(feature_dropout)
+        self.thaw_epoch = thaw_epoch
+        self.freeze = None if freeze is None else Freeze(self.backbone, freeze, backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
+        features = self.feature_map(self.backbone.forward_features(images))
+        pooled = self.feature_dropout(self.backbone.forward_head(features, pre_logits=True))
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    def train(self, mode: bool = True) -> "TimmNetwork":
+        """Set the mode of everything but what is frozen, which stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze:
+            self.freeze.hold()
+        return self
+
+    def at_epoch(self, epoch: int) -> None:
+        """Let everything learn where this is the epoch for it; called at every step of training."""
+        if self.freeze and self.thaw_epoch is not None and epoch >= self.thaw_epoch:
+            self.freeze.end()
+            self.freeze = None
+            self.train(self.training)
+
+    @property
+    def feature_layer(self) -> nn.Module:
+        """The layer that class activation maps read.
+
+        The last spatial features, except where the head looks at the class token only: there no gradient
+        reaches the other tokens behind the last attention, so the layer before it is taken.
+        """
+        blocks = getattr(self.backbone, "blocks", None)
+        if getattr(self.backbone, "num_prefix_tokens", 0) and isinstance(blocks, nn.Sequential):
+            layer = blocks[-1].norm1
+            if isinstance(layer, nn.Module):
+                return layer
+        return self.feature_map
+
+    @property
+    def stage_layers(self) -> dict[str, nn.Module]:
+        """The layers that end a stage, by name, the finest grid first: other places for activation maps."""
+        names = [f"backbone.{stage['module']}" for stage in self.backbone.feature_info]
+        return {name: self.get_submodule(name) for name in names}
+
+    def to_grid(self, activations: Tensor) -> Tensor:
+        """Bring the output of ``feature_layer`` to ``(B, F, h, w)``, whatever the family's own layout."""
+        if activations.ndim == 3:  # tokens (B, T, F)
+            tokens = activations[:, int(self.backbone.num_prefix_tokens) :]
+            side = math.isqrt(tokens.shape[1])
+            return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], side, side)
+        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+            return activations.permute(0, 3, 1, 2)
+        return activations
+
+
+def _backbone_options(backbone: str, channels: int, image_size: int) -> dict[str, Any]:
+    """Return what timm needs beside the name; only architectures of a fixed input size take the size."""
+    base_name = backbone.split(".", 1)[0]
+    if not timm.is_model(base_name):
+        near = difflib.get_close_matches(base_name, timm.list_models(), n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise ConfigError(f"timm has no architecture {backbone!r} (model.backbone).{hint}")
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    return options
+
+
+def _create(backbone: str, options: dict[str, Any]) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(backbone, pretrained=False, **options)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"timm cannot build model.backbone={backbone} with {options}: {error}") from error
+    return network
+
+
+def _refuse_other_patches(network: nn.Module, backbone: str, image_size: int) -> None:
+    patches = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if patches and (image_size < patches[0] or image_size % patches[0]):
+        raise ConfigError(
+            f"{backbone} cuts images into patches of {patches[0]} pixels, and data.image_size={image_size} "
+            "is no multiple of that."
+        )
+
+
+def without_initial_weights(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's description with no source of weights, for when a checkpoint brings them."""
+    none = {"pretrained": False, "checkpoint_path": None}
+    kept = {name: value for name, value in description.items() if name not in {"_partial_", "_convert_"}}
+    return kept | {name: value for name, value in none.items() if name in kept}
+
+
+def architecture(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's description without what is about its training, as a checkpoint keeps it.
+
+    Checkpoints from before there was a dropout of features lack it.
+    """
+    kept = without_initial_weights(description)
+    if str(kept.get("_target_")).rpartition(".")[2] != TimmNetwork.__name__:
+        return kept
+    return {"feature_dropout": 0.0, **kept, "freeze": None, "thaw_epoch": None}
+
+
+def layer_table(network: nn.Module, image_size: int, channels: int) -> str:
+    """Return a table of the layers with their output shapes and parameters, for a batch of one image."""
+    rows: list[tuple[str, str, str, str]] = []
+    handles = []
+
+    def record(name: str, layer: nn.Module) -> None:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            shape = "x".join(map(str, output.shape[1:])) if isinstance(output, Tensor) else "-"
+            count = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+            rows.append((name, type(layer).__name__, shape, f"{count:,}"))
+
+        handles.append(layer.register_forward_hook(hook))
+
+    for name, layer in network.named_modules():
+        if not any(True for _ in layer.children()):
+            record(name, layer)
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            parameter = next(network.parameters())
+            network.eval()(torch.zeros(1, channels, image_size, image_size, device=parameter.device))
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    total = sum(parameter.numel() for parameter in network.parameters())
+    trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    rows.insert(0, ("layer", "type", "output", "parameters"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
+        for row in rows
+    ]
+    return "\n".join([*lines, "", f"{total:,} parameters, {trainable:,} of them trainable", ""])

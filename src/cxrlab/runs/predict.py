@@ -1,0 +1,90 @@
+"""Probabilities of cached images, outside any training."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from cxrlab.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from cxrlab.training.module import Classifier
+
+_NAMED = 8
+
+
+class ImageRows(Protocol):
+    """Images by their rows, such as :class:`cxrlab.data.dataset.Images`."""
+
+    def __getitem__(self, rows: list[int], /) -> npt.NDArray[np.uint8]:
+        """Return images, shape ``(n, C, H, W)``."""
+
+
+def predict_images(
+    classifier: "Classifier", images: ImageRows, rows: Sequence[int], *, batch_size: int, device: str
+) -> npt.NDArray[np.float64]:
+    """Return probabilities as the test loop of a training in 32-bit precision gives them.
+
+    The classifier is left in evaluation mode and on the device.
+
+    Args:
+        classifier: Says how images are preprocessed, and in which memory format.
+        images: Decoded to the classifier's image size.
+        rows: N of them.
+        batch_size: Images at a time.
+        device: Where it is computed, such as ``cpu`` or ``cuda``; ``auto`` is the GPU if there is one.
+
+    Returns:
+        Values in [0, 1] in the order of ``rows``, shape ``(N, L)``.
+
+    Raises:
+        ConfigError: If ``batch_size`` is below 1, or there is no such device.
+        DataError: If the images are not of the classifier's size.
+        TrainingError: If the network's outputs are not finite.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size} must be at least 1.")
+    place = named_device(device)
+    classifier.to(place).eval()
+    probabilities = np.empty((len(rows), len(classifier.labels)))
+    starts = range(0, len(rows), batch_size)
+    with torch.inference_mode():
+        for start in track(starts, "Predicting images", console=Console(stderr=True)):
+            chunk = [int(row) for row in rows[start : start + batch_size]]
+            found = classifier.predict_probabilities(torch.from_numpy(images[chunk]).to(place))
+            _check_finite(found, chunk)
+            probabilities[start : start + batch_size] = found.cpu().numpy()
+    return probabilities
+
+
+def named_device(device: str) -> torch.device:
+    """Return a device by its name; ``auto`` is the GPU if there is one.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device={device} cannot be used: {reason} Set device=auto or device=cpu."
+        ) from error
+
+
+def _check_finite(probabilities: Tensor, rows: Sequence[int]) -> None:
+    is_wrong = ~torch.isfinite(probabilities).all(dim=1)
+    if bool(is_wrong.any()):
+        wrong = [rows[place] for place in is_wrong.nonzero().flatten().tolist()]
+        raise TrainingError(
+            f"The network's outputs are not finite on {len(wrong)} of the {len(rows)} images at hand (rows "
+            f"{wrong[:_NAMED]} of their manifest): its weights or activations hold NaN or infinity. Use "
+            "another checkpoint, or train with a lower optimizer.lr."
+        )

@@ -1,0 +1,112 @@
+"""Seeds in a sweep: the mean of each combination over its seeds, and how far they lie apart."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxrlab.files import write_text
+
+COLUMNS = ("overrides", "metric", "seeds", "mean", "sd_over_seeds", "min", "max", "left_out")
+
+_DIGITS = 6  # as in results.csv
+_MACRO = "macro mean"
+_COUNTS = ("part", "label", "images", "positives")
+
+Job = Mapping[str, Any]
+
+
+def write_seed_spread(jobs: Iterable[Job], sweep_dir: Path) -> pd.DataFrame:
+    """Write ``sweep_seeds.csv`` where jobs differ in their seed alone; nothing is written of other sweeps.
+
+    The spread says how far trainings of one recipe on the same patients lie apart. It is no confidence
+    interval: of other patients it says nothing, see the intervals of ``evaluation.json`` for that.
+
+    Args:
+        jobs: Rows of the sweep's table with ``seed``, ``but_seed`` (the overrides without it), ``folder``
+            (relative to the sweep's) and ``monitor`` (what ``metric`` is).
+        sweep_dir: The sweep's directory.
+
+    Returns:
+        One row a combination of the other overrides and a metric: first the monitored one, then the macro
+        means of each part's results. ``seeds`` counts the jobs that came to their end, ``sd_over_seeds`` is
+        their sample standard deviation (n - 1), and ``left_out`` names the seeds of the others.
+    """
+    rows: list[dict[str, Any]] = []
+    for overrides, of_seeds in _by_overrides(jobs).items():
+        rows += _summary(overrides, of_seeds, sweep_dir)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    if rows:
+        write_text(sweep_dir / "sweep_seeds.csv", table.round(_DIGITS).to_csv(index=False))
+    return table
+
+
+def printed_spread(path: Path, shared: set[str]) -> list[str]:
+    """Return what the terminal shows of ``sweep_seeds.csv``: the monitored metric; nothing without the file.
+
+    Args:
+        path: The file.
+        shared: Overrides of all jobs, which are not shown.
+    """
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in COLUMNS[2:7]})
+    table = table.drop_duplicates("overrides")
+    differing = [" ".join(word for word in line.split() if word not in shared) for line in table["overrides"]]
+    shown = table.assign(overrides=differing)
+    if not any(differing):
+        shown = shown.drop(columns="overrides")
+    if (shown["left_out"] == "").all():
+        shown = shown.drop(columns="left_out")
+    text = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
+    return [
+        f"\nOver seeds:\n{text}",
+        "sd_over_seeds (n - 1) is the spread between trainings on the same patients, no confidence interval\n"
+        f"for other patients. All metrics: {path}",
+    ]
+
+
+def _by_overrides(jobs: Iterable[Job]) -> dict[str, dict[int, Job]]:
+    """Return the combinations that ran with several seeds; where a seed ran twice, the later job counts."""
+    found: dict[str, dict[int, Job]] = {}
+    for job in sorted(jobs, key=lambda one: int(one["job"])):
+        if job.get("seed") is not None:
+            found.setdefault(str(job["but_seed"]), {})[int(job["seed"])] = job
+    return {overrides: dict(sorted(ran.items())) for overrides, ran in found.items() if len(ran) > 1}
+
+
+def _summary(overrides: str, of_seeds: Mapping[int, Job], sweep_dir: Path) -> list[dict[str, Any]]:
+    completed = [job for job in of_seeds.values() if job["status"] == "completed"]
+    left_out = [f"seed {seed} {job['status']}" for seed, job in of_seeds.items() if job not in completed]
+    monitor = str(next(iter(of_seeds.values())).get("monitor") or "metric")
+    values = pd.DataFrame([{monitor: job["metric"]} | _macro_means(sweep_dir, job) for job in completed])
+    numbers = values if len(values) else pd.DataFrame(columns=[monitor])
+    return [
+        {
+            "overrides": overrides,
+            "metric": name,
+            "seeds": column.count(),
+            "mean": column.mean(),
+            "sd_over_seeds": column.std(ddof=1),
+            "min": column.min(),
+            "max": column.max(),
+            "left_out": ", ".join(left_out),
+        }
+        for name, column in numbers.astype(float).items()
+    ]
+
+
+def _macro_means(sweep_dir: Path, job: Job) -> dict[str, float]:
+    """Return the macro means of a job's ``results.csv`` but the monitored one: ``{"val/brier": 0.1}``."""
+    path = sweep_dir / str(job.get("folder")) / "results.csv"
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    rows = table[table["label"] == _MACRO].to_dict("records")
+    return {
+        f"{row['part']}/{name}": float(value)
+        for row in rows
+        for name, value in row.items()
+        if name not in _COUNTS and f"{row['part']}/{name}" != job.get("monitor")
+    }

@@ -1,0 +1,98 @@
+"""The table of a sweep: one row a job, failures included, rewritten after every job."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cxrlab.files import write_text
+from cxrlab.sweeps.cross_validation import SUMMARIES, configurations, notes, summarised
+from cxrlab.sweeps.seeds import printed_spread, write_seed_spread
+
+COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
+FOLD_COLUMNS = ("fold", "num_folds", "configuration")
+SEED_COLUMNS = ("seed", "but_seed")
+_KEPT = (*FOLD_COLUMNS, *SEED_COLUMNS, "folder", "monitor")
+
+
+def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFrame:
+    """Add a job to the table, sort it by the metric, and replace the file in one step.
+
+    Each job's row also stands in a file of its own beside the table, so that jobs which end at the same
+    moment in several processes cannot lose one another's. Where jobs test on folds, the table also has their
+    test metrics, and ends with those of each configuration, see :func:`cxrlab.sweeps.cross_validation.summarised`.
+    Where jobs differ in their seed alone, the spread is written beside it, see
+    :func:`cxrlab.sweeps.seeds.write_seed_spread`.
+
+    Args:
+        path: ``sweep.csv`` in the sweep's directory.
+        row: Values of ``COLUMNS``; and where they are known ``monitor``, what ``metric`` is, ``folder``, the
+            job's directory, relative to the sweep's, and of ``SEED_COLUMNS`` the seed and the overrides
+            without it. A job of a cross-validation gives those of ``FOLD_COLUMNS`` too: its fold and their
+            number, and the overrides without the fold.
+        maximize: Whether the best metric is the highest.
+
+    Returns:
+        The whole table, failed jobs after the others, summaries last.
+    """
+    known = {name: row[name] for name in COLUMNS} | {name: row.get(name) for name in _KEPT}
+    (path.parent / ".jobs").mkdir(parents=True, exist_ok=True)
+    _write_job(path, known | {"maximize": maximize})
+    return _rewrite(path, maximize=maximize)
+
+
+def close(path: Path) -> None:
+    """Call jobs that did not come to an end interrupted, when their sweep is over."""
+    jobs = _read_jobs(path)
+    for job in jobs:
+        if job["status"] == "running":
+            _write_job(path, job | {"status": "interrupted"})
+    _rewrite(path, maximize=all(job["maximize"] for job in jobs))
+
+
+def printed(path: Path, monitor: str) -> str:
+    """Return the table as text for the terminal; of the overrides it shows those in which the jobs differ."""
+    columns = [str(name) for name in pd.read_csv(path, nrows=0)]
+    numbers = [name for name in columns if name in ("metric", "seconds", "fold") or name.startswith("test/")]
+    table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
+    is_job = ~table["job"].isin(SUMMARIES)
+    num_failed = int((table["status"][is_job] != "completed").sum())
+    words = [str(overrides).split() for overrides in table["overrides"]]
+    of_jobs = [set(line) for line, wanted in zip(words, is_job, strict=True) if wanted]
+    shared = set.intersection(*of_jobs) if len(of_jobs) > 1 else set()
+    differing = [" ".join(word for word in line if word not in shared) for line in words]
+    shown = table.assign(overrides=differing, error=table["error"].astype(str).str.slice(0, 70))
+    if "fold" in shown:
+        folds = ["-" if np.isnan(fold) else f"{fold:.0f}" for fold in shown["fold"]]
+        shown = shown.assign(fold=folds)
+    if (shown["error"][is_job] == "").all():
+        shown = shown.drop(columns="error")
+    shown = shown.rename(columns={"metric": monitor})
+    lines = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
+    end = f"{is_job.sum()} jobs, {num_failed} failed or interrupted. The table: {path}"
+    below = notes(table.assign(overrides=differing), path.parent)
+    return "\n".join(["", lines, end, *below, *printed_spread(path.parent / "sweep_seeds.csv", shared)])
+
+
+def _write_job(path: Path, job: dict[str, Any]) -> None:
+    write_text(path.parent / ".jobs" / f"{job['job']}.json", json.dumps(job))
+
+
+def _read_jobs(path: Path) -> list[dict[str, Any]]:
+    files = sorted((path.parent / ".jobs").glob("*.json"))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:
+    jobs = _read_jobs(path)
+    table = pd.DataFrame(jobs, columns=list(COLUMNS))
+    table["metric"] = pd.to_numeric(table["metric"])
+    table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
+    found = configurations(jobs, path.parent)
+    if found:
+        table = summarised(table, found, maximize=maximize)
+    write_text(path, table.to_csv(index=False))
+    write_seed_spread(jobs, path.parent)
+    return table

@@ -1,0 +1,59 @@
+"""metrics.csv: one row an epoch, kept when a run is resumed."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import Logger
+
+from cxrlab.files import write_text
+
+
+class MetricsTable(Logger):
+    """A Lightning logger that writes one row an epoch.
+
+    Lightning's own CSV logger writes a row at every call, so that training and validation stand in different
+    rows, and deletes the rows of the run that is resumed.
+
+    Args:
+        path: The CSV file. Rows that it already holds are kept; an epoch that runs again replaces its row.
+    """
+
+    def __init__(self, *, path: str) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self._rows: dict[int, dict[str, Any]] = {}
+        if self.path.is_file():
+            for row in pd.read_csv(self.path).to_dict("records"):
+                self._rows[int(row["epoch"])] = {str(name): value for name, value in row.items()}
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """A run directory holds one version."""
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the config to .hydra/."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add values to the row of their epoch; the latest value of a name stays."""
+        if "epoch" not in metrics:
+            return
+        epoch = int(metrics["epoch"])
+        row = self._rows.setdefault(epoch, {"epoch": epoch})
+        row |= {"step": step} | {name: value for name, value in metrics.items() if name != "epoch"}
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write the table, replacing the file in one step."""
+        if not self._rows:
+            return
+        table = pd.DataFrame([self._rows[epoch] for epoch in sorted(self._rows)])
+        write_text(self.path, table.to_csv(index=False))

@@ -1,0 +1,139 @@
+"""provenance.json: with what a run was made: versions, commit, data, hardware, seconds per phase.
+
+With what something was computed: command, versions, commit, hardware.
+"""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+import cxrlab
+from cxrlab.files import write_text
+
+_PACKAGES = (
+    "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas", "numpy",
+    "scikit-learn", "pillow", "grad-cam",
+)  # fmt: skip
+
+
+def environment(program: str) -> dict[str, Any]:
+    """Return ``command``, ``started``, ``versions``, ``commit`` and ``hardware`` of this process.
+
+    Args:
+        program: Module of the entry point, such as ``cxrlab.train``.
+    """
+    return {
+        "command": ["python", "-m", program, *sys.argv[1:]],
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), "cxrlab": cxrlab.__version__, **_versions()},
+        "commit": _commit(),
+        "hardware": _hardware(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _commit() -> str | None:
+    """Return the commit of the sources in use, marked -dirty where changed; None for an installed wheel."""
+    checkout = Path(__file__).resolve().parents[4]
+    if not (checkout / "pyproject.toml").is_file() or not (checkout / ".git").exists():
+        return None  # an installed wheel, perhaps inside another project's checkout
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None
+
+
+def _hardware() -> dict[str, Any]:
+    hardware: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    if torch.cuda.is_available():
+        hardware["gpu"] = torch.cuda.get_device_name()
+    return hardware
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+class Provenance(Callback):
+    """Writes and updates the record; a resumed run adds a session to it.
+
+    Args:
+        path: The JSON file.
+    """
+
+    def __init__(self, *, path: str) -> None:
+        self.path = Path(path)
+        self._session: dict[str, Any] = {}
+        self._starts: dict[str, float] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Note the start of a phase: fit, validate or test."""
+        self._starts[stage] = time.perf_counter()
+        if self._session:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._session = environment("cxrlab.train")
+        self._session["hardware"] |= {
+            "accelerator": type(trainer.accelerator).__name__,
+            "processes": trainer.world_size,
+            "precision": str(trainer.precision),
+        }
+        self._session |= {
+            "data": {
+                "name": data.manifest.name,
+                "images": len(data.manifest),
+                "patients": int(data.manifest.table["patient"].nunique()),
+                "fingerprint": data.manifest.fingerprint(),
+                "split": dict(getattr(data.split, "keywords", {})),
+            },
+            "seconds": dict(data.seconds),
+        }
+        self._write(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Note the seconds that a phase took."""
+        self._session["seconds"][stage] = round(time.perf_counter() - self._starts[stage], 1)
+        self._session["epochs"] = trainer.current_epoch
+        if torch.cuda.is_available():
+            self._session["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        self._write(trainer)
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        earlier = json.loads(self.path.read_text(encoding="utf-8"))["sessions"] if self.path.is_file() else []
+        if earlier and earlier[-1]["started"] == self._session["started"]:
+            earlier = earlier[:-1]
+        write_text(self.path, json.dumps({"sessions": [*earlier, self._session]}, indent=2) + "\n")

@@ -1,0 +1,192 @@
+"""Checkpoints within an epoch, so that what stops a training costs minutes at most.
+
+Random state in the checkpoint, so that a resumed run goes on with the numbers it would have drawn.
+"""
+
+import logging
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from cxrlab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption(Callback):
+    """Writes ``last.ckpt`` every few minutes, and when Ctrl-C or SIGTERM asks the training to stop.
+
+    Both signals let the batch at work come to its end first, and at the end of an epoch its validation; a
+    second one stops at once. A training of several processes keeps whole epochs only: each of its
+    processes would have to be told of the signal at the same batch.
+
+    Args:
+        run_dir: The run directory.
+        minutes: Time from one checkpoint to the next; what a power cut or kill -9 can cost.
+
+    Raises:
+        ConfigError: If ``minutes`` is not above 0.
+    """
+
+    def __init__(self, *, run_dir: str, minutes: float) -> None:
+        if not minutes > 0:
+            raise ConfigError(f"callbacks.interruption.minutes={minutes} must be above 0.")
+        self.run_dir = Path(run_dir)
+        self.minutes = minutes
+        self._received: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._saved_at = 0.0
+        self._position = "the last finished epoch"
+
+    @property
+    def _path(self) -> Path:
+        return self.run_dir / "checkpoints" / "last.ckpt"
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to the signals."""
+        self._saved_at = time.monotonic()
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            # What is ignored stays so: a job in the background is not to be stopped by Ctrl-C.
+            heard = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
+            self._handlers = {one: signal.signal(one, self._note) for one in heard}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        received = signal.Signals(number)
+        if self._received is not None:
+            self._stop()
+        self._received = received
+        name = "Ctrl-C" if received is signal.SIGINT else received.name
+        log.warning(
+            "\n%s: stopping at the end of this batch, or of the validation; again stops at once.", name
+        )
+
+    def _stop(self) -> None:
+        if self._received is signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time to, and stop where that was asked for."""
+        is_due = time.monotonic() - self._saved_at >= 60 * self.minutes
+        if trainer.world_size > 1 or not (self._received or is_due) or not _is_safe(trainer, outputs):
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(self._path)
+        self._saved_at = time.monotonic()
+        self._position = (
+            f"epoch {trainer.current_epoch}, batch {batch_idx + 1} of {trainer.num_training_batches}"
+        )
+        if self._received:
+            self._stop()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop where that was asked for during validation, now that the epoch's checkpoint is written."""
+        if trainer.current_epoch > 0:
+            self._position = "the last finished epoch"
+        if self._received:
+            self._stop()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the signals back, and stop where that was asked for."""
+        self._position = "the last finished epoch"
+        self._give_back()
+        if self._received:
+            self._stop()
+
+    def _give_back(self) -> None:
+        for one, handler in self._handlers.items():
+            signal.signal(one, handler)
+        self._handlers = {}
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Tell the user what is kept; the exception goes on its way."""
+        self._give_back()
+        if not trainer.is_global_zero:
+            return
+        reason = {KeyboardInterrupt: "Ctrl-C", SystemExit: "SIGTERM"}.get(
+            type(exception), type(exception).__name__
+        )
+        if not self._path.is_file():
+            if reason == "Ctrl-C":
+                log.warning("\nStopped by Ctrl-C before anything was saved: there is nothing to go on from.")
+            return
+        log.warning(
+            "\nStopped by %s. %s is kept in %s. To go on: python -m cxrlab.train resume=%s",
+            reason, self._position[0].upper() + self._position[1:], self._path, self.run_dir,
+        )  # fmt: skip
+
+
+def _is_safe(trainer: pl.Trainer, outputs: Any) -> bool:
+    """Tell whether a checkpoint of this moment can be resumed to the very same result.
+
+    Not in the middle of accumulated gradients, which no checkpoint holds; not after an epoch's last batch,
+    where Lightning would leave out the validation; and not with a loss that has broken the weights.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if loop.batch_progress.is_last_batch or loop._num_ready_batches_reached() or loop._should_accumulate():
+        return False
+    loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+    return not isinstance(loss, torch.Tensor) or bool(torch.isfinite(loss))
+
+
+class RandomState(Callback):
+    """Saves and restores the generators of Python, NumPy, torch and CUDA.
+
+    Lightning saves none of them. They are kept as tensors and whole numbers, since NumPy's own state object
+    cannot be loaded with ``weights_only=True``. With several processes the others draw numbers of their own,
+    derived from those of the first: each image is to be augmented in its own way. A resumed run of several
+    processes is therefore as good as the uninterrupted one, but not equal to it.
+    """
+
+    def __init__(self) -> None:
+        self._restored: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of every generator."""
+        version, words, gauss = random.getstate()
+        _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+        words_of_numpy = torch.from_numpy(np.asarray(keys).astype(np.int64))
+        return {
+            "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
+            "numpy": [words_of_numpy, int(position), int(has_gauss), float(cached)],
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the saved state until training starts: setting up still draws numbers."""
+        self._restored = state_dict
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the saved state, also within an epoch, and part the ways of the processes."""
+        if self._restored is not None:
+            _restore(self._restored)
+            self._restored = None
+        if trainer.global_rank > 0:
+            torch.manual_seed(int(torch.randint(2**31, ())) + trainer.global_rank)
+
+
+def _restore(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])

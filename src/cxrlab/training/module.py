@@ -1,0 +1,297 @@
+"""The one LightningModule: preprocessing, network, loss and metrics; callbacks own every file."""
+
+import importlib
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from cxrlab.data.loader import Batch
+from cxrlab.errors import CheckpointError, DataError, TrainingError
+from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.metrics.streaming import LabelMetrics, undefined_labels
+from cxrlab.models.preprocess import Preprocess
+from cxrlab.models.timm_network import architecture
+from cxrlab.models.views import check_views, view
+from cxrlab.task import Task, activate
+from cxrlab.training.operating_point import Decision
+from cxrlab.training.schedules import training_length
+
+log = logging.getLogger(__name__)
+
+Outputs = dict[str, Tensor]
+
+
+class Classifier(pl.LightningModule):
+    """Images in, one probability a label out.
+
+    What describes the classifier is plain text and numbers and is kept in the checkpoint. What only training
+    needs (loss, optimizer, schedule) is not, so that a checkpoint loads anywhere with ``weights_only``.
+
+    Args:
+        labels: Names of the outputs.
+        preprocess: Arguments of ``Preprocess``.
+        network: ``_target_``, a class below ``cxrlab``, and its arguments, without initial weights.
+        module: The network itself, if it was built already; needed for a class outside ``cxrlab``.
+        loss: Loss of logits and targets.
+        optimizer: Makes the optimizer from parameters.
+        scheduler: Makes a Lightning schedule from the optimizer, ``num_steps`` and ``num_epochs``; or None.
+        monitor: Metric that chooses the best epoch, and must not be NaN.
+        channels_last: Keep weights and images in the channels-last memory format.
+        evaluation: How thresholds and calibration are chosen on validation while training.
+        task: Whether labels are judged one by one, or are classes of which each image has one.
+        views: Views of an image whose probabilities are averaged, see :func:`cxrlab.models.views.view`.
+        grouping: Makes groups of the network's parameters for the optimizer; None for a single one.
+
+    Raises:
+        ConfigError: If a view is unknown.
+        CheckpointError: If ``network`` names something outside ``cxrlab`` and ``module`` is None.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: list[str],
+        preprocess: Mapping[str, Any],
+        network: Mapping[str, Any],
+        module: nn.Module | None = None,
+        loss: nn.Module | None = None,
+        optimizer: Callable[..., Optimizer] | None = None,
+        scheduler: Callable[..., Mapping[str, Any]] | None = None,
+        monitor: str = "val/auroc",
+        channels_last: bool = False,
+        evaluation: EvaluationSettings | None = None,
+        task: Task = "multilabel",  # as checkpoints from before there were others
+        views: Sequence[str] = ("identity",),  # likewise
+        grouping: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.views = check_views(views)
+        self.task = task
+        self.save_hyperparameters(
+            {
+                "labels": labels,
+                "preprocess": dict(preprocess),
+                "network": dict(network),
+                "task": task,
+                "views": self.views,
+            }
+        )
+        self.labels = labels
+        self.preprocess = Preprocess(**preprocess)
+        self.network = module if module is not None else build_network(network)
+        self.decision = Decision(len(labels))
+        self.loss = loss
+        self.val_metrics = LabelMetrics(labels, task)
+        self.test_metrics = LabelMetrics(labels, task)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._monitor = monitor
+        self._evaluation = evaluation
+        self._grouping = grouping
+        self._warned: set[str] = set()
+        self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
+        # Images, and by label known targets and positives, of the part that was evaluated last.
+        self.evaluated: tuple[int, list[int], list[int]] = (0, [], [])
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Load a checkpoint without running any code in it; see Lightning for the arguments.
+
+        The classifier comes back in eval mode, on the CPU unless ``map_location`` says otherwise.
+        """
+        kwargs = {"weights_only": True, "map_location": "cpu", **kwargs}
+        classifier: Self = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return classifier.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, L)`` of images ``(B, C, H, W)`` with values 0 to 255."""
+        logits: Tensor = self.network(
+            self.preprocess(images).to(self.dtype, memory_format=self.memory_format)
+        )
+        return logits
+
+    def predict_probabilities(self, images: Tensor) -> Tensor:
+        """Return probabilities ``(B, L)`` in float32 of images ``(B, C, H, W)`` with values 0 to 255.
+
+        They are the mean over the classifier's views.
+        """
+        return self._mean_probabilities(images, {})
+
+    def _mean_probabilities(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean over the views; the logits of some of them may be known."""
+        total = torch.zeros((), device=images.device)
+        for name in self.views:
+            logits = known[name] if name in known else self(view(images, name))
+            total = total + activate(logits, self.task)
+        return total / len(self.views)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, and what the network adds for the size of its weights."""
+        getattr(self.network, "at_epoch", lambda epoch: None)(self.current_epoch)
+        loss = self._loss(self(batch["images"]), batch["targets"])
+        # Summed on the device: a value read at every step would wait for it every step. Lightning's own sum
+        # is not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
+        size = len(batch["index"])
+        self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
+        return loss + getattr(self.network, "penalty", lambda: 0.0)()
+
+    def measured_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of images ``(B, C, H, W)`` and targets ``(B, L)``, outside any training."""
+        return self._loss(self(images), targets)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sum of the epoch's losses so far."""
+        checkpoint["epoch_loss"] = [float(self._epoch_loss[0]), self._epoch_loss[1]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with that sum; checkpoints from before it was kept are those of whole epochs."""
+        for name, unset in Decision(len(self.labels)).state_dict(prefix="decision.").items():
+            checkpoint["state_dict"].setdefault(name, unset)  # checkpoints from before there were thresholds
+        loss, size = checkpoint.get("epoch_loss", (0.0, 0))
+        self._epoch_loss = (torch.tensor(loss, device=self.device), size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
+        """Return index, probabilities and targets of a batch, for the callbacks."""
+        return self._evaluation_step(batch, self.val_metrics, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Outputs:
+        """Return index, probabilities and targets of a batch, for the callbacks."""
+        return self._evaluation_step(batch, self.test_metrics, "test")
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.loss is None:
+            raise ValueError(
+                "This classifier was loaded for prediction; give it a loss= to train or evaluate."
+            )
+        loss: Tensor = self.loss(logits, targets)
+        return loss
+
+    def _evaluation_step(self, batch: Batch, metrics: LabelMetrics, part: str) -> Outputs:
+        logits = self(batch["images"])
+        probabilities = self._mean_probabilities(batch["images"], {"identity": logits})
+        if not bool(torch.isfinite(logits).all() & torch.isfinite(probabilities).all()):
+            images = self.trainer.datamodule.manifest.named(batch["index"].tolist())  # type: ignore[attr-defined]
+            raise TrainingError(
+                f"The network's outputs are not finite on these images of the {part} part: {images}. "
+                "Training has broken the weights: lower optimizer.lr."
+            )
+        if self.loss is not None:
+            loss = self._loss(logits, batch["targets"])
+            size = len(batch["index"])
+            self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_fitting)
+        metrics.update(probabilities, batch["targets"])
+        return {"index": batch["index"], "probabilities": probabilities, "targets": batch["targets"]}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/auroc`` and the rest; step a plateau schedule."""
+        gathered = self._log_metrics(self.val_metrics, "val")
+        if self._is_fitting and not self.trainer.sanity_checking and self._evaluation is not None:
+            self.decision.settle(*gathered, self._evaluation)  # before the epoch's checkpoint is written
+        # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
+        # step; a plateau schedule is stepped here instead, and saved with it.
+        if self._is_fitting and not self.trainer.sanity_checking:
+            self._refuse_undefined(self._monitor)
+            for config in self.trainer.lr_scheduler_configs:
+                if isinstance(config.scheduler, ReduceLROnPlateau):
+                    monitor = config.monitor or self._monitor
+                    self._refuse_undefined(monitor)
+                    config.scheduler.step(float(self.trainer.callback_metrics[monitor]))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean loss, and the highest learning rate that it ended with."""
+        loss, size = self._epoch_loss
+        self.log("train/loss", loss / max(size, 1), prog_bar=True, sync_dist=True)
+        self._epoch_loss = (torch.zeros((), device=self.device), 0)
+        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+
+    def _refuse_undefined(self, monitor: str) -> None:
+        """Stop where a metric that decides something is NaN, unless few batches are validated."""
+        value = self.trainer.callback_metrics[monitor]
+        if math.isnan(float(value)) and self.trainer.limit_val_batches == 1.0:
+            raise DataError(
+                f"{monitor} is NaN: the validation part lacks images with or without the finding, so "
+                "that no epoch can be called the best. Use more data, or monitor=val/loss monitor_mode=min."
+            )
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/auroc`` and the rest."""
+        self._log_metrics(self.test_metrics, "test")
+
+    @property
+    def _is_fitting(self) -> bool:
+        return self.trainer.state.fn == "fit"
+
+    def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor]:
+        """Log the metrics of a part, and return the probabilities and targets of all processes."""
+        # Every process takes part in the gathering, also one that had no image to judge.
+        nothing = torch.empty(0, len(self.labels), device=self.device)
+        metrics.update(nothing, nothing)
+        results = metrics.compute()
+        self.evaluated, judged = metrics.counts(), metrics.judged()
+        metrics.reset()
+        if not self.evaluated[0]:
+            raise DataError(f"No image of the {part} part could be read: there is nothing to judge.")
+        undefined = undefined_labels(results, self.labels)
+        if undefined and part not in self._warned:
+            self._warned.add(part)
+            log.warning(
+                "The %s part holds only one class of %s: their AUROC is NaN, and the macro mean "
+                "covers %d of %d labels.",
+                part, ", ".join(undefined), len(self.labels) - len(undefined), len(self.labels),
+            )  # fmt: skip
+        values = {f"{part}/{name}": value for name, value in results.items()}
+        shown = f"{part}/auroc"
+        self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_fitting)
+        self.log_dict(values, logger=self._is_fitting)
+        return judged
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its schedule."""
+        if self._optimizer is None:
+            raise ValueError("This classifier was loaded for prediction; give it an optimizer= to train.")
+        network = self.network
+        optimizer = self._optimizer(self._grouping(network) if self._grouping else network.parameters())
+        if self._scheduler is None:
+            return optimizer
+        num_steps, num_epochs = training_length(self.trainer)
+        schedule = self._scheduler(optimizer, num_steps=num_steps, num_epochs=num_epochs)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule, but for those that follow the validation metric: they are stepped with it."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+
+
+def build_network(network: Mapping[str, Any]) -> nn.Module:
+    """Build a network from its plain description; only classes of this package are looked up."""
+    # A file must not choose what is downloaded or read either.
+    arguments = architecture(network)
+    target = str(arguments.pop("_target_", ""))
+    module_name, _, class_name = target.rpartition(".")
+    if not module_name.startswith("cxrlab."):
+        raise CheckpointError(
+            f"The checkpoint's network is {target!r}, which is not of this package, so it was not looked "
+            "up: a file must not choose what code runs. Build it yourself and pass module=<the network>."
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"The checkpoint's network {target!r} does not exist in this version: {error}."
+        ) from error
+    if not (
+        isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith("cxrlab.")
+    ):
+        raise CheckpointError(f"The checkpoint's network {target!r} is no network class of this package.")
+    built: nn.Module = found(**arguments)
+    return built

@@ -1,0 +1,113 @@
+"""The groups that an optimizer gets: which parameters decay, and which rate each stage has."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cxrlab.errors import ConfigError
+from cxrlab.models.freezing import stage_parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRates:
+    """How the rates of a network's stages follow from ``optimizer.lr``.
+
+    Args:
+        stage_decay: Factor from the head to the last stage, and from each stage to the one before it, above 0
+            and at most 1.
+        floor: The factor of a stage is never below this one, 0 to 1.
+        head_factor: Factor of the head, above 0.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+
+    References:
+        Howard and Ruder, ULMFiT, ACL 2018; Clark et al., ELECTRA, ICLR 2020.
+    """
+
+    stage_decay: float
+    floor: float
+    head_factor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stage_decay <= 1:
+            raise ConfigError(f"layer_rates.stage_decay={self.stage_decay} must be above 0 and at most 1.")
+        if not 0 <= self.floor <= 1:
+            raise ConfigError(f"layer_rates.floor={self.floor} must lie between 0 and 1.")
+        if self.head_factor <= 0:
+            raise ConfigError(f"layer_rates.head_factor={self.head_factor} must be above 0.")
+
+    def factors(self, network: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
+        """Return the factor and the parameters of each stage of a network, the head's last.
+
+        Raises:
+            ConfigError: If the network has no stages, or no head, to tell apart.
+        """
+        if self.stage_decay == self.head_factor == 1:
+            return [(1.0, list(network.parameters()))]
+        head, backbone = getattr(network, "head", None), getattr(network, "backbone", None)
+        if not isinstance(head, nn.Module) or (self.stage_decay < 1 and backbone is None):
+            raise ConfigError(
+                f"layer_rates: {type(network).__name__} has no stages to give rates to. Set "
+                "layer_rates.stage_decay=1 layer_rates.head_factor=1, or a timm backbone."
+            )
+        of_head = list(head.parameters())
+        if isinstance(backbone, nn.Module):
+            stages = stage_parameters(backbone)
+        else:
+            known = set(of_head)
+            stages = [[one for one in network.parameters() if one not in known]]
+        distances = range(len(stages), 0, -1)
+        scaled = [
+            (max(self.floor, self.stage_decay**d), stage) for d, stage in zip(distances, stages, strict=True)
+        ]
+        return [*scaled, (self.head_factor, of_head)]
+
+
+def parameter_groups(
+    network: nn.Module, *, rates: LayerRates, lr: float | None, decay_norms_and_biases: bool
+) -> list[dict[str, Any]]:
+    """Return a network's parameters as torch's optimizers take them, each once.
+
+    Args:
+        network: What is trained. What does not learn yet is in the groups as well.
+        rates: Factor of each stage's rate.
+        lr: The rate that the factors are of; None where the optimizer was given none.
+        decay_norms_and_biases: Whether weight decay is for all, or for matrices and kernels only.
+
+    Raises:
+        ConfigError: If stages are to have rates of their own, and the network has none or there is no ``lr``.
+    """
+    groups: list[dict[str, Any]] = []
+    if lr is None and not rates.stage_decay == rates.head_factor == 1:
+        raise ConfigError("layer_rates needs optimizer.lr, of which its values are factors: set it.")
+    for factor, parameters in rates.factors(network):
+        rate = {} if lr is None or factor == 1 else {"lr": lr * factor}
+        split = [{"params": parameters}] if decay_norms_and_biases else without_decay_of_vectors(parameters)
+        groups += [{**group, **rate} for group in split]
+    return groups
+
+
+def without_decay_of_vectors(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return two groups: matrices and kernels, and what has one dimension, without weight decay.
+
+    Scales and offsets of normalisation layers, and biases, do not grow with the fit; drawing them towards
+    0 only changes what the next layer sees.
+
+    Args:
+        parameters: Of a network, each once.
+
+    Returns:
+        Groups as torch's optimizers take them; a group without parameters is left out.
+
+    References:
+        He et al., Bag of Tricks for Image Classification, CVPR 2019, section 3.1.
+    """
+    kernels: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for parameter in parameters:
+        (kernels if parameter.ndim > 1 else vectors).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

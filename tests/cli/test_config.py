@@ -1,0 +1,168 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+
+from cxrlab.cli import config
+from cxrlab.cli.console import message
+from cxrlab.errors import ConfigError, MissingFileError, OutputError
+from cxrlab.evaluation.synonyms import check_groups
+from cxrlab.train import checked
+
+Compose = Callable[..., DictConfig]
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in config.config_dir().glob("*/*.yaml")
+    if path.parent.name not in ("local", "synonyms")  # no group of train.yaml
+    and path.stem != "base"
+    and "model=timm" not in f"{path.parent.name}={path.stem}"
+)
+ROOT = ("data.root=/nowhere", "run_dir=/nowhere/run")
+
+
+def fill(option: str) -> tuple[str, ...]:
+    return (option, *ROOT)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_fits_the_code(option: str, composed: Compose):
+    checked(composed(*fill(option)))
+
+
+@pytest.mark.parametrize("debug", [one for one in OPTIONS if one.startswith("debug=")])
+@pytest.mark.parametrize("experiment", [one for one in OPTIONS if one.startswith("experiment=")])
+def test_every_experiment_can_be_debugged(debug: str, experiment: str, composed: Compose):
+    checked(composed(experiment, debug, *ROOT))
+
+
+@pytest.mark.parametrize("program", ["evaluate", "compare"])
+def test_the_synonyms_are_named_once(program: str, composed: Compose):
+    check_groups(config.plain(composed(config_name=program).synonyms.groups))
+
+
+def test_any_timm_model_can_be_named(composed: Compose):
+    cfg = checked(composed("model=timm", "model.backbone=regnety_002", *ROOT))
+    assert cfg.model.backbone == "regnety_002"
+
+
+def test_every_parameter_of_our_own_code_stands_in_yaml_and_has_no_default(composed: Compose):
+    """A value that a person may tune stands in one place."""
+    import importlib
+    import inspect
+
+    found = []
+
+    def walk(node: object) -> None:
+        if isinstance(node, dict):
+            target = str(node.get("_target_", ""))
+            # Checkpoint takes over the defaults of the Lightning class that it extends.
+            if target.startswith("cxrlab.") and not target.endswith("checkpoints.Checkpoint"):
+                module, name = target.rsplit(".", 1)
+                parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+                # The data module tells the split which images belong together; no YAML does.
+                defaults = [name for name, one in parameters.items() if one.default is not one.empty]
+                found.extend(f"{target}.{name}" for name in defaults if name != "groups")
+            for value in node.values():
+                walk(value)
+
+    for option in OPTIONS:
+        walk(config.plain(composed(*fill(option))))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optimizer.lr=fast", r"optimizer.lr='fast' does not fit: it takes "),
+        ("seed=1.5", r"seed=1.5 does not fit: it takes int"),
+        ("test=perhaps", r"test='perhaps' does not fit"),
+        ("monitor_mode=up", r"monitor_mode='up' does not fit: it takes one of max, min"),
+        ("data.image_size=large", r"data.image_size='large' does not fit: it takes int"),
+        (
+            "data.on_unreadable=ignore",
+            r"data.on_unreadable='ignore' does not fit: it takes one of raise, skip",
+        ),
+        ("data.labels=Pneumonia", r"data.labels='Pneumonia' does not fit"),
+        ("preprocess.normalize=batch", r"preprocess.normalize='batch' .* one of training, imagenet, image"),
+        ("+model.droput=0.1", r"model.droput=0.1 is no parameter of .*Did you mean dropout\?"),
+        ("model.dropout=null", r"model.dropout=None does not fit: it takes float"),
+        ("+trainer.max_epoch=3", r"trainer.max_epoch=3 is no parameter .*Did you mean max_epochs\?"),
+        ("augment.fill=wrap", r"augment.fill='wrap' does not fit: it takes one of reflection, border, zeros"),
+        ("loss._target_=cxrlab.losses.Focal", r"loss._target_=cxrlab.losses.Focal does not exist"),
+        ("callbacks.best=null", r"callbacks.best=null: the run needs this checkpoint"),
+        ("trainer.limit_val_batches=0", r"trainer.limit_val_batches=0: without validation"),
+        ("seed=-1", r"seed=-1 must lie between 0"),
+        ("data=nih", r"data.root is not set. Give it on the command line: data.root=..."),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_data_is_touched(
+    override: str, words: str, composed: Compose
+):
+    root = ROOT[1:] if override == "data=nih" else ROOT
+    with pytest.raises(ConfigError, match=words):
+        checked(composed(override, *root))
+
+
+def test_a_typo_in_a_key_or_option_is_refused_by_name(composed: Compose):
+    with pytest.raises(ConfigCompositionException, match="optimizer.lrr"):
+        composed("optimizer.lrr=0.1")
+    with pytest.raises(MissingConfigException, match="densenet211"):
+        composed("model=densenet211")
+
+
+def test_the_config_folder_is_that_of_the_checkout():
+    assert (config.config_dir() / "train.yaml").is_file()
+
+
+def test_the_user_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert OmegaConf.create({"x": "${user_cache:}/a"}).x == "/somewhere/cxrlab/a"
+
+
+def test_an_error_of_the_code_comes_through_the_building_as_it_is():
+    cfg = OmegaConf.create({"_target_": "cxrlab.models.preprocess.Preprocess", "normalize": "x", "image_size": 8,
+                            "channels": 1})  # fmt: skip
+    with pytest.raises(ConfigError, match="^preprocess.normalize='x' must be"):
+        config.build(cfg)
+
+
+def test_a_resume_may_not_change_what_makes_the_run(
+    tmp_path: Path, composed: Compose, monkeypatch: pytest.MonkeyPatch
+):
+    cfg = composed(f"resume={tmp_path}", *ROOT)
+    with pytest.raises(
+        MissingFileError, match=r"no checkpoints/last.ckpt, so nothing was saved to go on from"
+    ):
+        config.resumed_config(cfg)
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    OmegaConf.save(composed("seed=7", *ROOT), tmp_path / ".hydra" / "config.yaml")
+    monkeypatch.setattr(config, "task_overrides", lambda: [f"resume={tmp_path}", "trainer.max_epochs=9"])
+    cfg.trainer.max_epochs = 9
+    resumed = config.resumed_config(cfg)
+    assert (resumed.seed, resumed.trainer.max_epochs, resumed.run_dir) == (7, 9, str(tmp_path))
+    monkeypatch.setattr(config, "task_overrides", lambda: ["optimizer.lr=0.1"])
+    with pytest.raises(
+        ConfigError, match=r"optimizer.lr=0.1 cannot change a run that is resumed; only trainer, callbacks,"
+    ):
+        config.resumed_config(cfg)
+
+
+def test_a_resume_of_a_folder_that_is_no_run_makes_no_folder(tmp_path: Path):
+    with pytest.raises(Exception, match=r"absent is no run directory") as caught:
+        str(OmegaConf.create({"x": f"${{run_or_resumed:{tmp_path}/absent,new}}"}).x)
+    assert (
+        message(caught.value)
+        == f"resume={tmp_path}/absent is no run directory: it holds no .hydra/config.yaml."
+    )
+    assert not (tmp_path / "absent").exists()
+
+
+def test_messages_say_what_to_do():
+    full = OSError(28, "No space left on device", "/data/run/last.ckpt")
+    assert "hydra.run.dir=<folder>" in message(full)
+    assert message(OutputError("words")) == "words"
+    assert message(KeyError("x")) == "KeyError: 'x'"

@@ -1,0 +1,306 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cxrlab.heatmaps.cases import Explain
+from cxrlab.heatmaps.checks.case_bootstrap import MACRO
+from cxrlab.heatmaps.checks.pointing import RANDOM, check_pointing
+from cxrlab.heatmaps.methods.cam import Pair
+from cxrlab.heatmaps.random_networks import random_twin
+from cxrlab.heatmaps.task import Material
+
+MakeMaterial = Callable[..., Material]
+Line = tuple[int, str, float, float, float, float]
+LABELS = ("Mass", "Edema")
+BETTER = "better than the box-frequency map"
+CELLS = 64 * 64  # of a box that is a quarter of the image wide and high
+NAN = float("nan")
+
+
+def quarters(count: int, findings: Sequence[str] = LABELS) -> list[Line]:
+    """A box of each finding in each image; images put it in 16 places in turn."""
+    return [
+        (row, finding, (row % 4) / 4, (row // 4 % 4) / 4, 0.25, 0.25)
+        for finding in findings
+        for row in range(count)
+    ]
+
+
+def heat_of(lines: Sequence[Line], row: int, label: int, levels: tuple[float, float]) -> Tensor:
+    """A map of 256 by 256 cells, of one height in the boxes and another outside, with a peak inside of 1."""
+    heat = torch.full((256, 256), levels[1])
+    for image, finding, x, y, width, height in lines:
+        if (image, finding) == (row, LABELS[label]):
+            left, top = round(256 * x), round(256 * y)
+            heat[top : top + round(256 * height), left : left + round(256 * width)] = levels[0]
+            heat[top + 3, left + 5] = 1.0
+    return heat
+
+
+def drawing(
+    one_map: Callable[[int, int], Tensor], of_random: Callable[[int, int], Tensor] | None = None
+) -> Callable[[str, nn.Module | None], Explain]:
+    """Heatmaps by row and label; those of random networks are all zero, or others."""
+
+    def draw(method: str, network: nn.Module | None) -> Explain:
+        def explain(images: Tensor, pairs: Sequence[Pair]) -> Tensor:
+            rows = [(int(images[image, 0, 0, 0]), label) for image, label in pairs]
+            if network is None:
+                return torch.stack([one_map(*pair) for pair in rows])
+            if of_random is None:
+                return torch.zeros(len(rows), 256, 256)
+            return torch.stack([of_random(*pair) for pair in rows])
+
+        return explain
+
+    return draw
+
+
+def at_boxes(lines: Sequence[Line], *levels: float) -> Callable[[int, int], Tensor]:
+    height, outside = levels or (1.0, 0.0)
+    return lambda row, label: heat_of(lines, row, label, (height, outside))
+
+
+def never(method: str, network: nn.Module | None) -> Explain:
+    raise AssertionError(f"{method} was asked for")
+
+
+def value(found: dict[str, Any], *keys: str) -> float | None:
+    for key in keys:
+        found = found[key]
+    known: float | None = found["value"]
+    return known
+
+
+@pytest.fixture(scope="module")
+def exact(make_material: MakeMaterial) -> dict[str, Any]:
+    """Two findings, whose heatmaps are their boxes; random networks have empty ones."""
+    lines = quarters(16)
+    return check_pointing(make_material([(1, 1)] * 16, lines, draw=drawing(at_boxes(lines))))
+
+
+def test_heatmaps_that_are_the_boxes_point_at_them(exact: dict[str, Any]) -> None:
+    assert exact["cases"] == {name: {"cases": 16, "patients": 16} for name in LABELS}
+    for name in (*LABELS, MACRO):
+        measured = exact["findings"][name]["gradcam"]
+        assert {key: one["value"] for key, one in measured.items()} == dict.fromkeys(measured, 1.0)
+        # Other patients' boxes are anywhere but here.
+        assert value(exact, "findings", name, "box_frequency", "pointing") == 0
+        assert value(exact, "differences", "gradcam", "box_frequency", name) == 1
+        assert exact["differences"]["gradcam"]["words"][name] == BETTER
+    assert exact["empty"] == {"gradcam": 0, RANDOM + "gradcam": 32}
+
+
+def test_every_source_stands_beside_the_methods(exact: dict[str, Any]) -> None:
+    sources = {"gradcam", RANDOM + "gradcam", "box_frequency", "image_centre", "uniform_chance"}
+    assert all(set(row) == sources for row in exact["findings"].values())
+    assert all(set(size["pointing"]) == sources for size in exact["sizes"])
+    assert list(exact["differences"]) == ["gradcam"]
+    assert list(exact["differences"]["gradcam"]) == [
+        "box_frequency", "random_network", "words", "random_words"
+    ]  # fmt: skip
+    assert exact["against_first"] == {}
+    assert value(exact, "findings", MACRO, "uniform_chance", "pointing") == pytest.approx(1 / 16)
+    assert value(exact, "findings", "Mass", "image_centre", "pointing") == pytest.approx(1 / 16)
+
+
+def test_maps_of_random_networks_that_are_empty_point_nowhere(exact: dict[str, Any]) -> None:
+    assert value(exact, "findings", MACRO, RANDOM + "gradcam", "pointing") == 0
+    assert value(exact, "differences", "gradcam", "random_network", MACRO) == 1
+    words = exact["differences"]["gradcam"]["random_words"]
+    assert words == dict.fromkeys((*LABELS, MACRO), "better than networks with random weights")
+
+
+@pytest.mark.parametrize(("num_patients", "is_shown"), [(2, False), (5, False), (6, True)])
+def test_a_few_patients_show_nothing(num_patients: int, is_shown: bool, make_material: MakeMaterial) -> None:
+    lines = quarters(num_patients, ["Mass"])
+    found = check_pointing(make_material([(1, 0)] * num_patients, lines, draw=drawing(at_boxes(lines))))
+    assert value(found, "differences", "gradcam", "box_frequency", "Mass") == 1
+    assert (found["differences"]["gradcam"]["words"]["Mass"] == BETTER) == is_shown
+
+
+def test_sizes_are_those_of_the_settings(exact: dict[str, Any], make_material: MakeMaterial) -> None:
+    assert [(one["from"], one["to"], one["cases"]) for one in exact["sizes"]] == [(0.03, 0.1, 32)]
+    lines = [(0, "Mass", 0.0, 0.0, 0.5, 0.5), (1, "Mass", 0.0, 0.0, 0.25, 0.25)]
+    material = make_material([(1, 0)] * 2, lines, draw=drawing(at_boxes(lines)), size_edges=[0.1])
+    found = check_pointing(material)["sizes"]
+    assert [(one["from"], one["to"], one["cases"]) for one in found] == [(0.0, 0.1, 1), (0.1, 1.0, 1)]
+
+
+def test_random_maps_point_about_as_often_as_chance(make_material: MakeMaterial) -> None:
+    lines = [(row, "Mass", (row % 2) / 2, (row // 2 % 2) / 2, 0.5, 0.5) for row in range(48)]
+    generator = torch.Generator().manual_seed(0)
+    noise = drawing(at_boxes(lines), lambda row, label: torch.rand(256, 256, generator=generator))
+    found = check_pointing(make_material([(1, 0)] * 48, lines, draw=noise))
+    assert value(found, "findings", "Mass", "uniform_chance", "pointing") == pytest.approx(0.25)
+    assert value(found, "findings", "Mass", RANDOM + "gradcam", "pointing") == pytest.approx(0.25, abs=0.13)
+    assert value(found, "findings", "Mass", RANDOM + "gradcam", "energy") == pytest.approx(0.25, abs=0.01)
+    assert value(found, "findings", "Mass", "gradcam", "pointing") == 1
+
+
+def test_random_networks_count_as_their_mean_and_have_nothing_learnt(make_material: MakeMaterial) -> None:
+    lines = quarters(4, ["Mass"])
+    networks: list[dict[str, Tensor]] = []
+
+    def draw(method: str, network: nn.Module | None) -> Explain:
+        is_second = len(networks) > 0
+        if network is not None:
+            networks.append({name: one.clone() for name, one in network.state_dict().items()})
+        which = 0.0 if network is not None and is_second else 1.0
+        return lambda images, pairs: torch.stack(
+            [which * heat_of(lines, int(images[image, 0, 0, 0]), label, (1.0, 0.0)) for image, label in pairs]
+        )
+
+    material = make_material([(1, 0)] * 4, lines, draw=draw)
+    found = check_pointing(material)
+    assert value(found, "findings", "Mass", RANDOM + "gradcam", "pointing") == 0.5
+    assert value(found, "differences", "gradcam", "random_network", "Mass") == 0.5
+    assert found["empty"] == {"gradcam": 0, RANDOM + "gradcam": 2}
+    assert len(networks) == 2
+    for number, state in enumerate(networks):
+        twin = random_twin(material.classifier, number).state_dict()
+        assert all(torch.equal(one, twin[name]) for name, one in state.items())
+
+
+def test_a_map_that_is_no_better_than_where_boxes_usually_are_is_told_so(make_material: MakeMaterial) -> None:
+    lines = [(row, "Mass", 0.25, 0.5, 0.25, 0.25) for row in range(12)]
+    corner = torch.zeros(256, 256)
+    corner[0, 0] = 1
+    found = check_pointing(make_material([(1, 0)] * 12, lines, draw=drawing(lambda row, label: corner)))
+    assert value(found, "findings", "Mass", "box_frequency", "pointing") == 1
+    assert value(found, "findings", "Mass", "gradcam", "pointing") == 0
+    assert found["differences"]["gradcam"]["words"]["Mass"] == "worse than the box-frequency map"
+    same = check_pointing(make_material([(1, 0)] * 12, lines, draw=drawing(at_boxes(lines))))
+    assert same["differences"]["gradcam"]["words"][MACRO] == f"not shown to be {BETTER}"
+
+
+def test_a_single_patient_s_boxes_are_compared_with_nothing(make_material: MakeMaterial) -> None:
+    lines = quarters(2, ["Mass"])
+    material = make_material([(1, 0)] * 2, lines, patients=["a", "a"], draw=drawing(at_boxes(lines)))
+    found = check_pointing(material)
+    assert value(found, "differences", "gradcam", "box_frequency", "Mass") is None
+    assert (
+        found["differences"]["gradcam"]["words"]["Mass"] == "not compared: no other patient has a box of it"
+    )
+    assert value(found, "findings", "Mass", "gradcam", "pointing") == 1
+    assert found["thresholds"]["folds"] == 1
+
+
+def test_without_boxes_nothing_is_drawn(make_material: MakeMaterial) -> None:
+    found = check_pointing(make_material([(1, 0), (1, 1), (NAN, 1), (1, 0)], draw=never))
+    assert found == {
+        "cases": {},
+        "without_boxes": {"Mass": 3, "Edema": 2},
+        "unusable": {"boxes": 0, "such_as": []},
+    }
+
+
+def test_boxes_of_images_that_were_not_judged_are_no_cases(make_material: MakeMaterial) -> None:
+    lines = quarters(3, ["Mass"])
+    found = check_pointing(make_material([(1, 0)] * 5, lines, validation=[0, 1, 2], draw=never))
+    assert found["cases"] == {}
+    assert found["without_boxes"] == {"Mass": 2}
+
+
+def test_labels_with_positives_and_no_box_are_told(make_material: MakeMaterial) -> None:
+    lines = quarters(4, ["Mass"])
+    material = make_material([(1, 1), (1, 0), (1, NAN), (1, 1)], lines, draw=drawing(at_boxes(lines)))
+    assert check_pointing(material)["without_boxes"] == {"Edema": 2}
+    material = make_material([(1, 0)] * 4, lines, draw=drawing(at_boxes(lines)))
+    assert check_pointing(material)["without_boxes"] == {}
+
+
+def test_a_box_makes_a_case_whatever_the_target_and_the_network_say(make_material: MakeMaterial) -> None:
+    lines = quarters(3, ["Mass"])
+    said = np.zeros((3, 2))
+    material = make_material(
+        [(0, 0), (NAN, 0), (1, 0)], lines, draw=drawing(at_boxes(lines)), probabilities=said
+    )
+    assert check_pointing(material)["cases"] == {"Mass": {"cases": 3, "patients": 3}}
+
+
+def test_boxes_that_cannot_be_used_are_counted(make_material: MakeMaterial) -> None:
+    lines = quarters(2, ["Mass"])
+    wrong = [(0, "Edema", 0.5, 0.5, float(-number), 0.1) for number in range(7)]
+    found = check_pointing(make_material([(1, 0)] * 2, [*lines, *wrong], draw=drawing(at_boxes(lines))))
+    assert found["unusable"]["boxes"] == 7
+    assert len(found["unusable"]["such_as"]) == 5
+    assert "Edema in 0.png has no area" in found["unusable"]["such_as"][0]
+    assert found["cases"] == {"Mass": {"cases": 2, "patients": 2}}
+
+
+def test_the_tolerance_is_that_of_the_settings(make_material: MakeMaterial) -> None:
+    lines = [(row, "Mass", 0.25, 0.25, 0.25, 0.25) for row in range(3)]
+    beside = torch.zeros(256, 256)
+    beside[100, 140] = 1  # 13 cells to the right of the box
+    for tolerance, hit in ((0.0, 0), (12 / 256, 0), (13 / 256, 1)):
+        material = make_material(
+            [(1, 0)] * 3, lines, draw=drawing(lambda row, label: beside), tolerance=tolerance
+        )
+        found = check_pointing(material)
+        assert found["tolerance"] == tolerance
+        assert value(found, "findings", "Mass", "gradcam", "pointing") == hit
+
+
+def judged_and_validation(make_material: MakeMaterial, num_validation: int) -> dict[str, Any]:
+    """Boxes of judged images are best at a threshold of 0.35, those of validation images at 0.75."""
+    lines = quarters(8 + num_validation, ["Mass"])
+
+    def one_map(row: int, label: int) -> Tensor:
+        return heat_of(lines, row, label, (0.62, 0.32) if row < 8 else (0.82, 0.72))
+
+    validation = range(8, 8 + num_validation)
+    material = make_material(
+        [(1, 0)] * len(lines), lines, validation=validation, draw=drawing(one_map), num_folds=3
+    )
+    return check_pointing(material)
+
+
+def test_thresholds_are_chosen_on_validation_where_it_has_ten_cases(make_material: MakeMaterial) -> None:
+    found = judged_and_validation(make_material, 10)
+    assert found["cases"]["Mass"]["cases"] == 8
+    assert found["thresholds"]["on"] == "validation"
+    assert found["thresholds"]["cases"] == 10
+    assert found["thresholds"]["values"]["gradcam"] == [0.75]
+    # At 0.75 nothing of a judged heatmap is left but its peak.
+    assert value(found, "findings", "Mass", "gradcam", "iou") == pytest.approx(1 / CELLS)
+    assert value(found, "findings", "Mass", "gradcam", "iobb") == 1
+
+
+@pytest.mark.parametrize("num_validation", [0, 9])
+def test_thresholds_are_chosen_on_other_patients_where_it_has_fewer(
+    make_material: MakeMaterial, num_validation: int
+) -> None:
+    found = judged_and_validation(make_material, num_validation)
+    assert found["cases"]["Mass"]["cases"] == 8
+    assert found["thresholds"] == {
+        "on": "other patients",
+        "folds": 3,
+        "values": {"gradcam": [0.35], RANDOM + "gradcam": [0.05]},
+    }
+    assert value(found, "findings", "Mass", "gradcam", "iou") == 1
+
+
+def test_each_method_has_its_own_threshold_and_verdict(make_material: MakeMaterial) -> None:
+    lines = quarters(16, ["Mass"])
+
+    def draw(method: str, network: nn.Module | None) -> Explain:
+        good = drawing(at_boxes(lines, 0.62, 0.32))
+        empty = drawing(lambda row, label: torch.zeros(256, 256))
+        return (good if method == "layercam" else empty)(method, network)
+
+    found = check_pointing(make_material([(1, 0)] * 16, lines, draw=draw, methods=["gradcam", "layercam"]))
+    values = found["thresholds"]["values"]
+    assert (values["gradcam"], values["layercam"]) == ([0.05], [0.35])
+    assert found["empty"]["gradcam"] == 16
+    words = {method: one["words"]["Mass"] for method, one in found["differences"].items()}
+    assert words == {"gradcam": f"not shown to be {BETTER}", "layercam": BETTER}
+    assert list(found["against_first"]) == ["layercam"]
+    assert value(found, "against_first", "layercam", "Mass") == -1  # the first one minus this one
+    assert found["against_first"]["layercam"][MACRO]["high"] < 0
+    random_words = {method: one["random_words"]["Mass"] for method, one in found["differences"].items()}
+    assert random_words["gradcam"] == "not shown to be better than networks with random weights"

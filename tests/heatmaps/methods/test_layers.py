@@ -1,0 +1,205 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cxrlab.errors import ConfigError
+from cxrlab.heatmaps.methods.layers import SpatialNetwork, is_explainable, target_layers
+from cxrlab.models.sequential import Layer, SequentialNetwork
+from cxrlab.models.timm_network import TimmNetwork
+
+IMAGE = torch.zeros(1, 1, 16, 16)
+
+
+class Own(nn.Module):
+    """What a map needs and no more; the name of its features is its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.conv(images).mean(dim=(2, 3))
+        return logits
+
+    @property
+    def feature_layer(self) -> nn.Module:
+        return self.conv
+
+    def to_grid(self, activations: Tensor) -> Tensor:
+        return activations
+
+
+def sequential(*layers: Layer) -> SequentialNetwork:
+    return SequentialNetwork(
+        layers=layers, padding="same", output_dropout=0.0, num_labels=2, channels=1, image_size=16
+    )
+
+
+def three_grids() -> SequentialNetwork:
+    """Grids of 16, 8 and 4 pixels; the second ends with ``features.5``."""
+    return sequential({"conv": 2}, "pool", {"conv": 2}, {"conv": 2, "linear": True}, "pool", {"conv": 2})
+
+
+def timm(backbone: str) -> TimmNetwork:
+    return TimmNetwork(
+        backbone=backbone,
+        pretrained=False,
+        checkpoint_path=None,
+        hidden=None,
+        dropout=0.0,
+        feature_dropout=0.0,
+        freeze=None,
+        thaw_epoch=None,
+        num_labels=2,
+        channels=1,
+        image_size=64,
+    )
+
+
+def num_hooks(network: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in network.modules())
+
+
+@pytest.mark.parametrize("network", [sequential({"conv": 2}, "pool", {"conv": 2}), Own()])
+def test_auto_is_the_feature_layer_where_its_grid_is_fine_enough(network: SpatialNetwork) -> None:
+    assert isinstance(network, nn.Module)
+    assert is_explainable(network)
+    assert target_layers(network, "auto", IMAGE) == [network.feature_layer]
+
+
+def test_auto_is_the_last_stage_of_seven_cells_a_side_or_more() -> None:
+    network = three_grids()
+    assert target_layers(network, "auto", IMAGE) == [network.features[5]]  # 8; the last has 4
+    assert num_hooks(network) == 0
+
+
+def test_auto_is_the_finest_stage_where_none_has_seven_cells() -> None:
+    network, image = timm("resnet10t").eval(), torch.zeros(1, 1, 8, 8)
+    (layer,) = target_layers(network, "auto", image)
+    assert layer is network.backbone.act1  # the stem, of 4 cells a side
+    with pytest.raises(ConfigError, match="fused needs a layer with a finer grid than 4x4"):
+        target_layers(network, "fused", image)
+
+
+@pytest.mark.parametrize(("image_size", "auto", "fused"), [(128, 8, [16, 8, 4]), (224, 7, [14, 7])])
+def test_the_grids_of_resnet(image_size: int, auto: int, fused: list[int]) -> None:
+    network, image = timm("resnet10t").eval(), torch.zeros(1, 1, image_size, image_size)
+
+    def grids(layers: str) -> list[int]:
+        sides: list[int] = []
+        handles = [
+            layer.register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
+            for layer in target_layers(network, layers, image)
+        ]
+        with torch.no_grad():
+            network(image)
+        for handle in handles:
+            handle.remove()
+        return sides
+
+    assert grids("auto") == [auto]
+    assert grids("fused") == fused
+    assert (target_layers(network, "auto", image) == [network.feature_layer]) == (image_size == 224)
+
+
+def test_auto_reads_the_class_token_s_last_attention_of_a_transformer() -> None:
+    network = timm("vit_small_patch16_224")
+    assert target_layers(network, "auto", torch.zeros(1, 1, 64, 64)) == [network.backbone.blocks[-1].norm1]
+
+
+def test_fused_is_the_layer_of_auto_the_stage_of_a_finer_grid_and_all_after() -> None:
+    network = three_grids()
+    expected = [network.features[1], network.features[5], network.feature_map]
+    assert target_layers(network, "fused", IMAGE) == expected
+    assert num_hooks(network) == 0
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "densenet121",
+        "mobilenetv3_large_100",
+        "mobilenetv2_100",
+        "efficientnet_b0",
+        "resnet10t",
+        "convnext_tiny",
+    ],
+)
+def test_fused_doubles_the_grid_of_every_convolutional_family(backbone: str) -> None:
+    network, image = timm(backbone).eval(), torch.zeros(1, 1, 224, 224)
+    layers = target_layers(network, "fused", image)
+    sides: list[tuple[int, int]] = []
+    for layer in layers:
+        layer.register_forward_hook(lambda _, __, output: sides.append(tuple(output.shape[2:])))
+    with torch.no_grad():
+        network(image)
+    assert layers[1] is network.feature_layer
+    assert sides == [(14, 14), (7, 7)]  # one cell in 16 pixels, and in 32
+
+
+def test_fused_needs_a_finer_grid() -> None:
+    network = timm("vit_small_patch16_224").eval()
+    message = (
+        r"explanation\.layers=fused needs a layer with a finer grid .*'backbone\.blocks\.11'\] has one\. Set"
+    )
+    with pytest.raises(ConfigError, match=message):
+        target_layers(network, "fused", torch.zeros(1, 1, 64, 64))
+    assert num_hooks(network) == 0
+    for one in (sequential({"conv": 2}), Own()):  # a single grid; stages that nothing names
+        with pytest.raises(ConfigError, match=r"none of \[\] has one\. Set explanation\.layers=auto"):
+            target_layers(one, "fused", IMAGE)
+
+
+def test_the_grids_are_measured_without_leaving_hooks_where_the_network_fails() -> None:
+    network = three_grids()
+    with pytest.raises(RuntimeError, match="channels"):
+        target_layers(network, "fused", torch.zeros(1, 3, 16, 16))
+    assert num_hooks(network) == 0
+
+
+def test_layers_are_found_by_name_in_the_order_given() -> None:
+    network = three_grids()
+    assert target_layers(network, "features.1", IMAGE) == [network.features[1]]
+    chosen = target_layers(network, ["feature_map", "features.1"], IMAGE)
+    assert chosen == [network.feature_map, network.features[1]]
+
+
+@pytest.mark.parametrize("name", ["features.9", "features.conv", "last", "", "features.0.weight"])
+def test_a_layer_that_there_is_not_is_refused_with_those_that_there_are(name: str) -> None:
+    message = (
+        rf"explanation\.layers names '{name}', and the network has no such layer\. Those that end a stage are "
+        r"features\.1, features\.5, feature_map; layers\.txt"
+    )
+    with pytest.raises(ConfigError, match=message):
+        target_layers(three_grids(), ["features.1", name], IMAGE)
+
+
+def test_a_network_of_other_names_is_not_said_to_have_a_feature_map() -> None:
+    with pytest.raises(ConfigError, match="no such layer") as failure:
+        target_layers(Own(), "last", IMAGE)
+    assert "feature_map" not in str(failure.value)
+
+
+def test_no_name_at_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"explanation\.layers=\[\] names no layer; auto chooses one"):
+        target_layers(three_grids(), [], IMAGE)
+
+
+@pytest.mark.parametrize("layers", ["auto", "fused", "0"])
+def test_a_network_without_spatial_features_is_refused(layers: str) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    assert not is_explainable(network)
+    with pytest.raises(
+        ConfigError,
+        match=r"feature_layer and to_grid .*; Sequential lacks them.*explanation\.methods=\[occlusion\]",
+    ):
+        target_layers(network, layers, IMAGE)
+
+
+def test_of_a_transformer_the_layers_are_listed_up_to_the_last_that_can_be_read() -> None:
+    network = timm("vit_small_patch16_224")
+    with pytest.raises(ConfigError, match="no such layer") as failure:
+        target_layers(network, "blocks.99", torch.zeros(1, 1, 64, 64))
+    listed = str(failure.value).partition("Those that end a stage are ")[2].partition(";")[0].split(", ")
+    assert listed[-2:] == ["backbone.blocks.10", "backbone.blocks.11.norm1"]
+    assert not {"feature_map", "backbone.blocks.11"} & set(listed)

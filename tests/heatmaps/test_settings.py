@@ -1,0 +1,98 @@
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import get_args
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from cxrlab.cli import config
+from cxrlab.cli.validation import check_node
+from cxrlab.errors import ConfigError
+from cxrlab.heatmaps.methods.perturbation import Baseline
+from cxrlab.heatmaps.settings import ExplanationSettings
+
+SHIPPED = OmegaConf.load(config.config_dir() / "explanation" / "default.yaml")
+SETTINGS: ExplanationSettings = instantiate(SHIPPED)
+
+NUMBERS = (
+    "batch_size", "num_steps", "num_background", "num_samples", "num_random_networks", "num_checked", "num_curve_steps"
+)  # fmt: skip
+SHARES = ("smoothing", "tolerance", "border", "corner", "most_outside", "window", "stride")
+
+
+def test_the_shipped_values_fit_and_are_all_that_there_is() -> None:
+    check_node({"explanation": config.plain(SHIPPED)})
+    assert [str(name) for name in SHIPPED] == [
+        "_target_",
+        *(field.name for field in fields(ExplanationSettings)),
+    ]
+    assert isinstance(SETTINGS, ExplanationSettings)
+    assert (SETTINGS.layers, SETTINGS.num_steps, list(SETTINGS.size_edges)) == ("auto", 32, [0.01, 0.03, 0.1])
+
+
+@pytest.mark.parametrize("kind", [*get_args(Baseline), "white"])
+def test_the_config_takes_the_baselines_that_there_are(kind: str) -> None:
+    node = {"explanation": {**config.plain(SHIPPED), "baseline": kind}}
+    if kind != "white":
+        check_node(node)
+        return
+    with pytest.raises(ConfigError, match=r"explanation\.baseline='white' does not fit: .*mean, blur, black"):
+        check_node(node)
+
+
+@pytest.mark.parametrize("layers", ["fused", "feature_map", ["backbone.layer3", "feature_map"]])
+def test_the_config_takes_one_layer_or_several(layers: str | list[str]) -> None:
+    node = OmegaConf.merge(SHIPPED, {"layers": layers})
+    check_node({"explanation": config.plain(node)})
+    assert instantiate(node).layers == layers
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({name: 1} for name in NUMBERS),
+        *({name: 0.0} for name in SHARES if name not in ("window", "stride")),
+        *({name: 1.0} for name in SHARES if name not in ("border", "corner")),
+        {"border": 0.5}, {"corner": 0.5}, {"window": 1e-3}, {"stride": 1e-3}, {"num_folds": 2}, {"num_resamples": 100},
+        {"seed": 0}, {"level": 0.5}, {"level": 0.999}, {"size_edges": []}, {"size_edges": (0.5,)},
+    ],
+)  # fmt: skip
+def test_limits_are_accepted(values: dict[str, object]) -> None:
+    settings = replace(SETTINGS, **values)  # type: ignore[arg-type]
+    assert {name: getattr(settings, name) for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        *(({name: 0}, rf"explanation\.{name}=0 must be at least 1\.") for name in NUMBERS),
+        ({"num_folds": 1}, r"explanation\.num_folds=1 must be at least 2\."),
+        ({"num_resamples": 99}, r"explanation\.num_resamples=99 must be at least 100\."),
+        ({"seed": -1}, r"explanation\.seed=-1 must be at least 0\."),
+        *(({name: -0.1}, rf"explanation\.{name}=-0\.1 is a share of the image") for name in SHARES),
+        *(({name: 1.1}, rf"explanation\.{name}=1\.1 is a share of the image") for name in SHARES),
+        *(({name: float("nan")}, rf"explanation\.{name}=nan is a share of the image") for name in SHARES),
+        ({"window": 0.0}, r"explanation\.window=0\.0 is a share"),
+        ({"stride": 0.0}, r"explanation\.stride=0\.0 is a share"),
+        ({"border": 0.51}, r"explanation\.border=0\.51 must be at most 0\.5: half the image"),
+        ({"corner": 0.51}, r"explanation\.corner=0\.51 must be at most 0\.5: half the image"),
+        ({"level": 95}, r"explanation\.level=95 must be at least 0\.5 and below 1, such as 0\.95"),
+        ({"level": 1.0}, r"explanation\.level=1\.0 must"),
+        ({"level": 0.05}, r"explanation\.level=0\.05 must"),
+        (
+            {"size_edges": [0.1, 0.01]},
+            r"explanation\.size_edges=\[0\.1, 0\.01\] must ascend, between 0 and 1",
+        ),
+        ({"size_edges": (0.1, 0.1)}, r"explanation\.size_edges=\[0\.1, 0\.1\] must ascend"),
+        ({"size_edges": [0.0, 0.1]}, r"explanation\.size_edges=\[0\.0, 0\.1\] must"),
+        ({"size_edges": [0.1, 1.0]}, r"explanation\.size_edges=\[0\.1, 1\.0\] must"),
+    ],
+)
+def test_values_out_of_range_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(SETTINGS, **values)  # type: ignore[arg-type]
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        SETTINGS.seed = 1  # type: ignore[misc]

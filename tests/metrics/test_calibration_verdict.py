@@ -1,0 +1,33 @@
+import pytest
+
+from cxrlab.metrics.calibration import calibration_verdict
+
+
+def numbers(bias, spiegelhalter, is_calibrated):
+    def one(low, high):
+        return {"value": (low + high) / 2, "low": low, "high": high}
+
+    return {"bias": one(*bias), "spiegelhalter": one(*spiegelhalter), "is_calibrated": is_calibrated}
+
+
+FINE = numbers((-0.1, 0.1), (-0.1, 0.1), True)
+AFTER = "after Platt scaling fitted on validation"
+
+
+@pytest.mark.parametrize(
+    ("judged", "classes", "treatment", "words"),
+    [
+        (FINE, (50, 50), AFTER, f"calibrated {AFTER}"),
+        (FINE, (50, 50), "", "calibrated"),
+        (FINE, (9, 50), AFTER, "cannot be judged: fewer than 10 positives"),
+        (FINE, (50, 9), "", "cannot be judged: fewer than 10 negatives"),
+        (FINE | {"is_calibrated": None}, (50, 50), "", "cannot be judged: nothing varies between resamples"),
+        (numbers((0.2, 0.22), (-1, 1), False), (50, 50), "", "too high by 0.21 on average"),
+        (numbers((-0.0022, -0.002), (1, 2), False), (50, 50), AFTER, f"too low by 0.0021 on average, {AFTER}"),
+        (numbers((2e-5, 2.2e-5), (1, 2), False), (50, 50), "", "too high by 0.000021 on average"),
+        (numbers((-1, 1), (1, 2), False), (50, 50), "", "not calibrated: high ones too high and low ones too low"),
+        (numbers((-1, 1), (-2, -1), False), (50, 50), "", "not calibrated: high ones too low and low ones too high"),
+    ],
+)  # fmt: skip
+def test_the_words_say_what_is_wrong(judged, classes, treatment, words):
+    assert calibration_verdict(judged, classes, 10, treatment) == words

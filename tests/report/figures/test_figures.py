@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxrlab.errors import OutputError
+from cxrlab.report.figures.learning import draw_learning_curves, learning_curves
+
+
+def test_learning_curves_are_drawn_for_many_labels_and_for_one(tmp_path: Path):
+    frame = pd.DataFrame(
+        {"epoch": range(4), "train/loss": [0.5, 0.4, 0.3, 0.2], "val/loss": [0.6, 0.5, 0.5, np.nan]}
+    )
+    for count in (1, 14):
+        for label in range(count):
+            frame[f"val/auroc/finding {label}"] = np.linspace(0.5, 0.9, 4)
+        frame["val/auroc"] = 0.7
+        learning_curves(frame, tmp_path / f"{count}.png")
+        pixels = np.asarray(Image.open(tmp_path / f"{count}.png").convert("L"))
+        assert pixels.shape[1] > 1000
+        assert (pixels < 128).mean() > 0.005
+
+
+def test_a_run_without_validation_still_has_a_picture(tmp_path: Path):
+    learning_curves(pd.DataFrame({"epoch": [0], "train/loss": [0.5]}), tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 1000
+
+
+def test_the_mean_is_told_apart_from_thirty_labels_and_no_two_curves_look_alike():
+    frame = pd.DataFrame({"epoch": range(3), "train/loss": 0.5, "val/auroc": 0.7})
+    for label in range(30):
+        frame[f"val/auroc/_{label} $x$"] = 0.5
+    losses, scores = draw_learning_curves(frame).axes
+    assert [line.get_xdata().tolist() for line in losses.lines] == [[1, 2, 3]]
+    looks = {(line.get_color(), str(line._dash_pattern), line.get_linewidth()) for line in scores.lines}
+    assert len(looks) == len(scores.lines) == 31
+    assert scores.lines[0].get_linewidth() > scores.lines[1].get_linewidth()
+    names = [text.get_text().strip() for text in scores.get_legend().get_texts()]
+    assert names == ["macro mean", *(f"_{label} $x$" for label in range(30))]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
+    with pytest.raises(OutputError, match="nowhere"):
+        learning_curves(pd.DataFrame({"epoch": [0], "train/loss": [0.5]}), tmp_path / "nowhere" / "a.png")

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pandas as pd
+
+from cxrlab.sweeps.table import add_job, close, printed
+
+
+def row(job: int, metric: float | None, error: str = "") -> dict[str, object]:
+    status = "failed" if error else "completed"
+    return {
+        "job": job,
+        "status": status,
+        "metric": metric,
+        "seconds": 1.5,
+        "overrides": f"seed={job}",
+        "error": error,
+    }
+
+
+def test_the_table_is_sorted_by_the_metric_with_failures_last(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.7), maximize=True)
+    add_job(path, row(1, None, "no such model"), maximize=True)
+    add_job(path, row(2, 0.9), maximize=True)
+    table = pd.read_csv(path)
+    assert table["job"].tolist() == [2, 0, 1]
+    assert table["error"].tolist()[-1] == "no such model"
+    assert add_job(path, row(3, 0.8), maximize=False)["job"].tolist() == [0, 3, 2, 1]
+
+
+def test_rows_of_other_processes_are_kept(tmp_path: Path):
+    """A table that another process wrote in the meantime loses nothing: each job has a file of its own."""
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.5), maximize=True)
+    stale = path.read_bytes()
+    add_job(path, row(1, 0.6), maximize=True)
+    path.write_bytes(stale)  # a process that had not seen job 1 wrote last
+    assert add_job(path, row(2, 0.7), maximize=True)["job"].tolist() == [2, 1, 0]
+
+
+def test_the_printed_table_shows_in_what_the_jobs_differ(tmp_path: Path):
+    for job in range(2):
+        overrides = f"model=resnet50 data=nih seed={job}"
+        add_job(tmp_path / "sweep.csv", {**row(job, 0.5), "overrides": overrides}, maximize=True)
+    text = printed(tmp_path / "sweep.csv", "val/auroc")
+    assert "seed=1" in text
+    assert "resnet50" not in text
+    assert "resnet50" in (tmp_path / "sweep.csv").read_text()
+
+
+def test_a_sweep_that_is_over_has_no_running_job(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.5), maximize=True)
+    add_job(path, {**row(1, None), "status": "running"}, maximize=True)
+    close(path)
+    assert pd.read_csv(path)["status"].tolist() == ["completed", "interrupted"]
+    assert add_job(path, row(2, 0.4), maximize=True)["status"].tolist() == [
+        "completed",
+        "completed",
+        "interrupted",
+    ]
+
+
+def test_a_job_that_ends_replaces_its_running_row(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, {**row(0, None), "status": "running"}, maximize=True)
+    assert "1 jobs, 1 failed" in printed(path, "val/auroc")
+    add_job(path, row(0, 0.5), maximize=True)
+    assert pd.read_csv(path)["status"].tolist() == ["completed"]
+
+
+def test_the_printed_table_counts_failures_and_names_the_file(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    add_job(path, row(0, 0.75), maximize=True)
+    assert "1 jobs, 0 failed or interrupted" in printed(path, "val/auroc")
+    assert "error" not in printed(path, "val/auroc")
+    add_job(path, row(1, None, "the loss is nan"), maximize=True)
+    text = printed(path, "val/auroc")
+    assert "2 jobs, 1 failed" in text
+    assert "the loss is nan" in text
+    assert "0.7500" in text
+    assert str(path) in text
