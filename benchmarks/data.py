@@ -108,7 +108,7 @@ def batches(files: list[Path], scratch: Path) -> None:
     """Random batches of 64 from a warm cache, against PIL on one core."""
     cache = open_cache(scratch / "cache", files[0].parent, [file.name for file in files], SETTINGS, "batches")
     fill(cache, np.arange(len(files)), num_workers=None, shows_progress=False)
-    store = ImageStore(cache.pixels(), np.arange(len(files)), resident="disk", device=torch.device("cpu"))
+    store = ImageStore(cache.pixels(), np.arange(len(files)), image_device="disk", device=torch.device("cpu"))
     rng = np.random.default_rng(0)
     draws = [torch.from_numpy(rng.integers(0, len(files), 64)) for _ in range(200)]
     ours = [64 / seconds(lambda rows=rows: store.gather(rows)) for rows in draws]

@@ -32,7 +32,7 @@ from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.ranking import label_rankings, micro_ranking
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report.evaluation_page import Evaluation, write_evaluation
-from cxrlab.report.model_info import Subject
+from cxrlab.report.model_info import ModelInfo
 
 Task = Callable[[PredictionTable, Counts], object]
 
@@ -126,11 +126,11 @@ def label_table(table: PredictionTable, counts: Counts) -> None:
 
 
 def everything(table: PredictionTable, counts: Counts) -> None:
-    """Choose thresholds and calibration, judge all images, write the page and its figures."""
+    """Choose thresholds and calibration, evaluate all images, write the page and its figures."""
     is_validation = table.patients % 2 == 0
     thresholds, calibrator = from_validation(table.rows(is_validation), SETTINGS)
-    subject = Subject(title="A benchmark")
-    evaluation = Evaluation(table, thresholds, calibrator, DataFacts("synthetic scores"), subject)
+    model_info = ModelInfo(title="A benchmark")
+    evaluation = Evaluation(table, thresholds, calibrator, DataFacts("synthetic scores"), model_info)
     with tempfile.TemporaryDirectory() as folder:
         write_evaluation(evaluation, SETTINGS, Path(folder), images=True)
 

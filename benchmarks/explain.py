@@ -42,11 +42,11 @@ def classifier(model: str, size: int, device: str) -> tuple[Classifier, Explanat
     return found.eval().to(device), build(cfg.explanation)
 
 
-def passes(judge: Classifier, settings: ExplanationSettings, images: Tensor) -> Callable[[], None]:
+def passes(evaluate: Classifier, settings: ExplanationSettings, images: Tensor) -> Callable[[], None]:
     """Return what Grad-CAM cannot do without: activations, and their gradients for each label."""
-    ready = judge.preprocess(images.to(judge.device)).contiguous(memory_format=judge.memory_format)
-    (layer,) = target_layers(judge.network, settings.layers, ready[:1])
-    for parameter in judge.network.parameters():
+    ready = evaluate.preprocess(images.to(evaluate.device)).contiguous(memory_format=evaluate.memory_format)
+    (layer,) = target_layers(evaluate.network, settings.layers, ready[:1])
+    for parameter in evaluate.network.parameters():
         parameter.requires_grad_(False)
 
     def run() -> None:
@@ -58,7 +58,7 @@ def passes(judge: Classifier, settings: ExplanationSettings, images: Tensor) -> 
                 return kept[-1] * 1
 
             handle = layer.register_forward_hook(keep)
-            logits = judge.network(ready[start : start + settings.batch_size])
+            logits = evaluate.network(ready[start : start + settings.batch_size])
             handle.remove()
             for label in range(len(LABELS)):
                 torch.autograd.grad(logits[:, label].sum(), kept, retain_graph=label + 1 < len(LABELS))
@@ -89,13 +89,13 @@ def main() -> None:
         "--methods", nargs="+", default=["gradcam", "gradcam++", "hirescam", "layercam", "eigencam"]
     )
     options = parser.parse_args()
-    judge, settings = classifier(options.model, options.size, options.device)
+    evaluate, settings = classifier(options.model, options.size, options.device)
     shape = (options.images, 1, options.size, options.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pairs = list(itertools.product(range(options.images), range(len(LABELS))))
-    baseline = passes(judge, settings, images)
+    baseline = passes(evaluate, settings, images)
     tasks = {method: Explainer(method, settings) for method in options.methods}
-    for warm in (baseline, *(lambda one=one: one(judge, images, pairs) for one in tasks.values())):
+    for warm in (baseline, *(lambda one=one: one(evaluate, images, pairs) for one in tasks.values())):
         warm()
     rows: dict[str, list[float]] = {method: [] for method in tasks}
     seconds = []
@@ -103,7 +103,7 @@ def main() -> None:
         alone = timed(baseline)
         seconds.append(alone)
         for method, explainer in tasks.items():
-            rows[method].append(timed(lambda one=explainer: one(judge, images, pairs)) / alone)
+            rows[method].append(timed(lambda one=explainer: one(evaluate, images, pairs)) / alone)
     threads = f"{torch.get_num_threads()} threads"
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else threads
     what = f"{options.images} images x {len(LABELS)} labels, {where}"

@@ -93,7 +93,7 @@ def test_one_table_alone_is_no_comparison(compared: Callable[..., dict], runs: l
         (["runs=[a,b]", "part=train"], "part='train' does not fit"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
+def test_what_does_not_fit_together_is_rejected(
     overrides: list[str], words: str, composed: Callable[..., DictConfig]
 ):
     with pytest.raises(ConfigError, match=words):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from cxrlab.cli.config import refuse_foreign_targets
+from cxrlab.cli.config import check_targets
 from cxrlab.errors import ConfigError, DataError
 from cxrlab.evaluate import checked, evaluate
 
@@ -66,7 +66,7 @@ def test_thresholds_are_chosen_on_validation_and_kept_in_the_checkpoint(finished
         }
 
 
-def test_a_run_is_judged_again_with_other_settings_and_its_own_files_stay(evaluated: Evaluate, run: Path):
+def test_a_run_is_evaluated_again_with_other_settings_and_its_own_files_stay(evaluated: Evaluate, run: Path):
     before = (run / "evaluation.json").read_bytes()
     numbers = evaluated(f"run={run}", "evaluation.threshold=sensitivity@0.9")
     own = json.loads(before)
@@ -138,7 +138,7 @@ def test_images_of_the_training_are_found_by_content_whatever_their_name(
         evaluated(f"run={run}", *external(folder))
 
 
-def test_the_runs_own_data_under_another_name_of_the_part_is_refused(
+def test_the_runs_own_data_under_another_name_of_the_part_is_rejected(
     evaluated: Evaluate, run: Path, synthetic_root: Path
 ):
     own = [
@@ -267,7 +267,7 @@ def test_a_page_without_images_names_none(evaluated: Evaluate, run: Path, tmp_pa
         (["predictions=b.csv"], "predictions=b.csv needs targets="),
         (["predictions=b.csv", "targets=c.csv", "part=val"], "part= has no place beside predictions="),
         (["run=a", "targets=c.csv"], "targets= has no place beside run="),
-        (["run=a", "part=all"], "part=all would judge a run on its own training images"),
+        (["run=a", "part=all"], "part=all would evaluate a run on its own training images"),
         (
             ["run=a", "part=some"],
             "part='some' does not fit: it takes one of train, val, test, all|part='some'",
@@ -280,7 +280,7 @@ def test_a_page_without_images_names_none(evaluated: Evaluate, run: Path, tmp_pa
         (["run=a", "evaluation.level=95"], "evaluation.level=95"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
+def test_what_does_not_fit_together_is_rejected(
     overrides: list[str], words: str, composed: Callable[..., DictConfig]
 ):
     with pytest.raises(ConfigError, match=words):
@@ -321,9 +321,9 @@ def test_a_number_as_the_rule_needs_no_validation(evaluated: Evaluate, run: Path
 
 
 def test_a_resumed_training_leaves_no_earlier_networks_predictions(run: Path):
-    from cxrlab.runs.recording import remove_judgement
+    from cxrlab.runs.recording import remove_evaluation
 
-    remove_judgement(run)
+    remove_evaluation(run)
     left = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert not left & {"predictions/val.csv", "predictions/test.csv", "evaluation.json", "report.html"}
     assert not (run / "heatmaps" / "test").exists()
@@ -332,10 +332,10 @@ def test_a_resumed_training_leaves_no_earlier_networks_predictions(run: Path):
 
 def test_a_strangers_config_builds_nothing_of_another_package(finished_run: Path):
     saved = OmegaConf.to_container(OmegaConf.load(finished_run / ".hydra" / "resolved.yaml"))
-    refuse_foreign_targets(saved["data"], "a run")
+    check_targets(saved["data"], "a run")
     for target in ("os.system", "cxrlab.data.cache.os.system", "cxrlab.train.train"):
         saved["data"]["reader"]["_target_"] = target
         with pytest.raises(
             ConfigError, match=f"names {target}, which is no data set|{target} does not exist"
         ):
-            refuse_foreign_targets(saved["data"], "a run")
+            check_targets(saved["data"], "a run")

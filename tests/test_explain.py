@@ -225,7 +225,7 @@ def test_a_page_without_images_names_none(explained: Explained, finished_run: Pa
         (["run=null"], "Give run="),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
+def test_what_does_not_fit_together_is_rejected(
     overrides: list[str], message: str, composed: Callable[..., DictConfig]
 ):
     with pytest.raises(ConfigError, match=message):

@@ -24,7 +24,7 @@ def test_exclusive_classes_and_unknown_rows_are_accepted():
 
 
 @pytest.mark.parametrize("row", [[0.0, 0.0], [1.0, 1.0], [1.0, torch.nan]])
-def test_other_targets_are_refused_with_their_number(row):
+def test_other_targets_are_rejected_with_their_number(row):
     with pytest.raises(DataError, match=r"exactly one of \['a', 'b'\]; 1 of 2 images"):
         check_exclusive(torch.tensor([[0.0, 1.0], row]), ["a", "b"])
 

@@ -38,7 +38,7 @@ def test_no_patient_is_in_two_parts(finished_run: Path):
     assert set(manifest["part"]) == {"train", "val", "test"}
 
 
-def test_the_predictions_are_those_that_the_results_judge(finished_run: Path):
+def test_the_predictions_are_those_that_the_results_evaluate(finished_run: Path):
     results = pd.read_csv(finished_run / "results.csv")
     for part in ("val", "test"):
         table = pd.read_csv(finished_run / "predictions" / f"{part}.csv")
@@ -119,7 +119,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny,
         "optimizer.lr=3e-3",
     ]
     if scheduler == "frozen":
-        options += ["model.freeze=2", "model.thaw_epoch=3", "layer_rates.stage_decay=0.5"]
+        options += ["model.freeze=2", "model.unfreeze_epoch=3", "layer_rates.stage_decay=0.5"]
     if scheduler == "plateau":
         options += ["scheduler.patience=0", "scheduler.monitor=val/accuracy", "scheduler.mode=max"]
     train(tiny(tmp_path / "whole", *options))
@@ -243,7 +243,7 @@ def test_a_checkpoint_of_another_architecture_cannot_be_resumed(
         train(tiny(run_dir, f"resume={run_dir}"))
 
 
-def test_a_resume_on_other_data_is_refused(
+def test_a_resume_on_other_data_is_rejected(
     tiny: Tiny, tmp_path: Path, finished_run: Path, synthetic_root: Path
 ):
     """A new split of what is left would put patients of training into the test part."""
@@ -355,12 +355,12 @@ def draw_classes(root: Path) -> None:
     ("overrides", "words"),
     [
         (
-            ["model.thaw_epoch=3"],
-            r"model\.thaw_epoch=3: a training of trainer\.max_epochs=3 never comes there",
+            ["model.unfreeze_epoch=3"],
+            r"model\.unfreeze_epoch=3: a training of trainer\.max_epochs=3 never comes there",
         ),
         (
-            ["model.thaw_epoch=1", "trainer=ddp"],
-            r"model\.thaw_epoch=1 with trainer\.devices=-1, num_nodes=1: processes agree",
+            ["model.unfreeze_epoch=1", "trainer=ddp"],
+            r"model\.unfreeze_epoch=1 with trainer\.devices=-1, num_nodes=1: processes agree",
         ),
         (["layer_rates.floor=2"], r"layer_rates\.floor=2 must lie between 0 and 1"),
         (["layer_rates.steps=2"], r"layer_rates\.steps=2 is no parameter of cxrlab.*LayerRates"),
@@ -376,7 +376,7 @@ def draw_classes(root: Path) -> None:
         (["model.freeze=7"], r"model\.freeze=7 does not fit resnet10t, which has 5 stages"),
     ],
 )
-def test_craft_that_does_not_fit_is_refused(tiny: Tiny, tmp_path: Path, overrides: list[str], words: str):
+def test_craft_that_does_not_fit_is_rejected(tiny: Tiny, tmp_path: Path, overrides: list[str], words: str):
     added = [one.replace("layer_rates.steps", "+layer_rates.steps") for one in overrides]
     with pytest.raises(ConfigError, match=words):
         train(tiny(tmp_path / "run", "model.freeze=2", *added, "trainer.max_epochs=3"))

@@ -54,7 +54,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     cfg = checked(cfg)
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.comparison import compare as compare_tables
-    from cxrlab.evaluation.comparison import foreign_tables, run_dirs, run_tables
+    from cxrlab.evaluation.comparison import external_tables, run_dirs, run_tables
     from cxrlab.evaluation.evaluate import DataFacts
     from cxrlab.evaluation.external_data import run_facts
     from cxrlab.evaluation.terminal import leaderboard
@@ -63,7 +63,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.runs import recording
     from cxrlab.training.callbacks.provenance import environment
 
-    recording.quieten()
+    recording.configure_logging()
     start = time.perf_counter()
     session = environment("cxrlab.compare")
     runs = run_dirs(_paths(cfg.runs))
@@ -71,7 +71,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     predictions = _paths(cfg.predictions)
     if predictions:
         targets = Path(cfg.targets).expanduser() if cfg.targets else Path(next(iter(tables.values())).source)
-        others = foreign_tables(predictions, targets, config.plain(cfg.synonyms.groups))
+        others = external_tables(predictions, targets, config.plain(cfg.synonyms.groups))
         tables |= {f"{name} (file)" if name in tables else name: table for name, table in others.items()}
     if len(tables) < 2:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")

@@ -1,4 +1,4 @@
-"""``python -m cxrlab.evaluate``: judge a run, an ensemble, or another program's predictions."""
+"""``python -m cxrlab.evaluate``: evaluate a run, an ensemble, or another program's predictions."""
 
 import functools
 from pathlib import Path
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.metrics.settings import EvaluationSettings
     from cxrlab.report.evaluation_page import Evaluation
     from cxrlab.runs.run import Run
@@ -73,7 +73,7 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(f"heatmaps_per_label={cfg.heatmaps_per_label} must be 0 or more.")
     if cfg.get("data") is None and cfg.part == "all":
         raise ConfigError(
-            "part=all would judge a run on its own training images too: give data=, or another part."
+            "part=all would evaluate a run on its own training images too: give data=, or another part."
         )
     return cfg
 
@@ -91,7 +91,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.report.evaluation_page import write_evaluation
     from cxrlab.runs import recording
 
-    recording.quieten()
+    recording.configure_logging()
     settings: EvaluationSettings = config.build(cfg.evaluation)
     evaluation = _of_predictions(cfg, settings) if cfg.run is None else _of_runs(cfg, settings)
     return write_evaluation(evaluation, settings, Path(cfg.run_dir), images=cfg.report.images)
@@ -99,31 +99,31 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
     from cxrlab.evaluation.evaluate import DataFacts
-    from cxrlab.evaluation.external_data import refuse_judged
-    from cxrlab.evaluation.external_predictions import holds_targets, read_foreign
+    from cxrlab.evaluation.external_data import check_validation_differs
+    from cxrlab.evaluation.external_predictions import holds_targets, read_external
     from cxrlab.evaluation.operating_point import from_validation, given
     from cxrlab.report.evaluation_page import Evaluation
-    from cxrlab.report.model_info import Subject
+    from cxrlab.report.model_info import ModelInfo
 
     groups = config.plain(cfg.synonyms.groups)
     predictions, targets = Path(cfg.predictions).expanduser(), Path(cfg.targets).expanduser()
     thresholds, calibrator = None, None
     notes: tuple[str, ...] = ()
     if cfg.validation is None:
-        table = read_foreign(predictions, targets, groups)
+        table = read_external(predictions, targets, groups)
     else:
         other = Path(cfg.validation).expanduser()
         own = other if holds_targets(other) else targets
         named = Path(cfg.validation_targets).expanduser() if cfg.validation_targets else own
-        table = read_foreign(predictions, targets, groups, beside=other)
-        validation = read_foreign(other, named, groups, beside=predictions)
-        notes = refuse_judged(validation, table)
+        table = read_external(predictions, targets, groups, beside=other)
+        validation = read_external(other, named, groups, beside=predictions)
+        notes = check_validation_differs(validation, table)
         thresholds, calibrator = from_validation(validation.select_labels(table.labels), settings)
     number = cfg.threshold if cfg.threshold is not None else settings.given_threshold
     if number is not None:
         thresholds = given(number, len(table.labels))
-    subject = Subject(title=f"Predictions in {predictions.name}", kind="predictions", notes=notes)
-    return Evaluation(table, thresholds, calibrator, DataFacts(f"targets in {targets.name}"), subject)
+    model_info = ModelInfo(title=f"Predictions in {predictions.name}", kind="predictions", notes=notes)
+    return Evaluation(table, thresholds, calibrator, DataFacts(f"targets in {targets.name}"), model_info)
 
 
 def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
@@ -137,28 +137,28 @@ def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"run={named} names one run twice.")
     runs = [load_run(folder) for folder in folders]
-    judged = [_judged(cfg, run) for run in runs]
+    predicted = [_predicted_images(cfg, run) for run in runs]
     if len(runs) == 1:
         folder = Path(cfg.run_dir)
-        evaluation = evaluation_of_run(runs[0], judged[0], settings, folder, cfg.heatmaps_per_label)
+        evaluation = evaluation_of_run(runs[0], predicted[0], settings, folder, cfg.heatmaps_per_label)
     else:
-        evaluation = evaluation_of_ensemble(runs, judged, settings)
+        evaluation = evaluation_of_ensemble(runs, predicted, settings)
     if cfg.threshold is not None:
         evaluation = evaluation.with_thresholds(given(cfg.threshold, len(evaluation.table.labels)))
     return evaluation
 
 
-def _judged(cfg: DictConfig, run: "Run") -> "Judged":
+def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":
     from cxrlab.evaluation.external_data import own_part, with_validation
     from cxrlab.runs.run_data import own_datamodule
 
-    anew = _sets_views(cfg, run)
+    recompute = _sets_views(cfg, run)
     build = functools.cache(lambda: own_datamodule(run, cfg.root))
     if cfg.get("data") is None:
-        judged = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, anew=anew)
+        predicted = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, recompute=recompute)
     else:
-        judged = _judged_elsewhere(cfg, run)
-    return with_validation(run, judged, build, cfg.batch_size, cfg.device) if anew else judged
+        predicted = _predicted_elsewhere(cfg, run)
+    return with_validation(run, predicted, build, cfg.batch_size, cfg.device) if recompute else predicted
 
 
 def _sets_views(cfg: DictConfig, run: "Run") -> bool:
@@ -171,7 +171,7 @@ def _sets_views(cfg: DictConfig, run: "Run") -> bool:
     return True
 
 
-def _judged_elsewhere(cfg: DictConfig, run: "Run") -> "Judged":
+def _predicted_elsewhere(cfg: DictConfig, run: "Run") -> "PredictedImages":
     from cxrlab.evaluation.external_data import other_data
     from cxrlab.runs.run_data import other_datamodule
 

@@ -16,9 +16,9 @@ from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
-    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.heatmaps.settings import ExplanationSettings
-    from cxrlab.heatmaps.task import Material
+    from cxrlab.heatmaps.task import ExplainTask
     from cxrlab.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -99,18 +99,18 @@ def explain(cfg: DictConfig) -> Path:
     from cxrlab.runs.run import load_run
     from cxrlab.training.callbacks.provenance import environment
 
-    recording.quieten()
+    recording.configure_logging()
     start, session = time.perf_counter(), environment("cxrlab.explain")
     run = load_run(cfg.run, device=str(named_device(cfg.device)))
     check_fit(run.model, _settings(cfg))
-    judged, data = _judged(cfg, run)
-    material = _material(cfg, run, judged, data)
-    part = f", part {judged.table.part}" if judged.table.part else ""
+    predicted, data = _predicted_images(cfg, run)
+    explain_task = _explain_task(cfg, run, predicted, data)
+    part = f", part {predicted.table.part}" if predicted.table.part else ""
     page = write_explained(
-        material,
-        judged,
+        explain_task,
+        predicted,
         Path(cfg.run_dir),
-        title=f"Heatmaps of {judged.facts.name or 'its data'}{part}",
+        title=f"Heatmaps of {predicted.facts.name or 'its data'}{part}",
         limit=cfg.limit,
         checks=cfg.images is None if cfg.checks == "auto" else cfg.checks,
         images=cfg.report.images,
@@ -121,33 +121,33 @@ def explain(cfg: DictConfig) -> Path:
     return page
 
 
-def _judged(cfg: DictConfig, run: "Run") -> tuple["Judged", "DataModule | None"]:
+def _predicted_images(cfg: DictConfig, run: "Run") -> tuple["PredictedImages", "DataModule | None"]:
     """Return what is explained, with its pixels, and the run's own data where they are needed."""
     from cxrlab.evaluation.external_data import other_data, own_data, own_part, with_pixels
     from cxrlab.runs.run_data import other_datamodule, own_datamodule
 
     build = functools.cache(lambda: own_datamodule(run, cfg.root))
     if cfg.images is None and cfg.get("data") is None:
-        judged = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, anew=False)
+        predicted = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, recompute=False)
         data = own_data(run, build)
-        return _with_boxes(cfg, run, with_pixels(judged, data)), data
+        return _with_boxes(cfg, run, with_pixels(predicted, data)), data
     if cfg.images is None:
         groups, other = config.plain(cfg.synonyms.groups), other_datamodule(run, cfg.data)
-        judged = other_data(run, other, cfg.part or "all", groups, cfg.batch_size, cfg.device)
+        predicted = other_data(run, other, cfg.part or "all", groups, cfg.batch_size, cfg.device)
     else:
-        judged = _files(cfg, run)
-    return _with_boxes(cfg, run, judged), _background(cfg, run, build)
+        predicted = _files(cfg, run)
+    return _with_boxes(cfg, run, predicted), _background(cfg, run, build)
 
 
-def _files(cfg: DictConfig, run: "Run") -> "Judged":
+def _files(cfg: DictConfig, run: "Run") -> "PredictedImages":
     from cxrlab.data.dataset import image_files
-    from cxrlab.heatmaps.explain_run import files_judged
+    from cxrlab.heatmaps.explain_run import predict_files
 
     paths = image_files(_texts(cfg, "images"))
     if cfg.limit is not None and len(paths) > cfg.limit:
         log.warning("images names %d files; the first limit=%d are explained.", len(paths), cfg.limit)
         paths = paths[: cfg.limit]
-    return files_judged(run, paths, cfg.batch_size, cfg.device)
+    return predict_files(run, paths, cfg.batch_size, cfg.device)
 
 
 def _background(cfg: DictConfig, run: "Run", build: Any) -> "DataModule | None":
@@ -164,39 +164,41 @@ def _background(cfg: DictConfig, run: "Run", build: Any) -> "DataModule | None":
         return None
 
 
-def _with_boxes(cfg: DictConfig, run: "Run", judged: "Judged") -> "Judged":
+def _with_boxes(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> "PredictedImages":
     """Return the same with the boxes of the table that was given."""
-    if cfg.boxes is None or judged.manifest is None:
-        return judged
+    if cfg.boxes is None or predicted.manifest is None:
+        return predicted
     from cxrlab.data.boxes import read_boxes
     from cxrlab.evaluation.synonyms import match_labels
 
-    labels = judged.manifest.labels
+    labels = predicted.manifest.labels
     matched = match_labels(run.labels, labels, config.plain(cfg.synonyms.groups))
-    manifest = read_boxes(Path(cfg.boxes).expanduser(), judged.manifest, matched)
+    manifest = read_boxes(Path(cfg.boxes).expanduser(), predicted.manifest, matched)
     spelled = {other: own for own, other in matched.items()}
-    return replace(judged, manifest=replace(manifest, boxes=manifest.boxes.replace({"label": spelled})))
+    return replace(predicted, manifest=replace(manifest, boxes=manifest.boxes.replace({"label": spelled})))
 
 
-def _material(cfg: DictConfig, run: "Run", judged: "Judged", data: "DataModule | None") -> "Material":
-    from cxrlab.heatmaps.explain_run import material_of
+def _explain_task(
+    cfg: DictConfig, run: "Run", predicted: "PredictedImages", data: "DataModule | None"
+) -> "ExplainTask":
+    from cxrlab.heatmaps.explain_run import explain_task_of
 
-    columns = [run.labels.index(label) for label in judged.table.labels]
-    return material_of(
+    columns = [run.labels.index(label) for label in predicted.table.labels]
+    return explain_task_of(
         run.model,
-        judged,
+        predicted,
         _settings(cfg),
-        labels=_labels(cfg, run, judged),
+        labels=_labels(cfg, run, predicted),
         data=data,
-        thresholds=run.model.decision.thresholds.double().cpu().numpy()[columns],
+        thresholds=run.model.operating_point.thresholds.double().cpu().numpy()[columns],
     )
 
 
-def _labels(cfg: DictConfig, run: "Run", judged: "Judged") -> list[str]:
+def _labels(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> list[str]:
     """Return the labels that are wanted, in the order of the network's outputs where a rule chooses them."""
     from cxrlab.heatmaps.explain_run import best_labels
 
-    at_hand, wanted = list(judged.table.labels), _texts(cfg, "labels")
+    at_hand, wanted = list(predicted.table.labels), _texts(cfg, "labels")
     rule = wanted[0] if len(wanted) == 1 and wanted[0] not in at_hand else ""
     if rule == "all":
         return at_hand

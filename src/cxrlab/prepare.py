@@ -43,9 +43,9 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.report.audit_page import write_audit_page
     from cxrlab.runs import recording
 
-    recording.quieten()
+    recording.configure_logging()
     run_dir = Path(cfg.run_dir)
-    config.refuse_used_folder(run_dir)
+    config.check_unused_folder(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     data: DataModule = config.build(cfg.data)
     other = _other(cfg)

@@ -1,4 +1,4 @@
-"""What the outputs mean: labels judged one by one, or classes of which each image has exactly one."""
+"""What the outputs mean: labels evaluated one by one, or classes of which each image has exactly one."""
 
 from collections.abc import Sequence
 from typing import Literal

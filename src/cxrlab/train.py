@@ -56,15 +56,15 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
     if cfg.trainer.get("max_epochs") == 0:
         raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
-    thaw_epoch, max_epochs = cfg.model.get("thaw_epoch"), cfg.trainer.get("max_epochs")
-    if thaw_epoch is not None and isinstance(max_epochs, int) and 0 < max_epochs <= thaw_epoch:
+    unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
+    if unfreeze_epoch is not None and isinstance(max_epochs, int) and 0 < max_epochs <= unfreeze_epoch:
         raise ConfigError(
-            f"model.thaw_epoch={thaw_epoch}: a training of trainer.max_epochs={max_epochs} never comes there."
+            f"model.unfreeze_epoch={unfreeze_epoch}: a training of trainer.max_epochs={max_epochs} never comes there."
         )
     devices, num_nodes = cfg.trainer.get("devices"), cfg.trainer.get("num_nodes")
-    if thaw_epoch is not None and (devices not in (1, "1") or num_nodes not in (1, None)):
+    if unfreeze_epoch is not None and (devices not in (1, "1") or num_nodes not in (1, None)):
         raise ConfigError(
-            f"model.thaw_epoch={thaw_epoch} with trainer.devices={devices}, num_nodes={num_nodes}: processes "
+            f"model.unfreeze_epoch={unfreeze_epoch} with trainer.devices={devices}, num_nodes={num_nodes}: processes "
             "agree at the start on what learns. Train on one device, or in two runs, the second with "
             "model.checkpoint_path."
         )
@@ -98,20 +98,20 @@ def train(cfg: DictConfig) -> float:
 
     from cxrlab.runs import recording
 
-    recording.quieten()
-    _refuse_missing_gpu(cfg)
+    recording.configure_logging()
+    _check_gpu(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     run_dir = Path(cfg.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     if not cfg.resume:
-        config.refuse_used_folder(run_dir)
+        config.check_unused_folder(run_dir)
     data: DataModule = config.build(cfg.data)
     data.prepare()
     classifier = _classifier(cfg, data)
     if cfg.resume:
-        recording.refuse_another_run(data.manifest, classifier, run_dir)
+        recording.check_same_run(data.manifest, classifier, run_dir)
     cfg.trainer.precision = _precision(cfg, classifier, data, run_dir)
     recording.save_config(original, cfg, run_dir)
     report = data.audit()
@@ -119,14 +119,14 @@ def train(cfg: DictConfig) -> float:
     recording.save_layers(data, classifier, run_dir)
     recording.log_audit(report)
     if cfg.resume:
-        recording.remove_judgement(run_dir)
+        recording.remove_evaluation(run_dir)
     if cfg.report.check_heatmaps and cfg.report.page and cfg.test is True:
-        recording.foresee_heatmaps(classifier, config.build(cfg.explanation))
+        recording.check_explainable(classifier, config.build(cfg.explanation))
     trainer = _fit(cfg, classifier, data, run_dir)
     return _evaluate(cfg, trainer, classifier, data, run_dir)
 
 
-def _refuse_missing_gpu(cfg: DictConfig) -> None:
+def _check_gpu(cfg: DictConfig) -> None:
     import torch
 
     from cxrlab.errors import ConfigError
@@ -193,7 +193,7 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
 def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     """Build the classifier: what the data decide is passed on to each of its parts."""
     from cxrlab.losses import label_frequencies
-    from cxrlab.losses.base import refuse_other_task, warn_of_balancing_twice
+    from cxrlab.losses.base import check_task, warn_of_balancing_twice
     from cxrlab.metrics.streaming import check_monitor
     from cxrlab.models.timm_network import architecture, without_initial_weights
     from cxrlab.task import check_exclusive
@@ -218,7 +218,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
         keys = ("scheduler.monitor", "scheduler.mode")
         check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
     loss = config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist())
-    refuse_other_task(loss, cfg.task)
+    check_task(loss, cfg.task)
     warn_of_balancing_twice(loss, cfg.data.sampling)
     if cfg.task == "multiclass":
         check_exclusive(data.targets, labels)
@@ -261,7 +261,7 @@ def _statistics(normalize: str, data: "DataModule") -> tuple[list[float] | None,
 def _evaluate(
     cfg: DictConfig, trainer: "pl.Trainer", classifier: "Classifier", data: "DataModule", run_dir: Path
 ) -> float:
-    """Judge the best checkpoint on validation, and on the test part where that is wanted."""
+    """Evaluate the best checkpoint on validation, and on the test part where that is wanted."""
     from cxrlab.runs import recording
 
     best = run_dir / "checkpoints" / "best.ckpt"

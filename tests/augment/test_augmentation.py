@@ -236,7 +236,7 @@ def test_an_empty_batch_passes(preset: RandomAugment):
         ("erasing_aspect", 0.5),
     ],
 )
-def test_an_amount_out_of_range_is_refused(name: str, value: float):
+def test_an_amount_out_of_range_is_rejected(name: str, value: float):
     with pytest.raises(ConfigError, match=rf"^augment.{name}={value} must lie between \d+ and \d+\.$"):
         RandomAugment(**{**NOTHING, name: value})
 
@@ -254,11 +254,11 @@ def test_on_a_gpu_nothing_waits_and_the_picture_is_the_cpus(
     on_gpu = preset(given.cuda())
     torch.testing.assert_close(on_gpu.cpu(), preset(given), atol=0.3, rtol=0)
     monkeypatch.undo()
-    generator, resident = torch.Generator("cuda"), given.cuda()
+    generator, image_device = torch.Generator("cuda"), given.cuda()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        first = preset(resident, generator.manual_seed(0))
-        second = preset(resident, generator.manual_seed(0))
+        first = preset(image_device, generator.manual_seed(0))
+        second = preset(image_device, generator.manual_seed(0))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(first, second)

@@ -239,7 +239,7 @@ def test_a_sweep_over_seeds_ends_with_their_mean_and_spread(tmp_path: Path):
     )
     assert "8 jobs, 2 failed" in done.stdout, done.stderr
     table = pd.read_csv(tmp_path / "sweep" / "sweep_seeds.csv").set_index("overrides")
-    assert table.loc["rate=0.1", ["mean", "sd_over_seeds", "min", "max"]].tolist() == [0.3, 0.1, 0.2, 0.4]
+    assert table.loc["rate=0.1", ["mean", "std_over_seeds", "min", "max"]].tolist() == [0.3, 0.1, 0.2, 0.4]
     assert table["seeds"].tolist() == [3, 3]
     assert table["left_out"].tolist() == ["seed 4 failed"] * 2
     shown = done.stdout.split("Over seeds:\n")[1]
@@ -308,7 +308,7 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_where(tiny_command: list[str], tmp
 
 
 @pytest.mark.slow
-def test_two_processes_train_together_and_judge_each_image_once(tiny_command: list[str], tmp_path: Path):
+def test_two_processes_train_together_and_evaluate_each_image_once(tiny_command: list[str], tmp_path: Path):
     options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
     options += ["trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
     rest = [one for one in tiny_command if not one.startswith("trainer")]

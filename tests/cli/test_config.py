@@ -97,7 +97,7 @@ def test_every_parameter_of_our_own_code_stands_in_yaml_and_has_no_default(compo
         ("data=nih", r"data.root is not set. Give it on the command line: data.root=..."),
     ],
 )
-def test_what_does_not_fit_is_refused_before_any_data_is_touched(
+def test_what_does_not_fit_is_rejected_before_any_data_is_touched(
     override: str, words: str, composed: Compose
 ):
     root = ROOT[1:] if override == "data=nih" else ROOT
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_refused_before_any_data_is_touched(
         checked(composed(override, *root))
 
 
-def test_a_typo_in_a_key_or_option_is_refused_by_name(composed: Compose):
+def test_a_typo_in_a_key_or_option_is_rejected_by_name(composed: Compose):
     with pytest.raises(ConfigCompositionException, match="optimizer.lrr"):
         composed("optimizer.lrr=0.1")
     with pytest.raises(MissingConfigException, match="densenet211"):

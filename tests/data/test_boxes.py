@@ -136,7 +136,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_table_of_no_use_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_table_of_no_use_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "boxes.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):

@@ -52,7 +52,7 @@ def module(root: Path, table: pd.DataFrame, **changes: object) -> DataModule:
         "fraction": 1.0,
         "resize": "stretch",
         "cache_dir": str(root / "cache"),
-        "resident": "auto",
+        "image_device": "auto",
         "labels": None,
         "image_size": 16,
         "channels": 1,
@@ -61,7 +61,7 @@ def module(root: Path, table: pd.DataFrame, **changes: object) -> DataModule:
         "on_unreadable": "skip",
         "overfit_images": None,
         "steps_per_epoch": None,
-        "sampling": "even",
+        "sampling": "uniform",
         "augment": NoAugment(),
         "seed": 0,
     }
@@ -214,12 +214,12 @@ def test_an_empty_part_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("image_size", 4), ("num_workers", -1)])
-def test_a_size_out_of_range_is_refused(tmp_path: Path, name: str, value: int):
+def test_a_size_out_of_range_is_rejected(tmp_path: Path, name: str, value: int):
     with pytest.raises(ConfigError, match=f"data.{name}={value} must be at least"):
         module(tmp_path, pd.DataFrame(), **{name: value})
 
 
-def test_an_unknown_label_is_refused_with_those_there_are(tmp_path: Path):
+def test_an_unknown_label_is_rejected_with_those_there_are(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"\['Hernia'\].*\['Edema', 'Mass'\]"):
         module(tmp_path, write_images(tmp_path, 24), labels=["Hernia"]).prepare()
 
@@ -255,6 +255,6 @@ def test_an_epoch_has_the_steps_asked_for_and_balanced_batches(tmp_path: Path):
     assert len(list(data.val_dataloader())) == 2
 
 
-def test_an_epoch_of_no_steps_is_refused(tmp_path: Path):
+def test_an_epoch_of_no_steps_is_rejected(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"data\.steps_per_epoch=0 must be at least 1"):
         module(tmp_path, write_images(tmp_path, 24), steps_per_epoch=0)

@@ -96,7 +96,7 @@ def test_a_faulty_file_is_named(dicom, tmp_path, fault, capfd, caplog):
     assert (capfd.readouterr(), caplog.records) == (("", ""), [])
 
 
-def test_a_lossless_jpeg_that_contradicts_its_header_is_refused(dicom, tmp_path):
+def test_a_lossless_jpeg_that_contradicts_its_header_is_rejected(dicom, tmp_path):
     data = bytearray(dicom.encoded(TWELVE, uid.JPEGLossless, tmp_path))
     data[data.index(b"\xff\xc3") + 4] = 28
     with pytest.raises(

@@ -66,7 +66,7 @@ def test_names_beyond_the_data_set_are_left_out_with_a_warning(manifest, tmp_pat
     )
 
 
-def test_an_image_that_the_file_does_not_name_is_refused(manifest, tmp_path):
+def test_an_image_that_the_file_does_not_name_is_rejected(manifest, tmp_path):
     path = tmp_path / "split.csv"
     table = manifest.table[["image"]].assign(part=["train"] * 24 + ["val"] * 8 + ["test"] * 8)
     table.drop([0, 5, 9, 30]).to_csv(path, index=False)
@@ -88,7 +88,7 @@ def test_an_image_that_the_file_does_not_name_is_refused(manifest, tmp_path):
         (["train"] * 31 + ["val"] * 5 + ["test"] * 4, r"1 patient is in both train and val: \[015\]"),
     ],
 )
-def test_parts_that_cannot_be_used_are_refused(manifest, tmp_path, parts, message):
+def test_parts_that_cannot_be_used_are_rejected(manifest, tmp_path, parts, message):
     with pytest.raises(DataError, match=message):
         from_file(manifest, written(manifest, tmp_path / "split.csv", parts))
 
@@ -99,7 +99,7 @@ def test_a_validation_part_of_absent_images_is_not_drawn_anew(manifest, tmp_path
         from_file(manifest.rows(manifest.table.index >= 4), path)
 
 
-def test_an_image_in_two_parts_is_refused(manifest, tmp_path):
+def test_an_image_in_two_parts_is_rejected(manifest, tmp_path):
     path = tmp_path / "split.csv"
     table = manifest.table[["image"]].assign(part=["train"] * 24 + ["val"] * 8 + ["test"] * 8)
     pd.concat([table, table.head(1).assign(part="test")]).to_csv(path, index=False)
@@ -107,7 +107,7 @@ def test_an_image_in_two_parts_is_refused(manifest, tmp_path):
         from_file(manifest, path)
 
 
-def test_files_that_are_no_such_table_are_refused(manifest, tmp_path):
+def test_files_that_are_no_such_table_are_rejected(manifest, tmp_path):
     path = tmp_path / "split.csv"
     with pytest.raises(MissingFileError, match=r"data\.split\.file=.*split\.csv is no file"):
         from_file(manifest, path)

@@ -111,7 +111,7 @@ def test_a_file_that_is_no_image_is_named(write: Write, tmp_path: Path) -> None:
         read([write("a.png"), notes])
 
 
-def test_an_unknown_rule_is_refused(write: Write) -> None:
+def test_an_unknown_rule_is_rejected(write: Write) -> None:
     with pytest.raises(ConfigError, match="squash"):
         read([write("a.png")], resize="squash")
 
@@ -194,7 +194,7 @@ def test_the_paths_of_a_manifest_lead_to_the_files(write: Write) -> None:
     assert manifest.root / manifest.table["image"][0] == path
 
 
-def test_a_manifest_refuses_a_file_that_stands_twice(write: Write) -> None:
+def test_a_manifest_rejects_a_file_that_stands_twice(write: Write) -> None:
     path = write("a.png")
     with pytest.raises(DataError, match=r"a\.png"):
         manifest_of([path, path], ["Mass"])

@@ -110,7 +110,7 @@ def test_nothing_left_says_which_filter_removed_how_many(manifest):
         ({"site": ["x", None]}, r"site=\[x,null\]: give a number, or a range"),
     ],
 )
-def test_what_does_not_fit_is_refused(manifest, filters, message):
+def test_what_does_not_fit_is_rejected(manifest, filters, message):
     with pytest.raises(ConfigError, match=message):
         kept(manifest, **filters)
 

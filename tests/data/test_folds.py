@@ -117,7 +117,7 @@ def test_folds_agree_in_their_labels(num_folds):
         assert (excess <= np.maximum(0.02 * expected, largest)).all()
 
 
-def test_too_few_patients_and_groups_that_part_patients_are_refused():
+def test_too_few_patients_and_groups_that_part_patients_are_rejected():
     table = pd.DataFrame({"image": [f"{i}.png" for i in range(8)], "patient": list("aabbccdd"), "split": ""})
     manifest = Manifest(Path("/data"), table.assign(**{"label/Mass": [0.0, 1.0] * 4}))
     with pytest.raises(DataError, match=r"4 patients of /data are too few for data\.split\.num_folds=5"):

@@ -97,6 +97,6 @@ def test_labels_keep_their_prevalence(seed, fraction):
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
-def test_a_fraction_that_makes_no_sense_is_refused(fraction):
+def test_a_fraction_that_makes_no_sense_is_rejected(fraction):
     with pytest.raises(ConfigError, match=rf"data\.fraction={fraction} must lie above 0, and be at most 1"):
         take_fraction(split_set([1] * 20), fraction=fraction, seed=0)

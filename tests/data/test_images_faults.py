@@ -78,7 +78,7 @@ def jpeg_claiming(width, height):
 
 
 @pytest.mark.parametrize("bomb", [png_of_zeros, jpeg_claiming])
-def test_a_decompression_bomb_is_refused_unopened(tmp_path, bomb, monkeypatch):
+def test_a_decompression_bomb_is_rejected_unopened(tmp_path, bomb, monkeypatch):
     for opened in (decode.PngImageFile, decode.JpegImageFile):
         monkeypatch.setattr(opened, "load", lambda _: pytest.fail("decoded"))
     path = tmp_path / "bomb.png"

@@ -15,13 +15,13 @@ TARGETS = torch.arange(COUNT * 2, dtype=torch.float32).view(COUNT, 2)
 
 def loader(
     *,
-    resident: str = "disk",
+    image_device: str = "disk",
     shuffle: bool = True,
     rank: int = 0,
     num_processes: int = 1,
     device: str = "cpu",
 ) -> Loader:
-    store = ImageStore(PIXELS.copy(), POSITIONS, resident=resident, device=torch.device(device))
+    store = ImageStore(PIXELS.copy(), POSITIONS, image_device=image_device, device=torch.device(device))
     batches = Batches(
         list(range(COUNT)), batch_size=8, shuffle=shuffle, seed=3, rank=rank, num_processes=num_processes
     )
@@ -36,9 +36,9 @@ def orders(one: Loader, num_epochs: int) -> list[list[int]]:
     return found
 
 
-@pytest.mark.parametrize("resident", ["disk", "host", "auto"])
-def test_a_batch_holds_the_images_and_targets_of_its_rows(resident: str):
-    for batch in loader(resident=resident):
+@pytest.mark.parametrize("image_device", ["disk", "host", "auto"])
+def test_a_batch_holds_the_images_and_targets_of_its_rows(image_device: str):
+    for batch in loader(image_device=image_device):
         rows = batch["index"].numpy()
         np.testing.assert_array_equal(batch["images"], PIXELS[POSITIONS[rows]])
         assert batch["images"].dtype == torch.uint8
@@ -47,9 +47,9 @@ def test_a_batch_holds_the_images_and_targets_of_its_rows(resident: str):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.parametrize("resident", ["disk", "host", "gpu", "auto"])
-def test_the_gpu_gets_the_same_images(resident: str):
-    for batch in loader(resident=resident, device="cuda"):
+@pytest.mark.parametrize("image_device", ["disk", "host", "gpu", "auto"])
+def test_the_gpu_gets_the_same_images(image_device: str):
+    for batch in loader(image_device=image_device, device="cuda"):
         expected = PIXELS[POSITIONS[batch["index"].cpu().numpy()]]
         np.testing.assert_array_equal(batch["images"].cuda().cpu(), expected)
         assert batch["images"].is_cuda or batch["images"].is_pinned()
@@ -103,7 +103,7 @@ def test_processes_share_the_training_images_and_evaluation_is_never_padded():
 def test_what_a_training_writes_into_a_batch_does_not_reach_the_cache(tmp_path: Path):
     np.save(tmp_path / "pixels.npy", PIXELS)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="c")
-    store = ImageStore(mapped, POSITIONS, resident="disk", device=torch.device("cpu"))
+    store = ImageStore(mapped, POSITIONS, image_device="disk", device=torch.device("cpu"))
     store.gather(torch.arange(COUNT)).zero_()
     np.testing.assert_array_equal(store.gather(torch.arange(COUNT)), PIXELS[POSITIONS])
     np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), PIXELS)

@@ -53,12 +53,12 @@ def test_the_table_given_is_left_alone(tmp_path):
         ({"label/Mass": ["0", "yes", "1"]}, r"label/Mass holds \['yes'\]"),
     ],
 )
-def test_a_faulty_table_is_refused(tmp_path, columns, message):
+def test_a_faulty_table_is_rejected(tmp_path, columns, message):
     with pytest.raises(DataError, match=message):
         Manifest(tmp_path, table(**columns))
 
 
-def test_boxes_without_a_column_are_refused(tmp_path):
+def test_boxes_without_a_column_are_rejected(tmp_path):
     with pytest.raises(DataError, match=r"boxes of .* lack the columns \['height'\]"):
         Manifest(tmp_path, table(), boxes(height=None))
 
@@ -168,7 +168,7 @@ def test_select_labels_orders_labels_and_drops_boxes(tmp_path):
         (["Mass", "Mass"], r"data\.labels=\['Mass', 'Mass'\] must name .* none twice"),
     ],
 )
-def test_select_labels_refuses(tmp_path, labels, message):
+def test_select_labels_rejects(tmp_path, labels, message):
     with pytest.raises(ConfigError, match=message):
         Manifest(tmp_path, table()).select_labels(labels)
 

@@ -127,12 +127,12 @@ def test_official_validation_is_drawn_from_the_training_part(seed):
         ),
     ],
 )
-def test_official_parts_that_cannot_be_used_are_refused(split, message):
+def test_official_parts_that_cannot_be_used_are_rejected(split, message):
     with pytest.raises(DataError, match=message):
         assign_parts(manifest([2] * 5, split=split), **OPTIONS | {"method": "official"})
 
 
-def test_too_few_patients_are_refused():
+def test_too_few_patients_are_rejected():
     with pytest.raises(DataError, match=r"2 patients of /data are too few for three parts: .*'val': 0"):
         assign_parts(manifest([9, 9]), **OPTIONS)
     split = ["train"] * 9 + ["test"] * 9
@@ -178,7 +178,7 @@ def test_too_few_patients_are_refused():
         ),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_options_that_make_no_sense_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         assign_parts(manifest([2] * 20), **OPTIONS | options)
 

@@ -60,7 +60,7 @@ def test_only_common_images_and_labels_stay():
         assert one.num_patients == 19
 
 
-def test_too_few_common_images_are_refused():
+def test_too_few_common_images_are_rejected():
     first = table()
     assert len(align({"a": first, "b": rows(table(seed=1), np.arange(36))}).tables["a"]) == 36
     with pytest.raises(DataError, match=r"Only 35 images are in all tables, .*'a': 40, 'b': 35.*under 90%"):
@@ -70,13 +70,13 @@ def test_too_few_common_images_are_refused():
         align({"a": first, "b": renamed})
 
 
-def test_no_common_label_is_refused():
+def test_no_common_label_is_rejected():
     with pytest.raises(DataError, match=r"no label in common: .*\['edema'\].*\['mass'\]"):
         align({"a": table(labels=("edema",)), "b": table(labels=("mass",))})
 
 
 @pytest.mark.parametrize(("old", "new"), [(None, 1.0), (None, 0.0), (1.0, 0.0), (0.0, np.nan)])
-def test_other_targets_are_refused(old, new):
+def test_other_targets_are_rejected(old, new):
     first, second = table(), table(seed=1)
     targets = second.targets.copy()
     old_rows = np.isnan(targets[:, 1]) if old is None else targets[:, 1] == old

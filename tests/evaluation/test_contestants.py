@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from cxrlab.errors import ConfigError, MissingFileError
-from cxrlab.evaluation.comparison import foreign_tables, run_dirs, run_tables
+from cxrlab.evaluation.comparison import external_tables, run_dirs, run_tables
 
 
 @pytest.fixture
@@ -57,6 +57,6 @@ def test_files_of_other_programs_are_named_by_their_stem(tmp_path, make_predicti
     for name in ("ours", "theirs"):
         make_predictions().to_frame().to_csv(tmp_path / f"{name}.csv", index=False)
     paths = [tmp_path / "ours.csv", tmp_path / "theirs.csv"]
-    assert list(foreign_tables(paths, tmp_path / "ours.csv", [])) == ["ours", "theirs"]
+    assert list(external_tables(paths, tmp_path / "ours.csv", [])) == ["ours", "theirs"]
     with pytest.raises(ConfigError, match="names one file twice"):
-        foreign_tables([paths[0], paths[0]], paths[0], [])
+        external_tables([paths[0], paths[0]], paths[0], [])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cxrlab.errors import DataError
-from cxrlab.evaluation.ensemble import ensemble, refuse_mixed_tasks, shared_images
+from cxrlab.evaluation.ensemble import check_same_task, ensemble, shared_images
 
 
 def test_the_mean_is_taken_image_by_image_and_label_by_label(make_predictions):
@@ -21,7 +21,7 @@ def test_the_mean_is_taken_image_by_image_and_label_by_label(make_predictions):
     assert mean.images.tolist() == first.images.tolist()
 
 
-def test_members_of_other_images_labels_or_targets_are_refused(make_predictions):
+def test_members_of_other_images_labels_or_targets_are_rejected(make_predictions):
     first = make_predictions()
     with pytest.raises(DataError, match="not of the same images: 1 are in one of them only"):
         ensemble([first, first.rows(np.arange(1, len(first)))])
@@ -43,14 +43,14 @@ def test_classes_stay_a_distribution(make_predictions):
     np.testing.assert_allclose(ensemble(members).probabilities.sum(axis=1), 1.0)
 
 
-def test_runs_of_different_tasks_are_refused():
+def test_runs_of_different_tasks_are_rejected():
     runs = [
         SimpleNamespace(run_dir=Path(name), model=SimpleNamespace(task=task))
         for name, task in (("a", "multilabel"), ("b", "multiclass"))
     ]
     with pytest.raises(DataError, match="a is task=multilabel, b is task=multiclass: .* share their task"):
-        refuse_mixed_tasks(runs)
-    refuse_mixed_tasks(runs[:1] * 2)
+        check_same_task(runs)
+    check_same_task(runs[:1] * 2)
 
 
 def test_members_that_left_out_different_images_share_the_rest(make_predictions):

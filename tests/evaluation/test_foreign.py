@@ -4,7 +4,7 @@ import pytest
 
 from cxrlab.data.readers import nih
 from cxrlab.errors import ConfigError, DataError, MissingFileError
-from cxrlab.evaluation.external_predictions import read_foreign
+from cxrlab.evaluation.external_predictions import read_external
 
 NIH = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
 
@@ -14,7 +14,7 @@ def read(tmp_path):
     def function(predictions, targets, groups=()):
         for name, lines in (("theirs.csv", predictions), ("labels.csv", targets)):
             (tmp_path / name).write_text("\n".join(lines) + "\n")
-        return read_foreign(tmp_path / "theirs.csv", tmp_path / "labels.csv", groups)
+        return read_external(tmp_path / "theirs.csv", tmp_path / "labels.csv", groups)
 
     return function
 
@@ -49,7 +49,7 @@ def test_a_table_of_ours_is_both(tmp_path):
     )
     path = tmp_path / "test.csv"
     frame.to_csv(path, index=False)
-    table = read_foreign(path, path, [])
+    table = read_external(path, path, [])
     assert (table.labels, table.part, table.num_patients) == (("Edema",), "test", 2)
     assert table.patient_names.tolist() == ["01", "2"]
     assert list(table.covariates) == ["view"]
@@ -112,13 +112,13 @@ def test_a_label_of_one_class_is_allowed(read):
         ('"0,5"', r"'A' of .*theirs.csv holds '0,5' in line 3.* decimal point"),
     ],
 )
-def test_what_is_no_probability_is_refused(read, value, message):
+def test_what_is_no_probability_is_rejected(read, value, message):
     with pytest.raises(DataError, match=message):
         read(["image,A,patient", "a,0.5,1", f"b,{value},2"], ["image,A", "a,0", "b,1"])
 
 
 @pytest.mark.parametrize("twice", ["predictions", "targets"])
-def test_an_image_that_stands_twice_is_refused(read, twice):
+def test_an_image_that_stands_twice_is_rejected(read, twice):
     rows, more = ["image,A", "a,1", "b,0"], ["image,A", "a,1", "b,0", "a,1"]
     with pytest.raises(DataError, match=r"1 images stand twice in .*: \['a'\]"):
         read(more if twice == "predictions" else rows, more if twice == "targets" else rows)
@@ -128,7 +128,7 @@ def test_a_missing_file_and_bad_synonyms_are_named(read, tmp_path):
     with pytest.raises(ConfigError, match="two groups"):
         read(["image,A", "a,1"], ["image,A", "a,1"], [["A", "B"], ["A", "C"]])
     with pytest.raises(MissingFileError, match="none.csv"):
-        read_foreign(tmp_path / "theirs.csv", tmp_path / "none.csv", [])
+        read_external(tmp_path / "theirs.csv", tmp_path / "none.csv", [])
 
 
 @pytest.mark.real_data
@@ -138,7 +138,7 @@ def test_the_table_of_nih_is_read_as_its_reader_does(real_data, tmp_path):
     names = (real_data / "nih" / "test_list.txt").read_text().split()[::-1]
     frame = pd.DataFrame({"Image Index": names}).assign(**dict.fromkeys(reversed(nih.LABELS), 0.5))
     frame.to_csv(tmp_path / "p.csv", index=False)
-    table = read_foreign(tmp_path / "p.csv", path, [])
+    table = read_external(tmp_path / "p.csv", path, [])
     expected = expected.set_index("image").loc[names]
     assert table.labels == nih.LABELS
     np.testing.assert_array_equal(table.targets, expected[[f"label/{label}" for label in table.labels]])

@@ -66,7 +66,7 @@ def test_quotes_give_the_same_in_text(tmp_path):
     ],
     ids=["empty", "blank lines", "cut", "long", "twice", "latin", "png", "open quote", "cut gzip"],
 )
-def test_a_file_that_is_no_table_is_refused(tmp_path, content, message):
+def test_a_file_that_is_no_table_is_rejected(tmp_path, content, message):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):

@@ -5,7 +5,7 @@ import pytest
 from cxrlab.errors import DataError
 from cxrlab.evaluation import external_matching
 from cxrlab.evaluation.external_matching import match_images
-from cxrlab.evaluation.external_table import ForeignTable
+from cxrlab.evaluation.external_table import ExternalTable
 
 NAMES = [f"{number}.png" for number in range(20)]
 
@@ -13,7 +13,7 @@ NAMES = [f"{number}.png" for number in range(20)]
 def table(tmp_path, name, images, **columns):
     path = tmp_path / f"{name}.csv"
     pd.DataFrame({"image": images, "A": 0, **columns}).to_csv(path, index=False)
-    return ForeignTable.read(path)
+    return ExternalTable.read(path)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_one_file_may_leave_out_the_folders(match, caplog, swapped):
         ),
     ],
 )
-def test_an_image_without_target_is_refused(match, images, others, hint):
+def test_an_image_without_target_is_rejected(match, images, others, hint):
     with pytest.raises(DataError, match=hint):
         match(images, others)
 
@@ -75,7 +75,7 @@ def test_a_few_images_without_prediction_are_left_out_with_a_warning(match, capl
     assert "WARNING" in caplog.text
 
 
-def test_many_images_without_prediction_are_refused(match):
+def test_many_images_without_prediction_are_rejected(match):
     with pytest.raises(DataError, match=r"3 of 20 images of .*labels.csv have no prediction .*'0.png'"):
         match(NAMES[3:], NAMES)
 

@@ -4,7 +4,7 @@ import pytest
 from cxrlab.data.readers.nih import LABELS
 from cxrlab.errors import DataError
 from cxrlab.evaluation.external_matching import read_labels
-from cxrlab.evaluation.external_table import ForeignTable
+from cxrlab.evaluation.external_table import ExternalTable
 
 GROUPS = [["Effusion", "Pleural Effusion"]]
 
@@ -15,7 +15,7 @@ def read(tmp_path):
         tables = []
         for name, text in (("theirs.csv", predictions), ("labels.csv", targets)):
             (tmp_path / name).write_text(text.replace(" ", "\n") + "\n")
-            tables.append(ForeignTable.read(tmp_path / name))
+            tables.append(ExternalTable.read(tmp_path / name))
         return read_labels(*tables, groups)
 
     return function
@@ -62,13 +62,15 @@ def test_the_findings_of_nih_are_targets(read):
 def test_no_finding_means_none_of_the_14(tmp_path):
     (tmp_path / "p.csv").write_text("image," + ",".join(LABELS) + "\n" + "a" + ",0.5" * 14 + "\n")
     (tmp_path / "t.csv").write_text("Image Index,Finding Labels\na,No Finding\nb,No Finding|Mass\n")
-    labels, _, targets = read_labels(*(ForeignTable.read(tmp_path / name) for name in ("p.csv", "t.csv")), [])
+    labels, _, targets = read_labels(
+        *(ExternalTable.read(tmp_path / name) for name in ("p.csv", "t.csv")), []
+    )
     assert labels == LABELS
     assert targets.sum(axis=1).tolist() == [0, 1]
     assert targets[1, LABELS.index("Mass")] == 1
 
 
-def test_an_unknown_finding_is_refused(read):
+def test_an_unknown_finding_is_rejected(read):
     with pytest.raises(DataError, match=r"'Finding_Labels' of .* holds \['mass'\]"):
         read("image,Mass a,0.5", "image,Finding_Labels a,mass")
 
@@ -77,7 +79,7 @@ def test_an_unknown_finding_is_refused(read):
     ("predictions", "named"),
     [("image,Edema,COVID a,0.5,0.25", "COVID"), ("image,prob_Edema,prob_fold a,0.5,3", "prob_fold")],
 )
-def test_a_label_that_the_targets_lack_is_refused(read, predictions, named):
+def test_a_label_that_the_targets_lack_is_rejected(read, predictions, named):
     with pytest.raises(DataError, match=rf"\['{named}'\] of .*theirs.csv .*labels.csv has no targets for"):
         read(predictions, "image,Edema,Mass a,1,0")
 
@@ -93,14 +95,14 @@ def test_columns_that_are_no_label_are_ignored(read, caplog):
     assert "no predictions for Mass, left out" in caplog.text
 
 
-def test_tables_without_a_common_label_are_refused(read):
+def test_tables_without_a_common_label_are_rejected(read):
     with pytest.raises(DataError, match=r"share no label: .*\['fold'\], the other \['Mass'\]"):
         read("image,fold a,3", "image,Mass a,1")
 
 
-def test_one_file_without_prefixes_is_refused(read, tmp_path):
+def test_one_file_without_prefixes_is_rejected(read, tmp_path):
     read("image,A a,1", "image,A a,1")
-    one = ForeignTable.read(tmp_path / "theirs.csv")
+    one = ExternalTable.read(tmp_path / "theirs.csv")
     with pytest.raises(DataError, match="does not say which is which"):
         read_labels(one, one, [])
 
@@ -108,12 +110,12 @@ def test_one_file_without_prefixes_is_refused(read, tmp_path):
 @pytest.mark.parametrize("columns", ["prob_A,A", "A,target/A", "probability/A,target/A", "prob_A,label/A"])
 def test_one_file_with_prefixes_is_both(read, tmp_path, columns):
     read(f"image,{columns} a,0.5,1 b,0.2,0", "image,A a,1")
-    one = ForeignTable.read(tmp_path / "theirs.csv")
+    one = ExternalTable.read(tmp_path / "theirs.csv")
     labels, probabilities, targets = read_labels(one, one, [])
     assert (labels, probabilities.tolist(), targets.tolist()) == (("A",), [[0.5], [0.2]], [[1], [0]])
 
 
-def test_two_columns_for_a_label_are_refused(read):
+def test_two_columns_for_a_label_are_rejected(read):
     with pytest.raises(DataError, match="two columns for A: 'prob_A' and 'probability/A'"):
         read("image,prob_A,probability/A a,0.5,0.5", "image,A a,1")
 

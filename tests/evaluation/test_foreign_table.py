@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from cxrlab.errors import DataError
-from cxrlab.evaluation.external_table import ForeignTable
+from cxrlab.evaluation.external_table import ExternalTable
 
 
 def table(tmp_path, *lines):
     path = tmp_path / "t.csv"
     path.write_text("\n".join(lines) + "\n")
-    return ForeignTable.read(path)
+    return ExternalTable.read(path)
 
 
 @pytest.mark.parametrize("name", ["image", "Image Index", "image_index", "Image", "Path", "filename"])
@@ -33,7 +33,7 @@ def test_image_goes_before_path(tmp_path):
         (["image,Edema", "./a,1", "a,0"], "1 images stand twice"),
     ],
 )
-def test_images_that_cannot_be_told_are_refused(tmp_path, lines, message):
+def test_images_that_cannot_be_told_are_rejected(tmp_path, lines, message):
     with pytest.raises(DataError, match=message):
         table(tmp_path, *lines)
 
@@ -43,7 +43,7 @@ def test_patients_keep_their_zeros(tmp_path, name):
     assert table(tmp_path, f"image,{name}", "a,007", "b,7").patients() == ["007", "7"]
 
 
-def test_a_patient_that_is_empty_is_refused(tmp_path):
+def test_a_patient_that_is_empty_is_rejected(tmp_path):
     with pytest.raises(DataError, match=r"1 rows of .*'patient': \['b'\]"):
         table(tmp_path, "image,patient", "a,1", "b,").patients()
     assert table(tmp_path, "image,Edema", "a,1").patients() is None

@@ -7,17 +7,17 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.evaluate import DataFacts, judge
+from cxrlab.evaluation.evaluate import DataFacts, evaluate
 from cxrlab.evaluation.operating_point import from_validation, given
 from cxrlab.metrics.predictions import PredictionTable
 
 
 @pytest.fixture
-def judged(make_predictions, make_settings):
+def predicted(make_predictions, make_settings):
     def function(table=None, thresholds="validation", **changes):
         settings = make_settings(**changes)
         chosen, calibrator = from_validation(make_predictions(seed=1, part="val"), settings)
-        return judge(
+        return evaluate(
             make_predictions() if table is None else table,
             settings=settings,
             thresholds=chosen if thresholds == "validation" else thresholds,
@@ -28,12 +28,12 @@ def judged(make_predictions, make_settings):
     return function
 
 
-def test_every_number_of_a_label_agrees_with_scikit_learn(judged, make_predictions):
+def test_every_number_of_a_label_agrees_with_scikit_learn(predicted, make_predictions):
     table: PredictionTable = make_predictions()
     targets = table.targets.copy()
     targets[::7, 0] = np.nan
     table = replace(table, targets=targets)
-    numbers = judged(table).numbers
+    numbers = predicted(table).numbers
     for column, label in enumerate(table.labels):
         known = table.known[:, column]
         wanted, scores = table.targets[known, column], table.probabilities[known, column]
@@ -54,8 +54,8 @@ def test_every_number_of_a_label_agrees_with_scikit_learn(judged, make_predictio
     assert numbers["macro"]["auroc"]["value"] == pytest.approx(macro)
 
 
-def test_each_interval_holds_its_value(judged):
-    numbers = judged().numbers
+def test_each_interval_holds_its_value(predicted):
+    numbers = predicted().numbers
     estimates = [*numbers["macro"].values(), *numbers["micro"].values()]
     estimates += [one for metrics in numbers["labels"].values() for one in metrics.values()]
     assert len(estimates) > 50
@@ -64,7 +64,7 @@ def test_each_interval_holds_its_value(judged):
 
 
 def test_intervals_by_patient_are_wider_than_by_image_where_images_resemble_one_another(
-    judged, make_predictions
+    predicted, make_predictions
 ):
     table = make_predictions()
     again = np.repeat(np.arange(len(table)), 3)
@@ -79,49 +79,49 @@ def test_intervals_by_patient_are_wider_than_by_image_where_images_resemble_one_
     unknown = replace(table, patients=np.arange(len(table)), patient_names=None)
 
     def width(one: PredictionTable) -> float:
-        auroc = judged(one).numbers["labels"]["Edema"]["auroc"]
+        auroc = predicted(one).numbers["labels"]["Edema"]["auroc"]
         return auroc["high"] - auroc["low"]
 
     assert width(table) > 1.4 * width(unknown)
 
 
-def test_a_label_with_one_class_is_left_out_and_named(judged, make_predictions):
+def test_a_label_with_one_class_is_left_out_and_named(predicted, make_predictions):
     table = make_predictions()
     targets = table.targets.copy()
     targets[:, 1] = 0.0
-    numbers = judged(replace(table, targets=targets)).numbers
+    numbers = predicted(replace(table, targets=targets)).numbers
     assert numbers["labels"]["Mass"]["auroc"] == {"value": None, "low": None, "high": None}
     assert numbers["num_macro_labels"] == 1
     assert numbers["macro"]["auroc"]["value"] == numbers["labels"]["Edema"]["auroc"]["value"]
     assert ("one_class", "Mass") in [(one["kind"], one["label"]) for one in numbers["flags"]]
 
 
-def test_without_thresholds_what_needs_them_is_left_out(judged):
-    numbers = judged(thresholds=None).numbers
+def test_without_thresholds_what_needs_them_is_left_out(predicted):
+    numbers = predicted(thresholds=None).numbers
     assert numbers["thresholds"] == {}
     assert numbers["labels"]["Edema"]["sensitivity"]["value"] is None
     assert numbers["labels"]["Edema"]["auroc"]["value"] is not None
     assert numbers["counts"]["Edema"]["tp"] is None
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_other_intervals(judged):
-    first, again, other = (judged(seed=seed).numbers["labels"] for seed in (0, 0, 1))
+def test_the_same_seed_gives_the_same_numbers_and_another_other_intervals(predicted):
+    first, again, other = (predicted(seed=seed).numbers["labels"] for seed in (0, 0, 1))
     assert first == again
     assert first["Edema"]["auroc"]["value"] == other["Edema"]["auroc"]["value"]
     assert first["Edema"]["auroc"]["low"] != other["Edema"]["auroc"]["low"]
 
 
-def test_the_files_hold_the_numbers_and_the_curves(judged, tmp_path):
-    judgement = judged(thresholds=given(0.5, 2))
-    judgement.save(tmp_path / "new")
-    assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == judgement.numbers
+def test_the_files_hold_the_numbers_and_the_curves(predicted, tmp_path):
+    result = predicted(thresholds=given(0.5, 2))
+    result.save(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == result.numbers
     curves = pd.read_csv(tmp_path / "new" / "curves.csv")
     assert set(zip(curves["label"], curves["curve"], strict=True)) == {
         (label, curve) for label in ("Edema", "Mass") for curve in ("roc", "pr")
     }
 
 
-def test_a_folder_that_cannot_be_written_is_named(judged, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(predicted, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="evaluation cannot be written to .*file"):
-        judged().save(tmp_path / "file")
+        predicted().save(tmp_path / "file")

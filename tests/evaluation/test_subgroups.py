@@ -42,7 +42,7 @@ def make(covariates, labels=("A", "B"), separation=1.5, known=True, rng_seed=0):
     )
 
 
-def judge(table, thresholds=0.5):
+def evaluate(table, thresholds=0.5):
     counts = patient_counts(table.num_patients, SETTINGS.num_resamples, 0)
     rows, gaps = subgroup_numbers(table, np.full(len(table.labels), thresholds), counts, SETTINGS)
     json.dumps([rows, gaps], allow_nan=False)
@@ -52,7 +52,7 @@ def judge(table, thresholds=0.5):
 def test_every_group_has_a_row_for_each_label_and_the_mean():
     view = np.array(["PA", "AP", "PA"]).repeat(P)
     table = make({"view": view, "age": np.linspace(1, 60, 3 * P)})
-    rows, _ = judge(table)
+    rows, _ = evaluate(table)
     names = [(row["covariate"], row["group"], row["label"]) for row in rows]
     groups = [
         ("view", "AP"),
@@ -81,7 +81,7 @@ def test_a_true_gap_is_shown_and_none_is_invented():
     table = make(
         {"sex": sex, "coin": rng.choice(["heads", "tails"], 3 * P)}, separation=np.where(sex == "F", 0.5, 2.5)
     )
-    gaps = {(gap["covariate"], gap["label"], gap["metric"]): gap for gap in judge(table)[1]}
+    gaps = {(gap["covariate"], gap["label"], gap["metric"]): gap for gap in evaluate(table)[1]}
     shown = gaps["sex", "macro", "auroc"]
     assert shown["groups"] == ["F", "M"]
     assert shown["difference"]["high"] < 0
@@ -105,14 +105,14 @@ def test_patients_in_both_groups_are_drawn_together():
     alone = PredictionTable(base.images, np.arange(number), ("A",), targets, scores, base.covariates)
     widths = []
     for table in (paired, alone):
-        gap = next(gap for gap in judge(table)[1] if gap["metric"] == "sensitivity")
+        gap = next(gap for gap in evaluate(table)[1] if gap["metric"] == "sensitivity")
         widths.append(gap["difference"]["high"] - gap["difference"]["low"])
     assert widths[0] < 0.8 * widths[1]
 
 
-def test_small_groups_are_counted_but_not_judged():
+def test_small_groups_are_counted_but_not_evaluated():
     site = np.where(np.arange(3 * P) < 19, "small", "large")
-    rows, gaps = judge(make({"site": site}))
+    rows, gaps = evaluate(make({"site": site}))
     nothing = {"value": None, "low": None, "high": None}
     small = [row for row in rows if row["group"] == "small"]
     assert [row["images"] for row in small] == [19, 19, 19]
@@ -122,7 +122,7 @@ def test_small_groups_are_counted_but_not_judged():
 
 def test_unknown_values_are_named_but_not_compared():
     view = np.array(["PA", "AP", ""]).repeat(P)
-    rows, gaps = judge(make({"view": view}))
+    rows, gaps = evaluate(make({"view": view}))
     assert {row["group"] for row in rows} == {"AP", "PA", "unknown"}
     assert all(row["auroc"]["value"] is not None for row in rows)
     assert all("unknown" not in gap["groups"] for gap in gaps)
@@ -132,7 +132,7 @@ def test_causes_known_of_positives_only_are_compared_with_all_negatives():
     table = make({}, labels=("Pneumonia",))
     cause = np.where(table.targets[:, 0] == 1, np.where(np.arange(3 * P) % 2, "virus", "bacteria"), "")
     table.covariates["cause"] = cause
-    rows, gaps = judge(table)
+    rows, gaps = evaluate(table)
     assert [(row["group"], row["negatives_from"]) for row in rows] == [
         ("bacteria", "all"),
         ("virus", "all"),
@@ -149,13 +149,13 @@ def test_causes_known_of_positives_only_are_compared_with_all_negatives():
 
 
 def test_without_thresholds_there_is_auroc_only():
-    rows, gaps = judge(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}), np.nan)
+    rows, gaps = evaluate(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}), np.nan)
     assert all(row["sensitivity"]["value"] is None and row["auroc"]["value"] is not None for row in rows)
     assert {gap["metric"] for gap in gaps} == {"auroc"}
 
 
 def test_unknown_patients_are_not_counted():
-    rows, _ = judge(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}, known=False))
+    rows, _ = evaluate(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}, known=False))
     assert {row["patients"] for row in rows} == {None}
 
 
@@ -163,8 +163,8 @@ def test_unknown_patients_are_not_counted():
     "values", [["PA"] * 3 * P, [f"study {row}" for row in range(3 * P)], [np.nan] * 3 * P]
 )
 def test_a_covariate_that_tells_no_groups_is_left_out(values):
-    assert judge(make({"it": values})) == ([], [])
+    assert evaluate(make({"it": values})) == ([], [])
 
 
 def test_no_covariates_give_nothing():
-    assert judge(make({})) == ([], [])
+    assert evaluate(make({})) == ([], [])

@@ -1,11 +1,11 @@
-from cxrlab.evaluation.evaluate import DataFacts, judge
+from cxrlab.evaluation.evaluate import DataFacts, evaluate
 from cxrlab.evaluation.operating_point import given
 from cxrlab.evaluation.terminal import leaderboard, terminal_table
 
 
 def test_the_table_has_each_label_its_interval_and_the_reservations(make_predictions, make_settings):
     table = make_predictions(part="val")
-    numbers = judge(
+    numbers = evaluate(
         table, settings=make_settings(), thresholds=given(0.5, 2), calibrator=None, data=DataFacts("x")
     ).numbers
     text = terminal_table(numbers)
@@ -14,11 +14,11 @@ def test_the_table_has_each_label_its_interval_and_the_reservations(make_predict
     assert f"{int(table.targets[:, 0].sum())} of {len(table)}" in text
     assert "macro mean of 2" in text
     assert "95% intervals, by the patient bootstrap" in text
-    assert "Note: The network was judged on the images that its best epoch" in text
+    assert "Note: The network was evaluated on the images that its best epoch" in text
 
 
 def test_without_a_threshold_its_columns_are_left_out(make_predictions, make_settings):
-    numbers = judge(
+    numbers = evaluate(
         make_predictions(("Edema",)),
         settings=make_settings(),
         thresholds=None,

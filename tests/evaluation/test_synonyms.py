@@ -42,17 +42,17 @@ def test_a_label_that_matches_nothing_is_left_out():
     ("wanted", "available"),
     [("Edema", ["Oedema", "Pulmonary Edema"]), ("Mass", ["mass", "MASS"])],
 )
-def test_two_columns_for_one_label_are_refused(wanted, available):
+def test_two_columns_for_one_label_are_rejected(wanted, available):
     with pytest.raises(DataError, match=f"'{available[0]}', '{available[1]}'.* fit the label '{wanted}'"):
         match_labels([wanted], available, GROUPS)
 
 
-def test_one_column_for_two_labels_is_refused():
+def test_one_column_for_two_labels_is_rejected():
     with pytest.raises(DataError, match="'Effusion' and 'Pleural Effusion' both fit the column 'Effusion'"):
         match_labels(["Effusion", "Pleural Effusion"], ["Effusion"], GROUPS)
 
 
-def test_a_name_in_two_groups_is_refused():
+def test_a_name_in_two_groups_is_rejected():
     groups = [*GROUPS, ["pulmonary_edema", "Wet Lung"]]
     with pytest.raises(ConfigError, match=r"'pulmonary_edema' stands in two groups .*'Oedema'.*'Wet Lung'"):
         check_groups(groups)
@@ -61,7 +61,7 @@ def test_a_name_in_two_groups_is_refused():
 
 
 @pytest.mark.parametrize("groups", [["Effusion"], [["Effusion", 3]]])
-def test_a_group_that_is_no_list_of_names_is_refused(groups):
+def test_a_group_that_is_no_list_of_names_is_rejected(groups):
     with pytest.raises(ConfigError, match=r"synonyms.groups\[0\]=.* is no list of names"):
         check_groups(groups)
 

@@ -16,7 +16,7 @@ from cxrlab.cli import config
 from cxrlab.data.manifest import BOX_COLUMNS, LABEL, Manifest
 from cxrlab.heatmaps.cases import Explain, case_table
 from cxrlab.heatmaps.settings import ExplanationSettings
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.training.module import Classifier
 
 LABELS = ("Mass", "Edema")
@@ -43,7 +43,7 @@ SMALL: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnMaterial(Material):
+class DrawnMaterial(ExplainTask):
     """Material whose heatmaps are drawn by hand.
 
     Attributes:

@@ -287,8 +287,8 @@ def test_outcomes_of_the_test_are_at_the_classifiers_own_thresholds(tmp_path: Pa
     class Decided(Classifier):
         def __init__(self, thresholds: list[float]) -> None:
             super().__init__()
-            self.decision = nn.Module()
-            self.decision.register_buffer("thresholds", torch.tensor(thresholds))
+            self.operating_point = nn.Module()
+            self.operating_point.register_buffer("thresholds", torch.tensor(thresholds))
 
     always, never = {"TP", "FP"}, {"FN"}
     for thresholds, expected in (([0.99, 0.01], [never, always]), ([0.01, 0.99], [always, never])):
@@ -305,8 +305,8 @@ def test_a_threshold_that_was_not_chosen_is_a_half(tmp_path: Path) -> None:
     class Undecided(Classifier):
         def __init__(self) -> None:
             super().__init__()
-            self.decision = nn.Module()
-            self.decision.register_buffer("thresholds", torch.full((2,), torch.nan))
+            self.operating_point = nn.Module()
+            self.operating_point.register_buffer("thresholds", torch.full((2,), torch.nan))
 
     for name, kind in (("a", Classifier), ("b", Undecided)):
         pl.seed_everything(0, verbose=False)
@@ -395,12 +395,12 @@ def test_only_the_first_process_draws(tmp_path: Path, monkeypatch: pytest.Monkey
         ("batch_size", 0, 1),
     ],
 )
-def test_a_number_out_of_range_is_refused(name: str, value: int, least: int) -> None:
+def test_a_number_out_of_range_is_rejected(name: str, value: int, least: int) -> None:
     with pytest.raises(ConfigError, match=rf"callbacks\.heatmaps\.{name}={value} must be at least {least}"):
         heatmaps(Path("unused"), **{name: value})
 
 
-def test_a_network_that_cannot_be_explained_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_explained_is_rejected_at_once(tmp_path: Path) -> None:
     trainer = make_trainer(heatmaps(tmp_path))
     with pytest.raises(ConfigError, match=r"Sequential lacks them.*: callbacks\.heatmaps=null\.$"):
         trainer.fit(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(256, 2))), datamodule=Data())
@@ -414,7 +414,7 @@ def test_a_network_that_cannot_be_explained_is_refused_at_once(tmp_path: Path) -
         ({"methods": ["layercam"], "layers": ["head"]}, "explanation.layers names a layer"),
     ],
 )
-def test_layers_that_do_not_fit_are_refused_before_training(
+def test_layers_that_do_not_fit_are_rejected_before_training(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     classifier = Classifier()

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cxrlab.heatmaps.methods.dispatch import Explainer
-from cxrlab.heatmaps.random_networks import random_twin
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.random_networks import randomized_copy
+from cxrlab.heatmaps.task import ExplainTask
 
-MakeMaterial = Callable[..., Material]
+MakeMaterial = Callable[..., ExplainTask]
 NAN = float("nan")
 # Of Mass six images are positive, of Edema two; the last one is unknown.
 TARGETS = [(1, 0), (1, 1), (0, 1), (1, 0), (1, NAN), (1, 0), (1, 0), (NAN, NAN)]
@@ -20,11 +20,11 @@ def test_names_are_those_of_the_outputs(make_material: MakeMaterial) -> None:
 
 
 def test_images_and_patients_are_told_by_row(make_material: MakeMaterial) -> None:
-    material = make_material(TARGETS, patients=list("aabbccdd"))
-    image = material.image(5)
+    explain_task = make_material(TARGETS, patients=list("aabbccdd"))
+    image = explain_task.image(5)
     assert (image.shape, image.dtype) == ((1, 16, 16), torch.uint8)
     assert image[0, 0, 0] == 5
-    assert [material.patient(row) for row in (0, 5, 7)] == ["a", "c", "d"]
+    assert [explain_task.patient(row) for row in (0, 5, 7)] == ["a", "c", "d"]
 
 
 def test_a_number_of_a_patient_becomes_text(make_material: MakeMaterial) -> None:
@@ -67,15 +67,20 @@ def test_without_a_known_positive_any_image_may_be_drawn(make_material: MakeMate
 
 
 def test_known_positives_among_cases_are_counted(make_material: MakeMaterial) -> None:
-    material = make_material([(1, 0), (0, 1), (float("nan"), 1)])
-    assert material.num_positive([(0, 0), (0, 1), (2, 0), (2, 1)]) == 2
-    assert material.num_positive([]) == 0
+    explain_task = make_material([(1, 0), (0, 1), (float("nan"), 1)])
+    assert explain_task.num_positive([(0, 0), (0, 1), (2, 0), (2, 1)]) == 2
+    assert explain_task.num_positive([]) == 0
 
 
-def test_a_sample_is_of_the_judged_images_and_not_of_validation(make_material: MakeMaterial) -> None:
-    material = make_material(TARGETS, validation=[0, 1, 2, 3])
-    assert material.sample(100)[:3] == [(4, 0), (5, 0), (6, 0)]
-    assert {row for row, _ in material.sample(100)} == {4, 5, 6, 7}  # no positive of Edema is left: any image
+def test_a_sample_is_of_the_evaluated_images_and_not_of_validation(make_material: MakeMaterial) -> None:
+    explain_task = make_material(TARGETS, validation=[0, 1, 2, 3])
+    assert explain_task.sample(100)[:3] == [(4, 0), (5, 0), (6, 0)]
+    assert {row for row, _ in explain_task.sample(100)} == {
+        4,
+        5,
+        6,
+        7,
+    }  # no positive of Edema is left: any image
 
 
 @pytest.mark.parametrize("method", ["gradcam", "gradient_shap"])
@@ -83,35 +88,37 @@ def test_explaining_passes_the_classifier_settings_and_background_on(
     make_material: MakeMaterial, method: str
 ) -> None:
     background = torch.full((2, 1, 16, 16), 90, dtype=torch.uint8)
-    material = make_material(TARGETS, background=background, num_samples=4)
-    images, pairs = torch.from_numpy(material.images[[0, 1]]), [(0, 0), (1, 1), (1, 0)]
-    expected = Explainer(method, material.settings, background)(material.classifier, images, pairs)
+    explain_task = make_material(TARGETS, background=background, num_samples=4)
+    images, pairs = torch.from_numpy(explain_task.images[[0, 1]]), [(0, 0), (1, 1), (1, 0)]
+    expected = Explainer(method, explain_task.settings, background)(explain_task.classifier, images, pairs)
     assert expected.any()
-    torch.testing.assert_close(material.explain(method)(images, pairs), expected)
-    twin = random_twin(material.classifier, 99)
-    other = Explainer(method, material.settings, background)(material.classifier, images, pairs, twin)
+    torch.testing.assert_close(explain_task.explain(method)(images, pairs), expected)
+    copy_ = randomized_copy(explain_task.classifier, 99)
+    other = Explainer(method, explain_task.settings, background)(
+        explain_task.classifier, images, pairs, copy_
+    )
     assert not torch.equal(other, expected)
-    torch.testing.assert_close(material.explain(method, twin)(images, pairs), other)
+    torch.testing.assert_close(explain_task.explain(method, copy_)(images, pairs), other)
 
 
 def test_there_is_a_way_to_a_random_network_for_each_seed(make_material: MakeMaterial) -> None:
-    material = make_material(TARGETS, num_random_networks=3, seed=20)
-    weights = material.classifier.network.head[1].weight.clone()
-    found = [list(networks) for networks in material.random_networks()]
+    explain_task = make_material(TARGETS, num_random_networks=3, seed=20)
+    weights = explain_task.classifier.network.head[1].weight.clone()
+    found = [list(networks) for networks in explain_task.random_networks()]
     assert [[part for part, _ in steps] for steps in found] == [["head.1", "features.0"]] * 3
     for number, steps in enumerate(found):
-        twin = random_twin(material.classifier, 20 + number)
+        copy_ = randomized_copy(explain_task.classifier, 20 + number)
         for name, value in steps[-1][1].state_dict().items():
-            assert torch.equal(value, twin.state_dict()[name]), name
-    assert torch.equal(material.classifier.network.head[1].weight, weights)
+            assert torch.equal(value, copy_.state_dict()[name]), name
+    assert torch.equal(explain_task.classifier.network.head[1].weight, weights)
 
 
 @pytest.mark.parametrize("has_background", [True, False])
-def test_random_networks_are_settled_on_the_background_or_on_judged_images(
+def test_random_networks_are_settled_on_the_background_or_on_evaluated_images(
     make_material: MakeMaterial, has_background: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     background = torch.full((2, 1, 16, 16), 90, dtype=torch.uint8)
-    material = make_material(
+    explain_task = make_material(
         TARGETS,
         background=background if has_background else None,
         validation=[0],
@@ -122,11 +129,11 @@ def test_random_networks_are_settled_on_the_background_or_on_judged_images(
     monkeypatch.setattr(
         "cxrlab.heatmaps.task.randomised", lambda *of, **options: given.append((of, options)) or iter(())
     )
-    list(material.random_networks())
+    list(explain_task.random_networks())
     (classifier, images), options = given[0]
-    assert classifier is material.classifier
-    expected = background if has_background else torch.from_numpy(material.images[[1, 2, 3]])
+    assert classifier is explain_task.classifier
+    expected = background if has_background else torch.from_numpy(explain_task.images[[1, 2, 3]])
     assert torch.equal(images, expected)
     assert [one["seed"] for _, one in given] == [0, 1]
     assert options["batch_size"] == 2
-    assert np.unique(material.cases["row"]).tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert np.unique(explain_task.cases["row"]).tolist() == [1, 2, 3, 4, 5, 6, 7]

@@ -14,12 +14,12 @@ from PIL import Image
 from cxrlab.data.decode import decode
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.evaluation.evaluate import DataFacts
-from cxrlab.evaluation.external_data import Judged
-from cxrlab.heatmaps.explain_run import best_labels, files_judged, material_of, training_images
-from cxrlab.heatmaps.task import Material
+from cxrlab.evaluation.external_data import PredictedImages
+from cxrlab.heatmaps.explain_run import best_labels, explain_task_of, predict_files, training_images
+from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.metrics.predictions import PredictionTable
 
-MakeMaterial = Callable[..., Material]
+MakeMaterial = Callable[..., ExplainTask]
 NAN = float("nan")
 LABELS = ("Mass", "Edema")
 TARGETS = [(1, 0), (0, 1), (1, NAN), (0, 0), (1, 1)]
@@ -69,7 +69,7 @@ def test_of_equal_labels_the_first_of_the_table_is_taken() -> None:
 
 @dataclass
 class Rows:
-    """What material_of asks of a data module: images of rows 3 and later are for training, 1 for validation."""
+    """What explain_task_of asks of a data module: images of rows 3 and later are for training, 1 for validation."""
 
     images: Any
 
@@ -94,42 +94,44 @@ def table_of(
 
 @dataclass
 class Scene:
-    """What is judged, and what is needed beside."""
+    """What is evaluated, and what is needed beside."""
 
-    shown: Material
-    judged: Judged
+    shown: ExplainTask
+    predicted: PredictedImages
 
-    def material(
+    def explain_task(
         self,
         *,
         labels: Sequence[str] = LABELS,
         data: Any = None,
         thresholds: npt.NDArray[np.float64] | None = None,
         **changes: Any,
-    ) -> Material:
+    ) -> ExplainTask:
         settings = replace(self.shown.settings, num_background=1)
-        judged = replace(self.judged, **changes)
-        return material_of(
-            self.shown.classifier, judged, settings, labels=labels, data=data, thresholds=thresholds
+        predicted = replace(self.predicted, **changes)
+        return explain_task_of(
+            self.shown.classifier, predicted, settings, labels=labels, data=data, thresholds=thresholds
         )
 
 
 @pytest.fixture
 def scene(make_material: MakeMaterial) -> Scene:
-    """Five images, of which rows 4, 0 and 2 were judged in this order."""
+    """Five images, of which rows 4, 0 and 2 were evaluated in this order."""
     shown = make_material(TARGETS, [BOX])
     rows = [4, 0, 2]
-    return Scene(shown, Judged(table_of(rows), DataFacts("drawn"), shown.manifest, shown.images, rows))
+    return Scene(
+        shown, PredictedImages(table_of(rows), DataFacts("drawn"), shown.manifest, shown.images, rows)
+    )
 
 
-def test_the_cases_are_what_the_network_said_of_the_judged_rows(scene: Scene) -> None:
-    material = scene.material()
-    assert material.classifier is scene.shown.classifier
-    assert material.images is scene.judged.images
-    assert material.manifest is scene.judged.manifest
+def test_the_cases_are_what_the_network_said_of_the_evaluated_rows(scene: Scene) -> None:
+    explain_task = scene.explain_task()
+    assert explain_task.classifier is scene.shown.classifier
+    assert explain_task.images is scene.predicted.images
+    assert explain_task.manifest is scene.predicted.manifest
     found = {
         (case.row, case.label, case.finding): (case.probability, case.target, case.outcome)
-        for case in material.cases.itertuples()
+        for case in explain_task.cases.itertuples()
     }
     assert found == {
         (4, 0, "Mass"): (0.4, 1, "FN"),
@@ -142,78 +144,78 @@ def test_the_cases_are_what_the_network_said_of_the_judged_rows(scene: Scene) ->
 
 
 def test_labels_are_called_present_at_the_thresholds(scene: Scene) -> None:
-    cases = scene.material(thresholds=np.array([0.2, NAN])).cases.set_index(["row", "finding"])["outcome"]
+    cases = scene.explain_task(thresholds=np.array([0.2, NAN])).cases.set_index(["row", "finding"])["outcome"]
     assert cases[:, "Mass"].to_dict() == {0: "FN", 2: "TP", 4: "TP"}
     assert cases[:, "Edema"].to_dict() == {0: "FP", 2: "unknown", 4: "TP"}
 
 
 def test_labels_of_other_tables_are_counted_as_the_network_s_outputs(scene: Scene) -> None:
     for labels, outputs in ((["Edema"], {"Edema": 1}), (["Edema", "Mass"], {"Edema": 1, "Mass": 0})):
-        material = scene.material(table=table_of([4, 0, 2], labels), labels=labels[:1])
-        assert dict(zip(material.cases["finding"], material.cases["label"], strict=True)) == outputs
-        assert material.labels == [1]
-        edema = material.cases[material.cases["finding"] == "Edema"].set_index("row")["probability"]
+        explain_task = scene.explain_task(table=table_of([4, 0, 2], labels), labels=labels[:1])
+        assert dict(zip(explain_task.cases["finding"], explain_task.cases["label"], strict=True)) == outputs
+        assert explain_task.labels == [1]
+        edema = explain_task.cases[explain_task.cases["finding"] == "Edema"].set_index("row")["probability"]
         assert edema.to_dict() == {0: 0.9, 2: 0.7, 4: 0.5}
 
 
 def test_the_labels_of_the_checks_are_outputs_in_the_order_given(scene: Scene) -> None:
-    assert scene.material(labels=["Edema", "Mass"]).labels == [1, 0]
-    assert scene.material(labels=["Edema"]).labels == [1]
+    assert scene.explain_task(labels=["Edema", "Mass"]).labels == [1, 0]
+    assert scene.explain_task(labels=["Edema"]).labels == [1]
 
 
 @pytest.mark.parametrize("at_hand", [["Mass"], list(LABELS)])
 def test_an_unknown_label_is_named_with_those_at_hand(scene: Scene, at_hand: list[str]) -> None:
     message = rf"^labels names 'Hernia'; the labels at hand are {', '.join(at_hand)}\.$"
     with pytest.raises(ConfigError, match=message):
-        scene.material(table=table_of([4, 0, 2], at_hand), labels=[at_hand[0], "Hernia", "Scar"])
+        scene.explain_task(table=table_of([4, 0, 2], at_hand), labels=[at_hand[0], "Hernia", "Scar"])
 
 
-def test_an_output_that_was_not_judged_is_not_at_hand(scene: Scene) -> None:
+def test_an_output_that_was_not_evaluated_is_not_at_hand(scene: Scene) -> None:
     with pytest.raises(ConfigError, match="labels names 'Edema'; the labels at hand are Mass"):
-        scene.material(table=table_of([4, 0, 2], ["Mass"]), labels=["Edema"])
+        scene.explain_task(table=table_of([4, 0, 2], ["Mass"]), labels=["Edema"])
 
 
 @pytest.mark.parametrize("changes", [{"manifest": None}, {"images": None}, {"rows": []}, {"rows": [4, 0]}])
-def test_predictions_without_pixels_are_refused(scene: Scene, changes: dict[str, Any]) -> None:
+def test_predictions_without_pixels_are_rejected(scene: Scene, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="test.csv comes without the pixels of its 3 images"):
-        scene.material(table=table_of([4, 0, 2], source="test.csv"), **changes)
+        scene.explain_task(table=table_of([4, 0, 2], source="test.csv"), **changes)
 
 
 def test_without_the_run_s_data_there_is_nothing_to_compare_with(scene: Scene) -> None:
-    material = scene.material()
-    assert material.background is None
-    assert len(material.validation) == 0
+    explain_task = scene.explain_task()
+    assert explain_task.background is None
+    assert len(explain_task.validation) == 0
 
 
 def test_of_the_run_s_own_data_validation_boxes_are_known(scene: Scene) -> None:
-    material = scene.material(data=Rows(scene.shown.images))
-    assert list(material.validation) == [1]
-    assert material.background is not None
-    assert material.background.shape == (1, 1, 16, 16)
-    assert int(material.background[0, 0, 0, 0]) in {3, 4}
+    explain_task = scene.explain_task(data=Rows(scene.shown.images))
+    assert list(explain_task.validation) == [1]
+    assert explain_task.background is not None
+    assert explain_task.background.shape == (1, 1, 16, 16)
+    assert int(explain_task.background[0, 0, 0, 0]) in {3, 4}
 
 
 def test_the_validation_part_does_not_choose_its_own_thresholds(scene: Scene) -> None:
-    material = scene.material(table=table_of([4, 0, 2], part="val"), data=Rows(scene.shown.images))
-    assert len(material.validation) == 0
-    assert material.background is not None
+    explain_task = scene.explain_task(table=table_of([4, 0, 2], part="val"), data=Rows(scene.shown.images))
+    assert len(explain_task.validation) == 0
+    assert explain_task.background is not None
 
 
 def test_rows_of_another_data_set_s_validation_part_are_not_taken(
     scene: Scene, make_material: MakeMaterial
 ) -> None:
-    material = scene.material(data=Rows(make_material(TARGETS).images))
-    assert len(material.validation) == 0
-    assert material.background is not None  # the run's training images can be compared with all the same
+    explain_task = scene.explain_task(data=Rows(make_material(TARGETS).images))
+    assert len(explain_task.validation) == 0
+    assert explain_task.background is not None  # the run's training images can be compared with all the same
 
 
 def test_boxes_are_those_of_the_images_as_they_were_decoded(scene: Scene) -> None:
     images = SimpleNamespace(
         resize="pad", facts=pd.DataFrame({"width": [200] * 5, "height": [100] * 5})
     )  # twice as wide as high: padding halves heights, and a quarter of the square lies above
-    box = scene.material(images=images).manifest.boxes.iloc[0]
+    box = scene.explain_task(images=images).manifest.boxes.iloc[0]
     assert [box["x"], box["y"], box["width"], box["height"]] == pytest.approx([0.0, 0.375, 0.5, 0.25])
-    assert scene.material().manifest.boxes.iloc[0]["y"] == 0.25
+    assert scene.explain_task().manifest.boxes.iloc[0]["y"] == 0.25
 
 
 @pytest.fixture
@@ -233,41 +235,43 @@ def paths(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_files_come_with_what_the_run_says_of_them(run: Any, paths: list[Path], batch_size: int) -> None:
-    judged = files_judged(run, paths, batch_size, "cpu")
+    predicted = predict_files(run, paths, batch_size, "cpu")
     pixels = np.stack([decode(path, image_size=16, channels=1, resize="stretch") for path in paths])
     with torch.inference_mode():
         expected = run.model.predict_probabilities(torch.from_numpy(pixels)).numpy()
     assert np.ptp(expected[:, 0]) > 1e-4
-    np.testing.assert_allclose(judged.table.probabilities, expected, atol=1e-6)
-    assert judged.table.labels == LABELS
-    assert judged.table.images.tolist() == [str(path) for path in paths]
-    assert np.isnan(judged.table.targets).all()
-    assert judged.table.num_patients == 3
-    assert judged.facts.name == "image files"
-    assert list(judged.rows) == [0, 1, 2]
-    assert judged.images is not None
-    np.testing.assert_array_equal(judged.images[[2, 0]], pixels[[2, 0]])
-    assert judged.images.facts.to_dict("list") == {"width": [40, 16, 20], "height": [24, 16, 50]}
+    np.testing.assert_allclose(predicted.table.probabilities, expected, atol=1e-6)
+    assert predicted.table.labels == LABELS
+    assert predicted.table.images.tolist() == [str(path) for path in paths]
+    assert np.isnan(predicted.table.targets).all()
+    assert predicted.table.num_patients == 3
+    assert predicted.facts.name == "image files"
+    assert list(predicted.rows) == [0, 1, 2]
+    assert predicted.images is not None
+    np.testing.assert_array_equal(predicted.images[[2, 0]], pixels[[2, 0]])
+    assert predicted.images.facts.to_dict("list") == {"width": [40, 16, 20], "height": [24, 16, 50]}
 
 
 def test_files_can_be_explained(run: Any, scene: Scene, paths: list[Path]) -> None:
-    judged = files_judged(run, paths, 2, "cpu")
-    material = material_of(
-        run.model, judged, scene.shown.settings, labels=["Edema"], data=None, thresholds=None
+    predicted = predict_files(run, paths, 2, "cpu")
+    explain_task = explain_task_of(
+        run.model, predicted, scene.shown.settings, labels=["Edema"], data=None, thresholds=None
     )
-    assert material.cases["row"].unique().tolist() == [0, 1, 2]
-    assert set(material.cases["outcome"]) == {"unknown"}
-    assert material.patient(1) == str(paths[1])
-    maps = material.explain("gradcam")(torch.stack([material.image(row) for row in (0, 1, 2)]), [(2, 1)])
+    assert explain_task.cases["row"].unique().tolist() == [0, 1, 2]
+    assert set(explain_task.cases["outcome"]) == {"unknown"}
+    assert explain_task.patient(1) == str(paths[1])
+    maps = explain_task.explain("gradcam")(
+        torch.stack([explain_task.image(row) for row in (0, 1, 2)]), [(2, 1)]
+    )
     assert maps.shape == (1, 16, 16)
 
 
 def test_a_file_that_is_gone_or_no_image_is_named(run: Any, paths: list[Path], tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"There is no image .*gone\.png"):
-        files_judged(run, [*paths, tmp_path / "gone.png"], 2, "cpu")
+        predict_files(run, [*paths, tmp_path / "gone.png"], 2, "cpu")
     (tmp_path / "notes.png").write_text("no image")
     with pytest.raises(DataError, match=r"notes\.png \(8 bytes\) cannot be read"):
-        files_judged(run, [*paths, tmp_path / "notes.png"], 2, "cpu")
+        predict_files(run, [*paths, tmp_path / "notes.png"], 2, "cpu")
 
 
 class ManyRows:

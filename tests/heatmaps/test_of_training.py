@@ -17,19 +17,19 @@ from cxrlab.errors import ConfigError, OutputError, TrainingError
 from cxrlab.evaluation.evaluate import DataFacts
 from cxrlab.heatmaps import explain_run
 from cxrlab.heatmaps.explain_run import explain_training
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
-MakeMaterial = Callable[..., Material]
+MakeMaterial = Callable[..., ExplainTask]
 Train = Callable[..., None]
 
 
 @pytest.fixture
 def ended(make_material: MakeMaterial, tmp_path: Path) -> Callable[..., None]:
     """Explain a training of 6 images, whose run directory is ``tmp_path``; settings may be changed."""
-    material = make_material([(1, 0), (1, 1), (0, 1), (1, 0), (0, 1), (1, 1)])
-    table = material.manifest.table
+    explain_task = make_material([(1, 0), (1, 1), (0, 1), (1, 0), (0, 1), (1, 1)])
+    table = explain_task.manifest.table
     predictions = pd.DataFrame({"image": table["image"], "patient": table["patient"], "part": "test"})
-    for place, label in enumerate(material.names):
+    for place, label in enumerate(explain_task.names):
         predictions[f"target/{label}"] = table[f"label/{label}"]
         predictions[f"probability/{label}"] = 0.25 + place / 4
     (tmp_path / "predictions").mkdir()
@@ -38,13 +38,13 @@ def ended(make_material: MakeMaterial, tmp_path: Path) -> Callable[..., None]:
     results.to_csv(tmp_path / "results.csv", index=False)
     rows = {"train": [4, 5], "val": [3], "test": range(6)}
     data = SimpleNamespace(
-        images=material.images, manifest=material.manifest, rows=lambda part: np.array(rows[part])
+        images=explain_task.images, manifest=explain_task.manifest, rows=lambda part: np.array(rows[part])
     )
 
     def function(**changes: Any) -> None:
-        settings = replace(material.settings, **changes)
+        settings = replace(explain_task.settings, **changes)
         explain_training(
-            tmp_path, material.classifier, data, DataFacts("drawn"), part="test", settings=settings  # type: ignore[arg-type]
+            tmp_path, explain_task.classifier, data, DataFacts("drawn"), part="test", settings=settings  # type: ignore[arg-type]
         )  # fmt: skip
 
     return function
@@ -82,7 +82,7 @@ def test_what_goes_wrong_is_a_warning_and_no_evaluation_is_lost(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(material: Material) -> None:
+    def fail(explain_task: ExplainTask) -> None:
         raise error
 
     monkeypatch.setattr(explain_run, "check_heatmaps", fail)
@@ -100,8 +100,8 @@ def test_weights_that_are_not_finite_are_told(
             next(iter(classifier.network.parameters())).fill_(torch.nan)
         return kept(classifier, *_, **__)
 
-    kept = explain_run.material_of
-    monkeypatch.setattr(explain_run, "material_of", broken)
+    kept = explain_run.explain_task_of
+    monkeypatch.setattr(explain_run, "explain_task_of", broken)
     ended()
     assert "The heatmaps were not checked" in caplog.text
     assert "not finite" in caplog.text
@@ -109,7 +109,7 @@ def test_weights_that_are_not_finite_are_told(
 
 
 def test_another_error_is_no_warning(ended: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(material: Material) -> nn.Module:
+    def fail(explain_task: ExplainTask) -> nn.Module:
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(explain_run, "check_heatmaps", fail)

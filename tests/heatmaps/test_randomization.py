@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from cxrlab.heatmaps.random_networks import (
-    random_twin,
     randomised,
+    randomized_copy,
     rank_correlations,
     similarities,
     stages,
@@ -37,13 +37,15 @@ SEQUENTIAL: Mapping[str, Any] = {
 def classifier(network: Mapping[str, Any] = SEQUENTIAL, module: nn.Module | None = None) -> Classifier:
     """A classifier that is told from an untrained one by all its weights and statistics."""
     preprocess = {"normalize": "none", "image_size": SIDE, "channels": 1}
-    judge = Classifier(labels=["Edema", "Mass"], preprocess=preprocess, network=network, module=module).eval()
+    evaluate = Classifier(
+        labels=["Edema", "Mass"], preprocess=preprocess, network=network, module=module
+    ).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for value in judge.network.state_dict().values():
+        for value in evaluate.network.state_dict().values():
             if value.is_floating_point():
                 value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-    return judge
+    return evaluate
 
 
 def some_images(count: int = 6) -> Tensor:
@@ -51,11 +53,11 @@ def some_images(count: int = 6) -> Tensor:
     return torch.randint(0, 256, (count, 1, SIDE, SIDE), dtype=torch.uint8, generator=generator)
 
 
-def steps(judge: Classifier, images: Tensor, batch_size: int = 6) -> list[tuple[str, dict[str, Tensor]]]:
+def steps(evaluate: Classifier, images: Tensor, batch_size: int = 6) -> list[tuple[str, dict[str, Tensor]]]:
     """What is yielded, with a copy of the weights and statistics at that time."""
     return [
         (part, {name: value.clone() for name, value in network.state_dict().items()})
-        for part, network in randomised(judge, images, seed=3, batch_size=batch_size)
+        for part, network in randomised(evaluate, images, seed=3, batch_size=batch_size)
     ]
 
 
@@ -104,61 +106,61 @@ def test_the_parts_of_a_backbone_are_its_stages_behind_one_another(model: str, c
 
 
 def test_a_twin_is_the_network_before_training_and_depends_on_its_seed_alone() -> None:
-    judge = classifier()
-    before = copy.deepcopy(judge.network.state_dict())
+    evaluate = classifier()
+    before = copy.deepcopy(evaluate.network.state_dict())
     torch.manual_seed(11)
     expected = torch.rand(1)
     torch.manual_seed(11)
-    twin, again, other = (random_twin(judge, seed) for seed in (3, 3, 4))
+    copy_, again, other = (randomized_copy(evaluate, seed) for seed in (3, 3, 4))
     assert torch.equal(torch.rand(1), expected)
     drawn = as_drawn(3).state_dict()
-    assert twin.state_dict().keys() == drawn.keys()
+    assert copy_.state_dict().keys() == drawn.keys()
     for name, value in drawn.items():
-        assert torch.equal(twin.state_dict()[name], value), name
+        assert torch.equal(copy_.state_dict()[name], value), name
         assert torch.equal(again.state_dict()[name], value), name
-        assert torch.equal(judge.network.state_dict()[name], before[name]), name
+        assert torch.equal(evaluate.network.state_dict()[name], before[name]), name
     assert not torch.equal(other.state_dict()["head.1.weight"], drawn["head.1.weight"])
-    assert not twin.training
+    assert not copy_.training
 
 
 def test_a_network_from_outside_is_copied_and_its_layers_reset() -> None:
-    judge = classifier({"_target_": "elsewhere.Network"}, Outside())
-    before = copy.deepcopy(judge.network.state_dict())
-    twin = random_twin(judge, 3)
-    assert isinstance(twin, Outside)
-    for name, value in twin.state_dict().items():
+    evaluate = classifier({"_target_": "elsewhere.Network"}, Outside())
+    before = copy.deepcopy(evaluate.network.state_dict())
+    copy_ = randomized_copy(evaluate, 3)
+    assert isinstance(copy_, Outside)
+    for name, value in copy_.state_dict().items():
         assert not torch.isclose(value, before[name]).any(), name
         assert float(value.abs().max()) <= 1 / 3**0.5 + 1e-6, name  # as torch draws them
-        assert torch.equal(judge.network.state_dict()[name], before[name]), name
-        assert torch.equal(random_twin(judge, 3).state_dict()[name], value), name
+        assert torch.equal(evaluate.network.state_dict()[name], before[name]), name
+        assert torch.equal(randomized_copy(evaluate, 3).state_dict()[name], value), name
 
 
 def test_weights_become_random_part_by_part_from_the_head_on() -> None:
-    judge = classifier()
-    learnt, drawn = copy.deepcopy(judge.network.state_dict()), as_drawn(3).state_dict()
-    parts = stages(judge.network)
-    found = steps(judge, some_images())
+    evaluate = classifier()
+    learnt, drawn = copy.deepcopy(evaluate.network.state_dict()), as_drawn(3).state_dict()
+    parts = stages(evaluate.network)
+    found = steps(evaluate, some_images())
     assert [part for part, _ in found] == [part for part, _ in parts]
     changed: set[str] = set()
     for (_, state), (_, names) in zip(found, parts, strict=True):
         changed.update(names)
-        for name, _ in judge.network.named_parameters():
+        for name, _ in evaluate.network.named_parameters():
             assert torch.equal(state[name], (drawn if name in changed else learnt)[name]), name
-    assert changed == {name for name, _ in judge.network.named_parameters()}
+    assert changed == {name for name, _ in evaluate.network.named_parameters()}
 
 
 def test_it_is_one_object_in_evaluation_mode_and_the_trained_network_stays() -> None:
-    judge = classifier()
-    before = copy.deepcopy(judge.network.state_dict())
+    evaluate = classifier()
+    before = copy.deepcopy(evaluate.network.state_dict())
     objects = set()
-    for _, network in randomised(judge, some_images(), seed=3, batch_size=4):
+    for _, network in randomised(evaluate, some_images(), seed=3, batch_size=4):
         assert not any(layer.training for layer in network.modules())
         norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
         assert [layer.momentum for layer in norms] == [0.01, 0.01]
         objects.add(id(network))
-        assert network is not judge.network
+        assert network is not evaluate.network
     assert len(objects) == 1
-    for name, value in judge.network.state_dict().items():
+    for name, value in evaluate.network.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
@@ -168,7 +170,7 @@ def test_nothing_learnt_is_left_at_the_end() -> None:
     with torch.no_grad():
         for value in other.network.state_dict().values():
             value.mul_(3)
-    (*_, (_, first)), (*_, (_, second)) = (steps(judge, some_images()) for judge in (one, other))
+    (*_, (_, first)), (*_, (_, second)) = (steps(evaluate, some_images()) for evaluate in (one, other))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
 
@@ -189,9 +191,9 @@ def statistics_of(network: nn.Module, images: Tensor) -> list[tuple[Tensor, Tens
 
 
 def test_normalisations_behind_random_weights_get_the_statistics_of_the_images() -> None:
-    judge, images = classifier(), some_images()
-    learnt = copy.deepcopy(judge.network.state_dict())
-    found = steps(judge, images)
+    evaluate, images = classifier(), some_images()
+    learnt = copy.deepcopy(evaluate.network.state_dict())
+    found = steps(evaluate, images)
     norms = [name.removesuffix(".running_mean") for name in learnt if name.endswith(".running_mean")]
     expected = statistics_of(as_drawn(3), images.float() / 255)
     for norm, (mean, variance) in zip(norms, expected, strict=True):
@@ -230,10 +232,10 @@ def test_a_single_image_settles_normalisations_too() -> None:
 
 
 def test_a_network_from_outside_without_normalisation_ends_as_its_twin() -> None:
-    judge = classifier({"_target_": "elsewhere.Network"}, Outside())
-    found = steps(judge, some_images(2))
+    evaluate = classifier({"_target_": "elsewhere.Network"}, Outside())
+    found = steps(evaluate, some_images(2))
     assert [part for part, _ in found] == ["last", "layers.0"]
-    for name, value in random_twin(judge, 3).state_dict().items():
+    for name, value in randomized_copy(evaluate, 3).state_dict().items():
         assert torch.equal(found[-1][1][name], value), name
 
 

@@ -88,7 +88,7 @@ def test_limits_are_accepted(values: dict[str, object]) -> None:
         ({"size_edges": [0.1, 1.0]}, r"explanation\.size_edges=\[0\.1, 1\.0\] must"),
     ],
 )
-def test_values_out_of_range_are_refused(values: dict[str, object], message: str) -> None:
+def test_values_out_of_range_are_rejected(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(SETTINGS, **values)  # type: ignore[arg-type]
 

@@ -65,7 +65,7 @@ def test_extreme_logits_and_unknown_batches_give_finite_gradients(
 
 
 @pytest.mark.parametrize(("name", "value"), [("gamma_pos", -1), ("gamma_neg", -1), ("clip", 1.0)])
-def test_numbers_out_of_range_are_refused(name: str, value: float):
+def test_numbers_out_of_range_are_rejected(name: str, value: float):
     options = {"gamma_pos": 0.0, "gamma_neg": 4.0, "clip": 0.05, name: value}
     with pytest.raises(ConfigError, match=rf"loss.{name}={value} must"):
         AsymmetricLoss(frequencies=[0.3], **options)

@@ -83,7 +83,7 @@ def test_weights_are_no_part_of_a_checkpoint():
 
 
 @pytest.mark.parametrize("frequency", [0.0, 1.0, float("nan")])
-def test_a_constant_label_is_refused(frequency: float):
+def test_a_constant_label_is_rejected(frequency: float):
     with pytest.raises(ValueError, match=r"absent in others; their frequencies are \[0.5, "):
         WeightedBCE(frequencies=[0.5, frequency], max_ratio=None)
 
@@ -111,7 +111,7 @@ def test_the_heavier_weight_is_capped_and_the_lighter_one_stays():
     torch.testing.assert_close(loss.negative_weights, torch.tensor([0.01, 0.4, 0.2]))
 
 
-def test_numbers_out_of_range_are_refused():
+def test_numbers_out_of_range_are_rejected():
     with pytest.raises(ConfigError, match=r"loss.label_smoothing=1.5 must lie between 0 and 1"):
         BCE(frequencies=[0.5], label_smoothing=1.5)
     with pytest.raises(ConfigError, match=r"loss.max_ratio=0.5 must be at least 1"):

@@ -5,7 +5,7 @@ from torch import nn
 
 from cxrlab.errors import ConfigError
 from cxrlab.losses import BCE, AsymmetricLoss, CrossEntropy, FocalLoss, WeightedBCE
-from cxrlab.losses.base import check_range, refuse_other_task, warn_of_balancing_twice
+from cxrlab.losses.base import check_range, check_task, warn_of_balancing_twice
 
 
 @pytest.mark.parametrize("value", [-1.0, math.nan])
@@ -18,26 +18,26 @@ def test_a_value_out_of_range_is_named(value: float):
     "loss", [BCE, WeightedBCE, FocalLoss, AsymmetricLoss, BCE(frequencies=[0.5], label_smoothing=0.0)]
 )
 def test_a_loss_of_single_labels_does_not_fit_exclusive_classes(loss: object):
-    refuse_other_task(loss, "multilabel")
+    check_task(loss, "multilabel")
     with pytest.raises(
         ConfigError,
         match=r"\w+ is made for task=multilabel, but this is task=multiclass: choose loss=cross_entropy",
     ):
-        refuse_other_task(loss, "multiclass")
+        check_task(loss, "multiclass")
 
 
 def test_cross_entropy_does_not_fit_single_labels():
-    refuse_other_task(CrossEntropy, "multiclass")
+    check_task(CrossEntropy, "multiclass")
     with pytest.raises(
         ConfigError,
         match=r"CrossEntropy .*task=multilabel: choose loss=bce, weighted_bce, focal or asymmetric, or set",
     ):
-        refuse_other_task(CrossEntropy, "multilabel")
+        check_task(CrossEntropy, "multilabel")
 
 
 def test_a_loss_from_elsewhere_that_names_no_task_is_taken():
-    refuse_other_task(nn.MSELoss(), "multilabel")
-    refuse_other_task(nn.MSELoss, "multiclass")
+    check_task(nn.MSELoss(), "multilabel")
+    check_task(nn.MSELoss, "multiclass")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_loss_from_elsewhere_that_names_no_task_is_taken():
     ],
 )
 def test_balancing_by_sampling_and_by_weights_is_warned_about(loss: nn.Module, is_weighted: bool, caplog):
-    warn_of_balancing_twice(loss, "even")
+    warn_of_balancing_twice(loss, "uniform")
     assert not caplog.text
     warn_of_balancing_twice(loss, "balanced")
     assert ("balances twice" in caplog.text) == is_weighted

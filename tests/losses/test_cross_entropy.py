@@ -53,7 +53,7 @@ def test_extreme_logits_and_unknown_batches_give_finite_gradients(
     stays_finite_at_extremes(loss, targets, dtype)
 
 
-def test_what_cannot_be_weighted_or_is_out_of_range_is_refused():
+def test_what_cannot_be_weighted_or_is_out_of_range_is_rejected():
     with pytest.raises(ConfigError, match=r"is_balanced=true needs labels .* are \[1.0, 0.0\]"):
         CrossEntropy(frequencies=[1.0, 0.0], **OPTIONS | {"is_balanced": True})
     with pytest.raises(ConfigError, match=r"loss.label_smoothing=-0.1 must lie between 0 and 1"):

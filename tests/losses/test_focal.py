@@ -47,7 +47,7 @@ def test_extreme_logits_and_unknown_batches_give_finite_gradients(
     stays_finite_at_extremes(loss, targets, dtype)
 
 
-def test_numbers_out_of_range_are_refused():
+def test_numbers_out_of_range_are_rejected():
     with pytest.raises(ConfigError, match=r"loss.gamma=-1 must be at least 0"):
         FocalLoss(frequencies=[0.3], gamma=-1, alpha=None)
     with pytest.raises(ConfigError, match=r"loss.alpha=2 must lie between 0 and 1"):

@@ -121,7 +121,7 @@ def test_what_can_hardly_be_fitted_stays_finite_and_keeps_the_ranking(method, ca
         assert (calibrator.slopes[0], calibrator.intercepts[0]) == (1.0, 0.0)
 
 
-def test_a_slope_that_would_turn_the_ranking_round_is_refused():
+def test_a_slope_that_would_turn_the_ranking_round_is_rejected():
     calibrator = fit_calibrator(*draw(slope=-1.0), "platt", "validation")
     assert calibrator is not None
     assert (calibrator.slopes.tolist(), calibrator.intercepts.tolist()) == ([1.0, 1.0], [0.0, 0.0])
@@ -131,7 +131,7 @@ def test_a_slope_that_would_turn_the_ranking_round_is_refused():
     assert verdict.endswith("on average, as it is: no Platt scaling could be fitted on validation")
 
 
-def test_without_calibrator_only_before_is_judged():
+def test_without_calibrator_only_before_is_evaluated():
     assert fit_calibrator(*draw(50), "none", "validation") is None
     numbers = calibration_numbers(table_of(*draw()), None, patient_counts(1500, 200, 0), SETTINGS)
     assert (numbers["method"], numbers["source"]) == ("none", None)
@@ -150,7 +150,7 @@ def test_a_label_that_is_nowhere_known_gives_plain_json():
         table_of(probabilities, targets), calibrator, patient_counts(20, 100, 0), SETTINGS
     )
     assert {one["verdict"] for one in numbers["labels"].values()} == {
-        "cannot be judged: fewer than 10 positives"
+        "cannot be evaluated: fewer than 10 positives"
     }
     json.dumps(numbers, allow_nan=False)
 
@@ -171,11 +171,11 @@ def test_applying_is_linear_on_the_logit_and_keeps_auroc():
 @pytest.mark.parametrize(
     ("slopes", "intercepts"), [([1.0], [0.0, 0.0]), ([np.nan], [0.0]), ([1.0], [np.inf]), ([-1.0], [0.0])]
 )
-def test_numbers_that_are_no_calibration_are_refused(slopes, intercepts):
+def test_numbers_that_are_no_calibration_are_rejected(slopes, intercepts):
     with pytest.raises(DataError, match="fitted on validation cannot be used"):
         Calibrator(np.array(slopes), np.array(intercepts), "platt", "validation")
 
 
-def test_an_unknown_method_is_refused():
+def test_an_unknown_method_is_rejected():
     with pytest.raises(ConfigError, match="evaluation.calibration=isotonic.*platt"):
         fit_calibrator(*draw(20), "isotonic", "validation")

@@ -224,7 +224,7 @@ def test_the_order_of_models_is_a_sign():
     assert back.p == pytest.approx(there.p)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_that_do_not_fit_are_rejected():
     with pytest.raises(ValueError, match=r"scores \(5,\) must be \(K, N\) and targets \(5,\)"):
         delong(np.zeros(5), np.zeros(5), None)
     with pytest.raises(ValueError, match=r"patients \(4,\) and targets \(5,\)"):

@@ -80,7 +80,7 @@ def test_half_precision_probabilities_are_taken():
     )
 
 
-def test_logits_are_refused_and_not_guessed():
+def test_logits_are_rejected_and_not_guessed():
     metric = LabelMetrics(LABELS)
     with pytest.raises(ValueError, match=r"Values from -3 to 2 are no probabilities; apply a sigmoid"):
         metric.update(torch.tensor([[-3.0, 2.0, 0.1]]), torch.zeros(1, 3))

@@ -138,7 +138,7 @@ def test_labels_are_chosen_by_name():
         ),
     ],
 )
-def test_wrong_values_are_refused(changes, message):
+def test_wrong_values_are_rejected(changes, message):
     with pytest.raises(DataError, match=message):
         table(**changes)
 
@@ -156,14 +156,14 @@ def test_numbers_as_text_are_read():
         ["target/Mass", "target/Pleural Effusion", "probability/Mass", "probability/Pleural Effusion"],
     ],
 )
-def test_missing_columns_are_refused(dropped):
+def test_missing_columns_are_rejected(dropped):
     with pytest.raises(
         DataError, match="theirs.csv is no predictions table: it needs the columns image, target/"
     ):
         PredictionTable.from_frame(made_frame().drop(columns=dropped), "theirs.csv")
 
 
-def test_an_empty_table_is_refused():
+def test_an_empty_table_is_rejected():
     with pytest.raises(DataError, match="theirs.csv holds no image"):
         PredictionTable.from_frame(made_frame().iloc[:0], "theirs.csv")
 
@@ -179,7 +179,7 @@ def test_file(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["", None, np.nan])
-def test_images_without_a_patient_among_others_are_refused_and_without_any_patients_are_unknown(missing):
+def test_images_without_a_patient_among_others_are_rejected_and_without_any_patients_are_unknown(missing):
     frame = pd.DataFrame(
         {"image": ["a", "b"], "patient": ["1", missing], "target/A": [0.0, 1.0], "probability/A": [0.1, 0.9]}
     )
@@ -190,7 +190,7 @@ def test_images_without_a_patient_among_others_are_refused_and_without_any_patie
     assert table.num_patients == 2
 
 
-def test_an_image_without_a_name_is_refused():
+def test_an_image_without_a_name_is_rejected():
     frame = pd.DataFrame({"image": ["a", None], "target/A": [0.0, 1.0], "probability/A": [0.1, 0.9]})
     with pytest.raises(DataError, match="x has rows without a name"):
         PredictionTable.from_frame(frame, "x")

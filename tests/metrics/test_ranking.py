@@ -152,7 +152,7 @@ def test_sums_beyond_float32_stay_exact():
     check(ranking(scores, targets, patients, counts), 0, scores, targets, patients, counts)
 
 
-def test_nan_is_refused():
+def test_nan_is_rejected():
     scores, targets = np.array([0.5, 0.2]), np.array([1.0, np.nan])
     with pytest.raises(ValueError, match="1 scores or targets are NaN"):
         ranking(scores, targets, np.array([0, 1]), patient_counts(2, 2, seed=0))

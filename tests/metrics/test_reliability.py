@@ -28,7 +28,7 @@ def draw(count: int = 3000, slope: float = 1.0, shift: float = 0.0, seed: int = 
     return expit(logits), (generator.random(count) < expit(slope * logits + shift)).astype(float)
 
 
-def judged(p, y, patients=None, resamples: int = 200):
+def predicted(p, y, patients=None, resamples: int = 200):
     patients = np.arange(len(p)) if patients is None else patients
     return reliability_numbers(
         p, y, patients, patient_counts(int(patients.max()) + 1, resamples, 0), SETTINGS
@@ -38,7 +38,7 @@ def judged(p, y, patients=None, resamples: int = 200):
 def test_bins_without_ties_are_quantiles():
     p, y = draw(3000)
     observed, predicted = calibration_curve(y, p, n_bins=15, strategy="quantile")
-    bins = judged(p, y)["bins"]
+    bins = predicted(p, y)["bins"]
     assert [one["images"] for one in bins] == [200] * 15
     assert [one["observed"]["value"] for one in bins] == pytest.approx(observed.tolist())
     assert [one["predicted"] for one in bins] == pytest.approx(predicted.tolist())
@@ -71,7 +71,7 @@ def test_numbers_equal_plain_formulas_of_the_known_images():
     generator = np.random.default_rng(2)
     patients = np.r_[np.arange(100), generator.integers(100, size=400)]
     y[generator.random(500) < 0.2] = np.nan
-    numbers = judged(p, y, patients)
+    numbers = predicted(p, y, patients)
     known = ~np.isnan(y)
     p, y, patients = p[known], y[known], patients[known]
     bins = equal_mass_bins(p)
@@ -91,20 +91,20 @@ def test_numbers_equal_plain_formulas_of_the_known_images():
 
 
 def test_calibrated_probabilities_are_told_from_distorted_ones():
-    assert judged(*draw())["is_calibrated"] is True
-    shifted = judged(*draw(shift=-1.0))
+    assert predicted(*draw())["is_calibrated"] is True
+    shifted = predicted(*draw(shift=-1.0))
     assert shifted["is_calibrated"] is False
     assert shifted["bias"]["low"] > 0
-    extreme = judged(*draw(6000, slope=0.4, shift=-0.5))
+    extreme = predicted(*draw(6000, slope=0.4, shift=-0.5))
     assert extreme["is_calibrated"] is False
     assert extreme["spiegelhalter"]["low"] > 0
-    timid = judged(*draw(6000, slope=2.5, shift=0.9))
+    timid = predicted(*draw(6000, slope=2.5, shift=0.9))
     assert timid["spiegelhalter"]["high"] < 0
 
 
 def test_the_interval_of_the_calibration_error_holds_its_value():
     for seed in range(20):
-        ece = judged(*draw(400, seed=seed))["ece"]
+        ece = predicted(*draw(400, seed=seed))["ece"]
         assert 0 <= ece["low"] <= ece["value"] <= ece["high"]
 
 
@@ -117,33 +117,33 @@ def test_the_interval_of_the_calibration_error_covers_the_true_one(slope: float,
     truth = (
         np.abs(np.bincount(np.digitize(everyone, edges), everyone - expit(slope * logits))).sum() / 300_000
     )
-    found = [judged(*draw(600, slope, seed=seed), resamples=300)["ece"] for seed in range(300)]
+    found = [predicted(*draw(600, slope, seed=seed), resamples=300)["ece"] for seed in range(300)]
     covered = np.mean([one["low"] <= truth <= one["high"] for one in found])
     assert covered >= tolerated
 
 
 @pytest.mark.parametrize("present", [0.0, 1.0])
-def test_one_class_cannot_be_judged(present: float):
-    numbers = judged(np.linspace(0.1, 0.9, 50), np.full(50, present))
+def test_one_class_cannot_be_evaluated(present: float):
+    numbers = predicted(np.linspace(0.1, 0.9, 50), np.full(50, present))
     assert numbers["is_calibrated"] is None
     assert numbers["bias"]["value"] == pytest.approx(0.5 - present)
 
 
-def test_few_positives_cannot_be_judged():
+def test_few_positives_cannot_be_evaluated():
     p, y = draw(300)
     y[np.flatnonzero(y == 1)[9:]] = np.nan
-    assert judged(p, y)["is_calibrated"] is None
+    assert predicted(p, y)["is_calibrated"] is None
 
 
 def test_nothing_known_is_undefined():
-    numbers = judged(np.array([0.2, 0.3]), np.array([np.nan, np.nan]))
+    numbers = predicted(np.array([0.2, 0.3]), np.array([np.nan, np.nan]))
     assert numbers["ece"] == numbers["brier"] == numbers["bias"] == {"value": None, "low": None, "high": None}
     assert numbers["bins"] == []
     assert numbers["is_calibrated"] is None
 
 
 def test_nothing_that_varies_has_no_interval():
-    numbers = judged(np.full(60, 0.5), np.r_[np.zeros(30), np.ones(30)], np.zeros(60, dtype=np.int64))
+    numbers = predicted(np.full(60, 0.5), np.r_[np.zeros(30), np.ones(30)], np.zeros(60, dtype=np.int64))
     assert numbers["ece"] == {"value": 0.0, "low": None, "high": None}
     assert numbers["is_calibrated"] is None
     assert holds_zero(numbers["bias"]) is None

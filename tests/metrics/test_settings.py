@@ -40,7 +40,7 @@ def test_limits_are_accepted(values):
         ({"age_bands": (40, 40)}, r"evaluation.age_bands=\[40, 40\] must ascend"),
     ],
 )
-def test_values_out_of_range_are_refused(values, message):
+def test_values_out_of_range_are_rejected(values, message):
     with pytest.raises(ConfigError, match=message):
         replace(SETTINGS, **values)
 

@@ -134,7 +134,7 @@ def test_rules_are_known(rule: str | float):
         True,
     ],
 )
-def test_another_rule_is_refused_with_the_forms_that_there_are(rule: str | float):
+def test_another_rule_is_rejected_with_the_forms_that_there_are(rule: str | float):
     with pytest.raises(ConfigError, match=r"evaluation\.threshold=.*youden, f1, sensitivity@0\.9"):
         check_rule(rule)
     with pytest.raises(ConfigError, match=r"evaluation\.threshold"):

@@ -6,7 +6,7 @@ from cxrlab.errors import ConfigError
 from cxrlab.models.timm_network import TimmNetwork, architecture, layer_table, without_initial_weights
 
 OPTIONS = {
-    "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "thaw_epoch": None, "num_labels": 4, "channels": 1,
+    "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "unfreeze_epoch": None, "num_labels": 4, "channels": 1,
     "image_size": 64,
 }  # fmt: skip
 # Backbones of conf/model with their parameters without a head, for three input channels (torchvision, timm, papers).
@@ -57,12 +57,12 @@ def test_the_head_can_have_a_hidden_layer_and_dropout():
 
 
 @pytest.mark.parametrize(("name", "value"), [("hidden", 0), ("dropout", 2.0), ("feature_dropout", -0.1)])
-def test_a_head_that_cannot_be_is_refused(name: str, value: float):
+def test_a_head_that_cannot_be_is_rejected(name: str, value: float):
     with pytest.raises(ConfigError, match=f"model.{name}={value} must"):
         TimmNetwork(backbone="resnet10t", **{**OPTIONS, name: value})
 
 
-def test_an_unknown_architecture_is_refused_with_near_names():
+def test_an_unknown_architecture_is_rejected_with_near_names():
     with pytest.raises(ConfigError, match=r"no architecture 'densenet211'.*densenet201"):
         TimmNetwork(backbone="densenet211", **OPTIONS)
 
@@ -72,7 +72,7 @@ def test_both_sources_of_weights_exclude_each_other():
         TimmNetwork(backbone="resnet10t", **{**OPTIONS, "pretrained": True, "checkpoint_path": "w.pth"})
 
 
-def test_a_transformer_refuses_a_size_that_its_patches_do_not_fill():
+def test_a_transformer_rejects_a_size_that_its_patches_do_not_fill():
     with pytest.raises(ConfigError, match=r"patches of 16 pixels, and data.image_size=100 is no multiple"):
         TimmNetwork(backbone="vit_small_patch16_224", **{**OPTIONS, "image_size": 100})
 
@@ -124,7 +124,7 @@ def test_the_dropout_of_features_stands_before_the_hidden_layer_and_acts_in_trai
 def test_an_architecture_says_nothing_of_freezing_and_knows_what_earlier_checkpoints_lack():
     target = "cxrlab.models.timm_network.TimmNetwork"
     earlier = {"_target_": target, "backbone": "resnet10t", "pretrained": True}
-    neutral = {"pretrained": False, "feature_dropout": 0.0, "freeze": None, "thaw_epoch": None}
+    neutral = {"pretrained": False, "feature_dropout": 0.0, "freeze": None, "unfreeze_epoch": None}
     assert architecture(earlier) == {**earlier, **neutral}
     assert architecture({**earlier, "freeze": 2, "feature_dropout": 0.2})["freeze"] is None
     assert architecture({**earlier, "feature_dropout": 0.2})["feature_dropout"] == 0.2

@@ -43,7 +43,7 @@ def test_a_constant_image_stays_finite():
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 9), (1, 8, 8), (3, 8, 9)])
-def test_another_shape_is_refused(shape: tuple[int, ...]):
+def test_another_shape_is_rejected(shape: tuple[int, ...]):
     module = Preprocess(normalize="imagenet", image_size=8, channels=3)
     with pytest.raises(DataError, match=r"network made for \(3, 8, 8\)"):
         module(torch.zeros(2, *shape, dtype=torch.uint8))

@@ -104,7 +104,7 @@ def test_layers_that_cannot_be_built_are_named(layers, message):
         SMALL(layers=layers)
 
 
-def test_an_output_dropout_of_1_is_refused():
+def test_an_output_dropout_of_1_is_rejected():
     with pytest.raises(ConfigError, match="model.output_dropout=1.0"):
         SMALL(layers=[{"conv": 4}], output_dropout=1.0)
 

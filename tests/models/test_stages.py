@@ -12,7 +12,7 @@ from cxrlab.models.timm_network import TimmNetwork
 
 OPTIONS = {
     "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0,
-    "num_labels": 2, "channels": 1, "image_size": 32, "thaw_epoch": None,
+    "num_labels": 2, "channels": 1, "image_size": 32, "unfreeze_epoch": None,
 }  # fmt: skip
 
 
@@ -67,8 +67,8 @@ def test_statistics_alone_can_be_frozen():
     assert {name for name, _ in one.named_parameters()} <= names
 
 
-def test_what_is_frozen_stays_in_evaluation_mode_until_it_is_thawed():
-    one = network(2, thaw_epoch=3)
+def test_what_is_frozen_stays_in_evaluation_mode_until_it_is_unfreezeed():
+    one = network(2, unfreeze_epoch=3)
     one.eval().train()
     assert not one.backbone.bn1.training
     assert one.backbone.layer3.training
@@ -89,22 +89,24 @@ def test_a_transformer_is_frozen_by_its_blocks():
 
 
 @pytest.mark.parametrize("depth", [0, 6, -1, "head", True])
-def test_a_depth_that_the_backbone_lacks_is_refused(depth: object):
+def test_a_depth_that_the_backbone_lacks_is_rejected(depth: object):
     with pytest.raises(
         ConfigError, match=rf"model\.freeze={depth} does not fit resnet10t, which has 5 stages"
     ):
         network(depth)
 
 
-def test_statistics_of_a_backbone_without_batch_normalisation_are_refused():
+def test_statistics_of_a_backbone_without_batch_normalisation_are_rejected():
     with pytest.raises(ConfigError, match="model.freeze=norm_statistics: vit_small_patch16_224 has no batch"):
         network("norm_statistics", "vit_small_patch16_224")
 
 
-@pytest.mark.parametrize(("freeze", "thaw_epoch"), [(None, 2), ("backbone", 0)])
-def test_thawing_needs_something_frozen_before(freeze: object, thaw_epoch: int):
-    with pytest.raises(ConfigError, match=rf"model\.thaw_epoch={thaw_epoch} with model\.freeze={freeze}"):
-        network(freeze, thaw_epoch=thaw_epoch)
+@pytest.mark.parametrize(("freeze", "unfreeze_epoch"), [(None, 2), ("backbone", 0)])
+def test_unfreezeing_needs_something_frozen_before(freeze: object, unfreeze_epoch: int):
+    with pytest.raises(
+        ConfigError, match=rf"model\.unfreeze_epoch={unfreeze_epoch} with model\.freeze={freeze}"
+    ):
+        network(freeze, unfreeze_epoch=unfreeze_epoch)
 
 
 def test_a_frozen_network_has_the_heatmaps_of_a_free_one_and_stays_frozen():

@@ -74,11 +74,11 @@ def test_opposite_views_mirror_each_other(images: torch.Tensor):
     ("names", "words"),
     [
         (["identity", "flipp"], r"views=\['identity', 'flipp'\]: 'flipp' is none of .* Did you mean flip\?"),
-        ([], r"views=\[\] leaves nothing to judge"),
+        ([], r"views=\[\] leaves nothing to evaluate"),
         (["flip", "identity", "flip"], r"names a view twice"),
     ],
 )
-def test_views_that_make_no_sense_are_refused(names: list[str], words: str):
+def test_views_that_make_no_sense_are_rejected(names: list[str], words: str):
     with pytest.raises(ConfigError, match=words):
         check_views(names)
 

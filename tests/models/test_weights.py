@@ -22,7 +22,7 @@ OPTIONS = {
     "dropout": 0.0,
     "feature_dropout": 0.0,
     "freeze": None,
-    "thaw_epoch": None,
+    "unfreeze_epoch": None,
     "num_labels": 2,
     "channels": 1,
     "image_size": 64,
@@ -86,7 +86,7 @@ def test_a_run_s_backbone_starts_another_and_its_head_stays_behind(
 ):
     first = TimmNetwork(backbone="resnet10t", checkpoint_path=None, **{**OPTIONS, "hidden": 7})
     state = {f"network.{name}": tensor for name, tensor in first.state_dict().items()}
-    state |= {"preprocess.mean": torch.zeros(1), "decision.thresholds": torch.zeros(2)}
+    state |= {"preprocess.mean": torch.zeros(1), "operating_point.thresholds": torch.zeros(2)}
     path = tmp_path / "best.ckpt"
     torch.save({"state_dict": state, "hyper_parameters": {"labels": ["Edema", "Mass"]}}, path)
     with caplog.at_level(logging.INFO, logger="cxrlab"):
@@ -94,7 +94,7 @@ def test_a_run_s_backbone_starts_another_and_its_head_stays_behind(
     for name, tensor in first.backbone.state_dict().items():
         assert torch.equal(second.backbone.state_dict()[name], tensor), name
     assert "not used: ['network.head.0.weight'" in caplog.text
-    assert "decision.thresholds" in caplog.text
+    assert "operating_point.thresholds" in caplog.text
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
@@ -178,7 +178,7 @@ def test_what_training_programs_keep_beside_the_weights_does_no_harm(tmp_path: P
     assert torch.equal(weights["weight"], layer.weight)
 
 
-def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path: Path):
+def test_a_whole_pickled_network_is_rejected_with_what_to_do(tmp_path: Path):
     torch.save(nn.Linear(2, 1), tmp_path / "model.pt")
     with pytest.raises(
         CheckpointError, match=r"an object of torch.nn.modules.linear.Linear.*save its state dict alone"
@@ -186,7 +186,7 @@ def test_a_whole_pickled_network_is_refused_with_what_to_do(tmp_path: Path):
         read_weights(tmp_path / "model.pt")
 
 
-def test_weights_of_another_architecture_are_refused(donor: nn.Module, tmp_path: Path):
+def test_weights_of_another_architecture_are_rejected(donor: nn.Module, tmp_path: Path):
     path = tmp_path / "weights.pth"
     torch.save(donor.state_dict(), path)
     with pytest.raises(
@@ -242,7 +242,7 @@ def test_a_file_with_code_in_it_is_not_run(tmp_path: Path, monkeypatch: pytest.M
     assert not Path("it-ran").exists()
 
 
-def test_a_file_without_tensors_is_refused(tmp_path: Path):
+def test_a_file_without_tensors_is_rejected(tmp_path: Path):
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(CheckpointError, match=r"holds no named tensors"):
         read_weights(tmp_path / "empty.pth")

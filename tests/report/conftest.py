@@ -81,7 +81,7 @@ def counted(target: np.ndarray, called: np.ndarray) -> Numbers:
     return counts | {"positive_patients": counts["positives"]}
 
 
-def judged(target: np.ndarray, probability: np.ndarray, threshold: float) -> Numbers:
+def predicted(target: np.ndarray, probability: np.ndarray, threshold: float) -> Numbers:
     """Return every metric of one label."""
     n = counted(target, probability >= threshold)
     tp, fp, tn, fn = (n[name] for name in ("tp", "fp", "tn", "fn"))
@@ -136,7 +136,7 @@ def subgroups(simulation: Simulation) -> list[Numbers]:
         chosen, found = simulation.groups[covariate] == group, []
         for column, label in enumerate(simulation.labels):
             target = simulation.targets[chosen, column]
-            metrics = judged(target, simulation.probabilities[chosen, column], simulation.threshold)
+            metrics = predicted(target, simulation.probabilities[chosen, column], simulation.threshold)
             found.append({"covariate": covariate, "group": group, "label": label, "images": int(chosen.sum()),
                           "patients": int(chosen.sum() * 0.7), "positives": int(target.sum())}
                          | {name: metrics[name] for name in SUBGROUP} | {"negatives_from": "group"})  # fmt: skip
@@ -216,20 +216,20 @@ def numbers_of(
     Args:
         labels: Names; the last of several has 7 positives and is flagged.
         missing: Labels without a positive: no metric of theirs is defined.
-        validation: False leaves out thresholds, what is judged at them, and recalibration.
+        validation: False leaves out thresholds, what is evaluated at them, and recalibration.
         exclusive: Whether the labels are classes that exclude one another.
     """
     simulation = Simulation(labels, exclusive=exclusive)
     pairs = zip(simulation.targets.T, simulation.probabilities.T, strict=True)
     columns = dict(zip(labels, pairs, strict=True))
-    metrics = {label: judged(y, p, simulation.threshold) for label, (y, p) in columns.items()}
+    metrics = {label: predicted(y, p, simulation.threshold) for label, (y, p) in columns.items()}
     counts = {label: counted(y, p >= simulation.threshold) for label, (y, p) in columns.items()}
     few = [{"kind": "few_positives", "label": label, "message": f"{label} has only {counts[label]['positives']} positives."}
            for label in labels if counts[label]["positives"] < 10]  # fmt: skip
     numbers = {
         "format": 1, "data": dict(DATA), "interval": dict(INTERVAL), "labels": metrics,
         "macro": {name: mean_of([metrics[label][name] for label in labels if label not in missing]) for name in METRICS},
-        "micro": judged(simulation.targets.ravel(), simulation.probabilities.ravel(), simulation.threshold),
+        "micro": predicted(simulation.targets.ravel(), simulation.probabilities.ravel(), simulation.threshold),
         "num_macro_labels": len(labels), "counts": counts,
         "thresholds": {label: {"value": 0.5, "rule": "youden", "source": "validation"} for label in labels},
         "prevalence": PREVALENCE, "flags": few, "classification_report": report_of(simulation, exclusive),

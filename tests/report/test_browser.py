@@ -14,7 +14,7 @@ from PIL import Image
 
 from cxrlab.report.comparison_page import write_comparison
 from cxrlab.report.evaluation_page import write_report
-from cxrlab.report.model_info import Panel, Subject, TrainingData
+from cxrlab.report.model_info import ModelInfo, Panel, TrainingData
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -66,7 +66,7 @@ def full_subject(labels):
     session = {"command": ["python", "-m", "cxrlab.train", f"data.root=/data/{'x' * 120}"],
                "versions": {"python": "3.11.2", "cxrlab": "0.1.0"}, "commit": "0" * 40,
                "hardware": {"processor": "a processor", "cores": 2}, "seconds": {"fit": 12.5}}  # fmt: skip
-    return Subject(
+    return ModelInfo(
         title=f"A run: {LONG}", kind="run", network="resnet10t",
         trained_on=TrainingData(name="nih", parts={"train": (840, 280), "val": (120, 40)}),
         config={"data": {"root": f"/data/{'y' * 120}"}}, metrics=metrics, provenance=session,
@@ -79,11 +79,13 @@ def full_subject(labels):
 def written(tmp_path_factory, sample_numbers, sample_curves, sample_comparison):
     folder = tmp_path_factory.mktemp("pages")
     long_labels = ("Enlarged cardiomediastinum, or not", LONG)
-    made = {"many": (LABELS, full_subject(LABELS)), "one": (("Pneumonia",), Subject(title="theirs.csv")),
+    made = {"many": (LABELS, full_subject(LABELS)), "one": (("Pneumonia",), ModelInfo(title="theirs.csv")),
             "long": (long_labels, full_subject(long_labels))}  # fmt: skip
     pages = {
-        name: write_report(folder / name, sample_numbers(labels), sample_curves(labels), subject, images=True)
-        for name, (labels, subject) in made.items()
+        name: write_report(
+            folder / name, sample_numbers(labels), sample_curves(labels), model_info, images=True
+        )
+        for name, (labels, model_info) in made.items()
     }
     comparison = sample_comparison(LABELS, models=("densenet121", "resnet50", LONG, "b"))
     pages["comparison"] = write_comparison(

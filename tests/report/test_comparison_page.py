@@ -34,7 +34,7 @@ def test_the_page_of_a_comparison(tmp_path, sample_comparison):
     ]  # fmt: skip
     assert page.count("<svg") == 3
     assert "/home/jane/a" in page
-    assert "3 images that not all models judged were left out." in page
+    assert "3 images that not all models evaluated were left out." in page
     assert "By label: densenet121" in page
 
 

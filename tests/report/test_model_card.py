@@ -1,6 +1,6 @@
 from cxrlab.report.html import Redaction
 from cxrlab.report.model_card import model_card
-from cxrlab.report.model_info import Subject, TrainingData
+from cxrlab.report.model_info import ModelInfo, TrainingData
 
 LABELS = ("Edema", "Nodule/Mass")
 
@@ -13,9 +13,13 @@ def test_the_sections_of_the_usual_form(sample_numbers):
         fingerprint="f00",
     )
     session = {"versions": {"cxrlab": "0.1.0"}, "started": "2026-01-01", "commit": "abc"}
-    subject = Subject(kind="run", network="resnet10t of /data/jane", trained_on=trained, provenance=session)
+    model_info = ModelInfo(
+        kind="run", network="resnet10t of /data/jane", trained_on=trained, provenance=session
+    )
     card = dict(
-        model_card(sample_numbers(LABELS), subject, ["Beware of jane.csv."], Redaction(LABELS, active=True))
+        model_card(
+            sample_numbers(LABELS), model_info, ["Beware of jane.csv."], Redaction(LABELS, active=True)
+        )
     )
     assert list(card) == [
         "Model details", "Intended use", "Factors", "Metrics", "Evaluation data", "Training data",
@@ -29,7 +33,7 @@ def test_the_sections_of_the_usual_form(sample_numbers):
         "nih, split official, fingerprint f00.",
         "train 840 images of 280 patients; val 120 images.",
     ]
-    assert card["Factors"][0] == "Judged by group: view, sex, age."
+    assert card["Factors"][0] == "PredictedImages by group: view, sex, age."
     assert "Nodule/Mass 7" in card["Evaluation data"][1]
     assert card["Quantitative analyses"][1].startswith("AUROC, Nodule/Mass: 0.")
     assert (
@@ -38,20 +42,20 @@ def test_the_sections_of_the_usual_form(sample_numbers):
     assert "diagnosis" in card["Intended use"][1]
 
 
-def test_a_foreign_table_of_one_label(sample_numbers):
+def test_a_external_table_of_one_label(sample_numbers):
     numbers = sample_numbers(["Edema"], validation=False) | {"subgroups": [], "gaps": []}
     numbers["data"]["patients"], numbers["interval"]["unit"] = None, "image"
-    card = dict(model_card(numbers, Subject(), [], Redaction([], active=True)))
+    card = dict(model_card(numbers, ModelInfo(), [], Redaction([], active=True)))
     assert card["Training data"] == ["Not recorded here."]
     assert len(card["Quantitative analyses"]) == 1
-    assert card["Factors"][0].startswith("No group was judged")
+    assert card["Factors"][0].startswith("No group was evaluated")
     assert "patients unknown" in card["Evaluation data"][0]
 
 
 def test_a_gap_that_is_shown_is_told(sample_numbers):
     numbers = sample_numbers(LABELS)
     numbers["gaps"][0] |= {"p_holm": 0.01, "words": "AP is better."}
-    lines = dict(model_card(numbers, Subject(), [], Redaction([], active=True)))["Quantitative analyses"]
+    lines = dict(model_card(numbers, ModelInfo(), [], Redaction([], active=True)))["Quantitative analyses"]
     assert (
         lines[-1]
         == "Gap by view (AUROC, macro mean): AP minus PA 0.020 (\u22120.010 to 0.050); AP is better."

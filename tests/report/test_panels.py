@@ -18,7 +18,7 @@ from cxrlab.heatmaps.drawing import Drawn, write_gallery
 from cxrlab.heatmaps.drawing import panel as draw
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.report.model_info import Panel
-from cxrlab.report.panels import draw_run_panels, judged_at, read_panels
+from cxrlab.report.panels import draw_run_panels, outcomes_at, read_panels
 
 PLENTY = 10**9
 NETWORK_LABELS = ["Mass", "Edema", "NA"]
@@ -158,10 +158,10 @@ def test_the_numbers_are_read_back_to_the_bit(tmp_path: Path) -> None:
     write_gallery(tmp_path, [Drawn(case, Image.new("RGB", (4, 4)), {}) for case in cases], manifest(200))
     panels, _ = read_panels(tmp_path, budget_bytes=PLENTY)
     assert [panel.probability for panel in panels] == values.tolist()
-    assert {panel.outcome for panel in judged_at(panels, {"Edema": values.min()})} == {"TP"}
+    assert {panel.outcome for panel in outcomes_at(panels, {"Edema": values.min()})} == {"TP"}
 
 
-def test_panels_are_judged_again_at_other_thresholds() -> None:
+def test_panels_are_evaluated_again_at_other_thresholds() -> None:
     def panel(finding: str, outcome: Any, probability: float, target: float) -> Panel:
         values = {"outcome": outcome, "probability": probability, "target": target}
         return Panel(finding=finding, image="a.png", jpeg=b"", **values)
@@ -171,12 +171,12 @@ def test_panels_are_judged_again_at_other_thresholds() -> None:
         panel("Edema", "FP", 0.7, 0), panel("Edema", "FN", 0.2, 1),
         panel("Mass", "TP", 0.6, 1), panel("Hernia", "TP", 0.6, 1),
     ]  # fmt: skip
-    judged = judged_at(panels, {"Edema": 0.8, "Mass": float("nan")})
-    assert [(one.finding, one.outcome, one.probability) for one in judged] == [
+    predicted = outcomes_at(panels, {"Edema": 0.8, "Mass": float("nan")})
+    assert [(one.finding, one.outcome, one.probability) for one in predicted] == [
         ("Edema", "TP", 0.9), ("Edema", "FN", 0.6), ("Edema", "TN", 0.7), ("Edema", "FN", 0.2),
         ("Mass", "TP", 0.6), ("Hernia", "TP", 0.6),
     ]  # fmt: skip
-    assert judged_at(panels, {}) == panels
+    assert outcomes_at(panels, {}) == panels
 
 
 class Network(nn.Module):
@@ -221,14 +221,14 @@ def judged_run(network: nn.Module) -> tuple[Any, Any]:
     table = PredictionTable.from_frame(frame, "the other data set")
     model = SimpleNamespace(network=network, preprocess=Scaled(), device=torch.device("cpu"))
     run = SimpleNamespace(model=model, labels=NETWORK_LABELS)
-    judged = SimpleNamespace(table=table, manifest=manifest(10), images=Pixels(pixels), rows=rows)
-    return run, judged
+    predicted = SimpleNamespace(table=table, manifest=manifest(10), images=Pixels(pixels), rows=rows)
+    return run, predicted
 
 
 def test_best_hits_and_worst_errors_of_other_images_are_drawn(tmp_path: Path) -> None:
-    run, judged = judged_run(Network())
+    run, predicted = judged_run(Network())
     thresholds: Any = SimpleNamespace(values=np.array([0.3, np.nan]))
-    draw_run_panels(run, judged, thresholds, tmp_path / "heatmaps", per_label=2)
+    draw_run_panels(run, predicted, thresholds, tmp_path / "heatmaps", per_label=2)
     panels, _ = read_panels(tmp_path / "heatmaps", budget_bytes=PLENTY)
     # Row 1 has a box; row 4's false alarm is less sure (0.43) than row 7's miss (0.67).
     assert [(one.finding, one.image, one.outcome) for one in panels] == [
@@ -240,9 +240,9 @@ def test_best_hits_and_worst_errors_of_other_images_are_drawn(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("resize", "rows"), [("stretch", (128, 192)), ("pad", (128, 160))])
 def test_a_box_stands_where_the_network_sees_it(tmp_path: Path, resize: str, rows: tuple[int, int]) -> None:
-    run, judged = judged_run(Network())
-    judged.images = Pixels(judged.images.values, resize)
-    draw_run_panels(run, judged, None, tmp_path, per_label=2)
+    run, predicted = judged_run(Network())
+    predicted.images = Pixels(predicted.images.values, resize)
+    draw_run_panels(run, predicted, None, tmp_path, per_label=2)
     (path,) = tmp_path.glob("Edema_1_*.png")
     with Image.open(path) as picture:
         radiograph = np.asarray(picture)[26:, :256]
@@ -260,8 +260,8 @@ def test_the_output_that_is_explained_is_the_findings_own(
         return torch.zeros(len(pairs), 8, 8)
 
     monkeypatch.setattr("cxrlab.report.panels.activation_maps", record)
-    run, judged = judged_run(Network())
-    draw_run_panels(run, judged, None, tmp_path, per_label=2)
+    run, predicted = judged_run(Network())
+    draw_run_panels(run, predicted, None, tmp_path, per_label=2)
     findings = pd.read_csv(tmp_path / "index.csv", keep_default_na=False)["finding"]
     assert explained == [NETWORK_LABELS.index(finding) for finding in findings]
     assert set(findings) == {"Edema", "NA"}
@@ -270,23 +270,23 @@ def test_the_output_that_is_explained_is_the_findings_own(
 def test_a_network_that_cannot_be_explained_is_passed_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run, judged = judged_run(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
+    run, predicted = judged_run(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     with caplog.at_level(logging.WARNING):
-        draw_run_panels(run, judged, None, tmp_path / "heatmaps", per_label=1)
+        draw_run_panels(run, predicted, None, tmp_path / "heatmaps", per_label=1)
     assert "No heatmaps: Sequential lacks feature_layer" in caplog.text
     assert not (tmp_path / "heatmaps").exists()
 
 
 def test_predictions_without_pixels_cannot_be_explained(tmp_path: Path) -> None:
-    run, judged = judged_run(Network())
+    run, predicted = judged_run(Network())
     for change in ({"images": None}, {"manifest": None}, {"rows": [1, 2]}):
-        wrong: Any = SimpleNamespace(**{**vars(judged), **change})
+        wrong: Any = SimpleNamespace(**{**vars(predicted), **change})
         with pytest.raises(ValueError, match="the other data set comes without the pixels of its 6 images"):
             draw_run_panels(run, wrong, None, tmp_path, per_label=1)
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
-    run, judged = judged_run(Network())
+    run, predicted = judged_run(Network())
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"could not be written to .*file.*heatmaps_per_label=0"):
-        draw_run_panels(run, judged, None, tmp_path / "file", per_label=1)
+        draw_run_panels(run, predicted, None, tmp_path / "file", per_label=1)

@@ -17,7 +17,7 @@ LABELS = ["Nodule/Mass", "Edema", "v1.png"]
         ("images (a/b.dcm; c/d.dcm)", "images (…; …)"),
         ("Nodule/Mass has 4 positives, 0.95 at most", "Nodule/Mass has 4 positives, 0.95 at most"),
         ("/data/Nodule/Mass/jane", "…"),
-        ("outputs/2026-01-31/12-00-00 was judged", "outputs/2026-01-31/12-00-00 was judged"),
+        ("outputs/2026-01-31/12-00-00 was evaluated", "outputs/2026-01-31/12-00-00 was evaluated"),
         ("outputs/jane/2026-01-31/12-00-00", "…"),
         ("The patient's images. Each image's own. 1.5 e.g. AUROC", "The patient's images. Each image's own. 1.5 e.g. AUROC"),
         ("v1.png is a label", "v1.png is a label"),

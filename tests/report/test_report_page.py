@@ -8,7 +8,7 @@ import pytest
 from cxrlab.errors import OutputError
 from cxrlab.report import evaluation_page
 from cxrlab.report.evaluation_page import write_report
-from cxrlab.report.model_info import Panel, Subject, TrainingData
+from cxrlab.report.model_info import ModelInfo, Panel, TrainingData
 
 EVIL = "<script>alert('1')</script>\" onload=\"x"
 LABELS = ("Edema", "Nodule/Mass", EVIL)
@@ -25,7 +25,7 @@ def panels():
     ]  # fmt: skip
 
 
-def subject():
+def model_info():
     found = {"severity": "warning", "message": "2 images are nearly the same.", "kind": "near", "images": ["p-007/00013_001.png"],
              "patients": ["p-007"], "details": ["secret"]}  # fmt: skip
     session = {"command": ["python", "-m", "cxrlab.train", "data=table", "data.root=/data/jane Doe/x", "+data.split.file=secret.csv"],
@@ -35,7 +35,7 @@ def subject():
         "command": ["python", "-m", "cxrlab.evaluate", "run=outputs/jane/2026-01-01"],
         "seconds": {"everything": 9.0},
     }
-    return Subject(
+    return ModelInfo(
         title="resnet10t on /data/hospital_x", kind="run", network="resnet10t",
         trained_on=TrainingData(name="table", parts={"train": (840, 280), "val": (120, 40)}),
         config={"data": {"root": "/data/jane Doe/x", "image_size": 64}, "evil": EVIL},
@@ -58,10 +58,10 @@ def numbers(sample_numbers):
 def folders(tmp_path_factory, numbers, sample_curves):
     """The same report with images, for speed without figures, and without images."""
     root, curves = tmp_path_factory.mktemp("report"), sample_curves(LABELS)
-    write_report(root / "False", numbers, curves, subject(), images=False)
+    write_report(root / "False", numbers, curves, model_info(), images=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation_page, "report_figures", lambda *_: {})
-        write_report(root / "True", numbers, curves, subject(), images=True)
+        write_report(root / "True", numbers, curves, model_info(), images=True)
     return root
 
 
@@ -183,7 +183,7 @@ def test_parts_without_data_are_left_out_or_say_why(tmp_path, sample_numbers, sa
     numbers["data"] |= {"patients": None, "part": "", "split": None, "fingerprint": None}
     numbers["interval"]["unit"] = "image"
     numbers["macro"] = {name: {"value": None, "low": None, "high": None} for name in numbers["macro"]}
-    page = read(write_report(tmp_path, numbers, sample_curves(["Edema"]), Subject(), images=True).parent)
+    page = read(write_report(tmp_path, numbers, sample_curves(["Edema"]), ModelInfo(), images=True).parent)
     assert re.findall(r'<a href="#([^"]+)"', page) == ["labels", "calibration", "confusion", "card"]
     assert page.count("What needs a threshold, such as sensitivity") >= 2
     assert "nothing was fitted to correct them" in page
@@ -193,10 +193,10 @@ def test_parts_without_data_are_left_out_or_say_why(tmp_path, sample_numbers, sa
 
 @pytest.mark.usefixtures("no_figures")
 def test_heatmaps_beyond_the_budget_are_counted(tmp_path, numbers, sample_curves, monkeypatch):
-    write_report(tmp_path, numbers, sample_curves(LABELS), subject(), images=False)
+    write_report(tmp_path, numbers, sample_curves(LABELS), model_info(), images=False)
     room = 5 * len(JPEG) * 4 // 3
     monkeypatch.setattr(evaluation_page, "_MOST_BYTES", (tmp_path / "report.html").stat().st_size + room)
-    page = read(write_report(tmp_path, numbers, sample_curves(LABELS), subject(), images=True).parent)
+    page = read(write_report(tmp_path, numbers, sample_curves(LABELS), model_info(), images=True).parent)
     shown = page.count("data:image/jpeg")
     assert 0 < shown < 5
     assert f"{9 - shown} heatmaps more would not have fitted" in page
@@ -209,7 +209,7 @@ def test_a_note_that_is_also_a_flag_is_told_once(tmp_path, sample_numbers, sampl
     numbers["flags"] = [{"kind": "note", "label": None, "message": "Beware."}]
     page = read(
         write_report(
-            tmp_path, numbers, sample_curves(["Edema"]), Subject(notes=["Beware."]), images=True
+            tmp_path, numbers, sample_curves(["Edema"]), ModelInfo(notes=["Beware."]), images=True
         ).parent
     )
     assert page.count("<li>Beware.</li>") == 2  # above, and in the model card
@@ -219,7 +219,7 @@ def test_a_note_that_is_also_a_flag_is_told_once(tmp_path, sample_numbers, sampl
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, numbers, sample_curves):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written to .*file"):
-        write_report(tmp_path / "file", numbers, sample_curves(LABELS), subject(), images=True)
+        write_report(tmp_path / "file", numbers, sample_curves(LABELS), model_info(), images=True)
 
 
 def test_what_the_checks_of_heatmaps_found_is_a_section(
@@ -232,9 +232,9 @@ def test_what_the_checks_of_heatmaps_found_is_a_section(
         {"kind": "randomization", "message": "Hardly depends on what was learnt."},
         {"kind": "pointing", "message": "Not shown for Mass."},
     ]
-    checked = replace(subject(), explanation=explanation_numbers(flags=flags), examples=panels()[:1])
+    checked = replace(model_info(), explanation=explanation_numbers(flags=flags), examples=panels()[:1])
     numbers = sample_numbers(LABELS)
-    for name, one, is_there in (("with", checked, True), ("without", subject(), False)):
+    for name, one, is_there in (("with", checked, True), ("without", model_info(), False)):
         write_report(tmp_path / name, numbers, sample_curves(LABELS), one, images=True)
         page = read(tmp_path / name)
         assert ("Are the heatmaps to be trusted?" in page) == is_there

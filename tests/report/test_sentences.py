@@ -1,9 +1,9 @@
 import pytest
 
 from cxrlab.report import text
-from cxrlab.report.model_info import Subject, TrainingData
+from cxrlab.report.model_info import ModelInfo, TrainingData
 
-RUN = Subject(kind="run")
+RUN = ModelInfo(kind="run")
 AUROC = {"value": 0.9881, "low": 0.9714, "high": 0.9962}
 NOTHING = {"value": None, "low": None, "high": None}
 
@@ -34,10 +34,10 @@ def test_the_headline_of_a_test_part():
         ({"part": "train"}, RUN, "that it was trained on, which says nothing about new patients", "never seen"),
         ({"patients": None}, RUN, "On 240 images it had never seen (patients unknown), ", "80"),
         ({"patients": None}, RUN, "0.971 to 0.996 as if each image were another patient's", "80"),
-        ({}, Subject(), "On 240 images of 80 patients, the model behind these predictions ranked", "never seen"),
-        ({}, Subject(unseen=True), "it had never seen", "optimistic"),
-        ({}, Subject(kind="run", unseen=False), "On 240 images of 80 patients, the model", "never seen"),
-        ({}, Subject(kind="ensemble"), "the ensemble ranked", "the model"),
+        ({}, ModelInfo(), "On 240 images of 80 patients, the model behind these predictions ranked", "never seen"),
+        ({}, ModelInfo(unseen=True), "it had never seen", "optimistic"),
+        ({}, ModelInfo(kind="run", unseen=False), "On 240 images of 80 patients, the model", "never seen"),
+        ({}, ModelInfo(kind="ensemble"), "the ensemble ranked", "the model"),
         ({"labels": ("Edema",)}, RUN, "an image with Edema above one without it", "mean of"),
         ({"num_macro_labels": 3}, RUN, "mean of the 3 of 4 findings for which it is defined", "mean of 4"),
         ({"classification_report": {"kind": "exclusive"}}, RUN, "an image of a class above one of another class", "finding"),
@@ -45,10 +45,10 @@ def test_the_headline_of_a_test_part():
         ({"auroc": NOTHING}, RUN, "no AUROC could be computed for the model", "ranked"),
     ],
 )  # fmt: skip
-def test_the_headline_says_what_the_images_are(given, subject, told, untold):
-    headline = text.headline(numbers(**given), subject)
+def test_the_headline_says_what_the_images_are(given, model_info, told, unknown):
+    headline = text.headline(numbers(**given), model_info)
     assert told in headline
-    assert untold not in headline
+    assert unknown not in headline
     assert headline.startswith("On ")
     assert headline.endswith(".")
 
@@ -58,7 +58,7 @@ def test_the_headline_says_what_the_images_are(given, subject, told, untold):
     [(0.45, 0.6, "includes 0.5"), (0.3, 0.45, "below 0.5"), (0.51, 0.6, None), (None, None, None)],
 )
 def test_a_result_that_guessing_gives_is_told(low, high, words):
-    told = text.reservations(numbers(auroc={"value": 0.5, "low": low, "high": high}))
+    told = text.caveats(numbers(auroc={"value": 0.5, "low": low, "high": high}))
     assert bool(told) == bool(words)
     if words:
         assert words in told[0]
@@ -66,17 +66,17 @@ def test_a_result_that_guessing_gives_is_told(low, high, words):
 
 def test_what_was_trained_on_what():
     trained = TrainingData(name="nih", parts={"train": (840, 280), "val": (120, None), "test": (0, 0)})
-    assert text.training(Subject(kind="run", network="resnet10t", trained_on=trained)) == (
+    assert text.training(ModelInfo(kind="run", network="resnet10t", trained_on=trained)) == (
         "The network (resnet10t) was trained on 840 images of 280 patients of nih. Its best epoch was chosen on "
         "120 images set aside for validation."
     )
     none = TrainingData(name="nih", parts={"val": (0, 0)})
     assert (
-        text.training(Subject(kind="ensemble", trained_on=none))
+        text.training(ModelInfo(kind="ensemble", trained_on=none))
         == "Each network of the ensemble was trained on nih."
     )
-    assert "another program" in text.training(Subject())
-    assert text.training(Subject(kind="run")) == ""
+    assert "another program" in text.training(ModelInfo())
+    assert text.training(ModelInfo(kind="run")) == ""
 
 
 def test_intervals_name_their_unit():
@@ -87,8 +87,8 @@ def test_intervals_name_their_unit():
     assert "the 240 images (patients unknown)" in text.intervals(numbers(patients=None))
 
 
-def test_the_source_is_not_among_what_was_judged():
-    rows = dict(text.judged(numbers(part="")))
+def test_the_source_is_not_among_what_was_evaluated():
+    rows = dict(text.predicted(numbers(part="")))
     assert rows["part"] == "the whole table"
     assert "/data/x" not in str(rows)
 
@@ -117,4 +117,4 @@ def test_why_nothing_was_recalibrated():
 
     assert text.no_recalibration(numbers(calibration=calibration({"ece": 0}))) is None
     assert "validation" in text.no_recalibration(numbers(calibration=calibration(None)))
-    assert text.no_recalibration(numbers()) == "Calibration was not judged."
+    assert text.no_recalibration(numbers()) == "Calibration was not evaluated."

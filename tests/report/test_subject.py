@@ -1,8 +1,8 @@
-from cxrlab.report.model_info import Subject
+from cxrlab.report.model_info import ModelInfo
 
 
 def test_all_of_a_subject_may_be_unknown():
-    subject = Subject()
-    assert subject.kind == "predictions"
-    assert not subject.panels
-    assert subject.trained_on is None
+    model_info = ModelInfo()
+    assert model_info.kind == "predictions"
+    assert not model_info.panels
+    assert model_info.trained_on is None

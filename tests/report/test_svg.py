@@ -99,7 +99,7 @@ def test_it_scales_down_and_keeps_its_texts():
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a b", 'a"b', "é", "a\n"])
-def test_a_name_that_is_no_id_is_refused(name):
+def test_a_name_that_is_no_id_is_rejected(name):
     with pytest.raises(ValueError, match="cannot begin an id"):
         inline_svg(figure_of(["a", "b"]), name, "A curve.")
 

@@ -76,7 +76,7 @@ class Data(pl.LightningDataModule):
 
     def test_dataloader(self) -> Loader:
         store = ImageStore(
-            self.images.cache.pixels(), self.images.positions, resident="disk", device=torch.device("cpu")
+            self.images.cache.pixels(), self.images.positions, image_device="disk", device=torch.device("cpu")
         )
         batches = Batches(self.rows, batch_size=4, shuffle=False, seed=0)
         return Loader(store, torch.tensor(self.manifest.targets), batches)
@@ -160,7 +160,7 @@ class Broken(nn.Module):
         return torch.cat([1 / first, first], dim=1) * self.scale
 
 
-def test_outputs_that_are_not_finite_are_refused_by_row() -> None:
+def test_outputs_that_are_not_finite_are_rejected_by_row() -> None:
     classifier = Classifier(
         labels=LABELS, preprocess=PREPROCESS, network={"_target_": "elsewhere.Broken"}, module=Broken()
     )
@@ -173,13 +173,13 @@ def test_outputs_that_are_not_finite_are_refused_by_row() -> None:
         predict_images(classifier, pixels, [0, 4, 5, 6], batch_size=4, device="cpu")
 
 
-def test_images_of_another_size_are_refused() -> None:
+def test_images_of_another_size_are_rejected() -> None:
     pixels = np.zeros((2, 1, 16, 16), dtype=np.uint8)
     with pytest.raises(DataError, match=r"\(1, 16, 16\) were given to a network made for \(1, 32, 32\)"):
         predict_images(trained(), pixels, [0, 1], batch_size=2, device="cpu")
 
 
-def test_arguments_out_of_range_are_refused(cached_images: Images) -> None:
+def test_arguments_out_of_range_are_rejected(cached_images: Images) -> None:
     classifier = trained()
     with pytest.raises(ConfigError, match=r"batch_size=0 must be at least 1"):
         predict_images(classifier, cached_images, [0], batch_size=0, device="cpu")
@@ -199,7 +199,7 @@ def test_the_gpu_agrees_with_the_cpu(cached_images: Images) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)  # convolutions in TF32
 
 
-def test_outputs_of_a_view_that_are_not_finite_are_refused_too() -> None:
+def test_outputs_of_a_view_that_are_not_finite_are_rejected_too() -> None:
     classifier = Classifier(
         labels=LABELS,
         preprocess=PREPROCESS,

@@ -25,7 +25,7 @@ def test_names_stay_text_and_the_fold_stands_after_the_part(tmp_path: Path):
     assert whole["fold"].tolist() == [1, 1, 3]
 
 
-def test_an_image_in_two_folds_and_other_labels_are_refused(tmp_path: Path):
+def test_an_image_in_two_folds_and_other_labels_are_rejected(tmp_path: Path):
     one = write(tmp_path / "1.csv", ["a.png", "b.png"])
     with pytest.raises(DataError, match=r"1 images were tested on in two folds, for instance \['b\.png'\]"):
         pooled_predictions({0: one, 1: write(tmp_path / "2.csv", ["b.png", "c.png"])})
@@ -50,7 +50,7 @@ def test_metrics_are_scikit_learns_on_what_is_known():
         assert metrics[metric] == pytest.approx(np.mean(expected), abs=1e-6)
 
 
-def test_exclusive_classes_are_judged_as_such():
+def test_exclusive_classes_are_evaluated_as_such():
     table = pd.DataFrame({"image": range(3)})
     for label, target, probability in (("A", [1.0, 0, 0], [0.4, 0.3, 0.2]), ("B", [0.0, 1, 0], [0.3, 0.3, 0.2]),
                                        ("C", [0.0, 0, 1], [0.3, 0.4, 0.6])):  # fmt: skip

@@ -23,7 +23,7 @@ def test_mean_and_spread_are_those_of_the_statistics_module(tmp_path: Path):
     assert len(table) == 1
     assert (row["overrides"], row["metric"], row["seeds"], row["left_out"]) == ("lr=0.1", "val/auroc", 3, "")
     assert row["mean"] == pytest.approx(statistics.mean(values))
-    assert row["sd_over_seeds"] == pytest.approx(statistics.stdev(values))
+    assert row["std_over_seeds"] == pytest.approx(statistics.stdev(values))
     assert (row["min"], row["max"]) == (0.7, 0.9)
     written = pd.read_csv(tmp_path / "sweep_seeds.csv")
     assert tuple(written) == COLUMNS
@@ -47,7 +47,7 @@ def test_seeds_that_failed_are_named_and_left_out(tmp_path: Path):
 def test_one_seed_that_came_through_has_no_spread(tmp_path: Path):
     row = write_seed_spread([job(0, 1, 0.5), job(1, 2, None)], tmp_path).iloc[0]
     assert row["seeds"] == 1
-    assert pd.isna(row["sd_over_seeds"])
+    assert pd.isna(row["std_over_seeds"])
     all_failed = write_seed_spread([job(0, 1, None), job(1, 2, None)], tmp_path).iloc[0]
     assert (all_failed["metric"], all_failed["seeds"]) == ("val/auroc", 0)
     assert all_failed["left_out"] == "seed 1 failed, seed 2 failed"
@@ -79,7 +79,7 @@ def test_a_sweep_writes_and_prints_it(tmp_path: Path):
         add_job(path, job(number, number, 0.5 + number / 10, "data=nih lr=0.1"), maximize=True)
     text = printed(path, "val/auroc")
     row = text.split("Over seeds:\n")[1].splitlines()
-    assert row[0].split() == ["metric", "seeds", "mean", "sd_over_seeds", "min", "max"]
+    assert row[0].split() == ["metric", "seeds", "mean", "std_over_seeds", "min", "max"]
     assert row[1].split() == ["val/auroc", "3", "0.6000", "0.1000", "0.5000", "0.7000"]
     assert "no confidence interval" in text
     add_job(path, {**job(3, 3, None, "data=nih lr=0.1"), "status": "running"}, maximize=True)

@@ -13,7 +13,7 @@ SHAPE = {"image_size": 32, "channels": 1}
 PREPROCESS = {"normalize": "training", "mean": [0.5], "std": [0.25], **SHAPE}
 NETWORK = {
     "_target_": "cxrlab.models.timm_network.TimmNetwork", "backbone": "mobilenetv3_small_050", "pretrained": False,
-    "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "thaw_epoch": None, "num_labels": 2, **SHAPE,
+    "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "unfreeze_epoch": None, "num_labels": 2, **SHAPE,
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.training.operating_point import Decision
+from cxrlab.training.operating_point import OperatingPoint
 
 
 @pytest.fixture
@@ -30,30 +30,30 @@ def part(num_images: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_new_classifier_has_decided_nothing():
-    decision = Decision(3)
-    assert torch.isnan(decision.thresholds).all()
-    assert decision.calibrator("platt") is None
+    operating_point = OperatingPoint(3)
+    assert torch.isnan(operating_point.thresholds).all()
+    assert operating_point.calibrator("platt") is None
 
 
 def test_thresholds_maximise_youdens_index_on_validation(settings: EvaluationSettings):
     probabilities, targets = part()
-    decision = Decision(2)
-    decision.settle(probabilities, targets, settings)
+    operating_point = OperatingPoint(2)
+    operating_point.fit(probabilities, targets, settings)
 
     def youden(threshold: float) -> float:
         called, present = probabilities[:, 0] >= threshold, targets[:, 0] == 1
         return float(called[present].float().mean() - called[~present].float().mean())
 
     best = max(youden(float(score)) for score in probabilities[:, 0])
-    assert youden(float(decision.thresholds[0])) == pytest.approx(best)
-    assert torch.isnan(decision.thresholds[1])
+    assert youden(float(operating_point.thresholds[0])) == pytest.approx(best)
+    assert torch.isnan(operating_point.thresholds[1])
 
 
 def test_the_calibration_brings_the_mean_to_the_prevalence(settings: EvaluationSettings):
     probabilities, targets = part()
-    decision = Decision(2)
-    decision.settle(probabilities, targets, settings)
-    calibrator = decision.calibrator("platt")
+    operating_point = OperatingPoint(2)
+    operating_point.fit(probabilities, targets, settings)
+    calibrator = operating_point.calibrator("platt")
     assert calibrator is not None
     calibrated = calibrator.apply(probabilities.double().numpy())
     assert calibrated[:, 0].mean() == pytest.approx(float(targets[:, 0].mean()), abs=0.01)
@@ -63,27 +63,27 @@ def test_the_calibration_brings_the_mean_to_the_prevalence(settings: EvaluationS
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_half_precision_does_not_move_a_threshold(dtype: torch.dtype, settings: EvaluationSettings):
-    decision = Decision(2)
-    decision.settle(*part(), settings)
-    before = decision.thresholds.clone()
-    module = torch.nn.Sequential(torch.nn.Linear(1, 1), decision).to(dtype)
+    operating_point = OperatingPoint(2)
+    operating_point.fit(*part(), settings)
+    before = operating_point.thresholds.clone()
+    module = torch.nn.Sequential(torch.nn.Linear(1, 1), operating_point).to(dtype)
     assert module[0].weight.dtype == dtype
-    torch.testing.assert_close(decision.thresholds, before, rtol=0, atol=0, equal_nan=True)
-    assert decision.thresholds.dtype == torch.float32
+    torch.testing.assert_close(operating_point.thresholds, before, rtol=0, atol=0, equal_nan=True)
+    assert operating_point.thresholds.dtype == torch.float32
 
 
 def test_the_state_goes_through_a_checkpoint(settings: EvaluationSettings):
-    decision, other = Decision(2), Decision(2)
-    decision.settle(*part(), settings)
-    other.load_state_dict(decision.state_dict())
+    operating_point, other = OperatingPoint(2), OperatingPoint(2)
+    operating_point.fit(*part(), settings)
+    other.load_state_dict(operating_point.state_dict())
     for name in ("thresholds", "slopes", "intercepts"):
-        torch.testing.assert_close(getattr(other, name), getattr(decision, name), equal_nan=True)
+        torch.testing.assert_close(getattr(other, name), getattr(operating_point, name), equal_nan=True)
 
 
 def test_neighbouring_float32_scores_stay_apart(settings: EvaluationSettings):
     low = np.float32(0.3)
     high = np.nextafter(low, np.float32(1))
     probabilities = torch.tensor([[low], [low], [high], [high]])
-    decision = Decision(1)
-    decision.settle(probabilities, torch.tensor([[0.0], [0.0], [1.0], [1.0]]), settings)
-    assert (probabilities >= decision.thresholds).squeeze().tolist() == [False, False, True, True]
+    operating_point = OperatingPoint(1)
+    operating_point.fit(probabilities, torch.tensor([[0.0], [0.0], [1.0], [1.0]]), settings)
+    assert (probabilities >= operating_point.thresholds).squeeze().tolist() == [False, False, True, True]

@@ -12,7 +12,7 @@ from cxrlab.training.optim import LayerRates, parameter_groups, without_decay_of
 NEUTRAL = {"stage_decay": 1.0, "floor": 0.0, "head_factor": 1.0}
 RESNET = partial(
     TimmNetwork, backbone="resnet10t", pretrained=False, checkpoint_path=None, hidden=None, dropout=0.0,
-    feature_dropout=0.0, freeze=None, thaw_epoch=None, num_labels=2, channels=1, image_size=32,
+    feature_dropout=0.0, freeze=None, unfreeze_epoch=None, num_labels=2, channels=1, image_size=32,
 )  # fmt: skip
 SMALL = partial(
     SequentialNetwork, layers=[{"conv": 4}, {"dense": 5}], padding="same", output_dropout=0.0, num_labels=2,
@@ -110,7 +110,7 @@ def test_a_network_without_stages_can_give_its_head_a_rate_but_no_decay():
 @pytest.mark.parametrize(
     ("name", "value"), [("stage_decay", 0.0), ("stage_decay", 1.1), ("floor", 2.0), ("head_factor", 0.0)]
 )
-def test_rates_out_of_range_are_refused(name: str, value: float):
+def test_rates_out_of_range_are_rejected(name: str, value: float):
     with pytest.raises(ConfigError, match=rf"layer_rates\.{name}={value} must"):
         LayerRates(**{**NEUTRAL, name: value})
 

@@ -55,7 +55,7 @@ def test_the_state_of_a_schedule_is_plain_and_a_resumed_run_follows_its_own_leng
 
 
 @pytest.mark.parametrize(("name", "value"), [("warmup_fraction", 1.0), ("final_factor", -0.1)])
-def test_a_fraction_outside_0_and_1_is_refused(name: str, value: float):
+def test_a_fraction_outside_0_and_1_is_rejected(name: str, value: float):
     arguments = {"warmup_fraction": 0.1, "warmup_epochs": None, "final_factor": 0.0, name: value}
     with pytest.raises(ConfigError, match=f"scheduler.{name}={value}"):
         cosine(optimizer(), num_steps=10, num_epochs=2, **arguments)
@@ -87,7 +87,7 @@ def test_a_warm_up_can_be_given_in_epochs():
 
 
 @pytest.mark.parametrize("warmup_epochs", [10, 11.5, -1])
-def test_a_warm_up_no_shorter_than_training_is_refused(warmup_epochs: float):
+def test_a_warm_up_no_shorter_than_training_is_rejected(warmup_epochs: float):
     words = rf"scheduler\.warmup_epochs={warmup_epochs} does not fit into a training of 10 epochs.*max_epochs"
     with pytest.raises(ConfigError, match=words):
         cosine(
@@ -149,7 +149,7 @@ def test_a_resumed_cycle_follows_its_own_length():
         ({"cycle_momentum": True}, r"scheduler\.cycle_momentum=true, but the optimizer has no momentum"),
     ],
 )
-def test_a_cycle_out_of_range_is_refused(changes: dict, words: str):
+def test_a_cycle_out_of_range_is_rejected(changes: dict, words: str):
     with pytest.raises(ConfigError, match=words):
         one_cycle(optimizer(), num_steps=10, **{"cycle_momentum": False, **CYCLE, **changes})
 
@@ -167,7 +167,7 @@ PLATEAU = {"num_steps": 10, "num_epochs": 5, "monitor": "val/loss", "mode": "min
         ({"min_lr": -0.1}, r"scheduler\.min_lr=-0\.1 must not be negative"),
     ],
 )
-def test_a_plateau_out_of_range_is_refused(changes: dict, words: str):
+def test_a_plateau_out_of_range_is_rejected(changes: dict, words: str):
     with pytest.raises(ConfigError, match=words):
         plateau(optimizer(), **{**PLATEAU, "factor": 0.3, "patience": 2, **changes})
 

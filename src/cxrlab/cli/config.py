@@ -106,7 +106,7 @@ _RESUMABLE = (
     "data.split.file",
     "data.num_workers",
     "data.cache_dir",
-    "data.resident",
+    "data.image_device",
     "test",
     "report",
     "explanation",
@@ -138,11 +138,11 @@ def _config_subdir(resume: str | None, run_dir: str) -> str | None:
     """Return where Hydra writes the config: nowhere for a resumed run, which keeps its own."""
     if resume is not None:
         return None
-    refuse_used_folder(Path(run_dir))  # before Hydra writes over the config of the run that is there
+    check_unused_folder(Path(run_dir))  # before Hydra writes over the config of the run that is there
     return ".hydra"
 
 
-def refuse_used_folder(run_dir: Path) -> None:
+def check_unused_folder(run_dir: Path) -> None:
     """Keep what an earlier run computed from being overwritten, or mixed with another's.
 
     Raises:
@@ -156,7 +156,7 @@ def refuse_used_folder(run_dir: Path) -> None:
         )
 
 
-def refuse_foreign_targets(node: object, source: str) -> None:
+def check_targets(node: object, source: str) -> None:
     """Refuse a saved config that would build anything but data of this package: it may be a stranger's.
 
     Raises:
@@ -165,7 +165,7 @@ def refuse_foreign_targets(node: object, source: str) -> None:
     from cxrlab.cli.validation import located
 
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        refuse_foreign_targets(value, source)
+        check_targets(value, source)
     if isinstance(node, str) and "${" in node:
         raise ConfigError(f"The config of {source} holds {node!r}, which is no plain value: not built.")
     target = node.get("_target_") if isinstance(node, dict) else None

@@ -5,12 +5,12 @@ from typing import Any
 
 # By the node that lacks it: a key of the config, and what it must build (any, where that is None).
 _DONE_THEN: tuple[tuple[str, str | None, Mapping[str, Any]], ...] = (
-    ("data", None, {"steps_per_epoch": None, "sampling": "even"}),
+    ("data", None, {"steps_per_epoch": None, "sampling": "uniform"}),
     ("data.augment", "cxrlab.augment.RandomAugment", {"zoom_of_field": False}),
     (
         "model",
         "cxrlab.models.timm_network.TimmNetwork",
-        {"feature_dropout": 0.0, "freeze": None, "thaw_epoch": None},
+        {"feature_dropout": 0.0, "freeze": None, "unfreeze_epoch": None},
     ),
     ("scheduler", "cxrlab.training.schedules.cosine", {"warmup_epochs": None}),
     ("scheduler", "cxrlab.training.schedules.plateau", {"monitor": "${monitor}"}),

@@ -22,7 +22,7 @@ from cxrlab.data.dataset import (
     without_unreadable,
 )
 from cxrlab.data.decode import Resize
-from cxrlab.data.loader import Batch, Batches, ImageStore, Loader, Resident, Sampling, balanced_weights
+from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, Sampling, balanced_weights
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.splits import assign_parts, check_fraction, check_options, take_fraction
 from cxrlab.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ class DataModule(pl.LightningDataModule):
         batch_size: Images in a batch, of one process.
         cache_dir: Folder of the decoded images.
         num_workers: Processes that decode images into the cache; None for one a core, 0 for none beside this.
-        resident: Where the images are during training: ``disk``, ``host``, ``gpu`` or ``auto``.
+        image_device: Where the images are during training: ``disk``, ``host``, ``gpu`` or ``auto``.
         on_unreadable: ``skip`` leaves out images that cannot be read and lists them, ``raise`` stops.
         overfit_images: Train and validate on this many training images only, to see whether a network can
             learn at all; None for real training.
@@ -85,7 +85,7 @@ class DataModule(pl.LightningDataModule):
         batch_size: int,
         cache_dir: str,
         num_workers: int | None,
-        resident: Resident,
+        image_device: ImageDevice,
         on_unreadable: Literal["raise", "skip"],
         overfit_images: int | None,
         steps_per_epoch: int | None,
@@ -109,7 +109,7 @@ class DataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.cache_dir = Path(cache_dir).expanduser()
         self.num_workers = num_workers
-        self.resident: Resident = resident
+        self.image_device: ImageDevice = image_device
         self.on_unreadable = on_unreadable
         self.overfit_images = overfit_images
         self.steps_per_epoch = steps_per_epoch
@@ -134,8 +134,8 @@ class DataModule(pl.LightningDataModule):
         chosen, images, self.unreadable = self.gather()
         copies = self._timed("copies", find_copies, images)
         manifest: Manifest = self._timed("split", self._split, chosen, copies)
-        _refuse_empty_parts(manifest)
-        _refuse_constant_labels(manifest.part("train"))
+        _check_parts_filled(manifest)
+        _check_labels_vary(manifest.part("train"))
         kept = chosen.table["image"].isin(manifest.table["image"]).to_numpy()
         self.images, self.copies = images.rows(kept), copies.rows(kept)
         self.targets = torch.tensor(manifest.targets)  # a copy: pandas lends its memory read-only
@@ -249,12 +249,15 @@ class DataModule(pl.LightningDataModule):
         if self._store is None:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             self._store = ImageStore(
-                self.images.cache.pixels(), self.images.positions, resident=self.resident, device=device
+                self.images.cache.pixels(),
+                self.images.positions,
+                image_device=self.image_device,
+                device=device,
             )
         return Loader(self._store, self.targets, self._batches(rows, shuffle=shuffle))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment training batches, on the device, unless they are to be learnt by heart."""
+        """Augment training batches, on the device, unless they are to be overfit."""
         if self.trainer is not None and self.trainer.training and self.overfit_images is None:
             images = batch["images"]
             generator = torch.Generator(images.device).manual_seed(batch["seed"])
@@ -268,7 +271,7 @@ def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(dim=(1, 2)), values.square().mean(dim=(1, 2))
 
 
-def _refuse_empty_parts(manifest: Manifest) -> None:
+def _check_parts_filled(manifest: Manifest) -> None:
     counts = {part: int((manifest.table["part"] == part).sum()) for part in PARTS}
     empty = [part for part, count in counts.items() if count == 0]
     if empty:
@@ -278,7 +281,7 @@ def _refuse_empty_parts(manifest: Manifest) -> None:
         )
 
 
-def _refuse_constant_labels(train: Manifest) -> None:
+def _check_labels_vary(train: Manifest) -> None:
     values = {
         label: set(column[~np.isnan(column)])
         for label, column in zip(train.labels, train.targets.T, strict=True)

@@ -90,13 +90,13 @@ def _mask(manifest: Manifest, name: str, choice: Choice) -> "pd.Series[bool]":
         return _mask_of_numbers(values, choice, key)
     wanted = [str(one) for one in ([choice] if isinstance(choice, str | float | int) else choice or [])]
     words = values.where(values.notna(), "").astype(str)
-    _refuse_unseen(wanted, sorted(set(words) - {""}), key)
+    _check_seen(wanted, sorted(set(words) - {""}), key)
     return words.isin(wanted)
 
 
 def _mask_of_numbers(values: "pd.Series[float]", choice: Choice, key: str) -> "pd.Series[bool]":
     if isinstance(choice, float | int) and not isinstance(choice, bool):
-        _refuse_unseen([choice], sorted(values.dropna().unique().tolist()), key)
+        _check_seen([choice], sorted(values.dropna().unique().tolist()), key)
         return values == choice
     ends = list(choice) if isinstance(choice, list | tuple) else []
     numbers = [end for end in ends if isinstance(end, float | int) and not isinstance(end, bool)]
@@ -110,7 +110,7 @@ def _mask_of_numbers(values: "pd.Series[float]", choice: Choice, key: str) -> "p
     return passed if ends[1] is None else passed & (values <= ends[1])
 
 
-def _refuse_unseen(wanted: Sequence[str | float], there: Sequence[str | float], key: str) -> None:
+def _check_seen(wanted: Sequence[str | float], there: Sequence[str | float], key: str) -> None:
     unseen = [value for value in wanted if value not in there]
     if unseen:
         more = f" and {len(there) - _MOST_NAMED} more" if len(there) > _MOST_NAMED else ""

@@ -88,7 +88,7 @@ class Batches(Sampler[list[int]]):
         return rng.choice(self.rows, size=self.num_drawn, p=shares)
 
 
-Sampling = Literal["even", "balanced"]
+Sampling = Literal["uniform", "balanced"]
 
 
 def balanced_weights(targets: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -115,7 +115,7 @@ def balanced_weights(targets: npt.NDArray[np.floating]) -> npt.NDArray[np.float6
     return shares
 
 
-Resident = Literal["auto", "disk", "host", "gpu"]
+ImageDevice = Literal["auto", "disk", "host", "gpu"]
 
 
 # Share of the GPU's free memory that images may take; the rest is the network's.
@@ -148,13 +148,13 @@ class ImageStore:
     Args:
         pixels: The cache's memory map, shape ``(M, C, H, W)``.
         positions: Where in ``pixels`` each row of the manifest is, shape ``(N,)``.
-        resident: ``disk`` leaves them in the file, which the operating system keeps in memory as far as
+        image_device: ``disk`` leaves them in the file, which the operating system keeps in memory as far as
             there is room; ``host`` copies them to memory; ``gpu`` to the GPU's. ``auto`` is ``gpu`` where
             there is one and they fit into half of what is free on it, else ``disk``.
         device: Where the network is.
 
     Raises:
-        ConfigError: If ``resident`` is ``gpu`` and the network is on none.
+        ConfigError: If ``image_device`` is ``gpu`` and the network is on none.
     """
 
     def __init__(
@@ -162,16 +162,16 @@ class ImageStore:
         pixels: npt.NDArray[np.uint8],
         positions: npt.NDArray[np.intp],
         *,
-        resident: Resident,
+        image_device: ImageDevice,
         device: torch.device,
     ) -> None:
         self._source = torch.from_numpy(pixels)
         self._positions = torch.from_numpy(positions.astype(np.int64))
         num_bytes = len(positions) * self._source[:1].numel()
-        self.resident = _chosen(resident, num_bytes, device)
-        self._pins = device.type == "cuda" and self.resident != "gpu"
-        if self.resident != "disk":
-            self._move(device if self.resident == "gpu" else torch.device("cpu"))
+        self.image_device = _chosen(image_device, num_bytes, device)
+        self._pins = device.type == "cuda" and self.image_device != "gpu"
+        if self.image_device != "disk":
+            self._move(device if self.image_device == "gpu" else torch.device("cpu"))
 
     def _move(self, device: torch.device) -> None:
         """Copy the images that the manifest names, and no others."""
@@ -185,18 +185,20 @@ class ImageStore:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return images, uint8, shape ``(len(rows), C, H, W)``: on the GPU or pinned where there is one."""
-        if self.resident == "gpu":
+        if self.image_device == "gpu":
             return self._source[rows.to(self._source.device, non_blocking=True)]
         shape = (len(rows), *self._source.shape[1:])
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pins)
         return torch.index_select(self._source, 0, self._positions[rows], out=images)
 
 
-def _chosen(resident: Resident, num_bytes: int, device: torch.device) -> Resident:
-    if resident == "gpu" and device.type != "cuda":
-        raise ConfigError("data.resident=gpu, but the training is on no CUDA device. Set data.resident=auto.")
-    if resident != "auto":
-        return resident
+def _chosen(image_device: ImageDevice, num_bytes: int, device: torch.device) -> ImageDevice:
+    if image_device == "gpu" and device.type != "cuda":
+        raise ConfigError(
+            "data.image_device=gpu, but the training is on no CUDA device. Set data.image_device=auto."
+        )
+    if image_device != "auto":
+        return image_device
     if device.type == "cuda" and num_bytes <= _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "gpu"
     return "disk"

@@ -170,7 +170,7 @@ def assign_parts(
     else:
         parts = _official(manifest) if file is None else parts_from_file(manifest, file)
         _draw_validation(manifest, parts, groups, val_fraction, seed)
-    _refuse_empty_parts(manifest, parts)
+    _check_parts_filled(manifest, parts)
     split = replace(manifest, table=manifest.table.assign(part=parts))
     check_no_overlap(split)
     return split
@@ -321,7 +321,7 @@ def _named_by_patient(manifest: Manifest, groups: _Names) -> _Names:
     return named
 
 
-def _refuse_empty_parts(manifest: Manifest, parts: _Names) -> None:
+def _check_parts_filled(manifest: Manifest, parts: _Names) -> None:
     counts = {name: int((parts == name).sum()) for name in PARTS}
     if not all(counts.values()):
         raise DataError(

@@ -17,8 +17,8 @@ Flag = dict[str, Any]
 
 
 _PARTS = {
-    "train": "The network was judged on the images that it was trained on: the numbers are far too good.",
-    "val": "The network was judged on the images that its best epoch and thresholds were chosen on: the "
+    "train": "The network was evaluated on the images that it was trained on: the numbers are far too good.",
+    "val": "The network was evaluated on the images that its best epoch and thresholds were chosen on: the "
     "numbers are optimistic.",
 }
 
@@ -28,7 +28,7 @@ def flag(kind: str, message: str, label: str | None = None) -> Flag:
     return {"kind": kind, "label": label, "message": message}
 
 
-def reservations(
+def caveats(
     table: PredictionTable, thresholds: Thresholds | None, settings: EvaluationSettings
 ) -> list[Flag]:
     """Return what weakens an evaluation: of the whole table first, then of its labels."""
@@ -47,7 +47,7 @@ def reservations(
                 "no_threshold",
                 "There is no validation part to choose a threshold on (validation=), and none was given "
                 "(threshold=): sensitivity and all else that needs one is left out. Chosen on the very "
-                "images judged, it would flatter.",
+                "images evaluated, it would flatter.",
             )
         )
     for column, label in enumerate(table.labels):
@@ -64,7 +64,7 @@ def _of_label(label: str, targets: Floats, least: int) -> list[Flag]:
     positives, negatives = int((targets == 1).sum()), int((targets == 0).sum())
     if not positives or not negatives:
         message = (
-            f"{label} has {positives} positives and {negatives} negatives: no ranking can be judged, and the "
+            f"{label} has {positives} positives and {negatives} negatives: no ranking can be evaluated, and the "
             "macro means leave it out."
         )
         return [flag("one_class", message, label)]
@@ -127,7 +127,7 @@ def published_table(
     Args:
         labels: Our estimates by label and metric; ``auroc`` is used.
         macro: Our means by metric.
-        data_name: Of the data set that was judged.
+        data_name: Of the data set that was evaluated.
         split: Name of its split, or None.
 
     Returns:

@@ -32,7 +32,7 @@ def classification_report(
     There the class is the label of the highest probability, the first of equals; thresholds play no part.
 
     Args:
-        table: What is judged.
+        table: What is evaluated.
         thresholds: Shape ``(L,)``; used for one label.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
         settings: With the coverage.

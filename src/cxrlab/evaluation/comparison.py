@@ -19,8 +19,8 @@ import yaml
 from scipy.stats import norm
 
 from cxrlab.errors import ConfigError, DataError, MissingFileError
-from cxrlab.evaluation.caveats import Flag, flag, reservations
-from cxrlab.evaluation.external_predictions import read_foreign
+from cxrlab.evaluation.caveats import Flag, caveats, flag
+from cxrlab.evaluation.external_predictions import read_external
 from cxrlab.metrics.bootstrap import estimate, p_value, patient_counts
 from cxrlab.metrics.delong import Difference, area_difference, delong
 from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
@@ -33,7 +33,7 @@ Tables = Mapping[str, PredictionTable]
 LEAST_COMMON = 0.9  # of the images of the largest table
 
 
-_PARTS = ("train", "val", "test")  # a model judged on images of an earlier part is the more flattered
+_PARTS = ("train", "val", "test")  # a model evaluated on images of an earlier part is the more flattered
 
 
 @dataclass(frozen=True)
@@ -152,14 +152,14 @@ MOST_IN_ALL_PAIRS = 6  # models; of more, each is shown against the best alone
 def compare(tables: Tables, settings: EvaluationSettings) -> dict[str, Any]:
     """Return the numbers of ``comparison.json``: models, best first, and the differences between them.
 
-    All models are judged on the same resamples of the same patients. Labels are tested by DeLong's paired
+    All models are evaluated on the same resamples of the same patients. Labels are tested by DeLong's paired
     test, clustered by patient, with Holm's correction over the labels of a pair; macro means by the paired
     patient bootstrap, with Holm's correction over all pairs. Of more than 6 models only the pairs with the
     best are returned; the correction still counts all, since which is best was not known beforehand.
 
     Args:
         tables: Predictions by the name of their model.
-        settings: How to judge.
+        settings: How to evaluate.
 
     Raises:
         ConfigError: If there are fewer than two models.
@@ -364,7 +364,7 @@ def _interval(table: PredictionTable, settings: EvaluationSettings) -> dict[str,
 def _flags(tables: Tables, alignment: Alignment, settings: EvaluationSettings) -> list[Flag]:
     """Return what weakens the comparison."""
     table = next(iter(alignment.tables.values()))
-    flags = [one for one in reservations(table, None, settings) if one["kind"] != "no_threshold"]
+    flags = [one for one in caveats(table, None, settings) if one["kind"] != "no_threshold"]
     parts = {name: one.part or "unknown" for name, one in tables.items()}
     if len(set(parts.values())) > 1:
         message = f"The tables are of different parts, {parts}: a model chosen on these images is flattered."
@@ -441,19 +441,19 @@ def run_tables(runs: Sequence[Path], part: str | None) -> dict[str, PredictionTa
     return {names[run]: read_predictions(run / "predictions" / f"{part}.csv") for run in runs}
 
 
-def foreign_tables(
+def external_tables(
     predictions: Sequence[Path], targets: Path, groups: Sequence[Sequence[str]]
 ) -> dict[str, PredictionTable]:
     """Return the predictions of other programs by the name of their file.
 
     Raises:
-        UserError: If a file cannot be used; see :func:`cxrlab.evaluation.external_predictions.read_foreign`.
+        UserError: If a file cannot be used; see :func:`cxrlab.evaluation.external_predictions.read_external`.
     """
     stems = [path.stem for path in predictions]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in predictions]
     if len(set(names)) < len(names):
         raise ConfigError(f"predictions={names} names one file twice.")
-    return {name: read_foreign(path, targets, groups) for name, path in zip(names, predictions, strict=True)}
+    return {name: read_external(path, targets, groups) for name, path in zip(names, predictions, strict=True)}
 
 
 def _names(runs: Sequence[Path]) -> dict[Path, str]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cxrlab.errors import DataError
 from cxrlab.evaluation.comparison import align
-from cxrlab.evaluation.external_data import SEEN, refuse_trained_on
+from cxrlab.evaluation.external_data import SEEN, check_not_trained_on
 from cxrlab.metrics.predictions import PredictionTable, read_predictions
 from cxrlab.runs.run import Run
 
@@ -30,7 +30,7 @@ def ensemble(tables: Sequence[PredictionTable]) -> PredictionTable:
             others = sorted(set(table.images) ^ set(first.images))
             raise DataError(
                 f"{table.source} and {first.source} are not of the same images: {len(others)} are in one of "
-                f"them only, such as {others[:3]}. The members of an ensemble are judged on the same images: "
+                f"them only, such as {others[:3]}. The members of an ensemble are evaluated on the same images: "
                 "split their data alike (data.split.seed, or data.split.file)."
             )
         if set(table.labels) != set(first.labels):
@@ -44,8 +44,8 @@ def ensemble(tables: Sequence[PredictionTable]) -> PredictionTable:
     return replace(next(iter(aligned.values())), probabilities=mean, source=source)
 
 
-def refuse_mixed_tasks(runs: Sequence[Run]) -> None:
-    """Refuse to average labels judged one by one with classes of which each image has one.
+def check_same_task(runs: Sequence[Run]) -> None:
+    """Refuse to average labels evaluated one by one with classes of which each image has one.
 
     Raises:
         DataError: Naming a run of each task.
@@ -72,10 +72,10 @@ def shared_images(tables: Sequence[PredictionTable]) -> list[PredictionTable]:
     return [table.rows(np.array([image in common for image in table.images])) for table in tables]
 
 
-def refuse_members_training(runs: Sequence[Run], table: PredictionTable) -> None:
+def check_no_training_patients(runs: Sequence[Run], table: PredictionTable) -> None:
     """Refuse patients that any member was trained on: another split made them its training patients.
 
-    Where the validation or training part itself is judged, only earlier parts count; it is flagged anyway.
+    Where the validation or training part itself is evaluated, only earlier parts count; it is flagged anyway.
 
     Raises:
         DataError: Naming some of them.
@@ -83,27 +83,27 @@ def refuse_members_training(runs: Sequence[Run], table: PredictionTable) -> None
     seen = SEEN[: SEEN.index(table.part)] if table.part in SEEN else SEEN
     if table.patient_names is not None:
         for run in runs:
-            refuse_trained_on(run, table.patient_names[table.patients].tolist(), seen)
+            check_not_trained_on(run, table.patient_names[table.patients].tolist(), seen)
 
 
 def ensemble_validation(
-    runs: Sequence[Run], labels: Sequence[str], anew: Sequence[PredictionTable | None]
+    runs: Sequence[Run], labels: Sequence[str], recompute: Sequence[PredictionTable | None]
 ) -> PredictionTable | None:
     """Return the members' mean on their validation part; None where they have not the same one.
 
     Args:
         runs: The members.
-        labels: Those that are judged.
-        anew: The validation part of each as it is predicted now; None where its own predictions are valid.
+        labels: Those that are evaluated.
+        recompute: The validation part of each as it is predicted now; None where its own predictions are valid.
     """
     paths = [run.run_dir / "predictions" / "val.csv" for run in runs]
-    if not all(table is not None or path.is_file() for table, path in zip(anew, paths, strict=True)):
+    if not all(table is not None or path.is_file() for table, path in zip(recompute, paths, strict=True)):
         log.warning("Not every member has predictions/val.csv: no threshold can be chosen for the ensemble.")
         return None
     try:
         members = [
             read_predictions(path) if table is None else table
-            for table, path in zip(anew, paths, strict=True)
+            for table, path in zip(recompute, paths, strict=True)
         ]
         mean = ensemble(members)
     except DataError as error:

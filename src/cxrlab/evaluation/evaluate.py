@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.caveats import published_table, reservations
+from cxrlab.evaluation.caveats import caveats, published_table
 from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.curves import label_curves
 from cxrlab.evaluation.operating_point import Thresholds
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the judged images are.
+    """What the evaluated images are.
 
     Attributes:
         name: Of the data set.
@@ -49,7 +49,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class EvaluationResult:
     """The numbers, as in ``evaluation.json``, and the curves, as in ``curves.csv``."""
 
     numbers: dict[str, Any]
@@ -82,18 +82,18 @@ class _Clock:
         return result
 
 
-def judge(
+def evaluate(
     table: PredictionTable,
     *,
     settings: EvaluationSettings,
     thresholds: Thresholds | None,
     calibrator: Calibrator | None,
     data: DataFacts,
-) -> Judgement:
+) -> EvaluationResult:
     """Return every number of an evaluation, with intervals by the patient bootstrap.
 
     Args:
-        table: What is judged.
+        table: What is evaluated.
         settings: How.
         thresholds: Chosen elsewhere than on ``table``; without them what needs a threshold is left out.
         calibrator: Fitted elsewhere than on ``table``.
@@ -123,7 +123,7 @@ def judge(
         "counts": _counts(table, values),
         "thresholds": _thresholds(table, thresholds),
         "prevalence": settings.prevalence,
-        "flags": reservations(table, thresholds, settings),
+        "flags": caveats(table, thresholds, settings),
         "classification_report": classification_report(table, values, counts, settings),
         "calibration": clock.timed("calibration", calibration_numbers, table, calibrator, counts, settings),
         "subgroups": subgroups,
@@ -131,7 +131,7 @@ def judge(
         "published": published_table(labels, macro, data.name, data.split),
     }
     curves = clock.timed("curves", label_curves, table, settings)
-    return Judgement(numbers | {"seconds": clock.seconds}, curves)
+    return EvaluationResult(numbers | {"seconds": clock.seconds}, curves)
 
 
 def _data(table: PredictionTable, data: DataFacts) -> dict[str, Any]:

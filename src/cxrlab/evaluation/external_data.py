@@ -1,6 +1,6 @@
 """What a run says of images: of its own parts as it predicted them, and of other data sets, predicted now.
 
-Images and patients that a network was trained on, among those it is to be judged on.
+Images and patients that a network was trained on, among those it is to be evaluated on.
 """
 
 import json
@@ -42,12 +42,12 @@ _UNCHECKED = (
 )
 
 
-def refuse_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] = SEEN) -> None:
+def check_not_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] = SEEN) -> None:
     """Refuse patients that a run was trained or validated on.
 
     Args:
         run: The run.
-        patients: Patient of each image that it is to be judged on, of the run's own data set: those of
+        patients: Patient of each image that it is to be evaluated on, of the run's own data set: those of
             another have other numbers.
         seen: Parts of the run whose patients are refused.
 
@@ -59,8 +59,8 @@ def refuse_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] = S
     if shared:
         raise DataError(
             f"{len(shared)} of the {len(patients)} images are of {len(set(shared))} patients that "
-            f"{run.run_dir} was trained or validated on, such as {sorted(set(shared))[:3]}: no judgement of "
-            "it could be believed. Its own test part is judged by run=<the run> alone."
+            f"{run.run_dir} was trained or validated on, such as {sorted(set(shared))[:3]}: no evaluation of "
+            "it could be believed. Its own test part is evaluated by run=<the run> alone."
         )
 
 
@@ -69,8 +69,8 @@ def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[l
 
     Args:
         run: The run.
-        data: The data set to judge it on, its ``manifest`` and ``images`` there.
-        rows: Those of its rows that are judged.
+        data: The data set to evaluate it on, its ``manifest`` and ``images`` there.
+        rows: Those of its rows that are evaluated.
 
     Returns:
         The rows that are left, what the reader must be told, and whether all of the run's images were there
@@ -91,10 +91,10 @@ def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[l
     shared = shared[shared["other_part"].isin(SEEN)]
     table = data.manifest.table
     patients = set(table.loc[table["image"].isin(shared["image"]), "patient"])
-    judged = zip(rows, table["patient"].iloc[list(rows)], strict=True)
-    left = [row for row, patient in judged if patient not in patients]
+    predicted = zip(rows, table["patient"].iloc[list(rows)], strict=True)
+    left = [row for row, patient in predicted if patient not in patients]
     if not left:
-        raise DataError(f"{run.run_dir} was trained on these very images: nothing is left to judge it on.")
+        raise DataError(f"{run.run_dir} was trained on these very images: nothing is left to evaluate it on.")
     if len(left) < len(rows):
         note = (
             f"{len(rows) - len(left)} images of {len(patients)} patients are left out: the network was "
@@ -106,12 +106,12 @@ def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[l
     return left, note if is_complete else f"{note} {_UNCHECKED.format(num_there)}", is_complete
 
 
-def refuse_judged(validation: PredictionTable, table: PredictionTable) -> tuple[str, ...]:
-    """Refuse to choose thresholds on images that are then judged by them.
+def check_validation_differs(validation: PredictionTable, table: PredictionTable) -> tuple[str, ...]:
+    """Refuse to choose thresholds on images that are then evaluated by them.
 
     Args:
         validation: What thresholds and calibration are chosen on.
-        table: What is judged.
+        table: What is evaluated.
 
     Returns:
         What the reader must be told: that patients are in both, where they are.
@@ -126,7 +126,7 @@ def refuse_judged(validation: PredictionTable, table: PredictionTable) -> tuple[
     if shared:
         raise DataError(
             f"{len(shared)} images are in {validation.source} and in {table.source}, such as {shared[:3]}: a "
-            "threshold chosen on the images that it is judged on flatters. Give another validation part, or "
+            "threshold chosen on the images that it is evaluated on flatters. Give another validation part, or "
             "threshold=<a number>."
         )
     if validation.patient_names is None or table.patient_names is None:
@@ -135,7 +135,7 @@ def refuse_judged(validation: PredictionTable, table: PredictionTable) -> tuple[
     if not patients:
         return ()
     return (
-        f"{len(patients)} patients are in the validation part and among those judged: thresholds and "
+        f"{len(patients)} patients are in the validation part and among those evaluated: thresholds and "
         "calibration are flattered.",
     )
 
@@ -145,7 +145,7 @@ def _have_folders(names: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Judged:
+class PredictedImages:
     """Images with predictions, and what is known of them.
 
     Attributes:
@@ -189,8 +189,8 @@ def run_facts(run_dir: Path) -> DataFacts:
 
 
 def own_part(
-    run: Run, part: str, build: Callable[[], "DataModule"], batch_size: int, device: str, *, anew: bool
-) -> Judged:
+    run: Run, part: str, build: Callable[[], "DataModule"], batch_size: int, device: str, *, recompute: bool
+) -> PredictedImages:
     """Return the predictions of one of the run's own parts: those it wrote, else new ones.
 
     Args:
@@ -199,21 +199,21 @@ def own_part(
         build: Makes its data module.
         batch_size: Images at a time.
         device: ``auto``, ``cpu`` or ``cuda``.
-        anew: Predict them also where the run wrote predictions: with other views of the images, say.
+        recompute: Predict them also where the run wrote predictions: with other views of the images, say.
 
     Raises:
         DataError: If its data are no longer those that it was trained on.
     """
     path = run.run_dir / "predictions" / f"{part}.csv"
-    if path.is_file() and not anew:
-        return Judged(read_predictions(path), run_facts(run.run_dir))
-    why = "Views are others than the run's" if anew else f"The run has no predictions/{part}.csv"
+    if path.is_file() and not recompute:
+        return PredictedImages(read_predictions(path), run_facts(run.run_dir))
+    why = "Views are others than the run's" if recompute else f"The run has no predictions/{part}.csv"
     log.info("%s: the images of its part %s are predicted now.", why, part)
     data = own_data(run, build)
     rows = data.rows(part)
     same = {label: label for label in run.labels}
     table = predicted(run, data.manifest, data.images, rows, same, batch_size, device)
-    return Judged(table, run_facts(run.run_dir), data.manifest, data.images, rows)
+    return PredictedImages(table, run_facts(run.run_dir), data.manifest, data.images, rows)
 
 
 def own_data(run: Run, build: Callable[[], "DataModule"]) -> "DataModule":
@@ -234,40 +234,40 @@ def own_data(run: Run, build: Callable[[], "DataModule"]) -> "DataModule":
     return data
 
 
-def with_pixels(judged: Judged, data: "DataModule") -> Judged:
+def with_pixels(predicted: PredictedImages, data: "DataModule") -> PredictedImages:
     """Add manifest and pixels to predictions of one of a run's own parts that were read from its table.
 
     Args:
-        judged: Its images are among those of ``data``.
+        predicted: Its images are among those of ``data``.
         data: Prepared.
     """
-    if judged.images is not None:
-        return judged
+    if predicted.images is not None:
+        return predicted
     row_of = {image: row for row, image in enumerate(data.manifest.table["image"])}
-    rows = [row_of[image] for image in judged.table.images]
-    return replace(judged, manifest=data.manifest, images=data.images, rows=rows)
+    rows = [row_of[image] for image in predicted.table.images]
+    return replace(predicted, manifest=data.manifest, images=data.images, rows=rows)
 
 
 def with_validation(
-    run: Run, judged: Judged, build: Callable[[], "DataModule"], batch_size: int, device: str
-) -> Judged:
+    run: Run, predicted: PredictedImages, build: Callable[[], "DataModule"], batch_size: int, device: str
+) -> PredictedImages:
     """Add the run's validation part, predicted with the views that its model has now.
 
     The thresholds and the calibration of its checkpoint are of probabilities with the views it was trained
     with. Arguments and errors are those of :func:`own_part`.
     """
-    is_it = judged.table.part == "val" and not judged.is_external
-    own = judged if is_it else own_part(run, "val", build, batch_size, device, anew=True)
+    is_it = predicted.table.part == "val" and not predicted.is_external
+    own = predicted if is_it else own_part(run, "val", build, batch_size, device, recompute=True)
     note = (
         f"Probabilities are the mean over the views {', '.join(run.model.views)}, which are not those of the "
         "training; thresholds and calibration were chosen anew, on validation images predicted so."
     )
-    return replace(judged, validation=own.table, notes=(*judged.notes, note))
+    return replace(predicted, validation=own.table, notes=(*predicted.notes, note))
 
 
 def other_data(
     run: Run, data: "DataModule", part: str, groups: Sequence[Sequence[str]], batch_size: int, device: str
-) -> Judged:
+) -> PredictedImages:
     """Return a run's predictions of another data set: an external evaluation.
 
     Images that the run was trained on are left out where its own images can still be read.
@@ -297,7 +297,7 @@ def other_data(
             f"{manifest.labels}. Name those that mean the same in synonyms.groups."
         )
     if _is_own(run, manifest, rows):
-        refuse_trained_on(run, manifest.table["patient"].iloc[rows].tolist())
+        check_not_trained_on(run, manifest.table["patient"].iloc[rows].tolist())
     rows, note, unseen = without_shared(run, data, rows)
     notes: tuple[str, ...] = (note,)
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
@@ -312,7 +312,7 @@ def other_data(
     facts = DataFacts(manifest.name, split, manifest.fingerprint())
     # Its parts are not those of the run's training.
     table = replace(table, part="")
-    return Judged(table, facts, manifest, data.images, rows, notes, is_external=True, unseen=unseen)
+    return PredictedImages(table, facts, manifest, data.images, rows, notes, is_external=True, unseen=unseen)
 
 
 def _is_own(run: Run, manifest: Manifest, rows: Sequence[int]) -> bool:
@@ -363,7 +363,7 @@ def run_decisions(
     """Return a run's thresholds and calibration for some of its labels.
 
     They are those of its checkpoint; chosen anew from its validation predictions where the settings are
-    others than it was trained with, and from ``validation`` where that is given, see :class:`Judged`.
+    others than it was trained with, and from ``validation`` where that is given, see :class:`PredictedImages`.
     """
     if validation is not None:
         return from_validation(validation.select_labels(labels), settings)
@@ -378,10 +378,10 @@ def run_decisions(
             )
             return None, None
         return from_validation(read_predictions(path).select_labels(labels), settings)
-    values = run.model.decision.thresholds.double().cpu().numpy()[columns]
+    values = run.model.operating_point.thresholds.double().cpu().numpy()[columns]
     if np.isnan(values).all() and path.is_file():  # a checkpoint from before it kept thresholds
         return from_validation(read_predictions(path).select_labels(labels), settings)
     thresholds = Thresholds(
         values, str(settings.threshold), threshold_source(settings.threshold, "validation")
     )
-    return thresholds, run.model.decision.calibrator(settings.calibration, columns)
+    return thresholds, run.model.operating_point.calibrator(settings.calibration, columns)

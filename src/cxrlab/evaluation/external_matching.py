@@ -15,7 +15,7 @@ from cxrlab.data.manifest import LABEL
 from cxrlab.data.readers._csv import holds_labels, parse_labels
 from cxrlab.data.readers.nih import LABELS
 from cxrlab.errors import DataError
-from cxrlab.evaluation.external_table import ForeignTable
+from cxrlab.evaluation.external_table import ExternalTable
 from cxrlab.evaluation.synonyms import match_labels
 from cxrlab.metrics.predictions import PREDICTION, PROBABILITY, TARGET, Floats
 
@@ -34,7 +34,7 @@ Names = npt.NDArray[np.object_]
 Rows = npt.NDArray[np.intp]
 
 
-def match_images(predictions: ForeignTable, targets: ForeignTable, elsewhere: Names) -> Rows:
+def match_images(predictions: ExternalTable, targets: ExternalTable, elsewhere: Names) -> Rows:
     """Return the row of ``targets`` that belongs to each row of ``predictions``, shape ``(N,)``.
 
     Names are compared as they are written. Where one of the files gives no folders, and no file name stands
@@ -43,7 +43,7 @@ def match_images(predictions: ForeignTable, targets: ForeignTable, elsewhere: Na
 
     Images of the targets without a prediction are left out with a warning, and refused where they are more
     than a tenth. Of targets with a column ``part`` or ``split`` only the parts that the predictions touch are
-    meant to be complete; and NIH's whole table names all its images, whichever part is judged.
+    meant to be complete; and NIH's whole table names all its images, whichever part is evaluated.
 
     Args:
         predictions: The predictions.
@@ -99,7 +99,7 @@ def _hint(lacking: Names, there: Names) -> str:
     return " Remove those images, or give the targets that belong to these predictions."
 
 
-def _check_complete(predictions: ForeignTable, targets: ForeignTable, rows: Rows, elsewhere: Names) -> None:
+def _check_complete(predictions: ExternalTable, targets: ExternalTable, rows: Rows, elsewhere: Names) -> None:
     parts = targets.parts()
     meant = np.ones(len(targets.images), dtype=bool)
     if parts is not None:
@@ -120,7 +120,9 @@ def _check_complete(predictions: ForeignTable, targets: ForeignTable, rows: Rows
         f"{predictions.path}, for instance {list(missing[:3])}"
     )
     if targets.find(["findinglabels"]) is not None and len(targets.images) >= _NUM_NIH_IMAGES:
-        _log.info(f"{told}; {targets.path.name} names all images of NIH, so only those predicted are judged")
+        _log.info(
+            f"{told}; {targets.path.name} names all images of NIH, so only those predicted are evaluated"
+        )
     elif len(missing) > _MOST_MISSING * (len(missing) + len(rows)):
         raise DataError(
             f"{told}. Numbers of the rest would not be those of the data set: predict all, or give the "
@@ -146,7 +148,7 @@ _MOST_WORDS = 10  # labels are written in four words or so: 1, 0, -1, empty
 
 
 def read_labels(
-    predictions: ForeignTable, targets: ForeignTable, groups: Sequence[Sequence[str]]
+    predictions: ExternalTable, targets: ExternalTable, groups: Sequence[Sequence[str]]
 ) -> tuple[tuple[str, ...], Floats, Floats]:
     """Return the labels that both tables have, with their probabilities and targets.
 
@@ -177,7 +179,9 @@ def read_labels(
         for own, label in matched.items()
         if _is_target(targets, known[label]) or _is_probability(predictions, offered[own])
     }
-    _refuse_lacking(predictions, targets, [offered[own] for own in offered if own not in matched], known)
+    _check_labels_present(
+        predictions, targets, [offered[own] for own in offered if own not in matched], known
+    )
     if not matched:
         raise DataError(
             f"{predictions.path} and {targets.path} share no label: the one has the columns "
@@ -193,7 +197,7 @@ def read_labels(
     return labels, np.stack(probabilities, axis=1), np.stack(truths, axis=1)
 
 
-def _columns(table: ForeignTable, prefixes: Sequence[str]) -> dict[str, str]:
+def _columns(table: ExternalTable, prefixes: Sequence[str]) -> dict[str, str]:
     """Return the column of each label: those with one of ``prefixes``, else those without any."""
     found: dict[str, str] = {}
     for name in table.label_names():
@@ -206,7 +210,7 @@ def _columns(table: ForeignTable, prefixes: Sequence[str]) -> dict[str, str]:
     return found or {name: name for name in table.label_names() if not name.startswith(_PREFIXES)}
 
 
-def _with_findings(table: ForeignTable) -> ForeignTable:
+def _with_findings(table: ExternalTable) -> ExternalTable:
     """Add ``target/<label>`` for each finding of the column "Finding Labels", where there is one."""
     column = table.find(["findinglabels"])
     if column is None or any(name.startswith(_TARGETS) for name in table.label_names()):
@@ -225,15 +229,15 @@ def _with_findings(table: ForeignTable) -> ForeignTable:
     return replace(table, cells=table.cells.assign(**columns))
 
 
-def _is_target(table: ForeignTable, column: str) -> bool:
+def _is_target(table: ExternalTable, column: str) -> bool:
     """Tell whether most cells hold labels: a column such as "Follow-up #" may stand in both files."""
     counts = table.cells[column].value_counts(dropna=False).head(_MOST_WORDS)
     num_labels = sum(count for word, count in counts.items() if holds_labels(pd.Series(["1", str(word)])))
     return num_labels * 2 > len(table.cells)
 
 
-def _refuse_lacking(
-    predictions: ForeignTable, targets: ForeignTable, lacking: Sequence[str], known: Mapping[str, str]
+def _check_labels_present(
+    predictions: ExternalTable, targets: ExternalTable, lacking: Sequence[str], known: Mapping[str, str]
 ) -> None:
     refused = [
         name
@@ -251,19 +255,19 @@ def _refuse_lacking(
         _log.info(f"{predictions.path}: the columns {', '.join(lacking)} are no labels, and are ignored")
 
 
-def _is_probability(table: ForeignTable, column: str) -> bool:
+def _is_probability(table: ExternalTable, column: str) -> bool:
     """Tell whether a column looks like probabilities: numbers in [0, 1], and not only 0 and 1."""
     numbers = pd.to_numeric(table.cells[column], errors="coerce")[~table.is_blank(column)]
     return bool(len(numbers) and numbers.between(0, 1).all() and not numbers.isin([0, 1]).all())
 
 
-def _log_unpredicted(targets: ForeignTable, columns: Sequence[str]) -> None:
+def _log_unpredicted(targets: ExternalTable, columns: Sequence[str]) -> None:
     labels = [name for name in columns if name.startswith(_TARGETS) or holds_labels(targets.cells[name])]
     if labels:
         _log.info(f"{targets.path}: there are no predictions for {', '.join(labels)}, left out")
 
 
-def _probabilities(table: ForeignTable, column: str) -> Floats:
+def _probabilities(table: ExternalTable, column: str) -> Floats:
     values = table.cells[column]
     numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
     wrong = values[numbers.isna() & ~table.is_blank(column)]
@@ -281,7 +285,7 @@ def _probabilities(table: ForeignTable, column: str) -> Floats:
     return np.asarray(numbers, dtype=np.float64)
 
 
-def _truths(table: ForeignTable, column: str) -> Floats:
+def _truths(table: ExternalTable, column: str) -> Floats:
     values = table.cells[column]
     if pd.api.types.is_numeric_dtype(values):
         values = values.astype(np.float64)
@@ -293,7 +297,7 @@ def _truths(table: ForeignTable, column: str) -> Floats:
     return np.asarray(parsed, dtype=np.float64)
 
 
-def _warn_of_uncertain(table: ForeignTable, columns: Sequence[str]) -> None:
+def _warn_of_uncertain(table: ExternalTable, columns: Sequence[str]) -> None:
     counts = {name: int((pd.to_numeric(table.cells[name], errors="coerce") == -1).sum()) for name in columns}
     found = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     if found:

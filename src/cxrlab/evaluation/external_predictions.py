@@ -12,7 +12,7 @@ import pandas as pd
 from cxrlab.data.manifest import LABEL
 from cxrlab.data.readers.table import PART_WORDS
 from cxrlab.evaluation.external_matching import Rows, match_images, read_labels
-from cxrlab.evaluation.external_table import ForeignTable
+from cxrlab.evaluation.external_table import ExternalTable
 from cxrlab.metrics.predictions import TARGET, PredictionTable
 
 # How file names tell the patient: NIH's 00000013_005.png, CheXpert's folders, MIMIC-CXR's folders.
@@ -35,10 +35,10 @@ def holds_targets(path: Path) -> bool:
         MissingFileError: If there is no such file.
         DataError: If it is no table.
     """
-    return any(name.startswith((TARGET, LABEL)) for name in ForeignTable.read(path).label_names())
+    return any(name.startswith((TARGET, LABEL)) for name in ExternalTable.read(path).label_names())
 
 
-def read_foreign(
+def read_external(
     predictions: Path, targets: Path, groups: Sequence[Sequence[str]], *, beside: Path | None = None
 ) -> PredictionTable:
     """Read predictions and targets of any program, each a CSV file with one row an image.
@@ -67,10 +67,10 @@ def read_foreign(
         ConfigError: If a name stands in two groups.
         DataError: If the files cannot be used or do not belong together.
     """
-    own = ForeignTable.read(predictions)
-    other = own if predictions.resolve() == targets.resolve() else ForeignTable.read(targets)
+    own = ExternalTable.read(predictions)
+    other = own if predictions.resolve() == targets.resolve() else ExternalTable.read(targets)
     labels, probabilities, truths = read_labels(own, other, groups)
-    elsewhere = np.empty(0, dtype=object) if beside is None else ForeignTable.read(beside).images
+    elsewhere = np.empty(0, dtype=object) if beside is None else ExternalTable.read(beside).images
     rows = match_images(own, other, elsewhere)
     patients, names = _patients(own, other, rows)
     return PredictionTable(
@@ -87,7 +87,7 @@ def read_foreign(
 
 
 def _patients(
-    own: ForeignTable, other: ForeignTable, rows: Rows
+    own: ExternalTable, other: ExternalTable, rows: Rows
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_] | None]:
     """Return the number of each image's patient, and the patients' names where they are known."""
     known = other.patients()
@@ -115,13 +115,13 @@ def _named_patients(images: Sequence[str]) -> list[str] | None:
     return None
 
 
-def _covariates(own: ForeignTable, other: ForeignTable, rows: Rows) -> pd.DataFrame:
+def _covariates(own: ExternalTable, other: ExternalTable, rows: Rows) -> pd.DataFrame:
     known = other.covariates().iloc[rows].reset_index(drop=True)
     more = own.covariates().reset_index(drop=True) if other is not own else known
     return pd.concat([known, more[[name for name in more if name not in known]]], axis=1)
 
 
-def _part(own: ForeignTable, other: ForeignTable, rows: Rows) -> str:
+def _part(own: ExternalTable, other: ExternalTable, rows: Rows) -> str:
     """Return the part that all images are of; "" where they are of several, or none is told."""
     told = own.parts()
     if told is None:

@@ -146,7 +146,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ForeignTable:
+class ExternalTable:
     """One CSV file of another program, one row an image.
 
     Attributes:

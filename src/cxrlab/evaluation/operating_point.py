@@ -15,7 +15,7 @@ GIVEN = "given"
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where each label is called present.
+    """Where each label is predicted positive.
 
     Attributes:
         values: Shape ``(L,)``; NaN where none could be chosen.

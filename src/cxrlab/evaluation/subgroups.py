@@ -36,10 +36,10 @@ def subgroup_numbers(
     without any group of that size, are left out.
 
     Args:
-        table: What is judged, with its covariates.
+        table: What is evaluated, with its covariates.
         thresholds: Shape ``(L,)``; NaN where there is none.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
-        settings: How to judge.
+        settings: How to evaluate.
 
     Returns:
         Rows with ``covariate, group, label, images, patients, positives, auroc, sensitivity, specificity,
@@ -52,7 +52,7 @@ def subgroup_numbers(
     gaps: list[Gap] = []
     for name in map(str, table.covariates):
         groups = covariate_groups(name, table.covariates[name], settings.age_bands)
-        judged = [_is_judged(group, settings) for group in groups]
+        predicted = [_is_large_enough(group, settings) for group in groups]
         if len(groups) < 2 or not any(_is_compared(group, settings) for group in groups):
             _log.info(
                 f"subgroups: {name} has one value only, or no group of {settings.min_group_images} images"
@@ -62,7 +62,7 @@ def subgroup_numbers(
             group_metrics(table, thresholds, counts, group)
             if large
             else counted(table, group, counts.shape[1])
-            for group, large in zip(groups, judged, strict=True)
+            for group, large in zip(groups, predicted, strict=True)
         ]
         metrics, num_macro = _with_macro(metrics, settings)
         for one in metrics:
@@ -71,12 +71,12 @@ def subgroup_numbers(
     return rows, gaps
 
 
-def _is_judged(group: Group, settings: EvaluationSettings) -> bool:
+def _is_large_enough(group: Group, settings: EvaluationSettings) -> bool:
     return int(group.members.sum()) >= settings.min_group_images
 
 
 def _is_compared(group: Group, settings: EvaluationSettings) -> bool:
-    return group.is_compared and _is_judged(group, settings)
+    return group.is_compared and _is_large_enough(group, settings)
 
 
 def _with_macro(

@@ -53,7 +53,7 @@ def match_labels(
             )
         if found:
             matched[label] = found[0]
-    _refuse_shared(matched)
+    _check_unambiguous(matched)
     return matched
 
 
@@ -96,7 +96,7 @@ def _candidates(label: str, available: Sequence[str], meanings: Mapping[str, int
     return [name for name in available if meanings.get(plain_name(name)) == meanings[plain]]
 
 
-def _refuse_shared(matched: Mapping[str, str]) -> None:
+def _check_unambiguous(matched: Mapping[str, str]) -> None:
     owners: dict[str, str] = {}
     for label, column in matched.items():
         if column in owners:

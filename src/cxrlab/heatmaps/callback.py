@@ -32,7 +32,7 @@ class Heatmaps(pl.Callback):
     """Draws heatmaps after validation and test, without any effect on training.
 
     The images of training are chosen at the first drawing and kept, in the checkpoint too, as rows of the
-    manifest. Those of the test are chosen from the test predictions. What is an error is judged at the
+    manifest. Those of the test are chosen from the test predictions. What is an error is evaluated at the
     classifier's own thresholds. Every process keeps the same choice; the first one draws.
 
     Args:
@@ -195,10 +195,10 @@ def _datamodule(trainer: pl.Trainer) -> Any:
 
 def _thresholds(pl_module: pl.LightningModule) -> npt.NDArray[np.float64] | None:
     """Return the thresholds of a classifier that has some, shape ``(L,)``; NaN where none was chosen yet."""
-    decision = getattr(pl_module, "decision", None)
-    if decision is None:
+    operating_point = getattr(pl_module, "decision", None)
+    if operating_point is None:
         return None
-    thresholds: npt.NDArray[np.float64] = cast(Any, decision).thresholds.cpu().double().numpy()
+    thresholds: npt.NDArray[np.float64] = cast(Any, operating_point).thresholds.cpu().double().numpy()
     return thresholds
 
 

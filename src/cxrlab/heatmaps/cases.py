@@ -47,14 +47,14 @@ def case_table(
         probabilities: Predictions, shape ``(N, L)``.
         targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
         labels: Names of the L labels.
-        thresholds: A label is called present where its probability is at least this, shape ``(L,)``; 0.5
+        thresholds: A label is predicted positive where its probability is at least this, shape ``(L,)``; 0.5
             where it is NaN, and for all labels where there are none.
 
     Returns:
         The columns of ``Case``: ``row``, ``label`` (its index), ``finding`` (its name), ``probability``,
         ``target`` and ``outcome``: ``TP``, ``FP``, ``FN`` or ``TN`` at the threshold, or ``unknown``. And
         ``confidence``: how far the probability lies from the threshold, as a share of the way to 1 where the
-        label is called present and to 0 where not, so that both kinds of error have the same scale.
+        label is predicted positive and to 0 where not, so that both kinds of error have the same scale.
     """
     rows, first = np.unique(rows, return_index=True)
     probability, target = probabilities[first], targets[first].ravel()

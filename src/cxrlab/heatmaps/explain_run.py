@@ -1,4 +1,4 @@
-"""A run and images that it judged become what is explained.
+"""A run and images that it evaluated become what is explained.
 
 The heatmaps of a training's best network, checked at its end.
 """
@@ -19,7 +19,7 @@ from cxrlab.data.boxes import framed
 from cxrlab.data.dataset import FileImages, manifest_of
 from cxrlab.errors import ConfigError, UserError
 from cxrlab.evaluation.evaluate import DataFacts
-from cxrlab.evaluation.external_data import Judged, with_pixels
+from cxrlab.evaluation.external_data import PredictedImages, with_pixels
 from cxrlab.files import write_text
 from cxrlab.heatmaps.cases import case_table, pick_cases
 from cxrlab.heatmaps.checks.run_checks import check_heatmaps
@@ -27,14 +27,14 @@ from cxrlab.heatmaps.drawing import draw_panels, write_gallery
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.methods.names import METHOD_NAMES
 from cxrlab.heatmaps.settings import ExplanationSettings
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.metrics.predictions import read_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cxrlab.data.datamodule import DataModule
-    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.runs.run import Run
     from cxrlab.training.module import Classifier
 
@@ -54,42 +54,42 @@ def best_labels(results: "pd.DataFrame", labels: Sequence[str], number: int) -> 
     return [label for label in labels if label in chosen[:number]]
 
 
-def material_of(
+def explain_task_of(
     classifier: "Classifier",
-    judged: "Judged",
+    predicted: "PredictedImages",
     settings: ExplanationSettings,
     *,
     labels: Sequence[str],
     data: "DataModule | None",
     thresholds: "np.typing.NDArray[np.float64] | None",
-) -> Material:
+) -> ExplainTask:
     """Return what is explained.
 
     Args:
         classifier: In evaluation mode, on the device where it is to be explained.
-        judged: What it said of the images, with their manifest and pixels.
+        predicted: What it said of the images, with their manifest and pixels.
         settings: How.
-        labels: Those of ``judged.table`` of which checks without boxes are made.
+        labels: Those of ``evaluated.table`` of which checks without boxes are made.
         data: The run's own, for training images to compare with and validation boxes; None where it is not
             there.
-        thresholds: Of the labels of ``judged.table``; None for 0.5.
+        thresholds: Of the labels of ``evaluated.table``; None for 0.5.
 
     Raises:
-        ValueError: If ``judged`` has no pixels.
+        ValueError: If ``predicted`` has no pixels.
         ConfigError: If there is no such label.
     """
-    manifest, images, table = judged.manifest, judged.images, judged.table
-    if manifest is None or images is None or len(judged.rows) != len(table):
+    manifest, images, table = predicted.manifest, predicted.images, predicted.table
+    if manifest is None or images is None or len(predicted.rows) != len(table):
         raise ValueError(f"{table.source} comes without the pixels of its {len(table)} images.")
     unknown = [label for label in labels if label not in table.labels]
     if unknown:
         raise ConfigError(f"labels names {unknown[0]!r}; the labels at hand are {', '.join(table.labels)}.")
     outputs = np.array([classifier.labels.index(label) for label in table.labels])
-    rows = np.asarray(judged.rows, dtype=np.int64)
+    rows = np.asarray(predicted.rows, dtype=np.int64)
     cases = case_table(rows, table.probabilities, table.targets, table.labels, thresholds)
     cases["label"] = outputs[cases["label"]]
-    is_own = data is not None and judged.images is data.images
-    return Material(
+    is_own = data is not None and predicted.images is data.images
+    return ExplainTask(
         classifier=classifier,
         settings=settings,
         images=images,
@@ -101,7 +101,7 @@ def material_of(
     )
 
 
-def files_judged(run: "Run", paths: Sequence[Path], batch_size: int, device: str) -> "Judged":
+def predict_files(run: "Run", paths: Sequence[Path], batch_size: int, device: str) -> "PredictedImages":
     """Return image files of any size with what a run says of them.
 
     Raises:
@@ -109,7 +109,7 @@ def files_judged(run: "Run", paths: Sequence[Path], batch_size: int, device: str
         DataError: If a file is no image.
     """
     from cxrlab.evaluation.evaluate import DataFacts
-    from cxrlab.evaluation.external_data import Judged, predicted
+    from cxrlab.evaluation.external_data import PredictedImages, predicted
 
     shape = run.model.preprocess
     images = FileImages(paths, image_size=shape.image_size, channels=shape.channels, resize=shape.resize)
@@ -117,7 +117,7 @@ def files_judged(run: "Run", paths: Sequence[Path], batch_size: int, device: str
     rows = list(range(len(paths)))
     same = {label: label for label in run.labels}
     table = predicted(run, manifest, images, rows, same, batch_size, device)
-    return Judged(table, DataFacts("image files"), manifest, images, rows)
+    return PredictedImages(table, DataFacts("image files"), manifest, images, rows)
 
 
 def training_images(data: "DataModule", number: int, seed: int) -> Tensor:
@@ -154,20 +154,20 @@ def explain_training(
     log.info("Checking heatmaps ...")
     with _told_only(settings.batch_size):
         table = read_predictions(run_dir / "predictions" / f"{part}.csv")
-        judged = with_pixels(Judged(table, facts), data)
+        predicted = with_pixels(PredictedImages(table, facts), data)
         labels = best_labels(pd.read_csv(run_dir / "results.csv"), classifier.labels, settings.num_labels)
         classifier.eval()
-        material = material_of(
+        explain_task = explain_task_of(
             classifier,
-            judged,
+            predicted,
             settings,
             labels=labels,
             data=data,
-            thresholds=classifier.decision.thresholds.double().cpu().numpy(),
+            thresholds=classifier.operating_point.thresholds.double().cpu().numpy(),
         )
-        numbers, examples = check_heatmaps(material)
-        save_checks(run_dir / "explanation.json", numbers, judged)
-        draw_examples(run_dir / "heatmaps" / "flagged", material, examples)
+        numbers, examples = check_heatmaps(explain_task)
+        save_checks(run_dir / "explanation.json", numbers, predicted)
+        draw_examples(run_dir / "heatmaps" / "flagged", explain_task, examples)
 
 
 @contextmanager
@@ -186,22 +186,26 @@ def _told_only(batch_size: int) -> Iterator[None]:
         log.warning("The heatmaps were not checked to the end: %s", error)
 
 
-def save_checks(path: Path, numbers: dict[str, Any], judged: Judged) -> None:
+def save_checks(path: Path, numbers: dict[str, Any], predicted: PredictedImages) -> None:
     """Write what the checks found, and on which images."""
-    facts = {"name": judged.facts.name, "part": judged.table.part, "fingerprint": judged.facts.fingerprint}
+    facts = {
+        "name": predicted.facts.name,
+        "part": predicted.table.part,
+        "fingerprint": predicted.facts.fingerprint,
+    }
     write_text(path, json.dumps({"data": facts, **numbers}, indent=1, allow_nan=False) + "\n")
 
 
-def draw_examples(folder: Path, material: Material, examples: list[Pair]) -> None:
+def draw_examples(folder: Path, explain_task: ExplainTask, examples: list[Pair]) -> None:
     """Draw what the checks flag, by the first method; nothing where there is nothing."""
     if not examples:
         return
-    method = material.settings.methods[0]
+    method = explain_task.settings.methods[0]
     panels = draw_panels(
-        pick_cases(material.cases, examples),
-        material.manifest,
-        read_image=material.image,
-        explain={METHOD_NAMES[method]: material.explain(method)},
-        num_images=material.settings.batch_size,
+        pick_cases(explain_task.cases, examples),
+        explain_task.manifest,
+        read_image=explain_task.image,
+        explain={METHOD_NAMES[method]: explain_task.explain(method)},
+        num_images=explain_task.settings.batch_size,
     )
-    write_gallery(folder, panels, material.manifest)
+    write_gallery(folder, panels, explain_task.manifest)

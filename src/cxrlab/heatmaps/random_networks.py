@@ -45,7 +45,7 @@ def stages(network: nn.Module) -> list[tuple[str, list[str]]]:
     return [(name, parameters) for name, parameters in parts if parameters]
 
 
-def random_twin(classifier: "Classifier", seed: int) -> nn.Module:
+def randomized_copy(classifier: "Classifier", seed: int) -> nn.Module:
     """Return a network like a classifier's, as it is before any training; the random state is left alone.
 
     Args:
@@ -56,12 +56,12 @@ def random_twin(classifier: "Classifier", seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            twin = build_network(classifier.hparams["network"])
+            copy_ = build_network(classifier.hparams["network"])
         except CheckpointError:
-            twin = copy.deepcopy(classifier.network).cpu()
-            for layer in twin.modules():
+            copy_ = copy.deepcopy(classifier.network).cpu()
+            for layer in copy_.modules():
                 getattr(layer, "reset_parameters", lambda: None)()
-    return twin.eval()
+    return copy_.eval()
 
 
 def randomised(
@@ -83,10 +83,10 @@ def randomised(
         at the last one nothing learnt is left.
     """
     network = copy.deepcopy(classifier.network).eval()
-    twin = random_twin(classifier, seed).to(classifier.device)
+    copy_ = randomized_copy(classifier, seed).to(classifier.device)
     ready = classifier.preprocess(images.to(classifier.device))
     ready = ready.contiguous(memory_format=classifier.memory_format)
-    drawn, own = dict(twin.named_parameters()), dict(network.named_parameters())
+    drawn, own = dict(copy_.named_parameters()), dict(network.named_parameters())
     changed: set[str] = set()
     for part, names in stages(network):
         with torch.no_grad():
@@ -98,7 +98,7 @@ def randomised(
             for prefix, layer in network.named_modules()
             if isinstance(layer, _BatchNorm) and _is_in(prefix, layer, changed)
         ]
-        _settle(network, norms, ready, batch_size)
+        _fit_statistics(network, norms, ready, batch_size)
         yield part, network
 
 
@@ -109,7 +109,7 @@ def _is_in(prefix: str, layer: nn.Module, names: set[str]) -> bool:
 
 
 @torch.no_grad()
-def _settle(network: nn.Module, norms: Sequence[_BatchNorm], images: Tensor, batch_size: int) -> None:
+def _fit_statistics(network: nn.Module, norms: Sequence[_BatchNorm], images: Tensor, batch_size: int) -> None:
     """Set the statistics of some batch normalisations to those of images, one after another's change."""
     if not norms:
         return

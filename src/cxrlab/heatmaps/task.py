@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class ExplainTask:
     """What heatmaps are made of, and checked against.
 
     Attributes:
@@ -92,14 +92,14 @@ class Material:
 
     def random_networks(self) -> Iterator[Iterator[tuple[str, nn.Module]]]:
         """Yield, for each seed, the networks on the way from the trained one to one with random weights."""
-        settled_on = self.background
-        if settled_on is None:
+        fitted_on = self.background
+        if fitted_on is None:
             rows = self.cases["row"].drop_duplicates().tolist()[: self.settings.num_background]
-            settled_on = torch.from_numpy(self.images[rows])
+            fitted_on = torch.from_numpy(self.images[rows])
         for number in range(self.settings.num_random_networks):
             yield randomised(
                 self.classifier,
-                settled_on,
+                fitted_on,
                 seed=self.settings.seed + number,
                 batch_size=self.settings.batch_size,
             )

@@ -55,7 +55,7 @@ def check_frequencies(frequencies: Sequence[float], loss: str) -> Tensor:
     return positive
 
 
-def refuse_other_task(loss: object, task: Task) -> None:
+def check_task(loss: object, task: Task) -> None:
     """Refuse a loss, or class of losses, that names another task as its own; one that names none may do.
 
     Raises:
@@ -76,7 +76,7 @@ def warn_of_balancing_twice(loss: object, sampling: str) -> None:
     if sampling == "balanced" and weights is not None:
         log.warning(
             "data.sampling=balanced with a loss whose weights follow the frequencies (%s) balances twice: "
-            "set loss=bce, loss.is_balanced=false, or data.sampling=even",
+            "set loss=bce, loss.is_balanced=false, or data.sampling=uniform",
             type(loss).__name__,
         )
 
@@ -97,7 +97,7 @@ def label_frequencies(targets: Tensor) -> Tensor:
     return torch.nanmean(targets, dim=0)
 
 
-def refuse_other_shape(logits: Tensor, targets: Tensor) -> None:
+def check_shapes(logits: Tensor, targets: Tensor) -> None:
     """Refuse logits and targets that do not stand for the same entries.
 
     Raises:
@@ -119,7 +119,7 @@ def known_entries(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tens
     Raises:
         ValueError: If the shapes differ.
     """
-    refuse_other_shape(logits, targets)
+    check_shapes(logits, targets)
     known = ~torch.isnan(targets)
     return logits.float(), torch.where(known, targets, 0.0).float(), known
 

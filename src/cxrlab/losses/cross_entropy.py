@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cxrlab.losses.base import capped, check_frequencies, check_range, refuse_other_shape
+from cxrlab.losses.base import capped, check_frequencies, check_range, check_shapes
 from cxrlab.task import Task
 
 _UNKNOWN = -100  # cross_entropy leaves these rows out
@@ -38,7 +38,7 @@ def masked_cross_entropy(
     References:
         Szegedy et al., Rethinking the Inception Architecture, CVPR 2016 (label smoothing).
     """
-    refuse_other_shape(logits, targets)
+    check_shapes(logits, targets)
     known = ~torch.isnan(targets).any(dim=1)
     classes = targets.nan_to_num().argmax(dim=1)
     total = F.cross_entropy(

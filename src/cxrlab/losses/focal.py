@@ -1,4 +1,4 @@
-"""Focal loss: what is judged well already counts less.
+"""Focal loss: what is evaluated well already counts less.
 
 Asymmetric loss: the many easy negatives of rare labels count less, or not at all.
 """

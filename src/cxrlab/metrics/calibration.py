@@ -1,4 +1,4 @@
-"""Calibration: fitted on validation, and judged before and after.
+"""Calibration: fitted on validation, and evaluated before and after.
 
 Whether probabilities are calibrated, in words.
 
@@ -80,7 +80,7 @@ def reliability_numbers(
         settings: With the coverage, and the positives (and negatives) needed for a verdict.
 
     Returns:
-        ``ece``, ``brier``, ``bias``, ``spiegelhalter``; ``is_calibrated``, None where it cannot be judged;
+        ``ece``, ``brier``, ``bias``, ``spiegelhalter``; ``is_calibrated``, None where it cannot be evaluated;
         ``bins`` with the mean probability (``predicted``), the share present (``observed``) and ``images``.
 
     References:
@@ -112,8 +112,8 @@ def holds_zero(one: Estimate) -> bool | None:
 
 
 def _both_hold_zero(bias: Estimate, spiegelhalter: Estimate) -> bool | None:
-    judged = [holds_zero(bias), holds_zero(spiegelhalter)]
-    return None if None in judged else all(judged)
+    predicted = [holds_zero(bias), holds_zero(spiegelhalter)]
+    return None if None in predicted else all(predicted)
 
 
 def _sums(p: Floats, y: Floats, patients: Integers, num_patients: int) -> tuple[Floats, Floats]:
@@ -182,7 +182,7 @@ METHODS = {
 }
 
 
-def calibration_verdict(
+def describe_calibration(
     numbers: dict[str, Any], classes: tuple[int, int], min_positives: int, treatment: str
 ) -> str:
     """Return a phrase such as "calibrated after Platt scaling fitted on validation".
@@ -199,14 +199,14 @@ def calibration_verdict(
         >>> bias = {"value": 0.2134, "low": 0.2, "high": 0.23}
         >>> sign = {"value": 0.1, "low": 0.0, "high": 0.2}
         >>> numbers = {"bias": bias, "spiegelhalter": sign, "is_calibrated": False}
-        >>> calibration_verdict(numbers, (50, 50), 10, "")
+        >>> describe_calibration(numbers, (50, 50), 10, "")
         'too high by 0.21 on average'
     """
     for count, name in zip(classes, ("positives", "negatives"), strict=True):
         if count < min_positives:
-            return f"cannot be judged: fewer than {min_positives} {name}"
+            return f"cannot be evaluated: fewer than {min_positives} {name}"
     if numbers["is_calibrated"] is None:
-        return "cannot be judged: nothing varies between resamples"
+        return "cannot be evaluated: nothing varies between resamples"
     if numbers["is_calibrated"]:
         return f"calibrated {treatment}".rstrip()
     return ", ".join(part for part in (_fault(numbers), treatment) if part)
@@ -383,7 +383,7 @@ def fit_calibrator(
     out negative: that would turn its ranking round, which is no matter of calibration.
 
     Args:
-        probabilities: Of images that are not judged afterwards, shape ``(N, L)``.
+        probabilities: Of images that are not evaluated afterwards, shape ``(N, L)``.
         targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
         method: ``none`` fits nothing.
         source: What the images are, such as ``validation``.
@@ -425,7 +425,7 @@ def calibration_numbers(
     against the network, and only what is left after it matters to who reads a probability.
 
     Args:
-        table: What is judged, with the network's own probabilities.
+        table: What is evaluated, with the network's own probabilities.
         calibrator: Fitted on other images; None where there is none.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
         settings: With the coverage, and the positives needed for a verdict.
@@ -440,14 +440,14 @@ def calibration_numbers(
     labels = {}
     for row, label in enumerate(table.labels):
         targets = table.targets[:, row]
-        judged = [
+        predicted = [
             reliability_numbers(probabilities[:, row], targets, table.patients, counts, settings)
             for probabilities in stages
         ]
         classes = (int((targets == 1).sum()), int((targets == 0).sum()))
         treatment = _treatment(calibrator, row)
-        verdict = calibration_verdict(judged[-1], classes, settings.min_positives, treatment)
-        before_and_after = {"before": judged[0], "after": None if calibrator is None else judged[1]}
+        verdict = describe_calibration(predicted[-1], classes, settings.min_positives, treatment)
+        before_and_after = {"before": predicted[0], "after": None if calibrator is None else predicted[1]}
         labels[label] = _line_numbers(calibrator, row) | before_and_after | {"verdict": verdict}
     return {
         "method": "none" if calibrator is None else calibrator.method,

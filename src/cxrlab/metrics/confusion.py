@@ -37,7 +37,7 @@ def confusion_counts(
 
     Args:
         table: Targets and probabilities; images whose target is unknown are not counted.
-        thresholds: A label is called present where its probability is at least this, shape ``(L,)``.
+        thresholds: A label is predicted positive where its probability is at least this, shape ``(L,)``.
 
     Returns:
         Four arrays of shape ``(L,)``; 0 in all four for a label whose threshold is NaN.
@@ -73,7 +73,7 @@ def threshold_metrics(
 
     Returns:
         Arrays by name; NaN where the denominator is 0. scikit-learn gives 0 there, which would read as the
-        worst result: a PPV where nothing was called present, an F1 where in addition nothing is present, an
+        worst result: a PPV where nothing was predicted positive, an F1 where in addition nothing is present, an
         MCC (-1 to 1) where all are of one class or all were called the same.
 
     Example:
@@ -123,7 +123,7 @@ def label_operating_estimates(
     """Return every metric that needs a threshold, and the Brier score, which needs none, with intervals.
 
     Args:
-        table: What is judged.
+        table: What is evaluated.
         thresholds: Shape ``(L,)``; where one is NaN, the label's metrics are undefined but for Brier's.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
         settings: With the coverage; and the prevalence for ``ppv_at_prevalence`` and ``npv_at_prevalence``,

@@ -1,4 +1,4 @@
-"""The predictions table in memory: what every judgement starts from, of our runs and of other programs."""
+"""The predictions table in memory: what every evaluation starts from, of our runs and of other programs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -54,22 +54,24 @@ class PredictionTable:
         if not len(self.covariates.columns):
             object.__setattr__(self, "covariates", pd.DataFrame(index=range(len(self.images))))
         if not len(self.images):
-            raise DataError(f"{self.source} holds no image: there is nothing to judge.")
+            raise DataError(f"{self.source} holds no image: there is nothing to evaluate.")
         twice = pd.Series(self.images)[pd.Series(self.images).duplicated()].unique()
         if len(twice):
             raise DataError(f"{len(twice)} images stand twice in {self.source}: {list(twice[:3])}.")
-        self._refuse("have no probability (NaN or empty)", np.isnan(self.probabilities))
+        self._raise_for("have no probability (NaN or empty)", np.isnan(self.probabilities))
         outside = (self.probabilities < 0) | (self.probabilities > 1)
         if outside.any():
             low, high = self.probabilities.min(), self.probabilities.max()
-            self._refuse(
+            self._raise_for(
                 f"have values outside [0, 1] ({low:.3g} to {high:.3g}), which are no probabilities; logits "
                 "need a sigmoid first",
                 outside,
             )
-        self._refuse("have targets other than 0, 1 or empty", ~np.isin(self.targets, (0.0, 1.0)) & self.known)
+        self._raise_for(
+            "have targets other than 0, 1 or empty", ~np.isin(self.targets, (0.0, 1.0)) & self.known
+        )
 
-    def _refuse(self, fault: str, wrong: npt.NDArray[np.bool_]) -> None:
+    def _raise_for(self, fault: str, wrong: npt.NDArray[np.bool_]) -> None:
         rows = np.flatnonzero(wrong.any(axis=1))
         if len(rows):
             labels = [self.labels[column] for column in np.flatnonzero(wrong.any(axis=0))[:3]]

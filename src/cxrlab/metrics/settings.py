@@ -1,4 +1,4 @@
-"""How predictions are judged: the values of conf/evaluation."""
+"""How predictions are evaluated: the values of conf/evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class EvaluationSettings:
         prevalence: For which PPV and NPV are given besides the sample's own; None leaves that out.
         age_bands: Edges in years, ascending; a band includes its lower edge.
         min_positives: Labels with fewer positives or negatives are flagged.
-        min_group_images: Subgroups with fewer images are not judged.
+        min_group_images: Subgroups with fewer images are not evaluated.
         seed: Start of the bootstrap.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Metrics by label, from probabilities; a label that cannot be judged is NaN, never 0 or 0.5."""
+"""Metrics by label, from probabilities; a label that cannot be evaluated is NaN, never 0 or 0.5."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ class LabelMetrics(torchmetrics.Metric):
         self.labels = list(labels)
         self.task = task
         self._counts: tuple[int, list[int], list[int]] = (0, [], [])
-        self._judged = (torch.empty(0), torch.empty(0))
+        self._predicted_images = (torch.empty(0), torch.empty(0))
         self.add_state("probabilities", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
 
@@ -88,7 +88,7 @@ class LabelMetrics(torchmetrics.Metric):
         """Return ``{"auroc": ..., "auroc/Edema": ..., ...}``; the plain names are of all labels."""
         probabilities, targets = dim_zero_cat(self.probabilities), dim_zero_cat(self.targets)
         known = ~torch.isnan(targets)
-        self._judged = (probabilities, targets)
+        self._predicted_images = (probabilities, targets)
         self._counts = (len(targets), known.sum(dim=0).tolist(), targets.nansum(dim=0).int().tolist())
         return label_metrics(probabilities, targets, self.labels, self.task)
 
@@ -96,11 +96,11 @@ class LabelMetrics(torchmetrics.Metric):
         """Return the images, and by label the known targets and the positives, that ``compute`` last saw."""
         return self._counts
 
-    def judged(self) -> tuple[Tensor, Tensor]:
+    def predicted(self) -> tuple[Tensor, Tensor]:
         """Return probabilities and targets of all processes, each ``(N, L)``, that ``compute`` last saw."""
-        judged = self._judged
-        self._judged = (torch.empty(0), torch.empty(0))  # they may be large
-        return judged
+        predicted = self._predicted_images
+        self._predicted_images = (torch.empty(0), torch.empty(0))  # they may be large
+        return predicted
 
 
 def label_metrics(

@@ -1,4 +1,4 @@
-"""Thresholds from validation: the probability from which on a finding is called present."""
+"""Thresholds from validation: the probability from which on a finding is predicted positive."""
 
 import math
 
@@ -40,7 +40,7 @@ def check_rule(rule: str | float) -> None:
 def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float) -> Floats:
     """Return the threshold of each label by a rule.
 
-    A label is called present where its probability is at least the threshold. Candidates are the observed
+    A label is predicted positive where its probability is at least the threshold. Candidates are the observed
     probabilities, and images of equal probability go together. What is returned lies midway between the
     chosen one and the next lower one: on these images it decides the same, on others it does not hang on the
     last digit of one image. ``youden`` maximises sensitivity + specificity - 1 and ``f1`` the F1 score; among
@@ -48,7 +48,7 @@ def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float)
     and since this choice, unlike one by the width of gaps, is the same after any recalibration.
     ``sensitivity@s`` takes the highest threshold with a sensitivity of at least s, ``specificity@s`` the
     lowest with a specificity of at least s; where that many negatives share the highest probability, it lies
-    above all of them and nothing is called present.
+    above all of them and nothing is predicted positive.
 
     Args:
         probabilities: Values in [0, 1], shape ``(N, L)``.
@@ -89,7 +89,7 @@ def _choose(scores: Floats, targets: Floats, rule: str) -> float:
     wanted = targets[known] == 1
     if not wanted.any() or wanted.all():
         return math.nan
-    # Candidates descend; at row i, true_positives[i] and false_positives[i] are called present.
+    # Candidates descend; at row i, true_positives[i] and false_positives[i] are predicted positive.
     candidates, groups = np.unique(-scores[known], return_inverse=True)
     candidates = -candidates
     true_positives = np.bincount(groups, weights=wanted).cumsum()

@@ -27,7 +27,7 @@ class TimmNetwork(nn.Module):
         feature_dropout: The same of a pooled feature of the backbone, before a hidden layer.
         freeze: What does not learn: ``backbone``, the number of its first stages, or ``norm_statistics``;
             None for nothing. See :class:`cxrlab.models.freezing.Freeze`.
-        thaw_epoch: Epoch, counted from 0, from whose start all of it learns; None for never.
+        unfreeze_epoch: Epoch, counted from 0, from whose start all of it learns; None for never.
         num_labels: Number of logits, L.
         channels: Channels of the input, C.
         image_size: Height and width of the input in pixels; only transformers depend on it.
@@ -54,7 +54,7 @@ class TimmNetwork(nn.Module):
         dropout: float,
         feature_dropout: float,
         freeze: str | int | None,
-        thaw_epoch: int | None,
+        unfreeze_epoch: int | None,
         num_labels: int,
         channels: int,
         image_size: int,
@@ -70,14 +70,14 @@ class TimmNetwork(nn.Module):
         for name, value in {"dropout": dropout, "feature_dropout": feature_dropout}.items():
             if not 0 <= value <= 1:
                 raise ConfigError(f"model.{name}={value} must lie between 0 and 1.")
-        if thaw_epoch is not None and (freeze is None or thaw_epoch < 1):
+        if unfreeze_epoch is not None and (freeze is None or unfreeze_epoch < 1):
             raise ConfigError(
-                f"model.thaw_epoch={thaw_epoch} with model.freeze={freeze}: it is an epoch from 1 on, of "
+                f"model.unfreeze_epoch={unfreeze_epoch} with model.freeze={freeze}: it is an epoch from 1 on, of "
                 "something frozen before."
             )
         options = _backbone_options(backbone, channels, image_size)
         self.backbone = load_pretrained(backbone, options) if pretrained else _create(backbone, options)
-        _refuse_other_patches(self.backbone, backbone, image_size)
+        _check_patches(self.backbone, backbone, image_size)
         if checkpoint_path:
             load_backbone(self.backbone, checkpoint_path)
         self.feature_map = nn.Identity()
@@ -88,7 +88,7 @@ class TimmNetwork(nn.Module):
         layers += [nn.Dropout(dropout), nn.Linear(num_features if hidden is None else hidden, num_labels)]
         self.head = nn.Sequential(*layers)
         self.feature_dropout = nn.Dropout(feature_dropout)
-        self.thaw_epoch = thaw_epoch
+        self.unfreeze_epoch = unfreeze_epoch
         self.freeze = None if freeze is None else Freeze(self.backbone, freeze, backbone)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class TimmNetwork(nn.Module):
 
     def at_epoch(self, epoch: int) -> None:
         """Let everything learn where this is the epoch for it; called at every step of training."""
-        if self.freeze and self.thaw_epoch is not None and epoch >= self.thaw_epoch:
+        if self.freeze and self.unfreeze_epoch is not None and epoch >= self.unfreeze_epoch:
             self.freeze.end()
             self.freeze = None
             self.train(self.training)
@@ -165,7 +165,7 @@ def _create(backbone: str, options: dict[str, Any]) -> nn.Module:
     return network
 
 
-def _refuse_other_patches(network: nn.Module, backbone: str, image_size: int) -> None:
+def _check_patches(network: nn.Module, backbone: str, image_size: int) -> None:
     patches = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     if patches and (image_size < patches[0] or image_size % patches[0]):
         raise ConfigError(
@@ -189,7 +189,7 @@ def architecture(description: Mapping[str, Any]) -> dict[str, Any]:
     kept = without_initial_weights(description)
     if str(kept.get("_target_")).rpartition(".")[2] != TimmNetwork.__name__:
         return kept
-    return {"feature_dropout": 0.0, **kept, "freeze": None, "thaw_epoch": None}
+    return {"feature_dropout": 0.0, **kept, "freeze": None, "unfreeze_epoch": None}
 
 
 def layer_table(network: nn.Module, image_size: int, channels: int) -> str:

@@ -61,7 +61,7 @@ def check_views(views: Sequence[str]) -> list[str]:
     """
     names = list(views)
     if not names:
-        raise ConfigError("views=[] leaves nothing to judge; views=[identity] is the image as it is.")
+        raise ConfigError("views=[] leaves nothing to evaluate; views=[identity] is the image as it is.")
     for name in names:
         if name not in _VIEWS:
             near = difflib.get_close_matches(name, _VIEWS, n=1)

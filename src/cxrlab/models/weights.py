@@ -272,7 +272,7 @@ def _more_than_tensors(path: Path, reason: str) -> str:
     )
 
 
-def refuse_other_weights(module: nn.Module, path: Path) -> None:
+def check_weights_fit(module: nn.Module, path: Path) -> None:
     """Read a checkpoint and compare its weights with a module's, by name and shape.
 
     Raises:
@@ -308,9 +308,9 @@ def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
     read = read_weights(path)
     weights, outside = translated(read, own.keys())
     _adapt_first_layer(own, weights)
-    _refuse_misfits(own, weights, path, looks_like(read.keys()))
+    _check_misfits(own, weights, path, looks_like(read.keys()))
     unused = sorted(weights.keys() - own.keys())
-    foreign = [name for name in unused if not is_head(name)]
+    external = [name for name in unused if not is_head(name)]
     backbone.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
     left = [*unused, *outside]
     more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
@@ -318,9 +318,12 @@ def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
         "Loaded %d parameters of %s; not used: %s%s.",
         len(_wanted(own)), path, left[:_NAMED] or "nothing", more,
     )  # fmt: skip
-    if foreign:
+    if external:
         log.warning(
-            "%d parameters of %s are not of the head and were not used: %s.", len(foreign), path, foreign[:5]
+            "%d parameters of %s are not of the head and were not used: %s.",
+            len(external),
+            path,
+            external[:5],
         )
 
 
@@ -329,7 +332,7 @@ def _wanted(own: Mapping[str, Tensor]) -> set[str]:
     return {name for name in own if not name.endswith("num_batches_tracked")}
 
 
-def _refuse_misfits(
+def _check_misfits(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path, known_as: str | None
 ) -> None:
     wanted = _wanted(own)

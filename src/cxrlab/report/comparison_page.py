@@ -97,7 +97,7 @@ def _words(numbers: Numbers, redaction: Redaction) -> dict[str, Any]:
         "title": redaction.text(_title(numbers)),
         "headline": headline(numbers),
         "flags": [redaction.text(message) for message in _flags(numbers)],
-        "judged": [(name, redaction.text(value)) for name, value in sentences.judged(numbers)],
+        "evaluated": [(name, redaction.text(value)) for name, value in sentences.predicted(numbers)],
     }
 
 
@@ -127,7 +127,7 @@ def _flags(numbers: Numbers) -> list[str]:
     told = [flag["message"] for flag in numbers["flags"]]
     left_out = numbers["left_out"]
     if left_out["images"] and not any(flag["kind"].startswith("left_out") for flag in numbers["flags"]):
-        told.append(f"{counted(left_out['images'], 'image')} that not all models judged were left out.")
+        told.append(f"{counted(left_out['images'], 'image')} that not all models evaluated were left out.")
     return list(dict.fromkeys(told))
 
 

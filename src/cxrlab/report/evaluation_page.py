@@ -20,7 +20,7 @@ from cxrlab.data.audit.tables import verdict
 from cxrlab.data.manifest import PARTS, read_table
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.caveats import flag
-from cxrlab.evaluation.evaluate import DataFacts, judge
+from cxrlab.evaluation.evaluate import DataFacts, evaluate
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.terminal import terminal_table
 from cxrlab.files import write_text
@@ -37,8 +37,8 @@ from cxrlab.report.figures.explanation import explanation_figures
 from cxrlab.report.formatting import counted
 from cxrlab.report.html import Redaction, inline, markdown, pages, save_figures
 from cxrlab.report.model_card import model_card
-from cxrlab.report.model_info import Panel, Subject, TrainingData
-from cxrlab.report.panels import gallery, judged_at, read_panels
+from cxrlab.report.model_info import ModelInfo, Panel, TrainingData
+from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.text import records
 from cxrlab.training.callbacks.provenance import environment
 
@@ -52,7 +52,7 @@ _MOST_BYTES = 4_900_000  # of a page, with its heatmaps
 
 
 def write_report(
-    folder: Path, numbers: Numbers, curves: pd.DataFrame, subject: Subject, *, images: bool
+    folder: Path, numbers: Numbers, curves: pd.DataFrame, model_info: ModelInfo, *, images: bool
 ) -> Path:
     """Write ``report.html``, ``model_card.md`` and ``figures/*.png``, and return the page's path.
 
@@ -60,23 +60,23 @@ def write_report(
         folder: Where to; it is made if it is not there.
         numbers: As in ``evaluation.json``.
         curves: As in ``curves.csv``.
-        subject: What was judged.
+        model_info: What was evaluated.
         images: False leaves out what a data-use agreement may protect: radiographs, and the names of images,
             patients, files and folders, also in commands and in the config. The model card never holds any.
 
     Raises:
         OutputError: If a file cannot be written.
     """
-    drawn = report_figures(numbers, curves, subject.metrics)
-    checked = {} if subject.explanation is None else explanation_figures(subject.explanation)
+    drawn = report_figures(numbers, curves, model_info.metrics)
+    checked = {} if model_info.explanation is None else explanation_figures(model_info.explanation)
     redaction = Redaction(numbers["labels"], active=not images)
-    context = _context(numbers, subject, redaction)
+    context = _context(numbers, model_info, redaction)
     context["figures"] = inline(drawn, DESCRIPTIONS)
     context["explanation"] = None
-    if subject.explanation is not None:
-        examples = subject.examples if images else []
-        context["explanation"] = section(subject.explanation, checked, examples, redaction)
-    page = _with_heatmaps(context, subject, images=images)
+    if model_info.explanation is not None:
+        examples = model_info.examples if images else []
+        context["explanation"] = section(model_info.explanation, checked, examples, redaction)
+    page = _with_heatmaps(context, model_info, images=images)
     card = markdown().get_template("model_card.md.jinja").render(context)
     try:
         save_figures(folder / "figures", drawn | checked, DESCRIPTIONS | EXPLANATION)
@@ -87,10 +87,10 @@ def write_report(
     return folder / "report.html"
 
 
-def _with_heatmaps(context: dict[str, Any], subject: Subject, *, images: bool) -> str:
+def _with_heatmaps(context: dict[str, Any], model_info: ModelInfo, *, images: bool) -> str:
     """Render the page; the heatmaps get the room that the rest leaves."""
-    panels = [panel for panel in subject.panels if images and panel.outcome != "TN"]
-    context["sections"] = list(_sections(context, subject, has_heatmaps=bool(panels)))
+    panels = [panel for panel in model_info.panels if images and panel.outcome != "TN"]
+    context["sections"] = list(_sections(context, model_info, has_heatmaps=bool(panels)))
     template = pages().get_template("report.html.jinja")
     page = template.render(context, gallery=[], left_out="")
     if not panels:
@@ -104,19 +104,19 @@ def _with_heatmaps(context: dict[str, Any], subject: Subject, *, images: bool) -
     return template.render(context, gallery=groups, left_out=left_out)
 
 
-def _context(numbers: Numbers, subject: Subject, redaction: Redaction) -> dict[str, Any]:
+def _context(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> dict[str, Any]:
     """Return what the templates need, apart from figures and heatmaps."""
-    title = subject.title or f"Evaluation on {numbers['data']['name']}"
+    title = model_info.title or f"Evaluation on {numbers['data']['name']}"
     hiding = Redaction(numbers["labels"], active=True)  # a model card is there to be shared
-    resumed = {f"Training, resumed ({number})": one for number, one in enumerate(subject.resumed, 1)}
-    sessions = {"Training": subject.provenance, **resumed, "Evaluation": subject.evaluated}
+    resumed = {f"Training, resumed ({number})": one for number, one in enumerate(model_info.resumed, 1)}
+    sessions = {"Training": model_info.provenance, **resumed, "Evaluation": model_info.evaluated}
     return {
         "title": redaction.text(title),
-        "training": redaction.text(text.training(subject)),
-        "headline": text.headline(numbers, subject),
-        "flags": _flags(numbers, subject, redaction),
-        "judged": [(name, redaction.text(value)) for name, value in text.judged(numbers)],
-        "verdict": redaction.text(verdict(subject.audit)) if subject.audit else "",
+        "training": redaction.text(text.training(model_info)),
+        "headline": text.headline(numbers, model_info),
+        "flags": _flags(numbers, model_info, redaction),
+        "evaluated": [(name, redaction.text(value)) for name, value in text.predicted(numbers)],
+        "verdict": redaction.text(verdict(model_info.audit)) if model_info.audit else "",
         "tables": _tables(numbers),
         "thresholds": redaction.text(text.thresholds(numbers)),
         "confusion_caption": text.confusion(numbers),
@@ -125,19 +125,19 @@ def _context(numbers: Numbers, subject: Subject, redaction: Redaction) -> dict[s
         "no_recalibration": text.no_recalibration(numbers),
         "published_note": redaction.text(numbers["published"]["note"]) if numbers["published"] else "",
         "sessions": records(sessions, redaction),
-        "config": redaction.config(subject.config or {}),
+        "config": redaction.config(model_info.config or {}),
         "hidden": redaction.active,
         "card_title": hiding.text(title),
-        "model_card": model_card(numbers, subject, _flags(numbers, subject, hiding), hiding),
+        "model_card": model_card(numbers, model_info, _flags(numbers, model_info, hiding), hiding),
         "version": cxrlab.__version__,
     }
 
 
-def _flags(numbers: Numbers, subject: Subject, redaction: Redaction) -> list[str]:
+def _flags(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> list[str]:
     """Return what to beware of, each once."""
-    told = [*subject.notes, *(flag["message"] for flag in numbers["flags"]), *text.reservations(numbers)]
-    if subject.explanation is not None:
-        told += [flag["message"] for flag in subject.explanation["flags"] if flag["kind"] in _SHORTCUTS]
+    told = [*model_info.notes, *(flag["message"] for flag in numbers["flags"]), *text.caveats(numbers)]
+    if model_info.explanation is not None:
+        told += [flag["message"] for flag in model_info.explanation["flags"] if flag["kind"] in _SHORTCUTS]
     return [redaction.text(message) for message in dict.fromkeys(told)]
 
 
@@ -157,12 +157,12 @@ def _tables(numbers: Numbers) -> dict[str, Any]:
 
 
 def _sections(
-    context: Mapping[str, Any], subject: Subject, *, has_heatmaps: bool
+    context: Mapping[str, Any], model_info: ModelInfo, *, has_heatmaps: bool
 ) -> Iterator[tuple[str, str]]:
     """Yield id and title of each section that has something to show, or to say why it has not."""
     figures, tables = context["figures"], context["tables"]
     there = {
-        ("audit", "What the audit of the data found"): subject.audit,
+        ("audit", "What the audit of the data found"): model_info.audit,
         ("labels", "Results by label"): True,
         ("curves", "ROC and precision-recall"): figures["roc"] or figures["precision_recall"],
         ("calibration", "Calibration"): True,
@@ -170,7 +170,7 @@ def _sections(
         ("subgroups", "Subgroups"): figures["forest"] or tables["subgroups"],
         ("learning", "Learning curves"): figures["learning_curves"],
         ("heatmaps", "Heatmaps"): has_heatmaps,
-        ("explanation", "Are the heatmaps to be trusted?"): subject.explanation,
+        ("explanation", "Are the heatmaps to be trusted?"): model_info.explanation,
         ("repeat", "How to repeat it"): context["sessions"] or context["config"],
         ("card", "Model card"): True,
     }
@@ -182,36 +182,36 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is judged, and what its page tells beside the numbers.
+    """What is evaluated, and what its page tells beside the numbers.
 
     Attributes:
         table: The predictions.
         thresholds: Chosen elsewhere; None for none.
         calibrator: Fitted elsewhere; None for none.
         facts: What the images are.
-        subject: The model.
+        model_info: The model.
     """
 
     table: PredictionTable
     thresholds: Thresholds | None
     calibrator: Calibrator | None
     facts: DataFacts
-    subject: Subject
+    model_info: ModelInfo
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, at which the heatmaps' outcomes are told too."""
         by_finding = dict(zip(self.table.labels, thresholds.values.tolist(), strict=True))
-        subject = replace(self.subject, panels=judged_at(self.subject.panels, by_finding))
-        return replace(self, thresholds=thresholds, subject=subject)
+        model_info = replace(self.model_info, panels=outcomes_at(self.model_info.panels, by_finding))
+        return replace(self, thresholds=thresholds, model_info=model_info)
 
 
 def write_evaluation(
     evaluation: Evaluation, settings: EvaluationSettings, folder: Path, *, images: bool
 ) -> dict[str, Any]:
-    """Judge, and write everything to a folder of its own.
+    """Evaluate, and write everything to a folder of its own.
 
     Args:
-        evaluation: What is judged.
+        evaluation: What is evaluated.
         settings: How.
         folder: Where to.
         images: Whether radiographs, and names of images and patients, may stand on the page.
@@ -224,7 +224,7 @@ def write_evaluation(
     """
     start = time.perf_counter()
     session = environment("cxrlab.evaluate")
-    numbers = write_judgement(evaluation, settings, folder, images=images, session=session)
+    numbers = write_results(evaluation, settings, folder, images=images, session=session)
     thresholds = None if evaluation.thresholds is None else evaluation.thresholds.values
     session["seconds"] = {**numbers["seconds"], "everything": round(time.perf_counter() - start, 1)}
     try:
@@ -237,7 +237,7 @@ def write_evaluation(
     return numbers
 
 
-def write_judgement(
+def write_results(
     evaluation: Evaluation,
     settings: EvaluationSettings,
     folder: Path,
@@ -246,15 +246,15 @@ def write_judgement(
     page: bool = True,
     session: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Judge, and write ``evaluation.json``, ``curves.csv``, the page, its figures and the model card.
+    """Evaluate, and write ``evaluation.json``, ``curves.csv``, the page, its figures and the model card.
 
     Args:
-        evaluation: What is judged.
+        evaluation: What is evaluated.
         settings: How.
         folder: Where to.
         images: Whether radiographs, and names of images and patients, may stand on the page.
         page: Whether to draw the page and its figures.
-        session: With what it is judged; None where the training itself does it, and its own record says.
+        session: With what it is evaluated; None where the training itself does it, and its own record says.
 
     Returns:
         The numbers of ``evaluation.json``.
@@ -262,42 +262,42 @@ def write_judgement(
     Raises:
         OutputError: If a file cannot be written.
     """
-    log.info("Judging %d images ...", len(evaluation.table))
-    judgement = judge(
+    log.info("Evaluating %d images ...", len(evaluation.table))
+    result = evaluate(
         evaluation.table,
         settings=settings,
         thresholds=evaluation.thresholds,
         calibrator=evaluation.calibrator,
         data=evaluation.facts,
     )
-    notes = [flag("note", note) for note in evaluation.subject.notes]
-    judgement.numbers["flags"] = notes + judgement.numbers["flags"]
-    judgement.save(folder)
-    subject = evaluation.subject
+    notes = [flag("note", note) for note in evaluation.model_info.notes]
+    result.numbers["flags"] = notes + result.numbers["flags"]
+    result.save(folder)
+    model_info = evaluation.model_info
     if session is not None:
-        subject = replace(subject, evaluated=session)
+        model_info = replace(model_info, evaluated=session)
     if page:
-        write_report(folder, judgement.numbers, judgement.curves, subject, images=images)
-    return judgement.numbers
+        write_report(folder, result.numbers, result.curves, model_info, images=images)
+    return result.numbers
 
 
 _EXAMPLE_BYTES = 500_000
 
 
-def run_subject(
+def run_model_info(
     run_dir: Path, config: Mapping[str, Any], *, panels: Sequence[Panel], notes: Sequence[str]
-) -> Subject:
+) -> ModelInfo:
     """Return what is known of a run; what it did not write is left out.
 
     Args:
         run_dir: The run directory.
         config: Its resolved config.
-        panels: Heatmaps of the images that are judged.
+        panels: Heatmaps of the images that are evaluated.
         notes: Sentences for the reader.
     """
     session, *resumed = _sessions(run_dir)
     data = session.get("data", {})
-    return Subject(
+    return ModelInfo(
         title=f"{_network_name(config)} on {data.get('name') or 'its data'}",
         kind="run",
         network=_network(run_dir, config),
@@ -312,21 +312,21 @@ def run_subject(
     )
 
 
-def with_checks(subject: Subject, run_dir: Path) -> Subject:
+def with_checks(model_info: ModelInfo, run_dir: Path) -> ModelInfo:
     """Add what a run found when it checked its heatmaps of the test part, if it did."""
     examples, _ = read_panels(run_dir / "heatmaps" / "flagged", budget_bytes=_EXAMPLE_BYTES)
     explanation = _read_json(run_dir / "explanation.json")
-    return replace(subject, explanation=explanation, examples=examples if explanation else ())
+    return replace(model_info, explanation=explanation, examples=examples if explanation else ())
 
 
-def ensemble_subject(
+def ensemble_model_info(
     run_dirs: Sequence[Path], configs: Sequence[Mapping[str, Any]], *, notes: Sequence[str]
-) -> Subject:
+) -> ModelInfo:
     """Return what is known of several runs whose probabilities are averaged."""
     networks = [_network(run_dir, config) for run_dir, config in zip(run_dirs, configs, strict=True)]
     session = _sessions(run_dirs[0])[0]
     trained = [_training_data(run_dir, _sessions(run_dir)[0].get("data", {})) for run_dir in run_dirs]
-    return Subject(
+    return ModelInfo(
         title=f"An ensemble of {len(run_dirs)} networks",
         kind="ensemble",
         network="; ".join(networks),

@@ -29,7 +29,7 @@ from cxrlab.heatmaps.checks.run_checks import check_heatmaps
 from cxrlab.heatmaps.drawing import Drawn, draw_panels, write_gallery
 from cxrlab.heatmaps.explain_run import draw_examples, save_checks
 from cxrlab.heatmaps.methods.names import METHOD_NAMES
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.report import explanation_tables
 from cxrlab.report.figures.explanation import DESCRIPTIONS, explanation_figures
 from cxrlab.report.formatting import counted, interval, level, number, percent
@@ -39,7 +39,7 @@ from cxrlab.report.panels import Shown, embedded, read_panels
 from cxrlab.report.text import records
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.evaluation.external_data import PredictedImages
 
 
 Numbers = dict[str, Any]
@@ -285,8 +285,8 @@ _ALL_BYTES = 2**40  # the page itself chooses what it has room for
 
 
 def write_explained(
-    material: Material,
-    judged: "Judged",
+    explain_task: ExplainTask,
+    predicted: "PredictedImages",
     folder: Path,
     *,
     title: str,
@@ -299,8 +299,8 @@ def write_explained(
     """Draw heatmaps, check them, and write everything to a folder of its own.
 
     Args:
-        material: What is explained; each image for each of its ``labels``.
-        judged: What the material was made of.
+        explain_task: What is explained; each image for each of its ``labels``.
+        predicted: What the material was made of.
         folder: Where to.
         title: Of the page.
         limit: Images that are drawn, at most; None for all. The checks are of all.
@@ -316,54 +316,56 @@ def write_explained(
         ConfigError: If a method does not fit the network.
         OutputError: If a file cannot be written.
     """
-    cases = drawn_cases(material, limit)
-    write_gallery(folder / "panels", _saved(_panels(material, cases), folder / "maps", material, len(cases)),
-                  material.manifest)  # fmt: skip
+    cases = drawn_cases(explain_task, limit)
+    write_gallery(folder / "panels", _saved(_panels(explain_task, cases), folder / "maps", explain_task, len(cases)),
+                  explain_task.manifest)  # fmt: skip
     numbers = None
     if checks:
-        numbers, examples = check_heatmaps(material)
-        save_checks(folder / "explanation.json", numbers, judged)
-        draw_examples(folder / "flagged", material, examples)
+        numbers, examples = check_heatmaps(explain_task)
+        save_checks(folder / "explanation.json", numbers, predicted)
+        draw_examples(folder / "flagged", explain_task, examples)
         log.info("\n%s", "\n".join([headline(numbers), *(flag["message"] for flag in numbers["flags"])]))
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     shown, flagged = (
         read_panels(folder / name, budget_bytes=_ALL_BYTES)[0] for name in ("panels", "flagged")
     )
     page = write_explanation(
-        folder, title, numbers, shown, flagged, session, labels=material.names, images=images
+        folder, title, numbers, shown, flagged, session, labels=explain_task.names, images=images
     )
     write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
     return page
 
 
-def drawn_cases(material: Material, limit: int | None) -> pd.DataFrame:
+def drawn_cases(explain_task: ExplainTask, limit: int | None) -> pd.DataFrame:
     """Return the cases that are drawn: each label of the images that tell most.
 
     Args:
-        material: What is explained.
+        explain_task: What is explained.
         limit: Images, at most; None for all.
     """
-    labels = list(material.labels)
-    of_labels = material.cases[material.cases["label"].isin(labels)]
-    rows = choose_images(of_labels, material.manifest, limit)
+    labels = list(explain_task.labels)
+    of_labels = explain_task.cases[explain_task.cases["label"].isin(labels)]
+    rows = choose_images(of_labels, explain_task.manifest, limit)
     return pick_cases(of_labels, [(row, label) for row in rows for label in labels])
 
 
-def _panels(material: Material, cases: pd.DataFrame) -> Iterator[Drawn]:
-    methods = material.settings.methods
+def _panels(explain_task: ExplainTask, cases: pd.DataFrame) -> Iterator[Drawn]:
+    methods = explain_task.settings.methods
     drawn = draw_panels(
         cases,
-        material.manifest,
-        read_image=material.image,
-        explain={METHOD_NAMES[method]: material.explain(method) for method in methods},
-        num_images=material.settings.batch_size,
+        explain_task.manifest,
+        read_image=explain_task.image,
+        explain={METHOD_NAMES[method]: explain_task.explain(method) for method in methods},
+        num_images=explain_task.settings.batch_size,
     )
     yield from track(drawn, "Drawing heatmaps", total=len(cases), console=Console(stderr=True))
 
 
-def _saved(panels: Iterable[Drawn], folder: Path, material: Material, num_cases: int) -> Iterator[Drawn]:
+def _saved(
+    panels: Iterable[Drawn], folder: Path, explain_task: ExplainTask, num_cases: int
+) -> Iterator[Drawn]:
     """Pass panels through, and keep their heatmaps: of each method an array ``(P, H, W)`` in their order."""
-    methods: Sequence[str] = material.settings.methods
+    methods: Sequence[str] = explain_task.settings.methods
     files = {METHOD_NAMES[method]: folder / f"{method}.npy" for method in methods}
     arrays: dict[str, np.memmap[Any, Any]] = {}
     number = 0

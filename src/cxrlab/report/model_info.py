@@ -49,16 +49,16 @@ class TrainingData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What was judged. The page leaves out what is None or empty.
+class ModelInfo:
+    """What was evaluated. The page leaves out what is None or empty.
 
     Attributes:
         title: Of the page.
         kind: A run of ours, an ensemble of runs, or predictions of another program.
         network: Such as "resnet10t, 1 channel, 128 px".
         trained_on: The data of the training.
-        unseen: Whether the judged patients are known to be none of the training's; None: they are if a run or
-            ensemble is judged on a test part.
+        unseen: Whether the evaluated patients are known to be none of the training's; None: they are if a run or
+            ensemble is evaluated on a test part.
         config: The resolved config.
         audit: ``audit.json`` of the data.
         metrics: Learning curves, as in ``metrics.csv``.

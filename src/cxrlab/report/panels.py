@@ -29,7 +29,7 @@ from cxrlab.report.formatting import number
 from cxrlab.report.model_info import Outcome, Panel
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import Judged
+    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.evaluation.operating_point import Thresholds
     from cxrlab.runs.run import Run
 
@@ -46,7 +46,7 @@ _QUALITY = 80
 _BATCH_SIZE = 8  # Grad-CAM keeps activations and their gradients: no more than fits a small GPU
 
 
-# By whether the label is called present, and whether it is.
+# By whether the label is predicted positive, and whether it is.
 _OUTCOMES: dict[tuple[bool, bool], Outcome] = {
     (True, True): "TP",
     (True, False): "FP",
@@ -136,25 +136,25 @@ def _ordered(panels: Sequence[Panel]) -> list[Panel]:
     return sorted(panels, key=lambda panel: (place[panel.finding], panel.outcome != "TP"))
 
 
-def judged_at(panels: Sequence[Panel], thresholds: Mapping[str, float]) -> list[Panel]:
+def outcomes_at(panels: Sequence[Panel], thresholds: Mapping[str, float]) -> list[Panel]:
     """Return panels with their outcomes at other thresholds than they were drawn at, in the order of these.
 
     Args:
         panels: As of ``read_panels``.
         thresholds: By finding; where one is missing or NaN the outcome stays.
     """
-    judged = []
+    predicted = []
     for panel in panels:
         threshold = thresholds.get(panel.finding, np.nan)
         if not np.isnan(threshold) and not np.isnan(panel.target):
             called = panel.probability >= threshold
             panel = replace(panel, outcome=_OUTCOMES[bool(called), panel.target == 1])
-        judged.append(panel)
-    return _ordered(judged)
+        predicted.append(panel)
+    return _ordered(predicted)
 
 
 def draw_run_panels(
-    run: "Run", judged: "Judged", thresholds: "Thresholds | None", folder: Path, *, per_label: int
+    run: "Run", predicted: "PredictedImages", thresholds: "Thresholds | None", folder: Path, *, per_label: int
 ) -> None:
     """Draw the best hits and the worst errors of a run on images that it predicted just now.
 
@@ -162,24 +162,24 @@ def draw_run_panels(
 
     Args:
         run: Its network is explained, on the device where it is.
-        judged: What it said of the images, with their manifest and pixels.
-        thresholds: Of the labels of ``judged.table``; None for the probability 0.5.
+        predicted: What it said of the images, with their manifest and pixels.
+        thresholds: Of the labels of ``evaluated.table``; None for the probability 0.5.
         folder: Where the gallery is written.
         per_label: Hits of each label, and errors.
 
     Raises:
-        ValueError: If ``judged`` has no pixels.
+        ValueError: If ``predicted`` has no pixels.
         OutputError: If the folder cannot be written to.
     """
-    manifest, images, table = judged.manifest, judged.images, judged.table
-    if manifest is None or images is None or len(judged.rows) != len(table):
+    manifest, images, table = predicted.manifest, predicted.images, predicted.table
+    if manifest is None or images is None or len(predicted.rows) != len(table):
         raise ValueError(f"{table.source} comes without the pixels of its {len(table)} images.")
     network = run.model.network
     if not is_explainable(network):
         log.warning("No heatmaps: %s lacks feature_layer and to_grid.", type(network).__name__)
         return
     values = None if thresholds is None else thresholds.values
-    rows = np.asarray(judged.rows, dtype=np.int64)
+    rows = np.asarray(predicted.rows, dtype=np.int64)
     cases = case_table(rows, table.probabilities, table.targets, table.labels, values)
     # The table may hold some of the network's labels only.
     cases["label"] = np.array([run.labels.index(label) for label in table.labels])[cases["label"]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from cxrlab.report.formatting import bounds, count, counted, level, number, percent, seconds
 from cxrlab.report.html import Redaction
-from cxrlab.report.model_info import Subject, TrainingData
+from cxrlab.report.model_info import ModelInfo, TrainingData
 
 Numbers = dict[str, Any]
 
@@ -23,31 +23,31 @@ _NAMES = {"run": "the model", "ensemble": "the ensemble", "predictions": "the mo
 _PART_NOUNS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def headline(numbers: Numbers, subject: Subject) -> str:
+def headline(numbers: Numbers, model_info: ModelInfo) -> str:
     """Return the result in one sentence that needs no statistics to be understood.
 
     The AUROC is the share of pairs, one image with the finding and one without it, that are ranked rightly.
 
     Args:
         numbers: As in ``evaluation.json``.
-        subject: What was judged.
+        model_info: What was evaluated.
 
     References:
         Hanley and McNeil, Radiology 143:29, 1982.
     """
-    images = _images(numbers, subject)
+    images = _images(numbers, model_info)
     macro = numbers["macro"]["auroc"]
     if macro["value"] is None:
         return (
-            f"On {images}, no AUROC could be computed for {_NAMES[subject.kind]}: no finding is present in "
+            f"On {images}, no AUROC could be computed for {_NAMES[model_info.kind]}: no finding is present in "
             "some of them and absent in others."
         )
     share = f"{_pair(numbers)} {percent(macro['value'])} of the time"
     told = bracketed(macro, numbers["interval"]) + _mean_of(numbers)
-    return f"On {images}, {_NAMES[subject.kind]} ranked {share} ({told})."
+    return f"On {images}, {_NAMES[model_info.kind]} ranked {share} ({told})."
 
 
-def _images(numbers: Numbers, subject: Subject) -> str:
+def _images(numbers: Numbers, model_info: ModelInfo) -> str:
     data = numbers["data"]
     images = counted(data["images"], "image")
     of = f"{images} of {counted(data['patients'], 'patient')}" if data["patients"] is not None else images
@@ -55,16 +55,16 @@ def _images(numbers: Numbers, subject: Subject) -> str:
         return f"the very {of} that it was trained on, which says nothing about new patients"
     if data["part"] == "val":
         return f"the very {of} that its best epoch and thresholds were chosen on, which is optimistic"
-    if is_unseen(numbers, subject):
+    if is_unseen(numbers, model_info):
         of += " it had never seen"
     return of if data["patients"] is not None else f"{of} (patients unknown)"
 
 
-def is_unseen(numbers: Numbers, subject: Subject) -> bool:
-    """Return whether the judged patients are known to be none of the training's."""
-    if subject.unseen is not None:
-        return subject.unseen
-    return subject.kind != "predictions" and numbers["data"]["part"] == "test"
+def is_unseen(numbers: Numbers, model_info: ModelInfo) -> bool:
+    """Return whether the evaluated patients are known to be none of the training's."""
+    if model_info.unseen is not None:
+        return model_info.unseen
+    return model_info.kind != "predictions" and numbers["data"]["part"] == "test"
 
 
 def _pair(numbers: Numbers) -> str:
@@ -115,16 +115,16 @@ def confusion(numbers: Numbers) -> str:
     return "Confusion matrix of each label at its threshold."
 
 
-def training(subject: Subject) -> str:
+def training(model_info: ModelInfo) -> str:
     """Return what was trained on what, in one or two sentences."""
-    if subject.trained_on is None:
-        if subject.kind == "predictions":
+    if model_info.trained_on is None:
+        if model_info.kind == "predictions":
             return (
                 "These predictions come from another program; what was trained on which images is not known."
             )
-        return f"The network: {subject.network}." if subject.network else ""
-    trained, network = subject.trained_on, subject.network
-    if subject.kind == "ensemble":
+        return f"The network: {model_info.network}." if model_info.network else ""
+    trained, network = model_info.trained_on, model_info.network
+    if model_info.kind == "ensemble":
         name = f"Each network of the ensemble ({network})" if network else "Each network of the ensemble"
     else:
         name = f"The network ({network})" if network else "The network"
@@ -145,7 +145,7 @@ def _people(images: int, patients: int | None) -> str:
     return counted(images, "image") + known
 
 
-def reservations(numbers: Numbers) -> list[str]:
+def caveats(numbers: Numbers) -> list[str]:
     """Return what the headline's own numbers warn of, beside the flags."""
     macro = numbers["macro"]["auroc"]
     if macro["value"] is None or macro["low"] is None or macro["low"] > 0.5:
@@ -168,8 +168,8 @@ def intervals(numbers: Numbers) -> str:
     )
 
 
-def judged(numbers: Numbers) -> list[tuple[str, str]]:
-    """Return what was judged, as names and values, without the source."""
+def predicted(numbers: Numbers) -> list[tuple[str, str]]:
+    """Return what was evaluated, as names and values, without the source."""
     data = numbers["data"]
     part = _PART_NOUNS.get(data["part"], data["part"]) or "the whole table"
     rows = [
@@ -182,13 +182,13 @@ def judged(numbers: Numbers) -> list[tuple[str, str]]:
 
 
 def no_threshold(numbers: Numbers) -> str | None:
-    """Return why nothing is judged at a threshold; None where any label has one."""
+    """Return why nothing is evaluated at a threshold; None where any label has one."""
     thresholds = numbers["thresholds"]
     if any(one["value"] is not None for one in thresholds.values()):
         return None
     return (
         "What needs a threshold, such as sensitivity and specificity, is not given: there is none. None came "
-        "with the predictions, and one chosen on the images that are judged would flatter."
+        "with the predictions, and one chosen on the images that are evaluated would flatter."
     )
 
 
@@ -196,12 +196,12 @@ def no_recalibration(numbers: Numbers) -> str | None:
     """Return why probabilities are shown as they came only; None where they were recalibrated."""
     calibration = numbers.get("calibration")
     if calibration is None:
-        return "Calibration was not judged."
+        return "Calibration was not evaluated."
     if any(one["after"] is not None for one in calibration["labels"].values()):
         return None
     return (
         "Only the probabilities as they came are shown: nothing was fitted to correct them, which needs "
-        "validation images apart from those that are judged."
+        "validation images apart from those that are evaluated."
     )
 
 

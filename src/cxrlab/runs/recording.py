@@ -24,13 +24,13 @@ from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.metrics.streaming import METRICS
 from cxrlab.models.timm_network import layer_table
-from cxrlab.models.weights import refuse_other_weights
+from cxrlab.models.weights import check_weights_fit
 from cxrlab.training.module import Classifier
 
 log = logging.getLogger(__name__)
 
 
-def quieten() -> None:
+def configure_logging() -> None:
     """Keep other libraries' advice off the terminal: advertisements, and deprecations inside Lightning."""
     if getattr(rank_zero_only, "rank", 0):  # the first process speaks for all
         logging.getLogger("cxrlab").setLevel(logging.ERROR)
@@ -48,15 +48,15 @@ def quieten() -> None:
 
 
 @rank_zero_only
-def save_config(cfg: DictConfig, settled: DictConfig, run_dir: Path) -> None:
+def save_config(cfg: DictConfig, resolved: DictConfig, run_dir: Path) -> None:
     """Write the config as composed, for a resume, and with everything settled, for reading."""
     folder = run_dir / ".hydra"
     folder.mkdir(exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml")
-    OmegaConf.save(settled, folder / "resolved.yaml")
+    OmegaConf.save(resolved, folder / "resolved.yaml")
 
 
-def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path) -> None:
+def check_same_run(manifest: Manifest, classifier: Classifier, run_dir: Path) -> None:
     """Compare what a resumed run reads with what it was started on.
 
     Raises:
@@ -80,11 +80,11 @@ def refuse_another_run(manifest: Manifest, classifier: Classifier, run_dir: Path
             f"such as {sorted(others)[:3]}). A new split would put patients of training into the test part: "
             "bring the data back as they were, or start a new run."
         )
-    refuse_other_weights(classifier, run_dir / "checkpoints" / "last.ckpt")
+    check_weights_fit(classifier, run_dir / "checkpoints" / "last.ckpt")
 
 
 @rank_zero_only
-def remove_judgement(run_dir: Path) -> None:
+def remove_evaluation(run_dir: Path) -> None:
     """Remove what was predicted and computed with the weights that a resumed training is about to replace.
 
     Else, were it stopped, an earlier network's predictions would stand beside a later one's thresholds.
@@ -162,7 +162,7 @@ def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
 
 
 @rank_zero_only
-def foresee_heatmaps(classifier: Classifier, explanation: ExplanationSettings) -> None:
+def check_explainable(classifier: Classifier, explanation: ExplanationSettings) -> None:
     """Warn before a training where its heatmaps cannot be checked at its end."""
     from cxrlab.heatmaps.methods.dispatch import check_fit
 
@@ -185,13 +185,13 @@ def save_evaluation(
     images: bool,
     explanation: ExplanationSettings | None,
 ) -> None:
-    """Judge the best epoch's network, write the page, print the table, and say where everything is.
+    """Evaluate the best epoch's network, write the page, print the table, and say where everything is.
 
     With ``explanation``, where there is a page and the test part was read, its heatmaps are checked first.
     """
     from cxrlab.evaluation.evaluate import DataFacts
     from cxrlab.evaluation.terminal import terminal_table
-    from cxrlab.report.evaluation_page import write_judgement
+    from cxrlab.report.evaluation_page import write_results
     from cxrlab.report.run_evaluation import evaluation_of_training
 
     method = getattr(data.split, "keywords", {}).get("method")
@@ -201,7 +201,7 @@ def save_evaluation(
 
         explain_training(run_dir, classifier, data, facts, part=part, settings=explanation)
     evaluation = evaluation_of_training(run_dir, classifier, part, facts, config, settings)
-    numbers = write_judgement(evaluation, settings, run_dir, page=page, images=images)
+    numbers = write_results(evaluation, settings, run_dir, page=page, images=images)
     log.info("\nThe best epoch's network on the %s part:\n%s", part, terminal_table(numbers))
     if len(data.unreadable):
         log.info(

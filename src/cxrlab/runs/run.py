@@ -102,8 +102,8 @@ class Run:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Where each label is called present, chosen on validation; NaN where none could be chosen."""
-        return dict(zip(self.labels, self.model.decision.thresholds.tolist(), strict=True))
+        """Where each label is predicted positive, chosen on validation; NaN where none could be chosen."""
+        return dict(zip(self.labels, self.model.operating_point.thresholds.tolist(), strict=True))
 
     def predictions(self, part: str) -> pd.DataFrame:
         """Return the predictions table of ``val`` or ``test``."""
@@ -151,7 +151,7 @@ class Run:
             images = self.images(files[start : start + batch_size]).to(self.model.device)
             with torch.inference_mode():
                 blocks.append(self.model.predict_probabilities(images).cpu())
-        probabilities, thresholds = torch.cat(blocks), self.model.decision.thresholds.cpu()
+        probabilities, thresholds = torch.cat(blocks), self.model.operating_point.thresholds.cpu()
         called = torch.where(torch.isnan(thresholds), torch.nan, (probabilities >= thresholds).double())
         columns: dict[str, Any] = {"image": [str(path) for path in files]}
         for prefix, values in (("probability", probabilities), ("prediction", called)):

@@ -21,7 +21,7 @@ def own_datamodule(run: "Run", root: str | None) -> "DataModule":
     Raises:
         ConfigError: If the config would build anything else.
     """
-    config.refuse_foreign_targets(run.config["data"], str(run.run_dir))
+    config.check_targets(run.config["data"], str(run.run_dir))
     node = config.completed(OmegaConf.create({"data": run.config["data"]})).data
     if root is not None:
         node.root = root

@@ -172,7 +172,7 @@ def configurations(jobs: Iterable[Mapping[str, Any]], sweep_dir: Path) -> list[C
 def summarised(table: pd.DataFrame, found: list[Configuration], *, maximize: bool) -> pd.DataFrame:
     """Add folds and test metrics to a sweep's table, and below it each configuration's mean, std and pooled.
 
-    ``mean`` and ``std`` (the sample standard deviation, n - 1) run over the folds, ``pooled`` judges all
+    ``mean`` and ``std`` (the sample standard deviation, n - 1) run over the folds, ``pooled`` evaluates all
     out-of-fold predictions together. Writes these predictions, and ``cross_validation.csv`` by label.
 
     Args:

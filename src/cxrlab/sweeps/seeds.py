@@ -8,7 +8,7 @@ import pandas as pd
 
 from cxrlab.files import write_text
 
-COLUMNS = ("overrides", "metric", "seeds", "mean", "sd_over_seeds", "min", "max", "left_out")
+COLUMNS = ("overrides", "metric", "seeds", "mean", "std_over_seeds", "min", "max", "left_out")
 
 _DIGITS = 6  # as in results.csv
 _MACRO = "macro mean"
@@ -30,7 +30,7 @@ def write_seed_spread(jobs: Iterable[Job], sweep_dir: Path) -> pd.DataFrame:
 
     Returns:
         One row a combination of the other overrides and a metric: first the monitored one, then the macro
-        means of each part's results. ``seeds`` counts the jobs that came to their end, ``sd_over_seeds`` is
+        means of each part's results. ``seeds`` counts the jobs that came to their end, ``std_over_seeds`` is
         their sample standard deviation (n - 1), and ``left_out`` names the seeds of the others.
     """
     rows: list[dict[str, Any]] = []
@@ -62,7 +62,7 @@ def printed_spread(path: Path, shared: set[str]) -> list[str]:
     text = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
     return [
         f"\nOver seeds:\n{text}",
-        "sd_over_seeds (n - 1) is the spread between trainings on the same patients, no confidence interval\n"
+        "std_over_seeds (n - 1) is the spread between trainings on the same patients, no confidence interval\n"
         f"for other patients. All metrics: {path}",
     ]
 
@@ -88,7 +88,7 @@ def _summary(overrides: str, of_seeds: Mapping[int, Job], sweep_dir: Path) -> li
             "metric": name,
             "seeds": column.count(),
             "mean": column.mean(),
-            "sd_over_seeds": column.std(ddof=1),
+            "std_over_seeds": column.std(ddof=1),
             "min": column.min(),
             "max": column.max(),
             "left_out": ", ".join(left_out),

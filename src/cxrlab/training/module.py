@@ -20,7 +20,7 @@ from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.timm_network import architecture
 from cxrlab.models.views import check_views, view
 from cxrlab.task import Task, activate
-from cxrlab.training.operating_point import Decision
+from cxrlab.training.operating_point import OperatingPoint
 from cxrlab.training.schedules import training_length
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Classifier(pl.LightningModule):
         monitor: Metric that chooses the best epoch, and must not be NaN.
         channels_last: Keep weights and images in the channels-last memory format.
         evaluation: How thresholds and calibration are chosen on validation while training.
-        task: Whether labels are judged one by one, or are classes of which each image has one.
+        task: Whether labels are evaluated one by one, or are classes of which each image has one.
         views: Views of an image whose probabilities are averaged, see :func:`cxrlab.models.views.view`.
         grouping: Makes groups of the network's parameters for the optimizer; None for a single one.
 
@@ -86,7 +86,7 @@ class Classifier(pl.LightningModule):
         self.labels = labels
         self.preprocess = Preprocess(**preprocess)
         self.network = module if module is not None else build_network(network)
-        self.decision = Decision(len(labels))
+        self.operating_point = OperatingPoint(len(labels))
         self.loss = loss
         self.val_metrics = LabelMetrics(labels, task)
         self.test_metrics = LabelMetrics(labels, task)
@@ -154,7 +154,7 @@ class Classifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with that sum; checkpoints from before it was kept are those of whole epochs."""
-        for name, unset in Decision(len(self.labels)).state_dict(prefix="decision.").items():
+        for name, unset in OperatingPoint(len(self.labels)).state_dict(prefix="decision.").items():
             checkpoint["state_dict"].setdefault(name, unset)  # checkpoints from before there were thresholds
         loss, size = checkpoint.get("epoch_loss", (0.0, 0))
         self._epoch_loss = (torch.tensor(loss, device=self.device), size)
@@ -195,15 +195,15 @@ class Classifier(pl.LightningModule):
         """Log ``val/auroc`` and the rest; step a plateau schedule."""
         gathered = self._log_metrics(self.val_metrics, "val")
         if self._is_fitting and not self.trainer.sanity_checking and self._evaluation is not None:
-            self.decision.settle(*gathered, self._evaluation)  # before the epoch's checkpoint is written
+            self.operating_point.fit(*gathered, self._evaluation)  # before the epoch's checkpoint is written
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
         # step; a plateau schedule is stepped here instead, and saved with it.
         if self._is_fitting and not self.trainer.sanity_checking:
-            self._refuse_undefined(self._monitor)
+            self._check_defined(self._monitor)
             for config in self.trainer.lr_scheduler_configs:
                 if isinstance(config.scheduler, ReduceLROnPlateau):
                     monitor = config.monitor or self._monitor
-                    self._refuse_undefined(monitor)
+                    self._check_defined(monitor)
                     config.scheduler.step(float(self.trainer.callback_metrics[monitor]))
 
     def on_train_epoch_end(self) -> None:
@@ -213,7 +213,7 @@ class Classifier(pl.LightningModule):
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
         self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
 
-    def _refuse_undefined(self, monitor: str) -> None:
+    def _check_defined(self, monitor: str) -> None:
         """Stop where a metric that decides something is NaN, unless few batches are validated."""
         value = self.trainer.callback_metrics[monitor]
         if math.isnan(float(value)) and self.trainer.limit_val_batches == 1.0:
@@ -232,14 +232,14 @@ class Classifier(pl.LightningModule):
 
     def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor]:
         """Log the metrics of a part, and return the probabilities and targets of all processes."""
-        # Every process takes part in the gathering, also one that had no image to judge.
+        # Every process takes part in the gathering, also one that had no image to evaluate.
         nothing = torch.empty(0, len(self.labels), device=self.device)
         metrics.update(nothing, nothing)
         results = metrics.compute()
-        self.evaluated, judged = metrics.counts(), metrics.judged()
+        self.evaluated, predicted = metrics.counts(), metrics.predicted()
         metrics.reset()
         if not self.evaluated[0]:
-            raise DataError(f"No image of the {part} part could be read: there is nothing to judge.")
+            raise DataError(f"No image of the {part} part could be read: there is nothing to evaluate.")
         undefined = undefined_labels(results, self.labels)
         if undefined and part not in self._warned:
             self._warned.add(part)
@@ -252,7 +252,7 @@ class Classifier(pl.LightningModule):
         shown = f"{part}/auroc"
         self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_fitting)
         self.log_dict(values, logger=self._is_fitting)
-        return judged
+        return predicted
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""

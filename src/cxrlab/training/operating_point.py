@@ -15,7 +15,7 @@ from cxrlab.metrics.thresholds import choose_thresholds
 _SOURCE = "validation"
 
 
-class Decision(nn.Module):
+class OperatingPoint(nn.Module):
     """Threshold, and slope and intercept of the recalibrated logit, of each label.
 
     They are chosen on validation, and are buffers, so that a checkpoint carries what belongs to its own
@@ -26,7 +26,7 @@ class Decision(nn.Module):
         num_labels: L.
 
     Attributes:
-        thresholds: A label is called present where its probability is at least this, shape ``(L,)``.
+        thresholds: A label is predicted positive where its probability is at least this, shape ``(L,)``.
         slopes: Of the logit, shape ``(L,)``.
         intercepts: Added to it, shape ``(L,)``.
     """
@@ -47,7 +47,7 @@ class Decision(nn.Module):
                 self._buffers[name] = buffer.to(fn(buffer).device)
         return self
 
-    def settle(self, probabilities: Tensor, targets: Tensor, settings: EvaluationSettings) -> None:
+    def fit(self, probabilities: Tensor, targets: Tensor, settings: EvaluationSettings) -> None:
         """Choose thresholds and calibration.
 
         Args:

@@ -42,13 +42,13 @@ def test_faults_come_first_and_a_report_with_gaps_is_json(case):
         (lambda case: setattr(case, "pairs", [(-1, 3)]), r"rows \[-1\]"),
     ],
 )
-def test_facts_that_do_not_fit_are_refused(case, change, message):
+def test_facts_that_do_not_fit_are_rejected(case, change, message):
     change(case)
     with pytest.raises(DataError, match=message):
         case.report()
 
 
-def test_an_empty_manifest_is_refused(case):
+def test_an_empty_manifest_is_rejected(case):
     empty = case.manifest.rows(case.table["image"] == "none")
     with pytest.raises(DataError, match="no rows"):
         audit(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 
-def test_unreadable_files_are_named_with_their_reason_but_not_judged_by_their_looks(case):
+def test_unreadable_files_are_named_with_their_reason_but_not_evaluated_by_their_looks(case):
     case.facts.loc[3, "error"] = "The image /data/images/0003.png is cut short."
     case.facts.loc[3, ["spread", "polarity", "brightness", "contrast"]] = np.nan
     case.facts.loc[3, ["width", "height"]] = 0

@@ -50,7 +50,7 @@ def test_a_part_of_few_patients(case):
     assert case.found()["small_part"]["message"] == "test has 29 patients; below 30 intervals are wide."
 
 
-def test_without_parts_the_whole_is_judged(case):
+def test_without_parts_the_whole_is_evaluated(case):
     case.table["part"] = ""
     assert case.found() == {}
     case.table["label/Mass"] = 1.0

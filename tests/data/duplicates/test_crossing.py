@@ -178,13 +178,13 @@ def test_a_manifest_alone_needs_its_root(other_run: Path, beside: str | None):
         (b"image,patient,split,label/Edema\na.png,1,,7\n", "labels are 1"),
     ],
 )
-def test_a_file_that_is_no_manifest_is_refused(other_run: Path, content: bytes, words: str):
+def test_a_file_that_is_no_manifest_is_rejected(other_run: Path, content: bytes, words: str):
     (other_run / "manifest.csv").write_bytes(content)
     with pytest.raises(DataError, match=words):
         read_other(other_run, None)
 
 
-def test_a_manifest_without_an_image_is_refused(tmp_path: Path):
+def test_a_manifest_without_an_image_is_rejected(tmp_path: Path):
     (tmp_path / "manifest.csv").write_text("image,patient,split,part,label/A\n")
     with pytest.raises(DataError, match=r"manifest.csv lists no image"):
         read_other(tmp_path / "manifest.csv", tmp_path)
@@ -198,7 +198,7 @@ def test_an_audit_that_cannot_be_read_tells_no_root(tmp_path: Path):
             read_other(tmp_path / "manifest.csv", None)
 
 
-def test_images_outside_the_folder_are_refused(tmp_path: Path):
+def test_images_outside_the_folder_are_rejected(tmp_path: Path):
     (tmp_path / "a.png").touch()
     for name in ("../a.png", str(tmp_path / "a.png")):
         (tmp_path / "manifest.csv").write_text(f"image,patient,split,part,label/A\n{name},1,,train,1\n")

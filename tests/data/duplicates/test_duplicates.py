@@ -11,10 +11,10 @@ from cxrlab.data.duplicates.search import (
     MOST_DIFFERENT,
     find_across,
     find_near_duplicates,
+    groups_of_pairs,
     identical_groups,
     linked_groups,
     perceptual_hash,
-    stars,
 )
 from cxrlab.data.readers import synthetic
 
@@ -125,11 +125,11 @@ def test_images_of_one_set_are_found_in_another(phantoms):
 
 def test_stars_hold_only_what_was_compared_with_their_first():
     chain = pd.DataFrame({"one": [0, 1, 2, 3], "other": [1, 2, 3, 4]})
-    groups = stars(chain)
+    groups = groups_of_pairs(chain)
     pairs = set(chain.itertuples(index=False, name=None))
     assert groups == [[1, 0, 2], [3, 4]]
     assert all((row, first) in pairs or (first, row) in pairs for first, *rest in groups for row in rest)
-    assert stars(chain[:0]) == []
+    assert groups_of_pairs(chain[:0]) == []
 
 
 def test_unlinked_patients_keep_their_names():

@@ -10,7 +10,7 @@ from cxrlab.data.duplicates.hashing import (
     MOST_LOOKALIKES,
     RADIUS,
     count_bits,
-    find_lookalikes,
+    find_candidates,
     mirrored_hash,
     perceptual_hash,
 )
@@ -126,34 +126,34 @@ def hashes() -> np.ndarray:
 def test_lookalikes_are_those_of_a_search_of_all_pairs(hashes, tile, monkeypatch):
     monkeypatch.setattr(hashing, "_ROWS", tile[0])
     monkeypatch.setattr(hashing, "_COLUMNS", tile[1])
-    within = as_set(find_lookalikes(hashes, None))
+    within = as_set(find_candidates(hashes, None))
     assert {pair[:2] for pair in within} == {(3, 30), (6, 33), (7, 34), (8, 35), (9, 36)}
     assert within == by_brute_force(hashes, None)
-    assert as_set(find_lookalikes(hashes[:30], hashes[20:])) == by_brute_force(hashes[:30], hashes[20:])
+    assert as_set(find_candidates(hashes[:30], hashes[20:])) == by_brute_force(hashes[:30], hashes[20:])
 
 
 def test_an_older_numpy_finds_the_same(hashes, monkeypatch):
-    expected = as_set(find_lookalikes(hashes, None))
+    expected = as_set(find_candidates(hashes, None))
     monkeypatch.delattr(np, "bitwise_count", raising=False)
-    assert as_set(find_lookalikes(hashes, None)) == expected
+    assert as_set(find_candidates(hashes, None)) == expected
 
 
 def test_images_without_a_hash_are_like_no_other(hashes):
     hashes[[10, 11, 12]] = 0
-    assert not find_lookalikes(hashes, None)[["one", "other"]].isin([10, 11, 12]).any(axis=None)
-    assert find_lookalikes(hashes[10:13], hashes[10:13]).empty
+    assert not find_candidates(hashes, None)[["one", "other"]].isin([10, 11, 12]).any(axis=None)
+    assert find_candidates(hashes[10:13], hashes[10:13]).empty
 
 
 def test_a_row_keeps_its_closest_lookalikes():
     rng = np.random.default_rng(0)
     one = rng.integers(0, 2**64, 4, dtype=np.uint64)
     others = np.stack([with_bits_turned(one, rng, 0, turned) for turned in range(50, 0, -1)])
-    pairs = find_lookalikes(one[None], others)
+    pairs = find_candidates(one[None], others)
     assert sorted(pairs["distance"]) == list(range(1, MOST_LOOKALIKES + 1))
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_image_or_none_has_no_lookalikes(count):
-    pairs = find_lookalikes(np.ones((count, 4), dtype=np.uint64), None)
+    pairs = find_candidates(np.ones((count, 4), dtype=np.uint64), None)
     assert pairs.columns.tolist() == ["one", "other", "distance", "mirrored", "inverted"]
     assert pairs.empty

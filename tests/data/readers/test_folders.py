@@ -147,7 +147,7 @@ def test_more_classes_make_a_label_each(make_tree):
     assert (one.labels, one.targets[:, 0].tolist()) == (["b"], [0, 1, 0, 1])
 
 
-def test_one_class_is_refused(make_tree):
+def test_one_class_is_rejected(make_tree):
     with pytest.raises(DataError, match=r"one class folder, \['a'\]"):
         folders.read_folder(make_tree("a/1.png"), patient_pattern=None, positive_class=None)
 
@@ -159,7 +159,7 @@ def test_without_a_pattern_each_file_is_a_patient_and_that_is_said(two_classes, 
     assert "patients cannot be kept apart" in caplog.text
 
 
-def test_a_pattern_that_misses_files_is_refused(two_classes):
+def test_a_pattern_that_misses_files_is_rejected(two_classes):
     with pytest.raises(DataError, match=r"patient_pattern=.* does not match 2 of 3 file names, .*sick/P1_a"):
         folders.read_folder(two_classes, patient_pattern=r"P\d+_b", positive_class=None)
 
@@ -169,7 +169,7 @@ def test_an_empty_match_is_no_patient(two_classes):
         folders.read_folder(two_classes, patient_pattern=r"x*", positive_class=None)
 
 
-def test_an_invalid_pattern_is_refused(two_classes):
+def test_an_invalid_pattern_is_rejected(two_classes):
     with pytest.raises(ConfigError, match=r"data\.reader\.patient_pattern=\(P is no regular expression"):
         folders.read_folder(two_classes, patient_pattern="(P", positive_class=None)
 

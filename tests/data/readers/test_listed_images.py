@@ -40,7 +40,7 @@ def test_names_with_blanks_dots_and_letters_of_any_script_stay():
 @pytest.mark.parametrize(
     "cell", ["../x.png", "a/../../x.png", "a/..", "..\\x.png", "/etc/x.png", "C:\\x.png", "C:x"]
 )
-def test_a_path_outside_the_root_is_refused(cell):
+def test_a_path_outside_the_root_is_rejected(cell):
     with pytest.raises(
         DataError, match=r"1 rows of x\.csv name an image outside data\.root, .* in line 3"
     ) as error:
@@ -54,7 +54,7 @@ def test_what_is_left_of_a_path_may_not_lead_outside_either():
 
 
 @pytest.mark.parametrize("cell", ["", "data/"])
-def test_a_row_without_an_image_is_refused(cell):
+def test_a_row_without_an_image_is_rejected(cell):
     with pytest.raises(DataError, match=r"1 rows of x\.csv name no image, .* in line 3"):
         paths("a.png", cell, prefix="data/")
 

@@ -42,14 +42,14 @@ def test_without_lists_there_is_no_split(make_nih):
 
 
 @pytest.mark.parametrize(("gone", "there"), [("test", "train_val"), ("train_val", "test")])
-def test_one_list_of_two_is_refused(make_nih, gone, there):
+def test_one_list_of_two_is_rejected(make_nih, gone, there):
     root = make_nih()
     (root / f"{gone}_list.txt").unlink()
     with pytest.raises(MissingFileError, match=rf"holds {there}_list\.txt but not {gone}_list\.txt"):
         nih.read(root)
 
 
-def test_an_image_in_both_lists_is_refused(make_nih):
+def test_an_image_in_both_lists_is_rejected(make_nih):
     root = make_nih()
     (root / "test_list.txt").write_text("00000001_000.png\n00000030_000.png\n")
     with pytest.raises(DataError, match=r"1 images are in both official lists .*00000001_000"):
@@ -74,7 +74,7 @@ def test_boxes_are_fractions_on_images_that_are_there(make_nih):
         ("00000025_000.png,Mass,1,2,x,4", "not in numbers: .*x"),
     ],
 )
-def test_faulty_boxes_are_refused(make_nih, line, message):
+def test_faulty_boxes_are_rejected(make_nih, line, message):
     root = make_nih()
     (root / "BBox_List_2017.csv").write_text(f"Image Index,Finding Label,Bbox [x,y,w,h]\n{line}\n")
     with pytest.raises(DataError, match=message):
@@ -91,7 +91,7 @@ def test_a_box_beyond_the_image_is_left_out_and_named(make_nih):
     assert told.startswith("Mass in images/00000025_000.png lies outside the image")
 
 
-def test_boxes_with_too_few_columns_are_refused(make_nih):
+def test_boxes_with_too_few_columns_are_rejected(make_nih):
     root = make_nih()
     (root / "BBox_List_2017.csv").write_text("Image Index,Finding Label\n00000025_000.png,Mass\n")
     with pytest.raises(DataError, match="have 2 columns"):
@@ -119,7 +119,7 @@ def test_missing_images_are_left_out_with_a_warning(make_nih, caplog):
     assert "for instance ['00000001_000.png', '00000030_000.png']; using the 58 that are there" in message
 
 
-def test_fewer_than_50_images_are_refused(make_nih):
+def test_fewer_than_50_images_are_rejected(make_nih):
     root = make_nih()
     for path in sorted((root / "images").iterdir())[:11]:
         path.unlink()

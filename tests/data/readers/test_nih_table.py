@@ -26,7 +26,7 @@ def test_ages_are_years_in_both_editions(tmp_path):
     np.testing.assert_allclose(ages, [58, 58, 1.5, 0.4, np.nan, np.nan], atol=0.001)
 
 
-def test_an_age_that_is_none_is_refused(tmp_path):
+def test_an_age_that_is_none_is_rejected(tmp_path):
     with pytest.raises(DataError, match=r"'Patient Age' of .* holds \['old'\]"):
         read_table(write(tmp_path, "1.png,No Finding,0,1,old,M,PA"))
 
@@ -54,7 +54,7 @@ def test_a_missing_column_is_named_with_those_there(tmp_path):
 @pytest.mark.parametrize(
     ("row", "column"), [(",Mass,0,1,58,M,PA", "Image Index"), ("1.png,Mass,0,,58,M,PA", "Patient ID")]
 )
-def test_an_empty_name_or_patient_is_refused(tmp_path, row, column):
+def test_an_empty_name_or_patient_is_rejected(tmp_path, row, column):
     with pytest.raises(DataError, match=f"1 rows of .* nothing in the column '{column}'"):
         read_table(write(tmp_path, row))
 
@@ -68,7 +68,7 @@ def test_commas_at_the_end_of_rows_shift_nothing(tmp_path, header):
 @pytest.mark.parametrize(
     "content", [b"", b"\x1f\x8b broken", gzip.compress(b"Image Index\n1.png\n" * 99)[:-9]]
 )
-def test_a_damaged_table_is_refused(tmp_path, content):
+def test_a_damaged_table_is_rejected(tmp_path, content):
     path = tmp_path / "Data_Entry_2017.csv.gz"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"Data_Entry_2017\.csv\.gz cannot be read"):

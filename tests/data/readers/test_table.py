@@ -150,7 +150,7 @@ def test_a_row_that_stands_twice_is_dropped_and_counted(read, caplog):
     assert "repeat another row, for instance that of a.png" in caplog.text
 
 
-def test_rows_that_contradict_one_another_are_refused(read):
+def test_rows_that_contradict_one_another_are_rejected(read):
     text = "image,patient,Edema,Mass\na.png,1,1,0\na.png,1,,0\nb.png,2,0,1\n"
     with pytest.raises(
         DataError, match=r"1 images are listed more than once .*\['a\.png'\].* \['label/Edema'\]"
@@ -185,7 +185,7 @@ def test_no_image_at_all_is_an_error_that_shows_where_it_looked(read):
         read("image,patient,Edema\na.png,1,0\n", image_folder="small")
 
 
-def test_an_image_outside_the_root_is_refused(read):
+def test_an_image_outside_the_root_is_rejected(read):
     with pytest.raises(DataError, match=r"1 rows of .*0\.csv name an image outside data\.root"):
         read("image,patient,Edema\na.png,1,0\n../tree/b.png,1,1\n")
 

@@ -94,7 +94,7 @@ def test_a_mean_of_some_cases_resamples_the_same_patients(
         assert numbers(one) == pytest.approx([known_mean(column[chosen]), *interval(samples)], abs=1e-6)
 
 
-def test_groups_are_judged_apart_and_count_alike_in_their_mean(
+def test_groups_are_evaluated_apart_and_count_alike_in_their_mean(
     shares: tuple[list[str], Floats, Names],
 ) -> None:
     patients, values, groups = shares

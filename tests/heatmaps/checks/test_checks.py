@@ -15,9 +15,9 @@ from cxrlab.heatmaps.checks.randomization import check_model
 from cxrlab.heatmaps.checks.run_checks import check_heatmaps, flags
 from cxrlab.heatmaps.checks.shortcuts import check_shortcuts
 from cxrlab.heatmaps.methods.cam import Pair
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
-MakeMaterial = Callable[..., Material]
+MakeMaterial = Callable[..., ExplainTask]
 Numbers = dict[str, Any]
 NAN = float("nan")
 TARGETS = [(1, 0), (1, 1), (0, 1), (NAN, 0), (1, 1)]
@@ -258,28 +258,28 @@ def test_each_method_is_told_by_its_name_and_in_the_order_of_the_checks(spotless
 
 
 @pytest.fixture(scope="module")
-def checked(make_material: MakeMaterial) -> tuple[Material, Numbers, list[Pair]]:
-    material = make_material(TARGETS, BOXES, methods=["gradcam", "layercam"])
-    return material, *check_heatmaps(material)
+def checked(make_material: MakeMaterial) -> tuple[ExplainTask, Numbers, list[Pair]]:
+    explain_task = make_material(TARGETS, BOXES, methods=["gradcam", "layercam"])
+    return explain_task, *check_heatmaps(explain_task)
 
 
-def test_all_checks_stand_in_the_numbers(checked: tuple[Material, Numbers, list[Pair]]) -> None:
-    material, numbers, examples = checked
+def test_all_checks_stand_in_the_numbers(checked: tuple[ExplainTask, Numbers, list[Pair]]) -> None:
+    explain_task, numbers, examples = checked
     assert set(numbers) == {
         "methods", "labels", "images", "interval", "settings", "pointing", "randomization", "faithfulness",
         "agreement", "shortcuts", "seconds", "flags",
     }  # fmt: skip
-    assert numbers["pointing"] == check_pointing(material)
-    expected, worst = check_shortcuts(material)
+    assert numbers["pointing"] == check_pointing(explain_task)
+    expected, worst = check_shortcuts(explain_task)
     assert numbers["shortcuts"] == expected
     assert examples == worst
-    model = check_model(material)
+    model = check_model(explain_task)
     assert {key: numbers[key] for key in model} == model
     assert numbers["flags"] == list(flags(numbers))
 
 
-def test_what_was_checked_is_told(checked: tuple[Material, Numbers, list[Pair]]) -> None:
-    material, numbers, _ = checked
+def test_what_was_checked_is_told(checked: tuple[ExplainTask, Numbers, list[Pair]]) -> None:
+    explain_task, numbers, _ = checked
     assert numbers["methods"] == {"gradcam": "Grad-CAM", "layercam": "LayerCAM"}
     assert list(numbers["methods"]) == ["gradcam", "layercam"]
     assert numbers["labels"] == ["Mass", "Edema"]
@@ -288,13 +288,13 @@ def test_what_was_checked_is_told(checked: tuple[Material, Numbers, list[Pair]])
     settings = numbers["settings"]
     assert settings["methods"] == ["gradcam", "layercam"]
     assert settings["size_edges"] == [0.01, 0.03, 0.1]
-    assert settings["num_random_networks"] == material.settings.num_random_networks
+    assert settings["num_random_networks"] == explain_task.settings.num_random_networks
     seconds = numbers["seconds"]
     assert set(seconds) == {"pointing", "model", "everything"}
     assert 0 <= seconds["pointing"] + seconds["model"] <= seconds["everything"] + 0.2
 
 
-def test_the_numbers_are_json_without_nan(checked: tuple[Material, Numbers, list[Pair]]) -> None:
+def test_the_numbers_are_json_without_nan(checked: tuple[ExplainTask, Numbers, list[Pair]]) -> None:
     _, numbers, _ = checked
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
 
@@ -304,8 +304,8 @@ def empty(method: str, network: nn.Module | None) -> Explain:
 
 
 def test_empty_heatmaps_give_json_without_nan(make_material: MakeMaterial) -> None:
-    material = make_material(TARGETS, BOXES, draw=empty, methods=["gradcam", "layercam"])
-    numbers, examples = check_heatmaps(material)
+    explain_task = make_material(TARGETS, BOXES, draw=empty, methods=["gradcam", "layercam"])
+    numbers, examples = check_heatmaps(explain_task)
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
     assert examples == []
     assert numbers["pointing"]["empty"]["gradcam"] == 3
@@ -342,8 +342,8 @@ def test_heat_in_a_corner_whatever_the_weights_is_flagged_with_examples(make_mat
 
         return explain
 
-    material = make_material(TARGETS, BOXES, draw=corner, num_located=6, most_outside=1.0)
-    numbers, examples = check_heatmaps(material)
+    explain_task = make_material(TARGETS, BOXES, draw=corner, num_located=6, most_outside=1.0)
+    numbers, examples = check_heatmaps(explain_task)
     kinds = [one["kind"] for one in numbers["flags"]]
     assert kinds.count("shortcut") == len(numbers["shortcuts"]["unlike"]) > 0
     assert [one["zone"] for one in numbers["shortcuts"]["unlike"]] == ["border", "corners"]

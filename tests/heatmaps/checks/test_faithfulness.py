@@ -106,8 +106,8 @@ def test_curves_equal_changing_pixel_by_pixel(kind: str, num_steps: int) -> None
 
 
 def test_curves_run_between_the_image_and_one_without_information() -> None:
-    judge = classifier()
-    whole = judge.predict_probabilities(some_images()).double().numpy()
+    evaluate = classifier()
+    whole = evaluate.predict_probabilities(some_images()).double().numpy()
     found = curves(some_heatmaps())
     for place, (image, label) in enumerate(PAIRS):
         grey = some_images()[image, 0].double().numpy() / 255
@@ -146,19 +146,19 @@ def test_a_heatmap_that_is_the_same_everywhere_changes_pixels_in_reading_order()
 def test_the_batch_size_changes_nothing_but_how_many_images_go_at_once() -> None:
     expected = curves(some_heatmaps(), batch_size=100)
     for size in (1, 3):
-        judge = classifier()
+        evaluate = classifier()
         found = faithfulness(
-            judge, some_images(), PAIRS, some_heatmaps(), kind="mean", num_steps=10, batch_size=size
+            evaluate, some_images(), PAIRS, some_heatmaps(), kind="mean", num_steps=10, batch_size=size
         )
         np.testing.assert_allclose(found.deletion, expected.deletion, atol=1e-6)
         np.testing.assert_allclose(found.insertion, expected.insertion, atol=1e-6)
-        assert judge.network.most_images == size
+        assert evaluate.network.most_images == size
 
 
 def test_classes_that_exclude_one_another_share_their_probability() -> None:
-    judge, heat = classifier(task="multiclass"), some_heatmaps(2)
+    evaluate, heat = classifier(task="multiclass"), some_heatmaps(2)
     found = faithfulness(
-        judge,
+        evaluate,
         some_images(),
         [(0, 0), (0, 1)],
         heat[:1].expand(2, -1, -1),

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from cxrlab.heatmaps.cases import Explain
 from cxrlab.heatmaps.checks.randomization import RANDOM_ORDER, check_model
 from cxrlab.heatmaps.methods.cam import Pair
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
-MakeMaterial = Callable[..., Material]
+MakeMaterial = Callable[..., ExplainTask]
 TARGETS = [(1, 0), (1, 1), (0, 1), (1, 0), (0, 1), (1, 1)]
 
 
@@ -20,12 +20,12 @@ def noise(seed: int) -> Tensor:
 
 
 def test_what_is_told_of_real_heatmaps(make_material: MakeMaterial) -> None:
-    material = make_material(TARGETS, methods=["gradcam", "occlusion"])
-    numbers = check_model(material)
+    explain_task = make_material(TARGETS, methods=["gradcam", "occlusion"])
+    numbers = check_model(explain_task)
     assert set(numbers) == {"randomization", "faithfulness", "agreement"}
     random = numbers["randomization"]
     assert random["networks"] == 2
-    assert random["cases"] == numbers["faithfulness"]["cases"] == len(material.sample(4))
+    assert random["cases"] == numbers["faithfulness"]["cases"] == len(explain_task.sample(4))
     for one in random["methods"].values():
         assert len(one["rank_correlation"]) == len(one["ssim"]) == len(random["steps"])
     assert random["steps"][0].startswith("head")
@@ -72,14 +72,14 @@ def test_methods_agree_as_much_as_their_ranks(make_material: MakeMaterial) -> No
 
         return explain
 
-    material = make_material(TARGETS, draw=draw, methods=list(seeds))
+    explain_task = make_material(TARGETS, draw=draw, methods=list(seeds))
     found = {
         tuple(one["methods"]): one["rank_correlation"]["value"]
-        for one in check_model(material)["agreement"]["pairs"]
+        for one in check_model(explain_task)["agreement"]["pairs"]
     }
     assert len(found) == 3
     assert found["gradcam", "layercam"] == pytest.approx(1)
-    labels = [label for _, label in material.sample(4)]
+    labels = [label for _, label in explain_task.sample(4)]
     expected = np.mean([spearmanr(noise(one).ravel(), noise(one + 50).ravel())[0] for one in labels])
     assert found["gradcam", "occlusion"] == pytest.approx(expected, abs=1e-6)
 

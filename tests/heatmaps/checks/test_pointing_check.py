@@ -10,10 +10,10 @@ from cxrlab.heatmaps.cases import Explain
 from cxrlab.heatmaps.checks.case_bootstrap import MACRO
 from cxrlab.heatmaps.checks.pointing import RANDOM, check_pointing
 from cxrlab.heatmaps.methods.cam import Pair
-from cxrlab.heatmaps.random_networks import random_twin
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.random_networks import randomized_copy
+from cxrlab.heatmaps.task import ExplainTask
 
-MakeMaterial = Callable[..., Material]
+MakeMaterial = Callable[..., ExplainTask]
 Line = tuple[int, str, float, float, float, float]
 LABELS = ("Mass", "Edema")
 BETTER = "better than the box-frequency map"
@@ -126,8 +126,8 @@ def test_a_few_patients_show_nothing(num_patients: int, is_shown: bool, make_mat
 def test_sizes_are_those_of_the_settings(exact: dict[str, Any], make_material: MakeMaterial) -> None:
     assert [(one["from"], one["to"], one["cases"]) for one in exact["sizes"]] == [(0.03, 0.1, 32)]
     lines = [(0, "Mass", 0.0, 0.0, 0.5, 0.5), (1, "Mass", 0.0, 0.0, 0.25, 0.25)]
-    material = make_material([(1, 0)] * 2, lines, draw=drawing(at_boxes(lines)), size_edges=[0.1])
-    found = check_pointing(material)["sizes"]
+    explain_task = make_material([(1, 0)] * 2, lines, draw=drawing(at_boxes(lines)), size_edges=[0.1])
+    found = check_pointing(explain_task)["sizes"]
     assert [(one["from"], one["to"], one["cases"]) for one in found] == [(0.0, 0.1, 1), (0.1, 1.0, 1)]
 
 
@@ -155,15 +155,15 @@ def test_random_networks_count_as_their_mean_and_have_nothing_learnt(make_materi
             [which * heat_of(lines, int(images[image, 0, 0, 0]), label, (1.0, 0.0)) for image, label in pairs]
         )
 
-    material = make_material([(1, 0)] * 4, lines, draw=draw)
-    found = check_pointing(material)
+    explain_task = make_material([(1, 0)] * 4, lines, draw=draw)
+    found = check_pointing(explain_task)
     assert value(found, "findings", "Mass", RANDOM + "gradcam", "pointing") == 0.5
     assert value(found, "differences", "gradcam", "random_network", "Mass") == 0.5
     assert found["empty"] == {"gradcam": 0, RANDOM + "gradcam": 2}
     assert len(networks) == 2
     for number, state in enumerate(networks):
-        twin = random_twin(material.classifier, number).state_dict()
-        assert all(torch.equal(one, twin[name]) for name, one in state.items())
+        copy_ = randomized_copy(explain_task.classifier, number).state_dict()
+        assert all(torch.equal(one, copy_[name]) for name, one in state.items())
 
 
 def test_a_map_that_is_no_better_than_where_boxes_usually_are_is_told_so(make_material: MakeMaterial) -> None:
@@ -180,8 +180,8 @@ def test_a_map_that_is_no_better_than_where_boxes_usually_are_is_told_so(make_ma
 
 def test_a_single_patient_s_boxes_are_compared_with_nothing(make_material: MakeMaterial) -> None:
     lines = quarters(2, ["Mass"])
-    material = make_material([(1, 0)] * 2, lines, patients=["a", "a"], draw=drawing(at_boxes(lines)))
-    found = check_pointing(material)
+    explain_task = make_material([(1, 0)] * 2, lines, patients=["a", "a"], draw=drawing(at_boxes(lines)))
+    found = check_pointing(explain_task)
     assert value(found, "differences", "gradcam", "box_frequency", "Mass") is None
     assert (
         found["differences"]["gradcam"]["words"]["Mass"] == "not compared: no other patient has a box of it"
@@ -199,7 +199,7 @@ def test_without_boxes_nothing_is_drawn(make_material: MakeMaterial) -> None:
     }
 
 
-def test_boxes_of_images_that_were_not_judged_are_no_cases(make_material: MakeMaterial) -> None:
+def test_boxes_of_images_that_were_not_evaluated_are_no_cases(make_material: MakeMaterial) -> None:
     lines = quarters(3, ["Mass"])
     found = check_pointing(make_material([(1, 0)] * 5, lines, validation=[0, 1, 2], draw=never))
     assert found["cases"] == {}
@@ -208,19 +208,19 @@ def test_boxes_of_images_that_were_not_judged_are_no_cases(make_material: MakeMa
 
 def test_labels_with_positives_and_no_box_are_told(make_material: MakeMaterial) -> None:
     lines = quarters(4, ["Mass"])
-    material = make_material([(1, 1), (1, 0), (1, NAN), (1, 1)], lines, draw=drawing(at_boxes(lines)))
-    assert check_pointing(material)["without_boxes"] == {"Edema": 2}
-    material = make_material([(1, 0)] * 4, lines, draw=drawing(at_boxes(lines)))
-    assert check_pointing(material)["without_boxes"] == {}
+    explain_task = make_material([(1, 1), (1, 0), (1, NAN), (1, 1)], lines, draw=drawing(at_boxes(lines)))
+    assert check_pointing(explain_task)["without_boxes"] == {"Edema": 2}
+    explain_task = make_material([(1, 0)] * 4, lines, draw=drawing(at_boxes(lines)))
+    assert check_pointing(explain_task)["without_boxes"] == {}
 
 
 def test_a_box_makes_a_case_whatever_the_target_and_the_network_say(make_material: MakeMaterial) -> None:
     lines = quarters(3, ["Mass"])
     said = np.zeros((3, 2))
-    material = make_material(
+    explain_task = make_material(
         [(0, 0), (NAN, 0), (1, 0)], lines, draw=drawing(at_boxes(lines)), probabilities=said
     )
-    assert check_pointing(material)["cases"] == {"Mass": {"cases": 3, "patients": 3}}
+    assert check_pointing(explain_task)["cases"] == {"Mass": {"cases": 3, "patients": 3}}
 
 
 def test_boxes_that_cannot_be_used_are_counted(make_material: MakeMaterial) -> None:
@@ -238,26 +238,26 @@ def test_the_tolerance_is_that_of_the_settings(make_material: MakeMaterial) -> N
     beside = torch.zeros(256, 256)
     beside[100, 140] = 1  # 13 cells to the right of the box
     for tolerance, hit in ((0.0, 0), (12 / 256, 0), (13 / 256, 1)):
-        material = make_material(
+        explain_task = make_material(
             [(1, 0)] * 3, lines, draw=drawing(lambda row, label: beside), tolerance=tolerance
         )
-        found = check_pointing(material)
+        found = check_pointing(explain_task)
         assert found["tolerance"] == tolerance
         assert value(found, "findings", "Mass", "gradcam", "pointing") == hit
 
 
 def judged_and_validation(make_material: MakeMaterial, num_validation: int) -> dict[str, Any]:
-    """Boxes of judged images are best at a threshold of 0.35, those of validation images at 0.75."""
+    """Boxes of evaluated images are best at a threshold of 0.35, those of validation images at 0.75."""
     lines = quarters(8 + num_validation, ["Mass"])
 
     def one_map(row: int, label: int) -> Tensor:
         return heat_of(lines, row, label, (0.62, 0.32) if row < 8 else (0.82, 0.72))
 
     validation = range(8, 8 + num_validation)
-    material = make_material(
+    explain_task = make_material(
         [(1, 0)] * len(lines), lines, validation=validation, draw=drawing(one_map), num_folds=3
     )
-    return check_pointing(material)
+    return check_pointing(explain_task)
 
 
 def test_thresholds_are_chosen_on_validation_where_it_has_ten_cases(make_material: MakeMaterial) -> None:
@@ -266,7 +266,7 @@ def test_thresholds_are_chosen_on_validation_where_it_has_ten_cases(make_materia
     assert found["thresholds"]["on"] == "validation"
     assert found["thresholds"]["cases"] == 10
     assert found["thresholds"]["values"]["gradcam"] == [0.75]
-    # At 0.75 nothing of a judged heatmap is left but its peak.
+    # At 0.75 nothing of a evaluated heatmap is left but its peak.
     assert value(found, "findings", "Mass", "gradcam", "iou") == pytest.approx(1 / CELLS)
     assert value(found, "findings", "Mass", "gradcam", "iobb") == 1
 

@@ -73,7 +73,7 @@ def test_the_levels_are_those_of_the_paper() -> None:
     assert OVERLAP_LEVELS == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
-def test_sources_are_judged_by_finding_and_each_finding_counts_alike() -> None:
+def test_sources_are_evaluated_by_finding_and_each_finding_counts_alike() -> None:
     known = cases()
     sources = {
         "gradcam": [pointing([1, 1, 0, 1], [0.9, 0.6, 0.3, 0.2], [0.8, 0.8, 0.8, 0.1])],

@@ -9,9 +9,9 @@ from cxrlab.heatmaps.cases import Explain
 from cxrlab.heatmaps.checks import shortcuts
 from cxrlab.heatmaps.checks.shortcuts import LungRegion, check_shortcuts, lung_region
 from cxrlab.heatmaps.methods.cam import Pair
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
-MakeMaterial = Callable[..., Material]
+MakeMaterial = Callable[..., ExplainTask]
 TARGETS = [(1, 1)] * 8
 
 
@@ -46,12 +46,12 @@ def inside() -> Tensor:
 
 
 def test_heat_at_the_border_is_flagged_with_examples(make_material: MakeMaterial) -> None:
-    material = make_material(TARGETS, draw=drawing(at_border()), num_located=8, most_outside=1.0)
-    numbers, examples = check_shortcuts(material)
+    explain_task = make_material(TARGETS, draw=drawing(at_border()), num_located=8, most_outside=1.0)
+    numbers, examples = check_shortcuts(explain_task)
     assert {one["zone"] for one in numbers["unlike"]} == {"border", "corners"}
     assert numbers["cases"] == 8
     assert 1 <= len(examples) <= 4
-    assert set(examples) <= set(material.sample(8))
+    assert set(examples) <= set(explain_task.sample(8))
     macro = numbers["methods"]["gradcam"]["macro"]
     assert macro["border"]["value"] > numbers["areas"]["border"]
 
@@ -112,10 +112,10 @@ def test_without_lungs_nothing_is_said_of_what_lies_outside(
         "lung_region",
         lambda image: LungRegion(lung_region(image).mask, bool(image[0, 0, 0] < num_found)),
     )
-    material = make_material(
+    explain_task = make_material(
         [(1, 0)] * 8, labels=[0], draw=drawing(at_border()), num_located=8, most_outside=0.1
     )
-    numbers, examples = check_shortcuts(material)
+    numbers, examples = check_shortcuts(explain_task)
     assert numbers["regions_found"] == num_found / 8
     assert (numbers["areas"]["outside"] is not None) == is_judged
     assert (numbers["methods"]["gradcam"]["macro"]["outside"]["value"] is not None) == is_judged

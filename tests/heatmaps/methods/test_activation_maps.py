@@ -219,7 +219,7 @@ def test_a_first_layer_that_works_in_place_leaves_the_images_alone() -> None:
     [([0, 1], "2 labels were given for 3 images"), ([0, 1, 3], "no label 3: the network has 3 logits"),
      ([0, -1, 1], "no label -1")],
 )  # fmt: skip
-def test_labels_that_do_not_fit_are_refused(labels: list[int], message: str) -> None:
+def test_labels_that_do_not_fit_are_rejected(labels: list[int], message: str) -> None:
     network = tiny()
     with pytest.raises(ValueError, match=message):
         grad_cam(network, some_images(), labels, batch_size=3)
@@ -292,7 +292,7 @@ def timm(backbone: str) -> TimmNetwork:
         dropout=0.0,
         feature_dropout=0.0,
         freeze=None,
-        thaw_epoch=None,
+        unfreeze_epoch=None,
         num_labels=2,
         channels=1,
         image_size=64,
@@ -512,7 +512,7 @@ def test_no_pairs_give_no_maps_of_any_method() -> None:
 
 @pytest.mark.parametrize("method", CAM_METHODS)
 @pytest.mark.parametrize("label", [3, -1])
-def test_an_unknown_label_is_refused(label: int, method: str) -> None:
+def test_an_unknown_label_is_rejected(label: int, method: str) -> None:
     network = three_grids().train()
     with pytest.raises(ValueError, match=rf"no label {label}: the network has 3 logits, counted from 0"):
         explain(network, some_images(4), [(0, 1), (2, label)], method=method)
@@ -522,7 +522,7 @@ def test_an_unknown_label_is_refused(label: int, method: str) -> None:
 
 @pytest.mark.parametrize("batch_size", [2, 3, 4])
 @pytest.mark.parametrize("image", [4, -1])
-def test_an_unknown_image_is_refused(image: int, batch_size: int) -> None:
+def test_an_unknown_image_is_rejected(image: int, batch_size: int) -> None:
     with pytest.raises(ValueError, match=rf"{image}"):
         explain(three_grids(), some_images(4), [(0, 1), (image, 0)], method="gradcam", batch_size=batch_size)
 
@@ -540,7 +540,7 @@ def test_a_map_that_is_not_finite_is_an_error_of_every_method(method: str, value
     ("layers", "shape"),
     [("head", r"\(3,\)"), ("head.0", r"\(128,\)"), (["feature_map", "head.1"], r"\(8,\)")],
 )
-def test_a_layer_without_places_is_refused(layers: str | list[str], shape: str) -> None:
+def test_a_layer_without_places_is_rejected(layers: str | list[str], shape: str) -> None:
     network = three_grids()
     with pytest.raises(
         ConfigError, match=rf"whose output has the shape {shape} for each image: there are no places"
@@ -554,7 +554,7 @@ class Pairing(nn.Module):
         return features, features
 
 
-def test_a_layer_that_gives_no_single_tensor_is_refused() -> None:
+def test_a_layer_that_gives_no_single_tensor_is_rejected() -> None:
     class Network(TinyNetwork):
         def __init__(self) -> None:
             super().__init__()
@@ -569,7 +569,7 @@ def test_a_layer_that_gives_no_single_tensor_is_refused() -> None:
     assert num_hooks(network) == 0
 
 
-def test_a_layer_that_the_network_does_not_call_is_refused() -> None:
+def test_a_layer_that_the_network_does_not_call_is_rejected() -> None:
     network = tiny()
     network.unused = nn.Conv2d(1, 1, 1)
     with pytest.raises(ConfigError, match=r"explanation\.layers.*unused"):
@@ -599,7 +599,7 @@ def test_a_layer_of_a_single_place_gives_empty_maps_and_a_warning(caplog: pytest
 
 @pytest.mark.parametrize("layer", ["feature_map", "backbone.blocks.11", "backbone.norm"])
 @pytest.mark.parametrize("method", sorted(set(CAM_METHODS) - {"eigencam"}))
-def test_a_layer_of_which_only_the_class_token_is_read_is_refused(method: str, layer: str) -> None:
+def test_a_layer_of_which_only_the_class_token_is_read_is_rejected(method: str, layer: str) -> None:
     network, images = timm("vit_small_patch16_224"), torch.randn(2, 1, 64, 64)
     message = rf"names '{layer}', of which only the class token .* read is backbone\.blocks\.11\.norm1\.$"
     with pytest.raises(ConfigError, match=message):

@@ -293,6 +293,6 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("image", [3, -1])
-def test_an_unknown_image_is_refused(method: str, image: int) -> None:
+def test_an_unknown_image_is_rejected(method: str, image: int) -> None:
     with pytest.raises(ValueError, match=str(image)):
         METHODS[method](linear(), some_images(), [(0, 1), (image, 0)])

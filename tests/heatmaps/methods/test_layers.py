@@ -49,7 +49,7 @@ def timm(backbone: str) -> TimmNetwork:
         dropout=0.0,
         feature_dropout=0.0,
         freeze=None,
-        thaw_epoch=None,
+        unfreeze_epoch=None,
         num_labels=2,
         channels=1,
         image_size=64,
@@ -165,7 +165,7 @@ def test_layers_are_found_by_name_in_the_order_given() -> None:
 
 
 @pytest.mark.parametrize("name", ["features.9", "features.conv", "last", "", "features.0.weight"])
-def test_a_layer_that_there_is_not_is_refused_with_those_that_there_are(name: str) -> None:
+def test_a_layer_that_there_is_not_is_rejected_with_those_that_there_are(name: str) -> None:
     message = (
         rf"explanation\.layers names '{name}', and the network has no such layer\. Those that end a stage are "
         r"features\.1, features\.5, feature_map; layers\.txt"
@@ -180,13 +180,13 @@ def test_a_network_of_other_names_is_not_said_to_have_a_feature_map() -> None:
     assert "feature_map" not in str(failure.value)
 
 
-def test_no_name_at_all_is_refused() -> None:
+def test_no_name_at_all_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"explanation\.layers=\[\] names no layer; auto chooses one"):
         target_layers(three_grids(), [], IMAGE)
 
 
 @pytest.mark.parametrize("layers", ["auto", "fused", "0"])
-def test_a_network_without_spatial_features_is_refused(layers: str) -> None:
+def test_a_network_without_spatial_features_is_rejected(layers: str) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
     assert not is_explainable(network)
     with pytest.raises(

@@ -35,7 +35,7 @@ def test_several_methods_keep_their_order(names: str | list[str]) -> None:
         ("eigencamm", "eigencamm", "eigencam"),
     ],
 )
-def test_an_unknown_method_is_refused_with_the_nearest_one(
+def test_an_unknown_method_is_rejected_with_the_nearest_one(
     names: str | list[str], wrong: str, near: str
 ) -> None:
     message = (

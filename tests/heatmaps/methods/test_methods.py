@@ -169,10 +169,10 @@ def test_broken_weights_are_an_error_and_no_empty_map(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_works_in_inference_mode(method: str) -> None:
-    explainer, judge = Explainer(method, SETTINGS, some_images(1)), classifier(sequential())
-    expected = explainer(judge, some_images(), PAIRS)
+    explainer, evaluate = Explainer(method, SETTINGS, some_images(1)), classifier(sequential())
+    expected = explainer(evaluate, some_images(), PAIRS)
     with torch.inference_mode():
-        maps = explainer(judge, some_images() * 1, PAIRS)
+        maps = explainer(evaluate, some_images() * 1, PAIRS)
     assert torch.equal(maps, expected)
 
 
@@ -202,10 +202,14 @@ def test_every_method_explains_every_family_and_leaves_it_as_it_was(model: str, 
     network.train()
     next(network.parameters()).requires_grad_(False)
     settings = replace(SHIPPED, num_steps=4, num_samples=4, window=0.5, stride=0.25)
-    judge, images, pairs = classifier(network, side=64).train(), some_images(2, 64), [(0, 0), (0, 1), (1, 0)]
+    evaluate, images, pairs = (
+        classifier(network, side=64).train(),
+        some_images(2, 64),
+        [(0, 0), (0, 1), (1, 0)],
+    )
     before = everything(network)
     for method in METHODS:
-        maps = Explainer(method, settings, some_images(3, 64))(judge, images, pairs)
+        maps = Explainer(method, settings, some_images(3, 64))(evaluate, images, pairs)
         assert maps.shape == (3, 64, 64), method
         assert maps.dtype == torch.float32, method
         assert maps.device.type == "cpu", method
@@ -225,14 +229,14 @@ def test_every_method_explains_every_family_and_leaves_it_as_it_was(model: str, 
 def test_the_gpu_agrees_with_the_cpu(model: str, composed: Compose) -> None:
     torch.manual_seed(0)
     cfg = composed(f"model={model}", "data.root=/nowhere", "run_dir=/nowhere/run")
-    judge = classifier(instantiate(cfg.model)(num_labels=2, channels=1, image_size=64), side=64)
+    evaluate = classifier(instantiate(cfg.model)(num_labels=2, channels=1, image_size=64), side=64)
     settings = replace(SHIPPED, num_steps=4, num_samples=4, window=0.5, stride=0.25)
     images, pairs = some_images(2, 64), [(0, 0), (0, 1), (1, 0), (1, 1)]
     explainers = {method: Explainer(method, settings, some_images(3, 64)) for method in METHODS}
-    expected = {method: explain(judge, images, pairs) for method, explain in explainers.items()}
-    judge.cuda()
+    expected = {method: explain(evaluate, images, pairs) for method, explain in explainers.items()}
+    evaluate.cuda()
     for method, explain in explainers.items():
-        maps = explain(judge, images, pairs)
+        maps = explain(evaluate, images, pairs)
         assert maps.device.type == "cpu", method
         assert expected[method].any(), method
         assert float((maps - expected[method]).abs().mean()) < 0.02, method  # convolutions in TF32

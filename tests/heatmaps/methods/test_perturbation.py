@@ -64,7 +64,7 @@ def test_blur_leaves_only_what_is_larger_than_eight_hundredths_of_the_width() ->
     torch.testing.assert_close(baseline(images, "blur"), by_scipy(images, 4.0, 12), atol=1e-5, rtol=0)
 
 
-def test_an_unknown_baseline_is_refused() -> None:
+def test_an_unknown_baseline_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"explanation\.baseline='white' must be one of mean, blur, black"):
         baseline(some_images(), "white")
 

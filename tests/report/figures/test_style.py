@@ -40,7 +40,7 @@ def luminance(colour) -> float:
         ("胸水", 28, 1, "胸水"),
     ],
 )
-def test_names_are_broken_shortened_and_freed_of_what_xml_refuses(name, width, lines, expected):
+def test_names_are_broken_shortened_and_freed_of_what_xml_rejects(name, width, lines, expected):
     assert shown(name, width, lines) == expected
 
 

@@ -184,6 +184,6 @@ def test_weights_that_are_broken_are_not_kept(tiny: Tiny, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
-def test_an_interval_of_nothing_is_refused(minutes: float):
+def test_an_interval_of_nothing_is_rejected(minutes: float):
     with pytest.raises(ConfigError, match=r"callbacks.interruption.minutes=.* must be above 0"):
         Interruption(run_dir="run", minutes=minutes)

@@ -1,4 +1,4 @@
-"""The average against one computed by hand, and what is saved, judged and resumed with it."""
+"""The average against one computed by hand, and what is saved, evaluated and resumed with it."""
 
 import json
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def test_the_saved_model_is_the_average_of_all_steps(tiny: Tiny, tmp_path: Path,
         torch.testing.assert_close(saved["current_model_state"][f"network.{name}"], steps[-1][name])
 
 
-def test_what_is_judged_is_the_saved_average_with_its_own_thresholds(tiny: Tiny, tmp_path: Path):
+def test_what_is_evaluated_is_the_saved_average_with_its_own_thresholds(tiny: Tiny, tmp_path: Path):
     train(tiny(tmp_path, *OPTIONS, "trainer.max_epochs=3", "optimizer.lr=1e-2"))
     run = cxrlab.load_run(tmp_path)
     root = Path(json.loads((tmp_path / "audit.json").read_text())["root"])
@@ -60,7 +60,7 @@ def test_what_is_judged_is_the_saved_average_with_its_own_thresholds(tiny: Tiny,
                 table[f"probability/{label}"], again[f"probability/{label}"], rtol=0, atol=1e-5
             )
     last = pd.read_csv(tmp_path / "predictions" / "val.csv")
-    thresholds = run.model.decision.thresholds
+    thresholds = run.model.operating_point.thresholds
     assert torch.isfinite(thresholds).any()
     for label, threshold in run.thresholds.items():
         called = last[f"probability/{label}"] >= threshold
@@ -91,6 +91,6 @@ def test_a_resumed_average_ends_as_the_uninterrupted_one(tiny: Tiny, tmp_path: P
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])
-def test_a_decay_that_keeps_everything_or_less_than_nothing_is_refused(decay: float):
+def test_a_decay_that_keeps_everything_or_less_than_nothing_is_rejected(decay: float):
     with pytest.raises(ConfigError, match=f"callbacks.ema.decay={decay} must be"):
         WeightAveraging(decay=decay)

@@ -1,4 +1,4 @@
-"""Labels that cannot be learnt or judged: constant, rare, or of a name that nobody else uses.
+"""Labels that cannot be learnt or evaluated: constant, rare, or of a name that nobody else uses.
 
 Rows that cannot be true: "No Finding" with a finding, ages above 110, a row that stands twice.
 """
@@ -191,7 +191,7 @@ def _listed(names: list[str]) -> str:
 
 
 def small_parts(evidence: Evidence) -> Iterator[Finding]:
-    """Find parts with too few patients to be judged on."""
+    """Find parts with too few patients to be evaluated on."""
     if "all" in evidence.parts:
         return
     for part, rows in evidence.parts.items():

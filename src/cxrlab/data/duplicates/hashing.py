@@ -102,7 +102,7 @@ def _count(words: Hashes) -> npt.NDArray[np.uint8]:
     return count_bits(words)
 
 
-def find_lookalikes(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
+def find_candidates(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
     """Return the pairs of images whose hashes are close, as candidates to compare by their pixels.
 
     Every pair is compared in its first word, and those that are close there in all words: 112,120 images take

@@ -16,16 +16,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.duplicates.alignment import differences, thumbnails
-from cxrlab.data.duplicates.hashing import HASH_WORDS, Hashes, find_lookalikes, perceptual_hash
+from cxrlab.data.duplicates.hashing import HASH_WORDS, Hashes, find_candidates, perceptual_hash
 
 __all__ = [
     "HASH_WORDS",
     "find_across",
     "find_near_duplicates",
+    "groups_of_pairs",
     "identical_groups",
     "linked_groups",
     "perceptual_hash",
-    "stars",
 ]
 
 # Differences seen on chest_xray (1,304 images copied), nih (300) and malaria cells (600), stretched to 224
@@ -82,7 +82,7 @@ def find_near_duplicates(
     hashes = hashes.copy()
     for group in identical_groups(digests or []):
         hashes[group[1:]] = 0
-    return _confirm(find_lookalikes(hashes, None), pixels, pixels)
+    return _confirm(find_candidates(hashes, None), pixels, pixels)
 
 
 def find_across(hashes: Hashes, pixels: Pixels, other_hashes: Hashes, other_pixels: Pixels) -> pd.DataFrame:
@@ -97,7 +97,7 @@ def find_across(hashes: Hashes, pixels: Pixels, other_hashes: Hashes, other_pixe
     Returns:
         As of :func:`find_near_duplicates`; ``one`` is a row of the one set, ``other`` of the other.
     """
-    return _confirm(find_lookalikes(hashes, other_hashes), pixels, other_pixels)
+    return _confirm(find_candidates(hashes, other_hashes), pixels, other_pixels)
 
 
 def _confirm(candidates: pd.DataFrame, pixels: Pixels, other_pixels: Pixels) -> pd.DataFrame:
@@ -125,7 +125,7 @@ def _differences(pairs: pd.DataFrame, pixels: Pixels, other_pixels: Pixels) -> n
     return differences(ones, others)
 
 
-def stars(pairs: pd.DataFrame) -> list[list[int]]:
+def groups_of_pairs(pairs: pd.DataFrame) -> list[list[int]]:
     """Arrange pairs in groups for display: a row and others that were each compared with it.
 
     Args:

@@ -61,7 +61,7 @@ def paths_under_root(
 ) -> "pd.Series[str]":
     """Return the paths that a table gives as paths under the root, with forward slashes.
 
-    Only the text of a path is judged: it may go through a symbolic link, as folders of images often do, but
+    Only the text of a path is evaluated: it may go through a symbolic link, as folders of images often do, but
     may not name anything outside the root by itself.
 
     Args:
@@ -79,8 +79,8 @@ def paths_under_root(
         raise ConfigError(f"data.reader.image_folder={folder} must be a folder under data.root, or empty.")
     start = compiled(prefix or "", "data.reader.path_prefix")
     texts = cells.map(lambda cell: _without(start, cell.replace("\\", "/")))
-    _refuse(cells[texts == ""], "name no image", "Complete or remove them", path)
-    _refuse(
+    _raise_for(cells[texts == ""], "name no image", "Complete or remove them", path)
+    _raise_for(
         cells[[_is_outside(text) for text in texts]],
         "name an image outside data.root",
         "Make them relative to data.root or data.reader.image_folder, or take their start off by "
@@ -137,7 +137,7 @@ def _joined(folder: str, text: str) -> str:
     return "/".join(part for part in parts if part not in {"", "."})
 
 
-def _refuse(cells: "pd.Series[str]", fault: str, remedy: str, path: Path) -> None:
+def _raise_for(cells: "pd.Series[str]", fault: str, remedy: str, path: Path) -> None:
     if len(cells):
         raise DataError(
             f"{len(cells)} rows of {path} {fault}, for instance {cells.iloc[0]!r} in line {cells.index[0]}. "

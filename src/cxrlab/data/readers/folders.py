@@ -160,10 +160,10 @@ def read_pneumonia_classes(root: Path, *, by_cause: bool) -> Manifest:
     cause, is_ill = _causes(files), files["class"] == "PNEUMONIA"
     labels = {"Normal": ~is_ill, "Pneumonia": is_ill}
     if by_cause:
-        untold = files["image"][is_ill & (cause == "")]
-        if len(untold):
+        unknown = files["image"][is_ill & (cause == "")]
+        if len(unknown):
             raise DataError(
-                f"{len(untold)} names of files in PNEUMONIA tell no cause, for instance {list(untold[:3])}; "
+                f"{len(unknown)} names of files in PNEUMONIA tell no cause, for instance {list(unknown[:3])}; "
                 "they should look like person1037_virus_1714.jpeg. Rename them, or set "
                 "data.reader.by_cause=false."
             )

@@ -30,7 +30,7 @@ from cxrlab.heatmaps.checks.boxes import (
 from cxrlab.heatmaps.checks.case_bootstrap import MACRO, CaseBootstrap, Estimate
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.methods.names import METHOD_NAMES
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
 OVERLAP_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
@@ -176,7 +176,7 @@ RANDOM = "random: "
 
 
 class _Boxes(NamedTuple):
-    judged: BoxCases
+    predicted: BoxCases
     validation: BoxCases  # empty where thresholds are crossfitted
 
 
@@ -186,7 +186,7 @@ class _Found(NamedTuple):
     thresholds: npt.NDArray[np.int64]
 
 
-def check_pointing(material: Material) -> dict[str, Any]:
+def check_pointing(explain_task: ExplainTask) -> dict[str, Any]:
     """Return how well each method's heatmaps point at boxes; see docs/heatmaps.md for the protocol.
 
     The cases are all images with a box of a finding, whatever the network says of them. A heatmap's region is
@@ -197,15 +197,17 @@ def check_pointing(material: Material) -> dict[str, Any]:
     Returns:
         What stands as ``pointing`` in ``explanation.json``; ``{"cases": {}, …}`` where there is no box.
     """
-    manifest, settings = material.manifest, material.settings
-    rows = material.cases["row"].unique().tolist()
-    cases = BoxCases.of(manifest, rows, material.names)
-    facts = {"without_boxes": _without_boxes(material, cases), "unusable": _unusable(material)}
+    manifest, settings = explain_task.manifest, explain_task.settings
+    rows = explain_task.cases["row"].unique().tolist()
+    cases = BoxCases.of(manifest, rows, explain_task.names)
+    facts = {"without_boxes": _without_boxes(explain_task, cases), "unusable": _unusable(explain_task)}
     if not len(cases):
         return {"cases": {}, **facts}
-    boxes = _Boxes(cases, _validation_cases(material))
-    found = {method: [_found(material, boxes, method)] for method in settings.methods}
-    found |= {RANDOM + method: several for method, several in _of_random_networks(material, boxes).items()}
+    boxes = _Boxes(cases, _validation_cases(explain_task))
+    found = {method: [_found(explain_task, boxes, method)] for method in settings.methods}
+    found |= {
+        RANDOM + method: several for method, several in _of_random_networks(explain_task, boxes).items()
+    }
     priors = {name: prior(cases, settings.tolerance) for name, prior in PRIORS.items()}
     sources = {name: [one.pointing for one in several] for name, several in found.items()}
     everything = sources | {name: [pointing] for name, pointing in priors.items()}
@@ -230,67 +232,67 @@ def check_pointing(material: Material) -> dict[str, Any]:
     }
 
 
-def _validation_cases(material: Material) -> BoxCases:
-    cases = BoxCases.of(material.manifest, list(material.validation), material.names)
+def _validation_cases(explain_task: ExplainTask) -> BoxCases:
+    cases = BoxCases.of(explain_task.manifest, list(explain_task.validation), explain_task.names)
     is_enough = len(cases) >= _LEAST_VALIDATION
-    return cases if is_enough else BoxCases.of(material.manifest, [], material.names)
+    return cases if is_enough else BoxCases.of(explain_task.manifest, [], explain_task.names)
 
 
-def _without_boxes(material: Material, cases: BoxCases) -> dict[str, int]:
+def _without_boxes(explain_task: ExplainTask, cases: BoxCases) -> dict[str, int]:
     """Return the labels that have positives and no box, with how many positives there are."""
-    positives = material.cases[material.cases["target"] == 1].groupby("finding", sort=False).size()
+    positives = explain_task.cases[explain_task.cases["target"] == 1].groupby("finding", sort=False).size()
     return {str(name): int(count) for name, count in positives.items() if name not in cases.names}
 
 
-def _unusable(material: Material) -> dict[str, Any]:
+def _unusable(explain_task: ExplainTask) -> dict[str, Any]:
     """Return how many boxes were left out, and what is wrong with the first ones."""
-    unusable = material.manifest.unusable_boxes
+    unusable = explain_task.manifest.unusable_boxes
     return {"boxes": len(unusable), "such_as": list(unusable[:5])}
 
 
-def _found(material: Material, boxes: _Boxes, method: str, network: nn.Module | None = None) -> _Found:
-    explain = material.explain(method, network)
+def _found(explain_task: ExplainTask, boxes: _Boxes, method: str, network: nn.Module | None = None) -> _Found:
+    explain = explain_task.explain(method, network)
     title = f"{METHOD_NAMES[method]} of boxed findings" if network is None else ""
-    judged = _overlaps(material, explain, boxes.judged, title)
+    predicted = _overlaps(explain_task, explain, boxes.predicted, title)
     if len(boxes.validation):
-        known = _overlaps(material, explain, boxes.validation, title and f"{title}, validation")
+        known = _overlaps(explain_task, explain, boxes.validation, title and f"{title}, validation")
         best = best_threshold(known, boxes.validation.findings)
-        thresholds = np.full(len(boxes.judged), best, dtype=np.int64)
+        thresholds = np.full(len(boxes.predicted), best, dtype=np.int64)
     else:
-        settings = material.settings
-        thresholds = crossfitted_thresholds(judged, boxes.judged, settings.num_folds, settings.seed)
-    return _Found(Pointing.at(judged, thresholds), judged, thresholds)
+        settings = explain_task.settings
+        thresholds = crossfitted_thresholds(predicted, boxes.predicted, settings.num_folds, settings.seed)
+    return _Found(Pointing.at(predicted, thresholds), predicted, thresholds)
 
 
-def _overlaps(material: Material, explain: Explain, cases: BoxCases, title: str) -> Overlaps:
-    number = {name: index for index, name in enumerate(material.names)}
+def _overlaps(explain_task: ExplainTask, explain: Explain, cases: BoxCases, title: str) -> Overlaps:
+    number = {name: index for index, name in enumerate(explain_task.names)}
     pairs: list[Pair] = [
         (int(row), number[finding]) for row, finding in zip(cases.rows, cases.findings, strict=True)
     ]
-    size = material.settings.batch_size
-    found = heatmaps(explain, material.images, pairs, num_images=size, title=title)
-    return overlaps(cases, (on_grid(one[None])[0] for one in found), material.settings.tolerance)
+    size = explain_task.settings.batch_size
+    found = heatmaps(explain, explain_task.images, pairs, num_images=size, title=title)
+    return overlaps(cases, (on_grid(one[None])[0] for one in found), explain_task.settings.tolerance)
 
 
-def _of_random_networks(material: Material, boxes: _Boxes) -> dict[str, list[_Found]]:
-    settings = material.settings
+def _of_random_networks(explain_task: ExplainTask, boxes: _Boxes) -> dict[str, list[_Found]]:
+    settings = explain_task.settings
     found: dict[str, list[_Found]] = {method: [] for method in settings.methods}
     networks = track(
-        _with_nothing_learnt(material),
+        _with_nothing_learnt(explain_task),
         "Networks with random weights, boxed findings",
         total=settings.num_random_networks * len(settings.methods),
         console=Console(stderr=True),
     )
     for network, method in networks:
-        found[method].append(_found(material, boxes, method, network))
+        found[method].append(_found(explain_task, boxes, method, network))
     return found
 
 
-def _with_nothing_learnt(material: Material) -> Iterator[tuple[nn.Module, str]]:
+def _with_nothing_learnt(explain_task: ExplainTask) -> Iterator[tuple[nn.Module, str]]:
     """Yield each method with each random network."""
-    for networks in material.random_networks():
+    for networks in explain_task.random_networks():
         *_, (_, network) = networks
-        for method in material.settings.methods:
+        for method in explain_task.settings.methods:
             yield network, method
 
 
@@ -301,7 +303,7 @@ def _thresholds(found: Mapping[str, list[_Found]], boxes: _Boxes, num_folds: int
     }
     if len(boxes.validation):
         return {"on": "validation", "cases": len(boxes.validation), "values": chosen}
-    num_patients = len(set(boxes.judged.patients.tolist()))
+    num_patients = len(set(boxes.predicted.patients.tolist()))
     return {"on": "other patients", "folds": min(num_folds, num_patients), "values": chosen}
 
 

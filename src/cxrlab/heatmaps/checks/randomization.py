@@ -15,61 +15,61 @@ from cxrlab.heatmaps.checks.faithfulness import Curves, faithfulness, random_hea
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.methods.names import METHOD_NAMES
 from cxrlab.heatmaps.random_networks import rank_correlations, similarities, stages
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
 Floats = np.typing.NDArray[np.float64]
 
 RANDOM_ORDER = "random order"
 
 
-def check_model(material: Material) -> dict[str, Any]:
+def check_model(explain_task: ExplainTask) -> dict[str, Any]:
     """Return how heatmaps change with the weights, how the score changes with them, and how methods agree.
 
     Returns:
         What stands as ``randomization``, ``faithfulness`` and ``agreement`` in ``explanation.json``; each is
         about the same sample of positives.
     """
-    settings = material.settings
-    cases = material.sample(settings.num_checked)
-    patients = [material.patient(row) for row, _ in cases]
+    settings = explain_task.settings
+    cases = explain_task.sample(settings.num_checked)
+    patients = [explain_task.patient(row) for row, _ in cases]
     bootstrap = CaseBootstrap.of(
         patients, num_resamples=settings.num_resamples, level=settings.level, seed=settings.seed
     )
     maps = {
         method: all_heatmaps(
-            material.explain(method),
-            material.images,
+            explain_task.explain(method),
+            explain_task.images,
             cases,
             num_images=settings.batch_size,
             title=f"{METHOD_NAMES[method]} of a sample",
         )
         for method in settings.methods
     }
-    count = {"cases": len(cases), "positives": material.num_positive(cases)}
+    count = {"cases": len(cases), "positives": explain_task.num_positive(cases)}
     return {
-        "randomization": count | _randomization(material, cases, maps, bootstrap),
-        "faithfulness": count | _faithfulness(material, cases, maps, bootstrap),
+        "randomization": count | _randomization(explain_task, cases, maps, bootstrap),
+        "faithfulness": count | _faithfulness(explain_task, cases, maps, bootstrap),
         "agreement": _agreement(maps, bootstrap),
     }
 
 
 def _randomization(
-    material: Material, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
+    explain_task: ExplainTask, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
 ) -> dict[str, Any]:
     """Return how alike the maps stay as the network loses what it learnt, from the head backwards."""
-    settings, steps = material.settings, [part for part, _ in stages(material.classifier.network)]
+    settings, steps = explain_task.settings, [part for part, _ in stages(explain_task.classifier.network)]
     found: dict[str, list[list[Floats]]] = {method: [] for method in maps}  # network, step, (P, 2)
     at_the_end: dict[str, list[Tensor]] = {method: [] for method in maps}  # whether it is empty, (P,)
     changes = track(
-        _changes(material, list(maps)),
+        _changes(explain_task, list(maps)),
         "Maps of networks with more and more random weights",
         total=settings.num_random_networks * len(steps) * len(maps),
         console=Console(stderr=True),
     )
     for step, network, method in changes:
         others = all_heatmaps(
-            material.explain(method, network),
-            material.images,
+            explain_task.explain(method, network),
+            explain_task.images,
             cases,
             num_images=settings.batch_size,
             title="",
@@ -100,23 +100,23 @@ def _is_empty(maps: Tensor) -> Tensor:
     return maps.flatten(1).amax(dim=1) <= 0
 
 
-def _changes(material: Material, methods: Sequence[str]) -> Iterator[tuple[int, nn.Module, str]]:
+def _changes(explain_task: ExplainTask, methods: Sequence[str]) -> Iterator[tuple[int, nn.Module, str]]:
     """Yield each method at each step of each random network, with the step's number."""
-    for networks in material.random_networks():
+    for networks in explain_task.random_networks():
         for step, (_, network) in enumerate(networks):
             for method in methods:
                 yield step, network, method
 
 
 def _faithfulness(
-    material: Material, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
+    explain_task: ExplainTask, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
 ) -> dict[str, Any]:
     size = next(iter(maps.values())).shape[-2:]
-    blind = random_heatmaps(len(cases), size, material.settings.seed)
+    blind = random_heatmaps(len(cases), size, explain_task.settings.seed)
     found = {
         # An empty map tells no order; in reading order its pixels would go row by row.
         name: _curves(
-            material,
+            explain_task,
             cases,
             torch.where(_is_empty(heat)[:, None, None], blind, heat),
             f"Deletion and insertion, {METHOD_NAMES.get(name, name)}",
@@ -140,14 +140,14 @@ def _faithfulness(
     return {"shares": shares, "methods": methods}
 
 
-def _curves(material: Material, cases: Sequence[Pair], heat: Tensor, title: str) -> Curves:
-    settings = material.settings
+def _curves(explain_task: ExplainTask, cases: Sequence[Pair], heat: Tensor, title: str) -> Curves:
+    settings = explain_task.settings
     parts, done = [], 0
     for part in track(list(batches(cases, settings.batch_size)), title, console=Console(stderr=True)):
-        images, pairs = read(material.images, part)
+        images, pairs = read(explain_task.images, part)
         parts.append(
             faithfulness(
-                material.classifier,
+                explain_task.classifier,
                 images,
                 pairs,
                 heat[done : done + len(part)],

@@ -12,7 +12,7 @@ from cxrlab.heatmaps.checks.randomization import RANDOM_ORDER, check_model
 from cxrlab.heatmaps.checks.shortcuts import check_shortcuts
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.methods.names import METHOD_NAMES
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
 Numbers = dict[str, Any]
 
@@ -22,11 +22,11 @@ _MANY_EMPTY = 0.1
 """Share of empty heatmaps that a reader is told of."""
 
 
-def check_heatmaps(material: Material) -> tuple[Numbers, list[Pair]]:
+def check_heatmaps(explain_task: ExplainTask) -> tuple[Numbers, list[Pair]]:
     """Run every check.
 
     Args:
-        material: What is explained; it must hold at least one image.
+        explain_task: What is explained; it must hold at least one image.
 
     Returns:
         The numbers of ``explanation.json``, and the cases, as pairs of a row and an output, that show best
@@ -35,21 +35,21 @@ def check_heatmaps(material: Material) -> tuple[Numbers, list[Pair]]:
     Raises:
         ConfigError: If there is no image, or a method does not fit the network.
     """
-    if not len(material.cases):
+    if not len(explain_task.cases):
         raise ConfigError("There is no image to explain.")
-    settings = material.settings
+    settings = explain_task.settings
     seconds: dict[str, float] = {}
     start = time.perf_counter()
-    pointing = check_pointing(material)
+    pointing = check_pointing(explain_task)
     seconds["pointing"] = time.perf_counter() - start
-    model = check_model(material)
+    model = check_model(explain_task)
     seconds["model"] = time.perf_counter() - start - seconds["pointing"]
-    shortcuts, examples = check_shortcuts(material)
+    shortcuts, examples = check_shortcuts(explain_task)
     seconds["everything"] = time.perf_counter() - start
     numbers: Numbers = {
         "methods": {method: METHOD_NAMES[method] for method in settings.methods},
-        "labels": [material.names[label] for label in material.labels],
-        "images": int(material.cases["row"].nunique()),
+        "labels": [explain_task.names[label] for label in explain_task.labels],
+        "images": int(explain_task.cases["row"].nunique()),
         "interval": {"level": settings.level, "resamples": settings.num_resamples},
         "settings": {name: _plain(value) for name, value in asdict(settings).items()},
         "pointing": pointing,

@@ -21,7 +21,7 @@ from cxrlab.heatmaps.cases import batches, read
 from cxrlab.heatmaps.checks.boxes import GRID, Floats, Mask, on_grid
 from cxrlab.heatmaps.checks.case_bootstrap import MACRO, CaseBootstrap, Names
 from cxrlab.heatmaps.methods.cam import Pair
-from cxrlab.heatmaps.task import Material
+from cxrlab.heatmaps.task import ExplainTask
 
 _BLUR, _SURROUNDINGS = 3.0, 48.0  # cells: of ribs and vessels, and of what a lung is darker than
 
@@ -172,7 +172,7 @@ _LEAST_FOUND = 0.25
 """Share of images with lungs below which nothing is said of them. Blood cells give 0.1, children 0.6."""
 
 
-def check_shortcuts(material: Material) -> tuple[dict[str, Any], list[Pair]]:
+def check_shortcuts(explain_task: ExplainTask) -> tuple[dict[str, Any], list[Pair]]:
     """Return the share of each method's energy outside the lungs' bounding region, at the border, in corners.
 
     Where hardly any image has lungs, be it no radiograph of a chest, nothing is said of what lies outside.
@@ -181,25 +181,25 @@ def check_shortcuts(material: Material) -> tuple[dict[str, Any], list[Pair]]:
         What stands as ``shortcuts`` in ``explanation.json``, and the cases with the largest share in a zone
         that is flagged, by the first method.
     """
-    settings = material.settings
-    cases = material.sample(settings.num_located)
+    settings = explain_task.settings
+    cases = explain_task.sample(settings.num_located)
     shares: dict[str, list[Floats]] = {method: [] for method in settings.methods}
     areas, is_found = [], []
     parts = list(batches(cases, settings.batch_size))
     for part in track(parts, "Heat outside the lungs", console=Console(stderr=True)):
-        images, pairs = read(material.images, part)
+        images, pairs = read(explain_task.images, part)
         regions = [lung_region(image) for image in images]
         masks = [zones(regions[image], settings.border, settings.corner) for image, _ in pairs]
         areas += [one.areas for one in masks]
         is_found += [regions[image].is_found for image, _ in pairs]
         for method, row in shares.items():
-            found = on_grid(material.explain(method)(images, pairs))
+            found = on_grid(explain_task.explain(method)(images, pairs))
             row += [energy_shares(heat, one) for heat, one in zip(found, masks, strict=True)]
-    patients = [material.patient(row) for row, _ in cases]
+    patients = [explain_task.patient(row) for row, _ in cases]
     bootstrap = CaseBootstrap.of(
         patients, num_resamples=settings.num_resamples, level=settings.level, seed=settings.seed
     )
-    labels = np.array([material.names[label] for _, label in cases], dtype=object)
+    labels = np.array([explain_task.names[label] for _, label in cases], dtype=object)
     found_shares = {method: np.array(row) for method, row in shares.items()}
     known_areas, regions_found = np.array(areas), float(np.mean(is_found))
     if regions_found < _LEAST_FOUND:
@@ -209,7 +209,7 @@ def check_shortcuts(material: Material) -> tuple[dict[str, Any], list[Pair]]:
     mean_areas = [None if np.isnan(area) else float(area) for area in known_areas.mean(axis=0)]
     numbers: dict[str, Any] = {
         "cases": len(cases),
-        "positives": material.num_positive(cases),
+        "positives": explain_task.num_positive(cases),
         "regions_found": regions_found,
         "areas": dict(zip(ZONES, mean_areas, strict=True)),
         "methods": {method: _by_label(values, labels, bootstrap) for method, values in found_shares.items()},

@@ -16,7 +16,7 @@ _WARMUP = (1.0, 10.0)
 class WeightAveraging(EMAWeightAveraging):
     """Averages weights and batch-norm statistics after every optimizer step.
 
-    The average is what validation judges and what checkpoints keep as the model; training goes on with the
+    The average is what validation evaluates and what checkpoints keep as the model; training goes on with the
     current weights, which a checkpoint holds beside it. Thresholds and calibration are no weights: they
     belong to the average that they were chosen for, and are handed on as they are.
 
@@ -47,7 +47,7 @@ class WeightAveraging(EMAWeightAveraging):
         return average.lerp(current.to(average), 1.0 - decay)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start an average for training; judging a checkpoint needs none, for it holds the average."""
+        """Start an average for training; evaluating a checkpoint needs none, for it holds the average."""
         self._average_model: AveragedModel | None = None
         super().setup(trainer, pl_module, stage)
 
@@ -82,4 +82,4 @@ class WeightAveraging(EMAWeightAveraging):
 def _copy_decision(source: Any, target: Any) -> None:
     """Copy thresholds and calibration from one module to another, where they have any."""
     if hasattr(source, "decision"):
-        target.decision.load_state_dict(source.decision.state_dict())
+        target.operating_point.load_state_dict(source.operating_point.state_dict())

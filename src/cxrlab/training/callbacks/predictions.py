@@ -1,4 +1,4 @@
-"""Predictions tables: one row an image, what every later judgement of a run starts from.
+"""Predictions tables: one row an image, what every later evaluation of a run starts from.
 
 What the processes of one training saw, brought together.
 """
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def gathered(trainer: pl.Trainer, own: T) -> list[T]:
-    """Return what each process holds, in the order of their ranks; each image is judged by one of them."""
+    """Return what each process holds, in the order of their ranks; each image is evaluated by one of them."""
     if trainer.world_size == 1:
         return [own]
     shares: list[T | None] = [None] * trainer.world_size
@@ -103,6 +103,6 @@ class Predictions(Callback):
         }
         self.dirpath.mkdir(parents=True, exist_ok=True)
         manifest = trainer.datamodule.manifest  # type: ignore[attr-defined]
-        thresholds = pl_module.decision.thresholds.cpu()
+        thresholds = pl_module.operating_point.thresholds.cpu()
         table = predictions_table(manifest, **columns, thresholds=thresholds)
         table.to_csv(self.dirpath / f"{part}.csv", index=False)
