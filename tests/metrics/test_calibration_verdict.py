@@ -15,7 +15,7 @@ AFTER = "after Platt scaling fitted on validation"
 
 
 @pytest.mark.parametrize(
-    ("evaluated", "classes", "treatment", "words"),
+    ("predicted", "classes", "treatment", "words"),
     [
         (FINE, (50, 50), AFTER, f"calibrated {AFTER}"),
         (FINE, (50, 50), "", "calibrated"),

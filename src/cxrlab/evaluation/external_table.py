@@ -28,7 +28,7 @@ _SEPARATORS = (",", ";", "\t", "|")
 _GZIP = b"\x1f\x8b"
 
 
-def read_foreign_cells(path: Path, is_text: Callable[[str], bool]) -> pd.DataFrame:
+def read_external_cells(path: Path, is_text: Callable[[str], bool]) -> pd.DataFrame:
     """Read a CSV file; columns that hold nothing but numbers become numbers, all others stay text.
 
     A file without quotes whose rows are all as long as its header, as programs write them, is parsed by
@@ -170,7 +170,7 @@ class ExternalTable:
             MissingFileError: If there is no such file.
             DataError: If it cannot be read, lists nothing, or does not tell which image a row is.
         """
-        cells = read_foreign_cells(path, lambda name: plain_name(name) in _TEXT)
+        cells = read_external_cells(path, lambda name: plain_name(name) in _TEXT)
         column = _image_column(cells, path)
         if cells.empty:
             raise DataError(f"The table {path} lists nothing: there is no row below its header.")

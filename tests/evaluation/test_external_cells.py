@@ -4,7 +4,7 @@ import pytest
 
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.evaluation import external_table
-from cxrlab.evaluation.external_table import read_foreign_cells
+from cxrlab.evaluation.external_table import read_external_cells
 
 EVEN = "image;Edema;note\n0012;0.5; a \n0013;;\n"
 
@@ -36,7 +36,7 @@ def no_slow_reader(monkeypatch):
 def test_an_even_file_is_read_quickly(tmp_path, content, no_slow_reader):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
-    cells = read_foreign_cells(path, is_text)
+    cells = read_external_cells(path, is_text)
     assert list(cells) == ["image", "Edema", "note"]
     assert cells["image"].tolist() == ["0012", "0013"]
     assert cells["Edema"].iloc[0] == 0.5
@@ -48,7 +48,7 @@ def test_an_even_file_is_read_quickly(tmp_path, content, no_slow_reader):
 def test_quotes_give_the_same_in_text(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('"image","Edema"\n"a,b.png",0.5\n')
-    assert read_foreign_cells(path, is_text).loc[2].to_dict() == {"image": "a,b.png", "Edema": "0.5"}
+    assert read_external_cells(path, is_text).loc[2].to_dict() == {"image": "a,b.png", "Edema": "0.5"}
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_a_file_that_is_no_table_is_rejected(tmp_path, content, message):
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        read_foreign_cells(path, is_text)
+        read_external_cells(path, is_text)
 
 
 def test_a_missing_file_is_named(tmp_path):
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(MissingFileError, match=str(path)):
-            read_foreign_cells(path, is_text)
+            read_external_cells(path, is_text)
