@@ -93,10 +93,6 @@ def run_above(path: Path, key: str) -> str:
     return f" Did you mean {key}={runs[0]}?" if runs else ""
 
 
-# Keys that earlier runs lack; their defaults are what was done then.
-_NEWER = ("evaluation", "report", "task", "views", "decay_norms_and_biases", "layer_rates", "explanation")
-
-
 # What a resumed run may change; all else would make it another run.
 _RESUMABLE = (
     "trainer",
@@ -303,10 +299,6 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     saved = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
     if not isinstance(saved, DictConfig):
         raise ConfigError(f"{run_dir}/.hydra/config.yaml holds no config.")
-    saved = completed(saved)
-    for key in _NEWER:
-        if key not in saved:
-            saved[key] = cfg[key]
     for override in task_overrides():
         key = override.split("=", 1)[0].lstrip("+~")
         if key == "resume":
@@ -320,16 +312,6 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     saved.resume = str(run_dir)
     saved.run_dir = str(run_dir.resolve())
     return saved
-
-
-def completed(saved: DictConfig) -> DictConfig:
-    """Return an earlier run's config with the keys that did not exist then; references stay references."""
-    from cxrlab.cli.earlier_config import complete
-
-    node: Any = OmegaConf.to_container(saved, resolve=False)
-    complete(node)
-    filled: DictConfig = OmegaConf.create(node)
-    return filled
 
 
 def user_error(error: BaseException) -> UserError | None:
