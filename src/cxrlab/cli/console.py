@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,8 +79,32 @@ def _of_hydra(text: str) -> str:
     return "\n".join(lines)
 
 
+def configure_logging() -> None:
+    """Keep other libraries' advice off the terminal: advertisements, and deprecations inside Lightning."""
+    if not is_first_process():  # the first process speaks for all
+        logging.getLogger("cxrlab").setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # model.freeze keeps them there.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
+    # A resumed run writes where it wrote before.
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+
+
+def is_first_process() -> bool:
+    """Tell whether this process is the only one of a training, or the one that writes and speaks for all."""
+    from lightning_utilities.core.rank_zero import rank_zero_only  # slow, and --help needs none of it
+
+    return not getattr(rank_zero_only, "rank", 0)
+
+
 def run_command(command: Callable[[], Any]) -> None:
-    """Run an entry point: an error of the user ends it with a message and status 1, a bug with its traceback."""
+    """Run an entry point: a user's error ends it with a message and status 1, a bug with its traceback."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
     try:

@@ -22,7 +22,7 @@ from cxrlab.metrics.bootstrap import Counts, estimate, patient_counts
 from cxrlab.metrics.calibration import Calibrator, calibration_numbers
 from cxrlab.metrics.confusion import confusion_counts, label_operating_estimates
 from cxrlab.metrics.delong import delong_estimate
-from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable
 from cxrlab.metrics.ranking import label_rankings, micro_ranking
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -31,21 +31,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 Estimate = dict[str, Any]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What the evaluated images are.
-
-    Attributes:
-        name: Of the data set.
-        split: How it was split, or None.
-        fingerprint: Of its manifest, or None.
-    """
-
-    name: str
-    split: str | None = None
-    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

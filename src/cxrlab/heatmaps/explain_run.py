@@ -18,8 +18,6 @@ from torch import Tensor
 from cxrlab.data.boxes import framed
 from cxrlab.data.dataset import FileImages, manifest_of
 from cxrlab.errors import ConfigError, UserError
-from cxrlab.evaluation.evaluate import DataFacts
-from cxrlab.evaluation.external_data import PredictedImages, with_pixels
 from cxrlab.files import write_text
 from cxrlab.heatmaps.cases import case_table, pick_cases
 from cxrlab.heatmaps.checks.run_checks import check_heatmaps
@@ -28,13 +26,14 @@ from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.methods.names import METHOD_NAMES
 from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.heatmaps.task import ExplainTask
-from cxrlab.metrics.predictions import read_predictions
+from cxrlab.metrics.predictions import DataFacts, read_predictions
+from cxrlab.runs.predict import predict_table
+from cxrlab.runs.run_data import PredictedImages, with_pixels
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cxrlab.data.datamodule import DataModule
-    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.runs.run import Run
     from cxrlab.training.module import Classifier
 
@@ -108,15 +107,14 @@ def predict_files(run: "Run", paths: Sequence[Path], batch_size: int, device: st
         MissingFileError: If a file does not exist.
         DataError: If a file is no image.
     """
-    from cxrlab.evaluation.evaluate import DataFacts
-    from cxrlab.evaluation.external_data import PredictedImages, predicted
-
     shape = run.model.preprocess
     images = FileImages(paths, image_size=shape.image_size, channels=shape.channels, resize=shape.resize)
     manifest = manifest_of(paths, run.labels)
     rows = list(range(len(paths)))
-    same = {label: label for label in run.labels}
-    table = predicted(run, manifest, images, rows, same, batch_size, device)
+    source = f"{manifest.name} predicted by {run.run_dir}"
+    table = predict_table(
+        run.model, manifest, images, rows, batch_size=batch_size, device=device, source=source
+    )
     return PredictedImages(table, DataFacts("image files"), manifest, images, rows)
 
 

@@ -20,12 +20,12 @@ from cxrlab.data.audit.tables import verdict
 from cxrlab.data.manifest import PARTS, read_table
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.caveats import flag
-from cxrlab.evaluation.evaluate import DataFacts, evaluate
+from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.terminal import terminal_table
 from cxrlab.files import write_text
 from cxrlab.metrics.calibration import Calibrator
-from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables as group_tables
 from cxrlab.report import tables as label_tables

@@ -39,7 +39,7 @@ from cxrlab.report.panels import Shown, embedded, read_panels
 from cxrlab.report.text import records
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import PredictedImages
+    from cxrlab.runs.run_data import PredictedImages
 
 
 Numbers = dict[str, Any]
