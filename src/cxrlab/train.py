@@ -61,15 +61,15 @@ def checked(cfg: DictConfig) -> DictConfig:
     unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
     if unfreeze_epoch is not None and isinstance(max_epochs, int) and 0 < max_epochs <= unfreeze_epoch:
         raise ConfigError(
-            f"model.unfreeze_epoch={unfreeze_epoch}: a training of trainer.max_epochs={max_epochs} never comes "
-            "there."
+            f"model.unfreeze_epoch={unfreeze_epoch}: a training of trainer.max_epochs={max_epochs} never "
+            "comes there."
         )
     devices, num_nodes = cfg.trainer.get("devices"), cfg.trainer.get("num_nodes")
     if unfreeze_epoch is not None and (devices not in (1, "1") or num_nodes not in (1, None)):
         raise ConfigError(
             f"model.unfreeze_epoch={unfreeze_epoch} with trainer.devices={devices}, num_nodes={num_nodes}: "
-            "processes agree at the start on what learns. Train on one device, or in two runs, the second with "
-            "model.checkpoint_path."
+            "processes agree at the start on what learns. Train on one device, or in two runs, the second "
+            "with model.checkpoint_path."
         )
     if config.is_multirun() and cfg.trainer.get("devices") not in (1, "1"):
         raise ConfigError(

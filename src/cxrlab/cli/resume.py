@@ -96,8 +96,8 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
         if target in _todays_targets(key, today) or _is_trusted(target, trust):
             continue
         raise ConfigError(
-            f"{files.config} names {key}._target_={target}, which today's conf/ does not name there, so it was "
-            "not built: a run must not choose what code runs. If you know it, add "
+            f"{files.config} names {key}._target_={target}, which today's conf/ does not name there, so "
+            "it was not built: a run must not choose what code runs. If you know it, add "
             f"trust=[{str(target).partition('.')[0]}], or name it on the command line again."
         )
     for key in _LOADED:
@@ -105,8 +105,8 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
         for path in OmegaConf.select(saved, key) or []:
             if path not in known and not _is_trusted(path, trust):
                 raise ConfigError(
-                    f"{files.config} names {path} in {key}, so it was not imported: a run must not choose "
-                    f"what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it on "
+                    f"{files.config} names {path} in {key}, so it was not imported: a run must not "
+                    f"choose what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it on "
                     "the command line again."
                 )
     for group in _WRITING:
@@ -193,7 +193,7 @@ def _folders() -> tuple[Path, ...]:
 
 @functools.cache
 def _conf(folders: tuple[Path, ...]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """Return what the options of conf/ build, by key; and keys that refer to another, as data.augment does."""
+    """Return what conf/ builds, by key; and keys that refer to another, as data.augment does."""
     nodes: dict[str, list[dict[str, Any]]] = {}
     references: dict[str, str] = {}
     for folder in folders:

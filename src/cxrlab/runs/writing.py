@@ -39,8 +39,8 @@ def check_same_run(manifest: Manifest, classifier: Classifier, files: RunDir) ->
         raise DataError(
             f"resume={files}: the data below {manifest.root} are not those that the run was started on "
             f"(fingerprint {manifest.fingerprint()} for {before.fingerprint()}; {len(different)} images "
-            f"differ, such as {sorted(different)[:3]}). A new split would put patients of training into the test "
-            "part: bring the data back as they were, or start a new run."
+            f"differ, such as {sorted(different)[:3]}). A new split would put patients of training into "
+            "the test part: bring the data back as they were, or start a new run."
         )
     check_weights_fit(classifier, files.last_checkpoint)
 
