@@ -5,17 +5,17 @@ def test_a_patient_in_two_parts_is_a_fault_and_named_outside_of_the_message(case
     case.table.loc[239, "patient"] = "P000"
     found = case.found()
     assert set(found) == {"patients_across_parts"}
-    assert found["patients_across_parts"]["severity"] == "fault"
-    assert found["patients_across_parts"]["patients"] == ["P000"]
-    assert found["patients_across_parts"]["images"] == [f"images/{row:04d}.png" for row in (0, 1, 239)]
-    assert "P000" not in found["patients_across_parts"]["message"]
+    assert found["patients_across_parts"].severity == "fault"
+    assert found["patients_across_parts"].patients == ["P000"]
+    assert found["patients_across_parts"].images == [f"images/{row:04d}.png" for row in (0, 1, 239)]
+    assert "P000" not in found["patients_across_parts"].message
 
 
 def test_published_parts_that_share_patients_are_told_apart_from_the_split_in_use(case):
     case.table.loc[1, "split"] = "test"
     found = case.found()
     assert set(found) == {"patients_across_published_parts"}
-    assert found["patients_across_published_parts"]["severity"] == "warning"
+    assert found["patients_across_published_parts"].severity == "warning"
 
 
 def test_a_patient_of_no_published_part_is_in_none(case):
@@ -28,7 +28,7 @@ def test_identical_images_of_one_patient_are_a_warning_only(case):
     case.identical = [[0, 1]]
     found = case.found()
     assert set(found) == {"identical"}
-    assert found["identical"]["message"] == "1 group of identical images (2 images)."
+    assert found["identical"].message == "1 group of identical images (2 images)."
 
 
 def test_identical_images_across_parts_patients_and_labels(case):
@@ -41,15 +41,15 @@ def test_identical_images_across_parts_patients_and_labels(case):
         "identical_across_patients": 1,
         "identical_across_labels": 1,
     }
-    assert found["identical_across_parts"]["severity"] == "fault"
-    assert found["identical_across_parts"]["images"][-1] == "images/0238.png"
+    assert found["identical_across_parts"].severity == "fault"
+    assert found["identical_across_parts"].images[-1] == "images/0238.png"
 
 
 def test_near_identical_pairs_are_a_note_unless_they_cross(case):
     case.pairs = [(0, 1)]
-    assert {k: v["severity"] for k, v in case.found().items()} == {"near_identical": "note"}
+    assert {k: v.severity for k, v in case.found().items()} == {"near_identical": "note"}
     case.pairs = [(0, 1), (0, 228)]  # patients 0 and 114 have the same labels
-    severities = {k: v["severity"] for k, v in case.found().items()}
+    severities = {k: v.severity for k, v in case.found().items()}
     assert severities == {
         "near_identical_across_parts": "fault",
         "near_identical_across_patients": "warning",
