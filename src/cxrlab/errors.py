@@ -19,6 +19,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that was named does not exist."""
 
 
+class MissingPackageError(UserError, ImportError):
+    """An optional package is needed and not installed; the message says how to install it."""
+
+
 class CheckpointError(UserError, ValueError):
     """Weights or a checkpoint cannot be read, or do not fit the network."""
 

@@ -20,6 +20,7 @@ from cxrlab.data.readers import synthetic
 from cxrlab.data.splits import Split
 from cxrlab.errors import ConfigError, DataError
 
+
 def write_images(root: Path, count: int) -> pd.DataFrame:
     generator = np.random.default_rng(0)
     for number in range(count):

@@ -52,7 +52,7 @@ def test_images_that_look_wrong(case, values, kind):
     case.facts.loc[8, list(values)] = list(values.values())
     found = case.found()
     assert set(found) == {kind}
-    assert found[kind]["images"] == ["images/0008.png"]
+    assert found[kind].images == ["images/0008.png"]
 
 
 def test_bright_borders_are_counted(case):

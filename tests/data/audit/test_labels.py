@@ -20,7 +20,7 @@ def test_spelling_of_a_known_name_is_free(case):
 def test_constant_labels_are_found_by_part(case):
     case.table.loc[case.table["part"] == "val", "label/Mass"] = 0.0
     case.table.loc[case.table["part"] == "test", "label/Edema"] = np.nan
-    messages = [f["message"] for f in case.report().findings if f["kind"] == "constant_label"]
+    messages = [finding.message for finding in case.report().findings if finding.kind == "constant_label"]
     assert messages == [
         "1 label without a positive or a negative in val: Mass.",
         "1 label without a positive or a negative in test: Edema.",

@@ -1,4 +1,4 @@
-from cxrlab.data.audit.leakage_checks import crossings, shown_pairs
+from cxrlab.data.audit.leakage_checks import ShownPair, crossings, shown_pairs
 
 
 def test_a_patient_in_two_parts_is_a_fault_and_named_outside_of_the_message(case):
@@ -35,7 +35,7 @@ def test_identical_images_across_parts_patients_and_labels(case):
     case.identical = [[0, 1], [2, 3, 238]]
     found = case.found()
     # Patient 1 (rows 2 and 3) and patient 119 (row 238) are both odd, and differ in Mass.
-    assert {k: found[k]["count"] for k in found} == {
+    assert {k: found[k].count for k in found} == {
         "identical": 2,
         "identical_across_parts": 1,
         "identical_across_patients": 1,
@@ -70,7 +70,7 @@ def test_the_worst_pairs_are_shown_first_and_not_more_than_24(case):
     case.pairs = [(10, 230)]
     pairs = shown_pairs(case.evidence())
     assert len(pairs) == 24
-    assert pairs[0]["rows"] == [10, 230]
-    assert pairs[0]["kind"] == "near-identical"
-    assert "parts" in pairs[0]["across"]
-    assert pairs[1] == {"rows": [0, 1], "kind": "identical", "across": []}
+    assert pairs[0].rows == [10, 230]
+    assert pairs[0].kind == "near-identical"
+    assert "parts" in pairs[0].across
+    assert pairs[1] == ShownPair(rows=[0, 1], kind="identical", across=[])

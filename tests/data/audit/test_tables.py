@@ -13,18 +13,16 @@ def test_counts_of_labels_add_up_and_prevalence_leaves_the_unknown_out(case):
     assert edema.prevalence == 46 / 90
     assert rows["Mass", "test"].prevalence is None
     assert all(
-        row.positive + row.negative + row.unknown
-        == {"train": 120, "val": 60, "test": 60}[row.part]
+        row.positive + row.negative + row.unknown == {"train": 120, "val": 60, "test": 60}[row.part]
         for row in rows.values()
     )
 
 
 def test_labels_that_occur_together(case):
     # Odd patients have Edema, every third Mass; of 120, the numbers 1, 7, 13, ... have both.
-    assert tables.cooccurrence(case.evidence()) == {
-        "labels": ["Edema", "Mass"],
-        "counts": [[120, 40], [40, 80]],
-    }
+    assert tables.cooccurrence(case.evidence()) == tables.Cooccurrence(
+        labels=["Edema", "Mass"], counts=[[120, 40], [40, 80]]
+    )
 
 
 def test_images_without_a_label_are_known_only_where_all_labels_are(case):
@@ -32,7 +30,7 @@ def test_images_without_a_label_are_known_only_where_all_labels_are(case):
     case.table.loc[2, "label/Mass"] = np.nan  # patient 1 has Edema, whatever else
     train = tables.without_label(case.evidence())[0]
     # Patients 0, 2, 6, 8, ...: even ones but 4, 10, 16, ...: 20 of 60.
-    assert train == {"part": "train", "share": 39 / 119}
+    assert train == tables.WithoutLabel("train", 39 / 119)
 
 
 def test_images_per_patient_and_parts(case):
@@ -40,12 +38,9 @@ def test_images_per_patient_and_parts(case):
     train = tables.images_per_patient(case.evidence())[0]
     assert train.patients == {"1": 1, "2": 47, "20+": 1}
     assert (train.maximum, train.median) == (25, 2.0)
-    assert tables.parts(case.evidence())[0] == {
-        "part": "train",
-        "images": 120,
-        "readable": 120,
-        "patients": 49,
-    }
+    assert tables.parts(case.evidence())[0] == tables.PartCounts(
+        part="train", images=120, readable=120, patients=49
+    )
 
 
 def test_sizes_and_modes_are_of_readable_files(case):
@@ -54,7 +49,7 @@ def test_sizes_and_modes_are_of_readable_files(case):
     case.facts.loc[9, "mode"] = "RGBA"
     sizes = tables.sizes(case.evidence())
     assert sizes.num_sizes == 2
-    assert sizes.most_frequent[1] == {"width": 2000, "height": 1500, "images": 9}
+    assert sizes.most_frequent[1] == tables.SizeCount(width=2000, height=1500, images=9)
     assert tables.modes(case.evidence()) == {"L": 238, "RGBA": 1}
 
 

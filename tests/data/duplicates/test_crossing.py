@@ -91,9 +91,7 @@ def test_the_copies_of_an_image_in_another_data_set_are_found(data: Dataset, tmp
 
 def test_bytes_that_stand_there_twice_are_found_twice(data: Dataset, tmp_path: Path):
     content = (data.manifest.root / "02.png").read_bytes()
-    found = find_shared(
-        data, decoded(other_of(tmp_path / "theirs", one=content, two=content), tmp_path)
-    )
+    found = find_shared(data, decoded(other_of(tmp_path / "theirs", one=content, two=content), tmp_path))
     assert found["other_image"].tolist() == ["one.png", "two.png"]
     assert found["image"].tolist() == ["02.png"] * 2
     assert found["identical"].all()

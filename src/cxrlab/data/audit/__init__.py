@@ -1,4 +1,4 @@
-"""What is wrong with a data set: a manifest and what was seen of its images come in, findings and counts go out.
+"""What is wrong with a data set: a manifest and facts of its images come in, findings and counts go out.
 
 Leakage, duplicates, contradictions, unreadable and odd images, and how far the parts are apart.
 """

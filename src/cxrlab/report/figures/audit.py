@@ -31,7 +31,7 @@ def _parts(report: AuditReport) -> list[str]:
 
 
 def _prevalence_by_part(report: AuditReport) -> dict[str, list[float]]:
-    """Return each label's share of positives, in the labels' order, for each part; NaN where none is known."""
+    """Return each label's share of positives, in the labels' order, for each part; NaN where unknown."""
     shares = {
         (counts.part, counts.label): np.nan if counts.prevalence is None else counts.prevalence
         for counts in report.labels
