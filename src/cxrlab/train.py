@@ -151,7 +151,7 @@ def _write_start(
 ) -> None:
     """Write and say what is known before the first step; take away what a resumed run is about to replace."""
     from cxrlab.cli import summaries
-    from cxrlab.data.audit.tables import verdict
+    from cxrlab.data.audit import summary
     from cxrlab.runs import writing
 
     is_first_process = console.is_first_process()
@@ -163,7 +163,7 @@ def _write_start(
     if is_first_process:
         summaries.log_network(classifier, files.layers)
         summaries.log_data(data, classifier)
-        log.info("%s", verdict(report))
+        log.info("%s", summary(report.findings))
     if cfg.resume:
         writing.remove_evaluation(files)
 

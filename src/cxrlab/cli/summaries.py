@@ -37,7 +37,7 @@ def log_data(data: DataModule, classifier: Classifier) -> None:
     log.info(
         "Data: %s, %d images of %d patients below %s; split %s, fingerprint %s",
         manifest.name or "images", len(manifest), manifest.table["patient"].nunique(), manifest.root,
-        getattr(data.split, "keywords", {}).get("method", "custom"), manifest.fingerprint(),
+        data.split.method, manifest.fingerprint(),
     )  # fmt: skip
     table = pd.DataFrame(index=["images", "patients", *manifest.labels])
     for name in PARTS:

@@ -1,10 +1,11 @@
 """Other data sets, evaluated by a run: never on what it was trained on, labels matched by their names."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cxrlab.data.datamodule import DataModule
+from cxrlab.data.dataset import Dataset
 from cxrlab.data.duplicates.overlap import find_shared, read_other
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError, MissingFileError
@@ -48,13 +49,16 @@ def check_not_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] 
         )
 
 
-def without_shared(run: Run, data: DataModule, rows: Sequence[int]) -> tuple[list[int], str, bool]:
+def without_shared(
+    run: Run, dataset: Dataset, rows: Sequence[int], decode: Callable[[Manifest], Dataset]
+) -> tuple[list[int], str, bool]:
     """Leave out the images that a run was trained on, found by their content, and all of their patients.
 
     Args:
         run: The run.
-        data: The data set to evaluate it on, its ``manifest`` and ``images`` there.
+        dataset: The data set to evaluate it on.
         rows: Those of its rows that are evaluated.
+        decode: Reads the images of the run's own manifest.
 
     Returns:
         The rows that are left, what the reader must be told, and whether all of the run's images were there
@@ -71,9 +75,9 @@ def without_shared(run: Run, data: DataModule, rows: Sequence[int]) -> tuple[lis
     known = other.table.loc[other.table["part"].isin(SEEN), "image"]
     num_there = sum((other.root / image).is_file() for image in known)
     is_complete = num_there == len(known)
-    shared = find_shared(data, other)
+    shared = find_shared(dataset, decode(other))
     shared = shared[shared["other_part"].isin(SEEN)]
-    table = data.manifest.table
+    table = dataset.manifest.table
     patients = set(table.loc[table["image"].isin(shared["image"]), "patient"])
     predicted = zip(rows, table["patient"].iloc[list(rows)], strict=True)
     left = [row for row, patient in predicted if patient not in patients]
@@ -147,12 +151,12 @@ def other_data(
         DataError: If no label is shared, or patients of the training are among its images.
     """
     if part == "all":
-        data.manifest, data.images, data.unreadable = data.gather()
-        rows = list(range(len(data.manifest)))
+        dataset = data.gather()
+        rows = list(range(len(dataset)))
     else:
         data.prepare()
-        rows = data.rows(part)
-    manifest = data.manifest
+        dataset, rows = data.dataset, data.rows(part)
+    manifest = dataset.manifest
     matched = match_labels(run.labels, manifest.labels, groups)
     if not matched:
         raise DataError(
@@ -161,7 +165,7 @@ def other_data(
         )
     if _is_own(run, manifest, rows):
         check_not_trained_on(run, manifest.table["patient"].iloc[rows].tolist())
-    rows, note, unseen = without_shared(run, data, rows)
+    rows, note, unseen = without_shared(run, dataset, rows, data.decode)
     notes: tuple[str, ...] = (note,)
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
     if len(matched) < len(run.labels):
@@ -170,7 +174,7 @@ def other_data(
     table = predict_table(
         run.model,
         manifest,
-        data.images,
+        dataset.images,
         rows,
         matched=matched,
         batch_size=batch_size,
@@ -179,12 +183,13 @@ def other_data(
     )
     own_name = {other: own for own, other in matched.items()}
     manifest = replace(manifest, boxes=manifest.boxes.replace({"label": own_name}))  # for the heatmaps
-    method = getattr(data.split, "keywords", {}).get("method")
-    split = "all images" if part == "all" else f"{method}, its part {part}"
+    split = "all images" if part == "all" else f"{data.split.method}, its part {part}"
     facts = DataFacts(manifest.name, split, manifest.fingerprint())
     # Its parts are not those of the run's training.
     table = replace(table, part="")
-    return PredictedImages(table, facts, manifest, data.images, rows, notes, is_external=True, unseen=unseen)
+    return PredictedImages(
+        table, facts, manifest, dataset.images, rows, notes, is_external=True, unseen=unseen
+    )
 
 
 def _is_own(run: Run, manifest: Manifest, rows: Sequence[int]) -> bool:

@@ -129,6 +129,9 @@ class Run:
     @property
     def facts(self) -> DataFacts:
         """What it was trained and tested on."""
+        data = self._data.get(None)
+        if data is not None:
+            return DataFacts(data.manifest.name, data.split.method, data.manifest.fingerprint())
         return run_facts(self.files)
 
     @property

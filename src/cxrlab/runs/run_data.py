@@ -25,7 +25,7 @@ BUILDABLE: Mapping[str, tuple[str, ...]] = {
         "cxrlab.data.readers.synthetic.read",
         "cxrlab.data.readers.table.read",
     ),
-    "split": ("cxrlab.data.splits.assign_parts",),
+    "split": ("cxrlab.data.splits.Split",),
     "filter": ("cxrlab.data.filters.apply_filters",),
     "augment": ("cxrlab.augment.NoAugment", "cxrlab.augment.RandomAugment"),
 }

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytorch_lightning as pl
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError
@@ -61,11 +61,11 @@ def remove_evaluation(files: RunDir) -> None:
 
 
 @rank_zero_only
-def save_data(data: DataModule, report: dict[str, Any], files: RunDir) -> None:
+def save_data(data: DataModule, report: AuditReport, files: RunDir) -> None:
     """Write which image is in which part, what the audit found, and what could not be read."""
     with replacing(files.manifest) as temporary:
         data.manifest.to_csv(temporary)
-    write_text(files.audit, json.dumps(report, indent=1) + "\n")
+    write_text(files.audit, json.dumps(asdict(report), indent=1) + "\n")
     if len(data.unreadable):
         write_text(files.unreadable, data.unreadable.report.to_csv(index=False))
 
