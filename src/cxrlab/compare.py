@@ -2,7 +2,6 @@
 
 import logging
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,15 +75,14 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = compare_tables(tables, config.build(cfg.evaluation))
     facts = {run_facts(RunDir(run)) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
-    numbers["data"] |= asdict(facts.pop()) if len(facts) == 1 else {}
-    write_json(folder / "comparison.json", numbers)
+    result = compare_tables(tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None)
+    write_json(RunDir(folder).comparison, result.to_json())
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
-    page = write_comparison(folder, numbers, session, images=cfg.report.images)
-    log.info("%s\n\nThe page: %s", leaderboard(numbers), page)
-    return numbers
+    page = write_comparison(folder, result.to_json(), session, images=cfg.report.images)
+    log.info("%s\n\nThe page: %s", leaderboard(result), page)
+    return result.to_json()
 
 
 def _paths(paths: Any) -> list[Path]:

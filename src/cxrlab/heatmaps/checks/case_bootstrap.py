@@ -1,13 +1,13 @@
 """Means over cases with intervals: whole patients are resampled, with all their cases."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.metrics.bootstrap import estimate, patient_counts, patient_sums, ratio
+from cxrlab.metrics.bootstrap import estimate, known_mean, patient_counts, patient_sums, ratio
 
 Estimate = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -15,8 +15,6 @@ Names = npt.NDArray[np.object_]
 
 MACRO = "macro"
 """The mean over the groups, each of which counts alike."""
-
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -86,29 +84,6 @@ class CaseBootstrap:
     ) -> list[Estimate]:
         units = self.num_patients(cases)
         return [
-            _estimate(float(value), row, self.level, units, signed=signed)
+            asdict(estimate(float(value), row, self.level, units=units, signed=signed))
             for value, row in zip(values, samples, strict=True)
         ]
-
-
-def known_mean(values: Floats) -> Floats:
-    """Return the mean over the first axis of what is not NaN; NaN where nothing is left."""
-    is_known = ~np.isnan(values)
-    return ratio(np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0))
-
-
-def _estimate(value: float, samples: Floats, level: float, units: int, *, signed: bool) -> Estimate:
-    """Return a share, or a difference of shares, with its interval, also where nothing varies."""
-    if value < 0:
-        turned = _estimate(-value, -samples, level, units, signed=signed)
-        low, high = (None if turned[end] is None else -turned[end] for end in ("high", "low"))
-        return {"value": value, "low": low, "high": high}
-    found = estimate(value, samples, level, units=units)
-    if (
-        signed
-        and found["high"] is not None
-        and np.ptp(np.append(samples[~np.isnan(samples)], value)) <= _ROUNDING
-    ):
-        # A difference may have either sign: from -1 to 1 there is twice as far to go as from 0 to 1.
-        found["low"] = -found["high"] if value == 0 else 2 * found["low"] - 1
-    return found

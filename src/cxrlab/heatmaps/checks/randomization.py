@@ -10,12 +10,13 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from cxrlab.heatmaps.cases import all_heatmaps, batches, read
-from cxrlab.heatmaps.checks.case_bootstrap import CaseBootstrap, Estimate, known_mean
+from cxrlab.heatmaps.checks.case_bootstrap import CaseBootstrap, Estimate
 from cxrlab.heatmaps.checks.faithfulness import Curves, faithfulness, random_heatmaps
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.methods.names import METHOD_NAMES
 from cxrlab.heatmaps.random_networks import rank_correlations, similarities, stages
 from cxrlab.heatmaps.task import ExplainTask
+from cxrlab.metrics.bootstrap import known_mean
 
 Floats = np.typing.NDArray[np.float64]
 
