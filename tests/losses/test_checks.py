@@ -15,7 +15,7 @@ def test_a_value_out_of_range_is_named(value: float):
 
 
 @pytest.mark.parametrize(
-    "loss", [BCE, WeightedBCE, FocalLoss, AsymmetricLoss, BCE(frequencies=[0.5], label_smoothing=0.0)]
+    "loss", [BCE, WeightedBCE, FocalLoss, AsymmetricLoss, BCE(label_smoothing=0.0)]
 )
 def test_a_loss_of_single_labels_does_not_fit_exclusive_classes(loss: object):
     check_task(loss, "multilabel")
@@ -43,7 +43,7 @@ def test_a_loss_from_elsewhere_that_names_no_task_is_taken():
 @pytest.mark.parametrize(
     ("loss", "is_weighted"),
     [
-        (BCE(frequencies=[0.1], label_smoothing=0.0), False),
+        (BCE(label_smoothing=0.0), False),
         (WeightedBCE(frequencies=[0.1], max_ratio=None), True),
         (CrossEntropy(frequencies=[0.1, 0.9], is_balanced=False, max_ratio=None, label_smoothing=0.0), False),
         (CrossEntropy(frequencies=[0.1, 0.9], is_balanced=True, max_ratio=None, label_smoothing=0.0), True),

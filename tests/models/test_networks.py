@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.models.timm_network import TimmNetwork, architecture, layer_table, without_initial_weights
+from cxrlab.models.network import architecture, without_initial_weights
+from cxrlab.models.timm_network import TimmNetwork, layer_table
 
 OPTIONS = {
     "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "unfreeze_epoch": None, "num_labels": 4, "channels": 1,
