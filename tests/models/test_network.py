@@ -15,7 +15,13 @@ from cxrlab.errors import CheckpointError, ConfigError
 from cxrlab.heatmaps.methods.cam import activation_maps
 from cxrlab.heatmaps.methods.layers import is_explainable, unexplainable_reason
 from cxrlab.models import Network, SequentialNetwork, TimmNetwork, build_network, make_network, wrap
-from cxrlab.models.network import OWN_NETWORKS, architecture, describe, shape_arguments, without_initial_weights
+from cxrlab.models.network import (
+    OWN_NETWORKS,
+    architecture,
+    describe,
+    shape_arguments,
+    without_initial_weights,
+)
 
 SHAPE = {"num_labels": 2, "channels": 1, "image_size": 64}
 
@@ -61,7 +67,12 @@ def test_a_plain_module_has_the_last_layer_with_places_and_neutral_answers():
     network = wrap(module, 64, 1)
     assert network.feature_layer is module.second
     assert dict(network.stage_layers) == {"module.norm": module.norm}
-    assert (network.title, network.penalty(), network.stages(), network.head_parameters()) == ("Plain", 0.0, [], [])
+    assert (network.title, network.penalty(), network.stages(), network.head_parameters()) == (
+        "Plain",
+        0.0,
+        [],
+        [],
+    )
     network.at_epoch(3)
     images = torch.randn(3, 1, 64, 64)
     network.eval()
@@ -104,7 +115,9 @@ def test_torchvisions_networks_have_their_last_features(name: str, layer: str, s
     assert network.feature_layer is network.module.get_submodule(layer)
     if stages is not None:
         assert [stage.removeprefix("module.") for stage in network.stage_layers][-3:] == stages[-3:]
-    maps = activation_maps(network.eval(), torch.randn(1, 3, 96, 96), [(0, 0)], method="gradcam", layers="auto", batch_size=1)
+    maps = activation_maps(
+        network.eval(), torch.randn(1, 3, 96, 96), [(0, 0)], method="gradcam", layers="auto", batch_size=1
+    )
     assert maps.shape == (1, 96, 96)
 
 
@@ -124,7 +137,9 @@ def test_a_network_without_places_says_so():
     assert network.feature_layer is None
     assert dict(network.stage_layers) == {}
     with pytest.raises(ConfigError, match=r"Flat has none that cxrlab finds.*occlusion"):
-        activation_maps(network, torch.zeros(1, 1, 8, 8), [(0, 0)], method="gradcam", layers="auto", batch_size=1)
+        activation_maps(
+            network, torch.zeros(1, 1, 8, 8), [(0, 0)], method="gradcam", layers="auto", batch_size=1
+        )
 
 
 def test_a_module_that_does_not_take_the_images_is_refused():
@@ -192,7 +207,7 @@ def test_a_network_made_in_python_is_built_again_from_its_description(network: N
     assert describe(again, 2) == description
 
 
-LAB = '''
+LAB = """
 from torch import nn
 
 class Net(nn.Module):
@@ -205,7 +220,7 @@ class Net(nn.Module):
 
 def not_a_network(num_labels):
     return num_labels
-'''
+"""
 
 
 @pytest.fixture
@@ -234,7 +249,8 @@ def test_a_network_of_a_trusted_package_is_built(lab: str):
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", "cxrlab.files.write_text", "cxrlab.models.network.build_network", "torch.nn.Linear"]
+    "target",
+    ["os.system", "cxrlab.files.write_text", "cxrlab.models.network.build_network", "torch.nn.Linear"],
 )
 def test_a_file_chooses_nothing_that_is_not_listed(target: str):
     with pytest.raises(ConfigError, match=rf"{target}.*a file must not choose what code runs"):
@@ -254,7 +270,13 @@ def test_torchvision_is_a_package_to_trust_like_another():
 
 
 def test_initial_weights_and_training_leave_the_description():
-    given = {"_target_": "x", "_partial_": True, "pretrained": True, "checkpoint_path": "a.pth", "hidden": None}
+    given = {
+        "_target_": "x",
+        "_partial_": True,
+        "pretrained": True,
+        "checkpoint_path": "a.pth",
+        "hidden": None,
+    }
     plain = {"_target_": "x", "pretrained": False, "checkpoint_path": None, "hidden": None}
     assert without_initial_weights(given) == plain
     own = {"_target_": "cxrlab.models.TimmNetwork", "backbone": "resnet10t", "pretrained": True, "freeze": 2}

@@ -130,7 +130,7 @@ def known_loss(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
 
 def _label_by_label(loss: nn.Module, logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
     num_labels = targets.shape[1]
-    values = [*loss.parameters(), *loss.buffers()]
+    values = [*loss.parameters(), *loss.buffers(), *(v for v in vars(loss).values() if isinstance(v, Tensor))]
     if num_labels > 1 and any(value.shape[-1:] == (num_labels,) for value in values):
         raise ConfigError(
             f"The loss {type(loss).__name__} has values of its own for {num_labels} labels, and some targets "
