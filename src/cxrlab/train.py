@@ -120,7 +120,7 @@ def train(cfg: DictConfig) -> float:
     classifier = build.build_classifier(cfg, data)
     if cfg.resume:
         writing.check_same_run(data.manifest, classifier, files)
-    cfg.trainer.precision = build.decide_precision(cfg, classifier, data, files)
+    cfg.trainer.precision = build.decide_precision(cfg, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
     trainer = build.build_trainer(cfg)
     build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pytorch_lightning as pl
@@ -15,11 +16,10 @@ from cxrlab.cli import config
 from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir
-from cxrlab.losses import label_frequencies
-from cxrlab.losses.base import check_task, warn_of_balancing_twice
+from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
 from cxrlab.metrics.streaming import check_monitor
+from cxrlab.models.network import architecture, make_network, without_initial_weights
 from cxrlab.models.preprocess import STATISTICS_IMAGES
-from cxrlab.models.timm_network import architecture, without_initial_weights
 from cxrlab.task import check_exclusive
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
 from cxrlab.training.module import Classifier
@@ -54,7 +54,8 @@ def throwaway_classifier(cfg: DictConfig) -> Classifier:
     description = {**without_initial_weights(config.plain(cfg.model)), "_partial_": True}
     shape = {"image_size": cfg.data.image_size, "channels": cfg.data.channels}
     with torch.random.fork_rng(devices=[]):
-        network = config.guarded(OmegaConf.create(description), "model")(num_labels=2, **shape)
+        factory = config.guarded(OmegaConf.create(description), "model")
+        network = make_network(factory, num_labels=2, **shape)
     return Classifier(
         labels=["first", "second"],
         preprocess={"normalize": "none", "resize": cfg.data.resize, **shape},
@@ -83,13 +84,14 @@ def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
         labels=labels,
         preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
         network={**architecture(description), "num_labels": len(labels), **shape},
-        module=_network(cfg)(num_labels=len(labels), **shape),
+        module=make_network(_network_factory(cfg), num_labels=len(labels), **shape),
         loss=_loss(cfg, data),
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
         monitor=cfg.monitor,
         channels_last=cfg.channels_last,
-        evaluation=config.build(cfg.evaluation),
+        threshold=cfg.evaluation.threshold,
+        calibration=cfg.evaluation.calibration,
         task=cfg.task,
         views=cfg.views,
         grouping=functools.partial(
@@ -101,22 +103,22 @@ def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
     )
 
 
-def _network(cfg: DictConfig) -> functools.partial[nn.Module]:
+def _network_factory(cfg: DictConfig) -> Callable[..., nn.Module]:
     """Return what makes the network; of a resumed run without its initial weights, which it had."""
     description = config.plain(cfg.model)
     freezes = description.get("freeze") not in (None, "norm_statistics")
-    if freezes and not (cfg.resume or cfg.model.pretrained or cfg.model.checkpoint_path):
+    if freezes and not (cfg.resume or cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")):
         log.warning(
             "model.freeze=%s keeps random weights: set model.pretrained or model.checkpoint_path",
             cfg.model.freeze,
         )
     resumed = OmegaConf.create({**without_initial_weights(description), "_partial_": True})
-    return functools.partial(config.guarded(resumed if cfg.resume else cfg.model, "model"))
+    return config.guarded(resumed if cfg.resume else cfg.model, "model")
 
 
 def _loss(cfg: DictConfig, data: DataModule) -> nn.Module:
     targets = data.targets[data.rows("train")]
-    loss: nn.Module = config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist())
+    loss = build_loss(config.guarded(cfg.loss, "loss"), label_frequencies(targets).tolist())
     check_task(loss, cfg.task)
     warn_of_balancing_twice(loss, cfg.data.sampling)
     if cfg.task == "multiclass":
@@ -143,23 +145,14 @@ def _statistics(normalize: str, data: DataModule) -> tuple[list[float] | None, l
     return data.training_statistics(STATISTICS_IMAGES[normalize])
 
 
-def decide_precision(cfg: DictConfig, classifier: Classifier, data: DataModule, files: RunDir) -> str:
+def decide_precision(cfg: DictConfig, classifier: Classifier, files: RunDir) -> str:
     """Return the trainer's precision: a resumed run's own, and where that is "auto", what suits."""
     if cfg.trainer.get("precision") != "auto":
         return str(cfg.trainer.get("precision", "32-true"))
     if cfg.resume and (saved := saved_precision(files.path)):
         return saved
-    rows = data.rows("train")[:8]
     uses_gpu = cfg.trainer.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if not uses_gpu and cfg.trainer.get("devices") not in (1, "1", "auto"):
-        return "32-true"  # processes that measure side by side may not agree
-    return choose_precision(
-        classifier,
-        torch.from_numpy(data.images[rows]),
-        data.targets[rows],
-        device=torch.device("cuda" if uses_gpu else "cpu"),
-        record=files.path.parent / "precision.json" if config.is_multirun() else None,
-    )
+    return choose_precision(classifier.network, torch.device("cuda" if uses_gpu else "cpu"))
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:

@@ -13,6 +13,7 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS
 from cxrlab.errors import TrainingError
 from cxrlab.files import RunDir
+from cxrlab.losses import class_weights
 from cxrlab.report.figures.learning import learning_curves
 from cxrlab.training.module import Classifier
 
@@ -44,10 +45,8 @@ def log_data(data: DataModule, classifier: Classifier) -> None:
         part = manifest.part(name)
         positives = np.nansum(part.targets, axis=0).astype(int).tolist()
         table[name] = [len(part), part.table["patient"].nunique(), *positives]
-    for name in ("positive", "negative"):
-        weights = getattr(classifier.loss, f"{name}_weights", None)
-        if weights is not None:
-            table[f"{name} weight"] = ["", "", *(f"{weight:.4f}" for weight in weights.tolist())]
+    for name, weights in class_weights(classifier.loss).items():
+        table[f"{name} weight"] = ["", "", *(f"{weight:.4f}" for weight in weights.tolist())]
     log.info("Images, patients, and positives of each label by part:\n%s", table.to_string())
 
 
