@@ -74,7 +74,7 @@ def _texts(cfg: DictConfig, key: str) -> list[str]:
 
 
 def _settings(cfg: DictConfig) -> "ExplanationSettings":
-    from cxrlab.heatmaps.methods.names import check_methods
+    from cxrlab.heatmaps.settings import check_methods
 
     settings: ExplanationSettings = config.build(cfg.explanation)
     if cfg.method is None:
@@ -92,7 +92,7 @@ def explain(cfg: DictConfig) -> Path:
         UserError: If the config, the run or an image cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab.heatmaps.methods.dispatch import check_fit
+    from cxrlab.heatmaps.methods import check_fit
     from cxrlab.report.explanation_page import write_explained
     from cxrlab.runs import recording
     from cxrlab.runs.predict import named_device
@@ -141,7 +141,7 @@ def _predicted_images(cfg: DictConfig, run: "Run") -> tuple["PredictedImages", "
 
 def _files(cfg: DictConfig, run: "Run") -> "PredictedImages":
     from cxrlab.data.dataset import image_files
-    from cxrlab.heatmaps.explain_run import predict_files
+    from cxrlab.heatmaps.task import predict_files
 
     paths = image_files(_texts(cfg, "images"))
     if cfg.limit is not None and len(paths) > cfg.limit:
@@ -181,7 +181,7 @@ def _with_boxes(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> "P
 def _explain_task(
     cfg: DictConfig, run: "Run", predicted: "PredictedImages", data: "DataModule | None"
 ) -> "ExplainTask":
-    from cxrlab.heatmaps.explain_run import explain_task_of
+    from cxrlab.heatmaps.task import explain_task_of
 
     columns = [run.labels.index(label) for label in predicted.table.labels]
     return explain_task_of(
@@ -196,7 +196,7 @@ def _explain_task(
 
 def _labels(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> list[str]:
     """Return the labels that are wanted, in the order of the network's outputs where a rule chooses them."""
-    from cxrlab.heatmaps.explain_run import best_labels
+    from cxrlab.heatmaps.task import best_labels
 
     at_hand, wanted = list(predicted.table.labels), _texts(cfg, "labels")
     rule = wanted[0] if len(wanted) == 1 and wanted[0] not in at_hand else ""

@@ -27,8 +27,8 @@ from cxrlab.heatmaps.checks.case_bootstrap import MACRO
 from cxrlab.heatmaps.checks.pointing import RANDOM
 from cxrlab.heatmaps.checks.run_checks import check_heatmaps
 from cxrlab.heatmaps.drawing import Drawn, draw_panels, write_gallery
-from cxrlab.heatmaps.explain_run import draw_examples, save_checks
-from cxrlab.heatmaps.methods.names import METHOD_NAMES
+from cxrlab.heatmaps.task import draw_examples, save_checks
+from cxrlab.heatmaps.settings import METHOD_NAMES
 from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.report import explanation_tables
 from cxrlab.report.figures.explanation import DESCRIPTIONS, explanation_figures
