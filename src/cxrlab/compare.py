@@ -3,7 +3,6 @@
 import json
 import logging
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,7 +57,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.evaluation.evaluate import DataFacts
     from cxrlab.evaluation.external_data import run_facts
     from cxrlab.evaluation.terminal import leaderboard
-    from cxrlab.files import write_text
+    from cxrlab.files import RunDir, write_json, write_text
     from cxrlab.report.comparison_page import write_comparison
     from cxrlab.runs import recording
     from cxrlab.training.callbacks.provenance import environment
@@ -77,15 +76,14 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = compare_tables(tables, config.build(cfg.evaluation))
     facts = {run_facts(run) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
-    numbers["data"] |= asdict(facts.pop()) if len(facts) == 1 else {}
-    write_text(folder / "comparison.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    result = compare_tables(tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None)
+    write_json(RunDir(folder).comparison, result.to_json())
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
-    page = write_comparison(folder, numbers, session, images=cfg.report.images)
-    log.info("%s\n\nThe page: %s", leaderboard(numbers), page)
-    return numbers
+    page = write_comparison(folder, result.to_json(), session, images=cfg.report.images)
+    log.info("%s\n\nThe page: %s", leaderboard(result), page)
+    return result.to_json()
 
 
 def _paths(named: Any) -> list[Path]:

@@ -157,6 +157,11 @@ class RunDir:
         return self.path / "evaluation.json"
 
     @property
+    def comparison(self) -> Path:
+        """A comparison's numbers, with their intervals."""
+        return self.path / "comparison.json"
+
+    @property
     def curves(self) -> Path:
         """Points of the ROC and precision-recall curves."""
         return self.path / "curves.csv"

@@ -19,9 +19,9 @@ import cxrlab
 from cxrlab.data.audit.tables import verdict
 from cxrlab.data.manifest import PARTS, read_table
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.caveats import flag
 from cxrlab.evaluation.evaluate import DataFacts, evaluate
 from cxrlab.evaluation.operating_point import Thresholds
+from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
 from cxrlab.files import write_text
 from cxrlab.metrics.calibration import Calibrator
@@ -224,17 +224,17 @@ def write_evaluation(
     """
     start = time.perf_counter()
     session = environment("cxrlab.evaluate")
-    numbers = write_results(evaluation, settings, folder, images=images, session=session)
+    result = write_results(evaluation, settings, folder, images=images, session=session)
     thresholds = None if evaluation.thresholds is None else evaluation.thresholds.values
-    session["seconds"] = {**numbers["seconds"], "everything": round(time.perf_counter() - start, 1)}
+    session["seconds"] = {**result.seconds, "everything": round(time.perf_counter() - start, 1)}
     try:
         frame = evaluation.table.to_frame(thresholds)
         write_text(folder / "predictions.csv", frame.to_csv(index=False))
         write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
     except OSError as error:
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
-    log.info("\n%s\n\nThe page: %s", terminal_table(numbers), folder / "report.html")
-    return numbers
+    log.info("\n%s\n\nThe page: %s", terminal_table(result), folder / "report.html")
+    return result.to_json()
 
 
 def write_results(
@@ -245,7 +245,7 @@ def write_results(
     images: bool,
     page: bool = True,
     session: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Evaluate, and write ``evaluation.json``, ``curves.csv``, the page, its figures and the model card.
 
     Args:
@@ -257,7 +257,7 @@ def write_results(
         session: With what it is evaluated; None where the training itself does it, and its own record says.
 
     Returns:
-        The numbers of ``evaluation.json``.
+        What ``evaluation.json`` holds.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -269,16 +269,15 @@ def write_results(
         thresholds=evaluation.thresholds,
         calibrator=evaluation.calibrator,
         data=evaluation.facts,
+        notes=evaluation.model_info.notes,
     )
-    notes = [flag("note", note) for note in evaluation.model_info.notes]
-    result.numbers["flags"] = notes + result.numbers["flags"]
     result.save(folder)
     model_info = evaluation.model_info
     if session is not None:
         model_info = replace(model_info, evaluated=session)
     if page:
-        write_report(folder, result.numbers, result.curves, model_info, images=images)
-    return result.numbers
+        write_report(folder, result.to_json(), result.curves, model_info, images=images)
+    return result
 
 
 _EXAMPLE_BYTES = 500_000

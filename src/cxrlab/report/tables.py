@@ -228,7 +228,10 @@ def calibration_table(numbers: Numbers) -> Table | None:
     rows = [
         Row(
             label,
-            [*(estimated(one[time] or {}, name) for name in names for time in times), Cell(one["verdict"])],
+            [
+                *(estimated(one[time] or {}, name) for name in names for time in times),
+                Cell(one["description"]),
+            ],
         )
         for label, one in labels.items()
     ]
@@ -295,7 +298,7 @@ def _gap(gap: dict[str, Any]) -> Row:
         Cell(f" {MINUS} ".join(map(str, gap["groups"]))),
         estimated(gap, "difference"),
         Cell(p(gap["p_holm"])),
-        Cell(gap["words"]),
+        Cell(gap["description"]),
     ]
     return Row("macro mean" if gap["label"] == "macro" else gap["label"], cells)
 

@@ -201,8 +201,8 @@ def save_evaluation(
 
         explain_training(run_dir, classifier, data, facts, part=part, settings=explanation)
     evaluation = evaluation_of_training(run_dir, classifier, part, facts, config, settings)
-    numbers = write_results(evaluation, settings, run_dir, page=page, images=images)
-    log.info("\nThe best epoch's network on the %s part:\n%s", part, terminal_table(numbers))
+    result = write_results(evaluation, settings, run_dir, page=page, images=images)
+    log.info("\nThe best epoch's network on the %s part:\n%s", part, terminal_table(result))
     if len(data.unreadable):
         log.info(
             "%d images could not be read and were left out; they are listed in unreadable.csv.",
