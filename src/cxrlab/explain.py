@@ -17,13 +17,13 @@ from cxrlab.cli import config, console
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
     from cxrlab.evaluation.external_data import PredictedImages
-    from cxrlab.heatmaps.settings import ExplanationSettings
+    from cxrlab.heatmaps.settings import Check, ExplanationSettings
     from cxrlab.heatmaps.task import ExplainTask
     from cxrlab.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-LISTS = ("method", "labels", "images")
+LISTS = ("method", "labels", "images", "checks")
 """Keys whose values may be several, with commas between them."""
 
 _PLAIN: dict[str, Any] = {
@@ -34,7 +34,7 @@ _PLAIN: dict[str, Any] = {
     "part": Literal["train", "val", "test", "all"] | None,
     "limit": int | None,
     "boxes": str | None,
-    "checks": Literal["auto"] | bool,
+    "checks": bool | str | list[str],
     "name": str | int | None,
     "root": str | None,
     "batch_size": int,
@@ -51,6 +51,7 @@ def checked(cfg: DictConfig) -> DictConfig:
 
     cfg = config.checked(cfg, _PLAIN)
     _settings(cfg)  # refuses a value out of its range
+    _checks(cfg)
     if cfg.run is None:
         raise ConfigError("Give run=<a run directory>: whose heatmaps are wanted?")
     for key in ("part", "data", "root"):
@@ -82,6 +83,14 @@ def _settings(cfg: DictConfig) -> "ExplanationSettings":
     return replace(settings, methods=check_methods(_texts(cfg, "method"), "method"))
 
 
+def _checks(cfg: DictConfig) -> "list[Check]":
+    """Return the checks that are wanted; auto: all of a part of a data set, none of image files."""
+    from cxrlab.heatmaps.settings import named_checks
+
+    wanted = config.plain(cfg)["checks"]
+    return named_checks(cfg.images is None if wanted == "auto" else wanted, "checks")
+
+
 def explain(cfg: DictConfig) -> Path:
     """Run the command from a composed config and return the path of its page.
 
@@ -108,11 +117,10 @@ def explain(cfg: DictConfig) -> Path:
     part = f", part {predicted.table.part}" if predicted.table.part else ""
     page = write_explained(
         explain_task,
-        predicted,
         Path(cfg.run_dir),
         title=f"Heatmaps of {predicted.facts.name or 'its data'}{part}",
         limit=cfg.limit,
-        checks=cfg.images is None if cfg.checks == "auto" else cfg.checks,
+        checks=_checks(cfg),
         images=cfg.report.images,
         session=session,
         start=start,

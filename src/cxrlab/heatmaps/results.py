@@ -1,7 +1,7 @@
 """What the checks of heatmaps found: the content of ``explanation.json``.
 
-Every class is frozen, and the JSON is its ``asdict``: the attributes are the keys, without the underscore that
-sets ``from_`` apart from Python's own word.
+Every class is frozen, and the JSON is its ``asdict``: the attributes are the keys, without the underscore
+that sets ``from_`` apart from Python's own word.
 """
 
 import types
@@ -15,9 +15,6 @@ from cxrlab.evaluation.results import Outcome
 from cxrlab.files import read_json, write_json
 from cxrlab.heatmaps.settings import Check, ExplanationSettings
 from cxrlab.metrics.bootstrap import Estimate
-
-MACRO = "macro"
-"""The mean over the findings, or labels, each of which counts alike."""
 
 Estimates = Mapping[str, Estimate]
 
@@ -340,7 +337,7 @@ class ExplanationResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``explanation.json``."""
-        return asdict(self, dict_factory=lambda pairs: {name.rstrip("_"): value for name, value in pairs})
+        return asdict(self, dict_factory=lambda items: {key.removesuffix("_"): value for key, value in items})
 
     def save(self, path: Path) -> None:
         """Write ``explanation.json``."""
@@ -359,7 +356,9 @@ def read_explanation(path: Path) -> ExplanationResult | None:
     try:
         result: ExplanationResult = _typed(ExplanationResult, content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is no explanation.json of this version: {error!r}. Make it anew.") from error
+        raise ConfigError(
+            f"{path} does not hold what this version writes ({error!r}). Make it anew by cxrlab explain."
+        ) from error
     return result
 
 
@@ -371,10 +370,10 @@ def _typed(kind: Any, value: Any) -> Any:
             return value
         kind = next(member for member in arguments if member not in (type(None), str))
         return _typed(kind, value)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
         names = [entry.name for entry in fields(kind)]
-        return kind(**{name: _typed(hints[name], value[name.rstrip("_")]) for name in names})
+        return kind(**{name: _typed(hints[name], value[name.removesuffix("_")]) for name in names})
     if origin is Mapping:
         return {key: _typed(arguments[1], entry) for key, entry in value.items()}
     if origin is Sequence:

@@ -83,18 +83,17 @@ def _listed(names: str | Sequence[str], allowed: Sequence[str], key: str, kind: 
 class _Range(NamedTuple):
     low: float
     high: float = math.inf
-    open_ends: str = ""  # which of "low" and "high" are themselves out
+    open_end: Literal["low", "high", "none"] = "none"  # which end is itself out
 
     def __str__(self) -> str:
-        low = f"{'above' if 'low' in self.open_ends else 'at least'} {self.low:g}"
+        low = f"{'above' if self.open_end == 'low' else 'at least'} {self.low:g}"
         if math.isinf(self.high):
             return low
-        return f"{low} and {'below' if 'high' in self.open_ends else 'at most'} {self.high:g}"
+        return f"{low} and {'below' if self.open_end == 'high' else 'at most'} {self.high:g}"
 
     def holds(self, value: float) -> bool:
-        if (value == self.low and "low" in self.open_ends) or (value == self.high and "high" in self.open_ends):
-            return False
-        return self.low <= value <= self.high
+        is_open_end = {self.low: "low", self.high: "high"}.get(value) == self.open_end
+        return self.low <= value <= self.high and not is_open_end
 
 
 _COUNT, _SHARE, _LENGTH, _HALF = _Range(1), _Range(0, 1), _Range(0, 1, "low"), _Range(0, 0.5)
@@ -126,8 +125,8 @@ _RANGES = {
 class ExplanationSettings:
     """What a person may tune of heatmaps and their checks.
 
-    What each value means stands beside it in ``conf/explanation/default.yaml``; lengths and areas are shares of
-    the image.
+    What each value means stands beside it in ``conf/explanation/default.yaml``; lengths and areas are shares
+    of the image.
 
     Raises:
         ConfigError: If a value is out of its range.

@@ -5,7 +5,7 @@ It is built in one way from predicted images, at the end of a training and by th
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,7 @@ class ExplainTask:
     labels: Sequence[int]
     background: Tensor | None = None
     validation: Sequence[int] = ()
-    data: ExplainedData = ExplainedData()
+    data: ExplainedData = field(default_factory=ExplainedData)
 
     @property
     def names(self) -> list[str]:

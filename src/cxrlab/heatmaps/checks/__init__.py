@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
     from cxrlab.training.module import Classifier
 
-__all__ = ["OVERLAP_LEVELS", "RANDOM", "RANDOM_ORDER", "ZONES", "check_heatmaps", "explain_training", "save_checks"]
+__all__ = [
+    "OVERLAP_LEVELS",
+    "RANDOM",
+    "RANDOM_ORDER",
+    "ZONES",
+    "check_heatmaps",
+    "explain_training",
+    "save_checks",
+]
 
 log = logging.getLogger(__name__)
 

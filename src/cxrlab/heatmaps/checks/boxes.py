@@ -1,8 +1,8 @@
 """Boxes and what points at them: on a grid of 256 by 256 cells, of which a box covers each that it touches.
 
-Findings with boxes; heatmaps measured against them, case by case; and what points without looking at the image:
-chance, the centre, and where boxes usually are. The point of a heatmap is its highest cell (of several, see
-:func:`hottest`); its region, the cells at or above a threshold.
+Findings with boxes; heatmaps measured against them, case by case; and what points without looking at the
+image: chance, the centre, and where boxes usually are. The point of a heatmap is its highest cell (of
+several, see :func:`hottest`); its region, the cells at or above a threshold.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -191,7 +191,9 @@ def _curves_of(explain_task: ExplainTask, cases: Sequence[Pair], heat: Tensor, t
 
 def _against_random(curves: Curves, random: Curves | None, bootstrap: CaseBootstrap) -> MethodFaithfulness:
     areas = bootstrap.mean(curves.areas())
-    differences = [None, None] if random is None else bootstrap.mean(curves.areas() - random.areas(), signed=True)
+    differences = (
+        [None, None] if random is None else bootstrap.mean(curves.areas() - random.areas(), signed=True)
+    )
     deletion, insertion = (
         CurveResult(np.round(curve.mean(axis=0), 5).tolist(), area, difference)
         for curve, area, difference in zip(

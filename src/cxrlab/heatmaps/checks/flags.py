@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 from cxrlab.heatmaps.checks.faithfulness import RANDOM_ORDER
 from cxrlab.heatmaps.checks.pointing import RANDOM
-from cxrlab.heatmaps.results import ExplanationResult, FlaggedZone, FlagKind, HeatmapFlag, LungsResult, PointingResult
+from cxrlab.heatmaps.results import (
+    ExplanationResult,
+    FlaggedZone,
+    FlagKind,
+    HeatmapFlag,
+    LungsResult,
+    PointingResult,
+    UnusableBoxes,
+)
 from cxrlab.metrics.bootstrap import MACRO
 
 _STILL_ALIKE = 0.5
@@ -37,11 +45,15 @@ def _of_boxes(pointing: PointingResult) -> Iterator[HeatmapFlag]:
     if pointing.without_boxes and pointing.cases:
         names = ", ".join(pointing.without_boxes)
         yield HeatmapFlag("without_boxes", f"There are no boxes of {names}: not checked where it points.")
-    unusable = pointing.unusable
-    if unusable.boxes:
-        boxes = "1 box" if unusable.boxes == 1 else f"{unusable.boxes} boxes"
-        message = f"{boxes} could not be used, such as {'; '.join(unusable.such_as[:2])}."
-        yield HeatmapFlag("unusable_boxes", message)
+    if pointing.unusable.boxes:
+        yield HeatmapFlag("unusable_boxes", unusable_boxes(pointing.unusable))
+
+
+def unusable_boxes(unusable: UnusableBoxes, *, name_images: bool = True) -> str:
+    """Return how many boxes could not be used, and what is wrong with the first ones, which names images."""
+    boxes = "1 box" if unusable.boxes == 1 else f"{unusable.boxes} boxes"
+    such_as = f", such as {'; '.join(unusable.such_as[:2])}" if name_images else ""
+    return f"{boxes} could not be used{such_as}."
 
 
 def _of_pointing(result: ExplanationResult, method: str) -> str:
@@ -55,16 +67,15 @@ def _of_pointing(result: ExplanationResult, method: str) -> str:
         sentence = "points better than the box-frequency map on average, but that is not shown for"
         return f"{sentence} {behind}." if behind else ""
     rows = [pointing.findings[name] for name in pointing.cases]
-    pairs = [
-        [row[source]["pointing"].value for source in (method, "box_frequency")] for row in rows
-    ]
+    pairs = [[row[source]["pointing"].value for source in (method, "box_frequency")] for row in rows]
     compared = [(own, prior) for own, prior in pairs if own is not None and prior is not None]
     if not compared:
         return f"could not be compared with a box-frequency map; {macro.description}."
     own, prior = (sum(values) / len(compared) for values in zip(*compared, strict=True))
     of = " on average over the findings" if len(compared) > 1 else ""
     return (
-        f"is {macro.description}: it points at the finding in {own:.1%} of the cases{of}, the map in {prior:.1%}."
+        f"is {macro.description}: it points at the finding in {own:.1%} of the cases{of}, the map in "
+        f"{prior:.1%}."
     )
 
 
@@ -78,8 +89,8 @@ def _of_random_pointing(result: ExplanationResult, method: str) -> str:
     own, random = (pointing.findings[MACRO][source]["pointing"].value for source in (method, RANDOM + method))
     of = " on average over the findings" if len(pointing.cases) > 1 else ""
     return (
-        f"is {macro.description}: it points at the finding in {own:.1%} of the cases{of}, with random weights in "
-        f"{random:.1%}."
+        f"is {macro.description}: it points at the finding in {own:.1%} of the cases{of}, with random "
+        f"weights in {random:.1%}."
     )
 
 

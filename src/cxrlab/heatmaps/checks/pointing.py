@@ -142,16 +142,17 @@ def compared(estimate: Estimate, discordant: int, *, level: float, than: str) ->
         >>> compared(Estimate(0.2, -0.1, 0.5), 9, level=0.95, than="the box-frequency map").outcome
         'unclear'
     """
-    outcome, description = _outcome(estimate, discordant, level), "not compared: no other patient has a box of it"
+    outcome, description = (
+        _outcome(estimate, discordant, level),
+        "not compared: no other patient has a box of it",
+    )
     is_above = estimate.low is not None and estimate.low > 0
     if outcome == "unclear":
         few = " (too few patients to tell)" if is_above else ""
         description = f"not shown to be better than {than}{few}"
     elif outcome != "not_compared":
         description = f"{outcome} than {than}"
-    return PointingDifference(
-        estimate.value, estimate.low, estimate.high, discordant, outcome, description
-    )
+    return PointingDifference(estimate.value, estimate.low, estimate.high, discordant, outcome, description)
 
 
 def _outcome(estimate: Estimate, discordant: int, level: float) -> Outcome:
@@ -186,9 +187,7 @@ def by_size(
         chosen = np.flatnonzero((areas > low) & (areas <= high))
         if len(chosen):
             pointing: Estimates = dict(zip(names, bootstrap.mean(hits, chosen), strict=True))
-            result.append(
-                SizeResult(low, high, len(chosen), bootstrap.num_patients(chosen), pointing)
-            )
+            result.append(SizeResult(low, high, len(chosen), bootstrap.num_patients(chosen), pointing))
     return result
 
 
@@ -237,9 +236,7 @@ def check_pointing(explain_task: ExplainTask) -> PointingResult:
             for name, entries in measured.items()
         },
         findings=by_finding(sources, cases, bootstrap),
-        differences={
-            method: _differences(method, sources, cases, bootstrap) for method in settings.methods
-        },
+        differences={method: _differences(method, sources, cases, bootstrap) for method in settings.methods},
         against_first=_against_first(settings.methods, sources, cases, bootstrap),
         sizes=by_size(sources, settings.size_edges, cases, bootstrap),
     )
@@ -312,13 +309,9 @@ def _with_nothing_learnt(explain_task: ExplainTask) -> Iterator[tuple[nn.Module,
             yield network, method
 
 
-def _thresholds(
-    measured: Mapping[str, list[_Measured]], boxes: _Boxes, num_folds: int
-) -> RegionThresholds:
+def _thresholds(measured: Mapping[str, list[_Measured]], boxes: _Boxes, num_folds: int) -> RegionThresholds:
     values = {
-        name: sorted(
-            {float(THRESHOLDS[place]) for entry in entries for place in entry.thresholds.tolist()}
-        )
+        name: sorted({float(THRESHOLDS[place]) for entry in entries for place in entry.thresholds.tolist()})
         for name, entries in measured.items()
     }
     if len(boxes.validation):

@@ -1,4 +1,4 @@
-"""Is a heatmap about the model? Its maps beside those of networks with random weights, and of other methods."""
+"""Is a heatmap about the model? Maps beside those of random weights, and of other methods."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

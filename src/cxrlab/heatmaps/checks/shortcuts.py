@@ -1,4 +1,4 @@
-"""Does a heatmap lie where no lung is? How much of it lies outside the lungs, at the border and in the corners.
+"""Does a heatmap lie where no lung is? How much of it is outside the lungs, at the border, in the corners.
 
 The lungs' bounding region is found by thresholding, and is rough. Against the lungs that the synthetic
 radiographs are drawn with, the box has an intersection over union of 0.92 in the median (0.84 in the lower
@@ -197,7 +197,7 @@ def check_shortcuts(explain_task: ExplainTask) -> tuple[LungsResult, list[Pair]]
 
 
 def _measured(explain_task: ExplainTask, cases: Sequence[Pair]) -> tuple[dict[str, Floats], Floats, float]:
-    """Return the shares of energy by method, and the areas of the zones, ``(P, 3)`` each; and how many have lungs."""
+    """Return shares of energy by method and areas of the zones, each ``(P, 3)``, and how many have lungs."""
     settings = explain_task.settings
     shares: dict[str, list[Floats]] = {method: [] for method in settings.methods}
     areas, is_found = [], []

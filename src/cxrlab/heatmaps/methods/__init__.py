@@ -1,7 +1,7 @@
 """Ways to draw what a network looks at.
 
-Decoded images and pairs of an image and a label come in, heatmaps in [0, 1] go out: ``Explainer`` calls a method
-by its name, and ``check_fit`` tells beforehand whether a network can have it.
+Decoded images and pairs of an image and a label come in, heatmaps in [0, 1] go out: ``Explainer`` calls a
+method by its name, and ``check_fit`` tells beforehand whether a network can have it.
 """
 
 from collections.abc import Sequence
