@@ -136,7 +136,7 @@ def _check_network(cfg: DictConfig) -> None:
     """Say before any image is decoded that a network cannot be built, or its heatmaps cannot be checked."""
     from cxrlab.cli.build import throwaway_classifier
     from cxrlab.errors import ConfigError
-    from cxrlab.heatmaps.methods.dispatch import check_fit
+    from cxrlab.heatmaps.methods import check_fit
 
     classifier = throwaway_classifier(cfg)
     if _checks_heatmaps(cfg):
@@ -191,7 +191,7 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
     """Evaluate the run as ``cxrlab evaluate`` would, with the model in memory; check its heatmaps before."""
     from cxrlab.cli import summaries
     from cxrlab.evaluation.terminal import terminal_table
-    from cxrlab.heatmaps.explain_run import explain_training
+    from cxrlab.heatmaps.checks import explain_training
     from cxrlab.report.evaluate_run import evaluate_own_part
     from cxrlab.runs.run import Run
     from cxrlab.runs.run_data import own_part

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cxrlab.errors import ConfigError
 from cxrlab.heatmaps.methods.cam import activation_maps
-from cxrlab.heatmaps.methods.names import CAM_METHODS
+from cxrlab.heatmaps.settings import CAM_METHODS
 from cxrlab.runs.run import Run
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from cxrlab.errors import CheckpointError, ConfigError
-from cxrlab.heatmaps.checks.boxes import Floats
+from cxrlab.metrics.predictions import Floats
 from cxrlab.models.network import Network, build_network
 from cxrlab.training.module import Classifier
 

@@ -23,14 +23,15 @@ from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
-from cxrlab.files import write_text
+from cxrlab.files import RunDir, write_text
+from cxrlab.heatmaps.results import read_explanation
 from cxrlab.metrics.calibration import Calibrator
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables as group_tables
 from cxrlab.report import tables as label_tables
 from cxrlab.report import text
-from cxrlab.report.explanation_page import section
+from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.figures.evaluation import DESCRIPTIONS, report_figures
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION
 from cxrlab.report.figures.explanation import explanation_figures
@@ -74,8 +75,9 @@ def write_report(
     context["figures"] = inline(drawn, DESCRIPTIONS)
     context["explanation"] = None
     if model_info.explanation is not None:
-        examples = model_info.examples if images else []
-        context["explanation"] = section(model_info.explanation, checked, examples, redaction)
+        context["explanation"] = explanation_section(
+            model_info.explanation, checked, model_info.examples, images=images
+        )
     page = _with_heatmaps(context, model_info, images=images)
     card = markdown().get_template("model_card.md.jinja").render(context)
     try:
@@ -141,7 +143,7 @@ def _flags(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> lis
     """Return what to beware of, each once."""
     told = [*model_info.notes, *(flag["message"] for flag in numbers["flags"]), *text.caveats(numbers)]
     if model_info.explanation is not None:
-        told += [flag["message"] for flag in model_info.explanation["flags"] if flag["kind"] in _SHORTCUTS]
+        told += [flag.message for flag in model_info.explanation.flags if flag.kind in _SHORTCUTS]
     return [redaction.text(message) for message in dict.fromkeys(told)]
 
 
@@ -318,7 +320,7 @@ def run_model_info(
 def with_checks(model_info: ModelInfo, run_dir: Path) -> ModelInfo:
     """Add what a run found when it checked its heatmaps of the test part, if it did."""
     examples, _ = read_panels(run_dir / "heatmaps" / "flagged", budget_bytes=_EXAMPLE_BYTES)
-    explanation = _read_json(run_dir / "explanation.json")
+    explanation = read_explanation(RunDir(run_dir).explanation)
     return replace(model_info, explanation=explanation, examples=examples if explanation else ())
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.heatmaps.methods.layers import layer_name, target_layers, undisturbed
-from cxrlab.heatmaps.methods.names import CAM_METHODS
 from cxrlab.heatmaps.methods.perturbation import as_heatmaps
+from cxrlab.heatmaps.settings import CAM_METHODS
 from cxrlab.models.network import Network
 
 if TYPE_CHECKING:
