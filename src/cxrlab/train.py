@@ -203,10 +203,10 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
         explain_training(
             files.path, classifier, data, predicted.facts, part=part, settings=config.build(cfg.explanation)
         )
-    numbers = evaluate_own_part(
+    result = evaluate_own_part(
         run, predicted, config.build(cfg.evaluation), page=cfg.report.page, images=cfg.report.images
     )
-    summaries.log_evaluation(terminal_table(numbers), part, data, files, page=cfg.report.page)
+    summaries.log_evaluation(terminal_table(result), part, data, files, page=cfg.report.page)
 
 
 @hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="train")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cxrlab.evaluation.ensemble import (
     check_no_training_patients,
@@ -13,6 +12,7 @@ from cxrlab.evaluation.ensemble import (
     shared_images,
 )
 from cxrlab.evaluation.operating_point import from_validation, run_operating_point
+from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report.evaluation_page import (
     Evaluation,
@@ -31,7 +31,7 @@ _PANEL_BYTES = 10_000_000
 
 def evaluate_own_part(
     run: Run, predicted: PredictedImages, settings: EvaluationSettings, *, page: bool, images: bool
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Evaluate what a run predicted of one of its parts, into its own folder, as its training ends.
 
     Args:
@@ -42,7 +42,7 @@ def evaluate_own_part(
         images: Whether radiographs, and names of images and patients, may stand on the page.
 
     Returns:
-        The numbers of ``evaluation.json``.
+        What ``evaluation.json`` holds.
     """
     evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
     return write_results(evaluation, settings, run.run_dir, page=page, images=images)

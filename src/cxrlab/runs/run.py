@@ -43,9 +43,7 @@ def load_classifier(path: Path | str, device: str = "cpu", trust: Sequence[str] 
             f"There is no checkpoint {path}. Was an epoch finished, and is this a run directory?"
         )
     try:
-        return Classifier.load_from_checkpoint(
-            path, map_location=device, **({"trust": trust} if trust else {})
-        )
+        return Classifier.load_from_checkpoint(path, map_location=device, trust=trust)
     except (CheckpointError, ConfigError):
         raise
     except (

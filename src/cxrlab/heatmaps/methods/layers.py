@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.heatmaps.methods.names import CAM_METHODS
+from cxrlab.heatmaps.settings import CAM_METHODS
 from cxrlab.models.network import Network
 
 _LEAST_SIDE = 7  # cells
