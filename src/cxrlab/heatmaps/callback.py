@@ -195,7 +195,7 @@ def _datamodule(trainer: pl.Trainer) -> Any:
 
 def _thresholds(pl_module: pl.LightningModule) -> npt.NDArray[np.float64] | None:
     """Return the thresholds of a classifier that has some, shape ``(L,)``; NaN where none was chosen yet."""
-    operating_point = getattr(pl_module, "decision", None)
+    operating_point = getattr(pl_module, "operating_point", None)
     if operating_point is None:
         return None
     thresholds: npt.NDArray[np.float64] = cast(Any, operating_point).thresholds.cpu().double().numpy()

@@ -154,7 +154,7 @@ class Classifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with that sum; checkpoints from before it was kept are those of whole epochs."""
-        for name, unset in OperatingPoint(len(self.labels)).state_dict(prefix="decision.").items():
+        for name, unset in OperatingPoint(len(self.labels)).state_dict(prefix="operating_point.").items():
             checkpoint["state_dict"].setdefault(name, unset)  # checkpoints from before there were thresholds
         loss, size = checkpoint.get("epoch_loss", (0.0, 0))
         self._epoch_loss = (torch.tensor(loss, device=self.device), size)

@@ -81,5 +81,5 @@ class WeightAveraging(EMAWeightAveraging):
 
 def _copy_decision(source: Any, target: Any) -> None:
     """Copy thresholds and calibration from one module to another, where they have any."""
-    if hasattr(source, "decision"):
+    if hasattr(source, "operating_point"):
         target.operating_point.load_state_dict(source.operating_point.state_dict())
