@@ -30,9 +30,7 @@ def draw(count: int = 3000, slope: float = 1.0, shift: float = 0.0, seed: int = 
 
 def assess(p, y, patients=None, resamples: int = 200):
     patients = np.arange(len(p)) if patients is None else patients
-    return reliability(
-        p, y, patients, patient_counts(int(patients.max()) + 1, resamples, 0), SETTINGS
-    )
+    return reliability(p, y, patients, patient_counts(int(patients.max()) + 1, resamples, 0), SETTINGS)
 
 
 def test_bins_without_ties_are_quantiles():
