@@ -256,33 +256,6 @@ def test_flags():
     assert result.interval.unit == "image"
 
 
-def closed_test(p_values):
-    """Holm's adjusted p-values from their definition: Bonferroni's test of every subset of hypotheses."""
-    numbers = range(len(p_values))
-    subsets = [subset for size in range(1, len(p_values) + 1) for subset in combinations(numbers, size)]
-    bonferroni = {subset: min(1.0, len(subset) * min(p_values[one] for one in subset)) for subset in subsets}
-    return [max(p for subset, p in bonferroni.items() if one in subset) for one in numbers]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_holm_is_the_closed_test(seed):
-    p_values = np.random.default_rng(seed).random(7).round(1 + seed % 2) ** (
-        1 + seed
-    )  # ties, 0 and small ones
-    assert holm(list(p_values)) == pytest.approx(closed_test(list(p_values)))
-
-
-def test_holm_leaves_out_what_was_not_tested():
-    # By hand: 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 not below the one before.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    adjusted = holm([np.nan, 0.01, 0.04, np.nan, 0.03, 0.005])
-    assert np.isnan([adjusted[0], adjusted[3]]).all()
-    assert [adjusted[index] for index in (1, 2, 4, 5)] == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.7, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-    assert np.isnan(holm([np.nan])).all()
-
-
 @pytest.mark.parametrize(
     ("value", "low", "high", "p_holm", "expected"),
     [

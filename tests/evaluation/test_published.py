@@ -7,10 +7,7 @@ from cxrlab.metrics.bootstrap import Estimate
 
 
 def estimates(labels):
-    return {
-        label: {"auroc": Estimate(0.7 + index / 100, 0.6, 0.9)}
-        for index, label in enumerate(labels)
-    }
+    return {label: {"auroc": Estimate(0.7 + index / 100, 0.6, 0.9)} for index, label in enumerate(labels)}
 
 
 MACRO = {"auroc": Estimate(0.8, 0.79, 0.81)}

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlab.errors import ConfigError
 from cxrlab.metrics import METRICS, Metric, PredictionTable, load_metrics, metric, metric_estimates, register
-from cxrlab.metrics.bootstrap import macro_mean, patient_counts
+from cxrlab.metrics.bootstrap import patient_counts
 from cxrlab.metrics.streaming import LabelMetrics, check_monitor, label_metrics
 
 KEYS = ("monitor", "monitor_mode")
@@ -168,16 +168,6 @@ def test_a_function_that_fails_is_named():
     broken = Metric("broken", "x", True, "scores", lambda scores, targets: [1.0, 2.0])
     with pytest.raises(ConfigError, match="The metric broken failed on 2 images.*NaN where undefined"):
         broken(np.array([0.1, 0.2]), np.array([0.0, 1.0]))
-
-
-def test_the_macro_mean_can_ask_for_all_labels():
-    values = np.array([1.0, np.nan, 3.0])
-    samples = np.array([[1.0, 1.0], [9.0, 9.0], [3.0, np.nan]])
-    mean, drawn = macro_mean(values, samples)
-    assert (mean, drawn.tolist()) == (2.0, [2.0, 1.0])
-    _, complete = macro_mean(values, samples, complete=True)
-    np.testing.assert_array_equal(complete, [2.0, np.nan])
-    assert math.isnan(macro_mean(np.array([np.nan]), np.ones((1, 2)))[0])
 
 
 def test_average_precision_needs_no_library():
