@@ -12,7 +12,6 @@ from cxrlab.evaluation.curves import label_curves
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import (
     Caveat,
-    DataFacts,
     EvaluatedData,
     EvaluationResult,
     IntervalMethod,
@@ -25,10 +24,8 @@ from cxrlab.metrics.calibration import Calibrator, evaluate_calibration
 from cxrlab.metrics.confusion import confusion_counts
 from cxrlab.metrics.delong import delong_estimate
 from cxrlab.metrics.estimates import MetricEstimates, metric_estimates
-from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
-
-__all__ = ["DataFacts", "evaluate"]
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ Tables of calibration and of subgroups.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from cxrlab.report.formatting import DASH, MINUS, bounds, count, counted, level, number, p
@@ -58,7 +58,7 @@ class Table:
     texts: frozenset[int] = field(default_factory=frozenset)
 
 
-def estimated(metrics: Mapping[str, Estimate], name: str, digits: int = 3) -> Cell:
+def estimated(metrics: Mapping[str, Any], name: str, digits: int = 3) -> Cell:
     """Return a metric with its interval; a dash for one that is not there.
 
     Example:
@@ -66,6 +66,7 @@ def estimated(metrics: Mapping[str, Estimate], name: str, digits: int = 3) -> Ce
         Cell(text='0.988', small='0.971 to 0.996')
     """
     estimate = metrics.get(name) or _UNDEFINED
+    estimate = estimate if isinstance(estimate, dict) else asdict(estimate)
     return Cell(number(estimate["value"], digits), bounds(estimate, digits))
 
 
