@@ -5,7 +5,6 @@ import torch
 from cxrlab.metrics.settings import CalibrationMethod
 from cxrlab.training.operating_point import OperatingPoint
 
-
 RULES: tuple[str, CalibrationMethod] = ("youden", "platt")
 
 
