@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 import cxrlab
-from cxrlab.data.audit.tables import verdict
+from cxrlab.data.audit import Finding, summary
 from cxrlab.data.manifest import PARTS, read_table
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import DataFacts, evaluate
@@ -116,7 +116,7 @@ def _context(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> d
         "headline": text.headline(numbers, model_info),
         "flags": _flags(numbers, model_info, redaction),
         "evaluated": [(name, redaction.text(value)) for name, value in text.predicted(numbers)],
-        "verdict": redaction.text(verdict(model_info.audit)) if model_info.audit else "",
+        "verdict": redaction.text(_audit_summary(model_info.audit)) if model_info.audit else "",
         "tables": _tables(numbers),
         "thresholds": redaction.text(text.thresholds(numbers)),
         "confusion_caption": text.confusion(numbers),
@@ -131,6 +131,10 @@ def _context(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> d
         "model_card": model_card(numbers, model_info, _flags(numbers, model_info, hiding), hiding),
         "version": cxrlab.__version__,
     }
+
+
+def _audit_summary(audit: dict[str, Any]) -> str:
+    return summary([Finding(**entry) for entry in audit["findings"]])
 
 
 def _flags(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> list[str]:
