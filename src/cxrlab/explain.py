@@ -17,13 +17,13 @@ from cxrlab.cli import config, console
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
     from cxrlab.evaluation.external_data import PredictedImages
-    from cxrlab.heatmaps.settings import ExplanationSettings
+    from cxrlab.heatmaps.settings import Check, ExplanationSettings
     from cxrlab.heatmaps.task import ExplainTask
     from cxrlab.runs.run import Run
 
 log = logging.getLogger(__name__)
 
-LISTS = ("method", "labels", "images")
+LISTS = ("method", "labels", "images", "checks")
 """Keys whose values may be several, with commas between them."""
 
 _PLAIN: dict[str, Any] = {
@@ -34,7 +34,7 @@ _PLAIN: dict[str, Any] = {
     "part": Literal["train", "val", "test", "all"] | None,
     "limit": int | None,
     "boxes": str | None,
-    "checks": Literal["auto"] | bool,
+    "checks": bool | str | list[str],
     "name": str | int | None,
     "root": str | None,
     "batch_size": int,
@@ -51,6 +51,7 @@ def checked(cfg: DictConfig) -> DictConfig:
 
     cfg = config.checked(cfg, _PLAIN)
     _settings(cfg)  # refuses a value out of its range
+    _checks(cfg)
     if cfg.run is None:
         raise ConfigError("Give run=<a run directory>: whose heatmaps are wanted?")
     for key in ("part", "data", "root"):
@@ -74,12 +75,20 @@ def _texts(cfg: DictConfig, key: str) -> list[str]:
 
 
 def _settings(cfg: DictConfig) -> "ExplanationSettings":
-    from cxrlab.heatmaps.methods.names import check_methods
+    from cxrlab.heatmaps.settings import check_methods
 
     settings: ExplanationSettings = config.build(cfg.explanation)
     if cfg.method is None:
         return settings
     return replace(settings, methods=check_methods(_texts(cfg, "method"), "method"))
+
+
+def _checks(cfg: DictConfig) -> "list[Check]":
+    """Return the checks that are wanted; auto: all of a part of a data set, none of image files."""
+    from cxrlab.heatmaps.settings import named_checks
+
+    wanted = config.plain(cfg)["checks"]
+    return named_checks(cfg.images is None if wanted == "auto" else wanted, "checks")
 
 
 def explain(cfg: DictConfig) -> Path:
@@ -92,7 +101,7 @@ def explain(cfg: DictConfig) -> Path:
         UserError: If the config, the run or an image cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab.heatmaps.methods.dispatch import check_fit
+    from cxrlab.heatmaps.methods import check_fit
     from cxrlab.report.explanation_page import write_explained
     from cxrlab.runs import recording
     from cxrlab.runs.predict import named_device
@@ -108,11 +117,10 @@ def explain(cfg: DictConfig) -> Path:
     part = f", part {predicted.table.part}" if predicted.table.part else ""
     page = write_explained(
         explain_task,
-        predicted,
         Path(cfg.run_dir),
         title=f"Heatmaps of {predicted.facts.name or 'its data'}{part}",
         limit=cfg.limit,
-        checks=cfg.images is None if cfg.checks == "auto" else cfg.checks,
+        checks=_checks(cfg),
         images=cfg.report.images,
         session=session,
         start=start,
@@ -141,7 +149,7 @@ def _predicted_images(cfg: DictConfig, run: "Run") -> tuple["PredictedImages", "
 
 def _files(cfg: DictConfig, run: "Run") -> "PredictedImages":
     from cxrlab.data.dataset import image_files
-    from cxrlab.heatmaps.explain_run import predict_files
+    from cxrlab.heatmaps.task import predict_files
 
     paths = image_files(_texts(cfg, "images"))
     if cfg.limit is not None and len(paths) > cfg.limit:
@@ -181,7 +189,7 @@ def _with_boxes(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> "P
 def _explain_task(
     cfg: DictConfig, run: "Run", predicted: "PredictedImages", data: "DataModule | None"
 ) -> "ExplainTask":
-    from cxrlab.heatmaps.explain_run import explain_task_of
+    from cxrlab.heatmaps.task import explain_task_of
 
     columns = [run.labels.index(label) for label in predicted.table.labels]
     return explain_task_of(
@@ -196,7 +204,7 @@ def _explain_task(
 
 def _labels(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> list[str]:
     """Return the labels that are wanted, in the order of the network's outputs where a rule chooses them."""
-    from cxrlab.heatmaps.explain_run import best_labels
+    from cxrlab.heatmaps.task import best_labels
 
     at_hand, wanted = list(predicted.table.labels), _texts(cfg, "labels")
     rule = wanted[0] if len(wanted) == 1 and wanted[0] not in at_hand else ""

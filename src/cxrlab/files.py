@@ -218,6 +218,21 @@ class RunDir:
         return self.path / "explanations"
 
     @property
+    def panels(self) -> Path:
+        """Folder of the heatmaps that an explanation draws."""
+        return self.path / "panels"
+
+    @property
+    def maps(self) -> Path:
+        """Folder of the same as arrays, one file a method."""
+        return self.path / "maps"
+
+    @property
+    def flagged_panels(self) -> Path:
+        """Folder of the heatmaps that show what the checks of an explanation flag."""
+        return self.path / "flagged"
+
+    @property
     def provenance(self) -> Path:
         """With what it was trained: command, commit, packages, hardware, data; one record a session."""
         return self.path / "provenance.json"

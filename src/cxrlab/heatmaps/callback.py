@@ -19,10 +19,9 @@ from cxrlab.data.boxes import framed
 from cxrlab.errors import ConfigError
 from cxrlab.heatmaps.cases import case_table, choose_cases, pick_cases
 from cxrlab.heatmaps.drawing import Drawn, draw_panels, write_gallery
-from cxrlab.heatmaps.explain_run import training_images
-from cxrlab.heatmaps.methods.dispatch import Explainer, check_fit
-from cxrlab.heatmaps.methods.names import METHOD_NAMES
-from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.heatmaps.methods import Explainer, check_fit
+from cxrlab.heatmaps.settings import METHOD_NAMES, ExplanationSettings
+from cxrlab.heatmaps.task import training_images
 from cxrlab.training.callbacks.predictions import gathered
 
 log = logging.getLogger(__name__)

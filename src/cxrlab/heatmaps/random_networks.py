@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cxrlab.errors import CheckpointError
-from cxrlab.heatmaps.checks.boxes import Floats
+from cxrlab.metrics.predictions import Floats
 from cxrlab.models.freezing import stage_parameters
 from cxrlab.training.module import build_network
 

@@ -3,7 +3,6 @@
 The page is one HTML file that needs no network: the sections of ``SECTIONS`` and a person's own.
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,11 +18,13 @@ from cxrlab.evaluation.evaluate import DataFacts, evaluate
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
-from cxrlab.files import RunDir, write_text
+from cxrlab.files import RunDir, write_json, write_text
+from cxrlab.heatmaps.results import read_explanation
 from cxrlab.metrics.calibration import Calibrator
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.report import explanation_page, tables, text
+from cxrlab.report import tables, text
+from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.figures import calibration, groups, learning, performance
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION_FIGURES
 from cxrlab.report.figures.explanation import explanation_figures
@@ -174,7 +175,7 @@ def _explanation(context: PageContext) -> Markup | None:
     context.figures.update({name: figures.get(name) for name in EXPLANATION_FIGURES})
     if explanation is None:
         return None
-    content = explanation_page.section(explanation, figures, context.model_info.examples)
+    content = explanation_section(explanation, figures, context.model_info.examples, images=context.images)
     template = pages().get_template("explanation_parts.html.jinja")
     return Markup(template.make_module().section(content))  # type: ignore[attr-defined]
 
@@ -380,7 +381,7 @@ def write_evaluation(
     try:
         frame = evaluation.table.to_frame(thresholds)
         write_text(folder / "predictions.csv", frame.to_csv(index=False))
-        write_text(run_dir.provenance, json.dumps({"sessions": [session]}, indent=2) + "\n")
+        write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
     except OSError as error:
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
     log.info("\n%s\n\nThe page: %s", terminal_table(result), run_dir.report)
@@ -440,8 +441,6 @@ def with_checks(model_info: ModelInfo, folder: Path) -> ModelInfo:
         folder: The run directory.
     """
     run_dir = RunDir(folder)
-    if not run_dir.explanation.is_file():
-        return model_info
+    explanation = read_explanation(run_dir.explanation)
     examples, _ = read_panels(run_dir.flagged_heatmaps, budget_bytes=_EXAMPLE_BYTES)
-    explanation = json.loads(run_dir.explanation.read_text(encoding="utf-8"))
-    return replace(model_info, explanation=explanation, examples=examples)
+    return replace(model_info, explanation=explanation, examples=examples if explanation else ())

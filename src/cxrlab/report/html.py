@@ -110,10 +110,7 @@ def folded_html(title: str, table: Table | None) -> Markup:
 
 
 def figure_html(figure: Figure, *, alt: str, caption: str = "", name: str = "figure") -> Markup:
-    """Return a figure, which is scrolled where its letters would become too small; texts are escaped.
-
-    It is a drawing of lines (SVG) inside an ``<img>``, so that neither its ids nor its styles meet anything of
-    the page; its letters are those of the reader's fonts.
+    """Return a figure with its caption, scrolled where its letters would become too small; texts are escaped.
 
     Args:
         figure: Best drawn in :func:`cxrlab.report.figures.style.styled`.
@@ -121,9 +118,27 @@ def figure_html(figure: Figure, *, alt: str, caption: str = "", name: str = "fig
         caption: A sentence beneath it; by default ``alt``.
         name: The same figure under the same name gives the same characters.
     """
+    return part("figure", _img(figure, alt, name), caption or alt)
+
+
+def inline(figures: Mapping[str, Figure], descriptions: Mapping[str, str]) -> dict[str, Markup | None]:
+    """Return each figure as an ``<img>`` for the macro ``figure``; None for those that were not drawn.
+
+    Args:
+        figures: By name.
+        descriptions: What each figure of the page shows, for readers who cannot see it, by name.
+    """
+    return {
+        name: _img(figures[name], text, name) if name in figures else None
+        for name, text in descriptions.items()
+    }
+
+
+def _img(figure: Figure, alt: str, name: str) -> Markup:
+    """Return a figure as ``<img>`` of a drawing of lines: none of its ids and styles meets the page's."""
     width, height = (round(_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
-    source = data_uri(svg(figure, name), "svg+xml")
-    return part("figure", source, alt, caption or alt, width, height, round(_LEAST_SCALE * width))
+    element = Markup('<img src="{}" alt="{}" width="{}" height="{}" style="min-width:{}px">')
+    return element.format(data_uri(svg(figure, name), "svg+xml"), alt, width, height, round(_LEAST_SCALE * width))
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -12,6 +12,7 @@ from cxrlab.data.manifest import PARTS, read_table
 from cxrlab.data.splits import METHODS
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.files import RunDir, read_json
+from cxrlab.heatmaps.results import ExplanationResult
 
 Kind = Literal["run", "ensemble", "predictions"]
 Outcome = Literal["TP", "FP", "FN", "TN", "unknown"]
@@ -153,7 +154,7 @@ class ModelInfo:
         resumed: The sessions that went on with it.
         evaluated: The session of a later evaluation; None where the training itself evaluated.
         panels: Heatmaps to choose from.
-        explanation: ``explanation.json``: what the checks of heatmaps found on the same images.
+        explanation: What the checks of heatmaps found on the same images.
         examples: Heatmaps that show what the checks flag.
         notes: Sentences that belong beside the result; no name of a file, folder, patient or image may stand in
             them, for a page without names shows them too. What may hold one is a ``note`` of the evaluation.
@@ -171,7 +172,7 @@ class ModelInfo:
     resumed: Sequence[Session] = ()
     evaluated: Session | None = None
     panels: Sequence[Panel] = ()
-    explanation: Mapping[str, Any] | None = None
+    explanation: ExplanationResult | None = None
     examples: Sequence[Panel] = ()
     notes: Sequence[str] = ()
 

@@ -72,6 +72,16 @@ def estimate_cell(estimate: Estimate | None, digits: int = 3) -> Cell:
     return Cell(DASH) if estimate is None else Cell(number(estimate.value, digits), bounds(estimate, digits))
 
 
+def estimated(metrics: Mapping[str, Estimate], name: str, digits: int = 3) -> Cell:
+    """Return a metric with its interval; a dash for one that is not there.
+
+    Example:
+        >>> estimated({"auroc": Estimate(0.988, 0.971, 0.996)}, "auroc")
+        Cell(text='0.988', small='0.971 to 0.996')
+    """
+    return estimate_cell(metrics.get(name), digits)
+
+
 def label_name(label: str) -> str:
     """Return what a row is called: the mean over the labels has no name of its own."""
     return "macro mean" if label == "macro" else label
@@ -99,7 +109,7 @@ def _metric_table(result: EvaluationResult, titles: Mapping[str, str], *, with_p
             label,
             [
                 *([_positives(result.counts[label])] if with_positives else []),
-                *(estimate_cell(metrics.get(name)) for name in shown),
+                *(estimated(metrics, name) for name in shown),
             ],
             mark=marks.get(label, ""),
         )
@@ -129,7 +139,7 @@ def _means(result: EvaluationResult, shown: Sequence[str], *, with_positives: bo
     means = {f"macro mean of {result.num_macro_labels}": result.macro, "micro, all pooled": result.micro}
     blank = [Cell("")] if with_positives else []
     return [
-        Row(name, [*blank, *(estimate_cell(metrics.get(metric)) for metric in shown)], strong=True)
+        Row(name, [*blank, *(estimated(metrics, metric) for metric in shown)], strong=True)
         for name, metrics in means.items()
     ]
 

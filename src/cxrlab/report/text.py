@@ -209,7 +209,7 @@ def caveats(result: EvaluationResult, model_info: ModelInfo) -> list[str]:
     """Return what to beware of, each once: of the data, the labels, the AUROC and the heatmaps."""
     sentences = [*model_info.notes, *(caveat.message for caveat in result.flags), *_guessing(result)]
     if model_info.explanation is not None:
-        sentences += [flag["message"] for flag in model_info.explanation["flags"] if flag["kind"] in _SHORTCUTS]
+        sentences += [flag.message for flag in model_info.explanation.flags if flag.kind in _SHORTCUTS]
     return list(dict.fromkeys(sentences))
 
 

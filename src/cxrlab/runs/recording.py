@@ -164,7 +164,7 @@ def save_results(rows: list[dict[str, object]], run_dir: Path) -> None:
 @rank_zero_only
 def check_explainable(classifier: Classifier, explanation: ExplanationSettings) -> None:
     """Warn before a training where its heatmaps cannot be checked at its end."""
-    from cxrlab.heatmaps.methods.dispatch import check_fit
+    from cxrlab.heatmaps.methods import check_fit
 
     try:
         check_fit(classifier, explanation)
@@ -196,7 +196,7 @@ def save_evaluation(
 
     facts = DataFacts(data.manifest.name, data.split.method, data.manifest.fingerprint())
     if explanation is not None and page and part == "test":
-        from cxrlab.heatmaps.explain_run import explain_training
+        from cxrlab.heatmaps.checks import explain_training
 
         explain_training(run_dir, classifier, data, facts, part=part, settings=explanation)
     evaluation = evaluation_of_training(run_dir, classifier, part, facts, config, settings)

@@ -188,7 +188,7 @@ class Run:
         if label not in self.labels:
             raise ConfigError(f"The run {self.run_dir} has no label {label!r}; it has {self.labels}.")
         from cxrlab.heatmaps.methods.cam import activation_maps
-        from cxrlab.heatmaps.methods.names import CAM_METHODS
+        from cxrlab.heatmaps.settings import CAM_METHODS
 
         if method not in CAM_METHODS:
             raise ConfigError(

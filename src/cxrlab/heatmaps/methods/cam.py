@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.heatmaps.methods.layers import SpatialNetwork, layer_name, target_layers, undisturbed
-from cxrlab.heatmaps.methods.names import CAM_METHODS
 from cxrlab.heatmaps.methods.perturbation import as_heatmaps
+from cxrlab.heatmaps.settings import CAM_METHODS
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.base_cam import BaseCAM
@@ -40,8 +40,8 @@ def activation_maps(
     back as it was: modes, statistics, gradients and hooks.
 
     Args:
-        network: A network with ``feature_layer`` and ``to_grid`` (see
-            :class:`cxrlab.heatmaps.methods.layers.SpatialNetwork`), such as ``cxrlab.models.timm_network.TimmNetwork``.
+        network: A network with ``feature_layer`` and ``to_grid``, such as
+            ``cxrlab.models.timm_network.TimmNetwork``.
         images: Preprocessed floats on the network's device, shape ``(N, C, H, W)``.
         pairs: P of them: the number of an image, and the index of a label.
         method: One of ``CAM_METHODS``. ``eigencam`` shows the main pattern of the features, whatever the
