@@ -7,6 +7,7 @@ from typing import NamedTuple
 from cxrlab.evaluation.results import EvaluationResult, Gap, LabelCounts, PublishedRow
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.calibration import LabelCalibration, Reliability
+from cxrlab.metrics.registry import METRICS
 from cxrlab.report.formatting import DASH, MINUS, bounds, count, counted, level, number, p
 
 _MAIN = {
@@ -93,9 +94,10 @@ def main_table(result: EvaluationResult) -> Table:
 
 
 def further_table(result: EvaluationResult) -> Table:
-    """Return the other metrics, and the AUROC's intervals by three methods side by side."""
+    """Return the other metrics, a person's among them, and the AUROC's intervals by three methods."""
     prevalence = level(result.prevalence) if result.prevalence else ""
-    titles = {name: title.format(prevalence) for name, title in _FURTHER.items()}
+    titles = {metric.name: metric.title for metric in METRICS.added}
+    titles |= {name: title.format(prevalence) for name, title in _FURTHER.items()}
     return _metric_table(result, titles, with_positives=False)
 
 
