@@ -20,6 +20,12 @@ from cxrlab.errors import ConfigError, MissingFileError
 Part = Literal["train", "val", "test"]
 
 
+def user_cache_dir() -> Path:
+    """Return the folder for what can be made again, of the person who runs this: XDG_CACHE_HOME/cxrlab."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "cxrlab"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; it takes the place of ``path`` at the end, in one step.

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
+    from cxrlab.data.audit import AuditReport
     from cxrlab.data.datamodule import DataModule
     from cxrlab.data.manifest import Manifest
 
@@ -29,7 +30,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     return config.checked(cfg, _PLAIN)
 
 
-def prepare(cfg: DictConfig) -> dict[str, Any]:
+def prepare(cfg: DictConfig) -> "AuditReport":
     """Run the command from a composed config and return the audit's report.
 
     Args:
@@ -39,7 +40,7 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
         UserError: If the config or the data cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab.data.audit.tables import terminal_table
+    from cxrlab.data.audit import terminal_table
     from cxrlab.report.audit_page import write_audit_page
     from cxrlab.runs import recording
 
@@ -77,7 +78,7 @@ def _compare(against: str, other: "Manifest", data: "DataModule", run_dir: Path)
     from cxrlab.data.duplicates.overlap import find_shared
     from cxrlab.files import write_text
 
-    shared = find_shared(data, other)
+    shared = find_shared(data.dataset, data.decode(other))
     write_text(run_dir / "against.csv", shared.to_csv(index=False))
     log.info(
         "%d of the %d images of %s are among the %d of this data set%s\n",

@@ -6,7 +6,6 @@ Where a command writes what it finds about a run: below the run, and never over 
 import datetime
 import functools
 import itertools
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.errors import ConfigError, MissingFileError, UserError
+from cxrlab.files import user_cache_dir
 
 
 def evaluation_dir(run: object, name: str | None, part: str | None, data: str | None) -> str:
@@ -120,11 +120,6 @@ def config_dir() -> Path:
     return installed if (installed / "train.yaml").is_file() else package.parents[1] / "conf"
 
 
-def _user_cache() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return str(Path(base) / "cxrlab")
-
-
 def _run_or_resumed(resume: str | None, fresh: str) -> str:
     if resume is None:
         return fresh
@@ -180,7 +175,7 @@ def check_targets(node: object, source: str) -> None:
 
 def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
-    OmegaConf.register_new_resolver("user_cache", _user_cache, replace=True)
+    OmegaConf.register_new_resolver("user_cache", lambda: str(user_cache_dir()), replace=True)
     OmegaConf.register_new_resolver("run_or_resumed", _run_or_resumed, replace=True)
     OmegaConf.register_new_resolver("config_subdir", _config_subdir, replace=True)
     # Kept, or their answers would change once the folder that they name is made.

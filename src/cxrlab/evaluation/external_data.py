@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cxrlab.data.dataset import FramedImages
+from cxrlab.data.dataset import Dataset, FramedImages
 from cxrlab.data.duplicates.overlap import find_shared, read_other
 from cxrlab.data.manifest import COVARIATE, Manifest
 from cxrlab.errors import DataError, MissingFileError
@@ -64,13 +64,16 @@ def check_not_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] 
         )
 
 
-def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[list[int], str, bool]:
+def without_shared(
+    run: Run, dataset: Dataset, rows: Sequence[int], decode: Callable[[Manifest], Dataset]
+) -> tuple[list[int], str, bool]:
     """Leave out the images that a run was trained on, found by their content, and all of their patients.
 
     Args:
         run: The run.
-        data: The data set to evaluate it on, its ``manifest`` and ``images`` there.
+        dataset: The data set to evaluate it on.
         rows: Those of its rows that are evaluated.
+        decode: Reads the images of the run's own manifest.
 
     Returns:
         The rows that are left, what the reader must be told, and whether all of the run's images were there
@@ -87,9 +90,9 @@ def without_shared(run: Run, data: "DataModule", rows: Sequence[int]) -> tuple[l
     known = other.table.loc[other.table["part"].isin(SEEN), "image"]
     num_there = sum((other.root / image).is_file() for image in known)
     is_complete = num_there == len(known)
-    shared = find_shared(data, other)
+    shared = find_shared(dataset, decode(other))
     shared = shared[shared["other_part"].isin(SEEN)]
-    table = data.manifest.table
+    table = dataset.manifest.table
     patients = set(table.loc[table["image"].isin(shared["image"]), "patient"])
     predicted = zip(rows, table["patient"].iloc[list(rows)], strict=True)
     left = [row for row, patient in predicted if patient not in patients]
@@ -284,12 +287,12 @@ def other_data(
         DataError: If no label is shared, or patients of the training are among its images.
     """
     if part == "all":
-        data.manifest, data.images, data.unreadable = data.gather()
-        rows = list(range(len(data.manifest)))
+        dataset = data.gather()
+        rows = list(range(len(dataset)))
     else:
         data.prepare()
-        rows = data.rows(part)
-    manifest = data.manifest
+        dataset, rows = data.dataset, data.rows(part)
+    manifest = dataset.manifest
     matched = match_labels(run.labels, manifest.labels, groups)
     if not matched:
         raise DataError(
@@ -298,21 +301,22 @@ def other_data(
         )
     if _is_own(run, manifest, rows):
         check_not_trained_on(run, manifest.table["patient"].iloc[rows].tolist())
-    rows, note, unseen = without_shared(run, data, rows)
+    rows, note, unseen = without_shared(run, dataset, rows, data.decode)
     notes: tuple[str, ...] = (note,)
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
     if len(matched) < len(run.labels):
         left = [label for label in run.labels if label not in matched]
         notes += (f"{manifest.name} has no label for {', '.join(left)}: left out.",)
-    table = predicted(run, manifest, data.images, rows, matched, batch_size, device)
+    table = predicted(run, manifest, dataset.images, rows, matched, batch_size, device)
     spelled = {other: own for own, other in matched.items()}
     manifest = replace(manifest, boxes=manifest.boxes.replace({"label": spelled}))  # for the heatmaps
-    method = getattr(data.split, "keywords", {}).get("method")
-    split = "all images" if part == "all" else f"{method}, its part {part}"
+    split = "all images" if part == "all" else f"{data.split.method}, its part {part}"
     facts = DataFacts(manifest.name, split, manifest.fingerprint())
     # Its parts are not those of the run's training.
     table = replace(table, part="")
-    return PredictedImages(table, facts, manifest, data.images, rows, notes, is_external=True, unseen=unseen)
+    return PredictedImages(
+        table, facts, manifest, dataset.images, rows, notes, is_external=True, unseen=unseen
+    )
 
 
 def _is_own(run: Run, manifest: Manifest, rows: Sequence[int]) -> bool:

@@ -456,5 +456,11 @@ class ComparisonResult:
 
 
 def _as_json(result: EvaluationResult | ComparisonResult) -> dict[str, Any]:
-    """Return ``asdict``; an attribute that could not bear its key's name, ``class_``, gives that up again."""
-    return asdict(result, dict_factory=lambda items: {key.removesuffix("_"): value for key, value in items})
+    """Return ``asdict`` as JSON gives it back: tuples are lists, and ``class_`` is called ``class``."""
+
+    def as_object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {
+            key.removesuffix("_"): list(value) if isinstance(value, tuple) else value for key, value in items
+        }
+
+    return asdict(result, dict_factory=as_object)

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping
 
-from cxrlab.data.audit.tables import verdict
+from cxrlab.data.audit import AuditReport, summary
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, Manifest, read_table
 from cxrlab.errors import ConfigError, DataError, MissingFileError, TrainingError
@@ -97,19 +97,19 @@ def remove_evaluation(run_dir: Path) -> None:
 
 
 @rank_zero_only
-def save_data(data: DataModule, report: dict[str, Any], run_dir: Path) -> None:
+def save_data(data: DataModule, report: AuditReport, run_dir: Path) -> None:
     """Write which image is in which part, what the audit found, and what could not be read."""
     with replacing(run_dir / "manifest.csv") as temporary:
         data.manifest.to_csv(temporary)
-    write_text(run_dir / "audit.json", json.dumps(report, indent=1) + "\n")
+    write_text(run_dir / "audit.json", json.dumps(asdict(report), indent=1) + "\n")
     if len(data.unreadable):
         write_text(run_dir / "unreadable.csv", data.unreadable.report.to_csv(index=False))
 
 
 @rank_zero_only
-def log_audit(report: dict[str, Any]) -> None:
+def log_audit(report: AuditReport) -> None:
     """Say in a few lines what the audit found."""
-    log.info("%s", verdict(report))
+    log.info("%s", summary(report.findings))
 
 
 @rank_zero_only
@@ -128,7 +128,7 @@ def _log_data(data: DataModule, classifier: Classifier) -> None:
     log.info(
         "Data: %s, %d images of %d patients below %s; split %s, fingerprint %s",
         manifest.name or "images", len(manifest), manifest.table["patient"].nunique(), manifest.root,
-        getattr(data.split, "keywords", {}).get("method", "custom"), manifest.fingerprint(),
+        data.split.method, manifest.fingerprint(),
     )  # fmt: skip
     table = pd.DataFrame(index=["images", "patients", *manifest.labels])
     for name in PARTS:
@@ -194,8 +194,7 @@ def save_evaluation(
     from cxrlab.report.evaluation_page import write_results
     from cxrlab.report.run_evaluation import evaluation_of_training
 
-    method = getattr(data.split, "keywords", {}).get("method")
-    facts = DataFacts(data.manifest.name, method, data.manifest.fingerprint())
+    facts = DataFacts(data.manifest.name, data.split.method, data.manifest.fingerprint())
     if explanation is not None and page and part == "test":
         from cxrlab.heatmaps.checks import explain_training
 
