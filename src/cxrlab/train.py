@@ -112,7 +112,7 @@ def train(cfg: DictConfig) -> float:
     classifier = _classifier(cfg, data)
     if cfg.resume:
         recording.check_same_run(data.manifest, classifier, run_dir)
-    cfg.trainer.precision = _precision(cfg, classifier, data, run_dir)
+    cfg.trainer.precision = _precision(cfg, classifier, run_dir)
     recording.save_config(original, cfg, run_dir)
     report = data.audit()
     recording.save_data(data, report, run_dir)
@@ -139,8 +139,8 @@ def _check_gpu(cfg: DictConfig) -> None:
         )
 
 
-def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> str:
-    """Return the trainer's precision: a resumed run's own, and where that is "auto", what a probe finds."""
+def _precision(cfg: DictConfig, classifier: "Classifier", run_dir: Path) -> str:
+    """Return the trainer's precision: a resumed run's own, and where that is "auto", what suits the processor."""
     if cfg.trainer.get("precision") != "auto":
         return str(cfg.trainer.get("precision", "32-true"))
     import torch
@@ -149,17 +149,8 @@ def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", ru
 
     if cfg.resume and (saved := saved_precision(run_dir)):
         return saved
-    rows = data.rows("train")[:8]
     uses_gpu = cfg.trainer.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if not uses_gpu and cfg.trainer.get("devices") not in (1, "1", "auto"):
-        return "32-true"  # processes that measure side by side may not agree
-    return choose_precision(
-        classifier,
-        torch.from_numpy(data.images[rows]),
-        data.targets[rows],
-        device=torch.device("cuda" if uses_gpu else "cpu"),
-        record=run_dir.parent / "precision.json" if config.is_multirun() else None,
-    )
+    return choose_precision(classifier.network, torch.device("cuda" if uses_gpu else "cpu"))
 
 
 def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> "pl.Trainer":
@@ -192,10 +183,9 @@ def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir:
 
 def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     """Build the classifier: what the data decide is passed on to each of its parts."""
-    from cxrlab.losses import label_frequencies
-    from cxrlab.losses.base import check_task, warn_of_balancing_twice
+    from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
     from cxrlab.metrics.streaming import check_monitor
-    from cxrlab.models.timm_network import architecture, without_initial_weights
+    from cxrlab.models.network import architecture, make_network, without_initial_weights
     from cxrlab.task import check_exclusive
     from cxrlab.training.module import Classifier
     from cxrlab.training.optim import parameter_groups
@@ -207,7 +197,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     resumed = {**without_initial_weights(described), "_partial_": True}
     model = OmegaConf.create(resumed) if cfg.resume else cfg.model
     keeps = described.get("freeze") not in (None, "norm_statistics")
-    if keeps and not (cfg.resume or model.pretrained or model.checkpoint_path):
+    if keeps and not (cfg.resume or model.get("pretrained") or model.get("checkpoint_path")):
         logging.getLogger(__name__).warning(
             "model.freeze=%s keeps random weights: set model.pretrained or model.checkpoint_path",
             model.freeze,
@@ -217,7 +207,7 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
     if "monitor" in cfg.scheduler:
         keys = ("scheduler.monitor", "scheduler.mode")
         check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
-    loss = config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist())
+    loss = build_loss(config.guarded(cfg.loss, "loss"), label_frequencies(targets).tolist())
     check_task(loss, cfg.task)
     warn_of_balancing_twice(loss, cfg.data.sampling)
     if cfg.task == "multiclass":
@@ -226,13 +216,14 @@ def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
         labels=labels,
         preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
         network={**architecture(described), "num_labels": len(labels), **shape},
-        module=config.guarded(model, "model")(num_labels=len(labels), **shape),
+        module=make_network(config.guarded(model, "model"), num_labels=len(labels), **shape),
         loss=loss,
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
         monitor=cfg.monitor,
         channels_last=cfg.channels_last,
-        evaluation=config.build(cfg.evaluation),
+        threshold=cfg.evaluation.threshold,
+        calibration=cfg.evaluation.calibration,
         task=cfg.task,
         views=cfg.views,
         grouping=functools.partial(

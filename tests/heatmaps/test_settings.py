@@ -8,8 +8,7 @@ from omegaconf import OmegaConf
 from cxrlab.cli import config
 from cxrlab.cli.validation import check_node
 from cxrlab.errors import ConfigError
-from cxrlab.heatmaps.settings import Baseline
-from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.heatmaps.settings import Baseline, ExplanationSettings
 
 SHIPPED = OmegaConf.load(config.config_dir() / "explanation" / "default.yaml")
 SETTINGS: ExplanationSettings = instantiate(SHIPPED)

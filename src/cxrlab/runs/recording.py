@@ -21,6 +21,7 @@ from cxrlab.data.manifest import PARTS, Manifest, read_table
 from cxrlab.errors import ConfigError, DataError, MissingFileError, TrainingError
 from cxrlab.files import replacing, write_text
 from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.losses import class_weights
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.metrics.streaming import METRICS
 from cxrlab.models.timm_network import layer_table
@@ -135,10 +136,8 @@ def _log_data(data: DataModule, classifier: Classifier) -> None:
         part = manifest.part(name)
         positives = np.nansum(part.targets, axis=0).astype(int).tolist()
         table[name] = [len(part), part.table["patient"].nunique(), *positives]
-    for name in ("positive", "negative"):
-        weights = getattr(classifier.loss, f"{name}_weights", None)
-        if weights is not None:
-            table[f"{name} weight"] = ["", "", *(f"{weight:.4f}" for weight in weights.tolist())]
+    for name, weights in class_weights(classifier.loss).items():
+        table[f"{name} weight"] = ["", "", *(f"{weight:.4f}" for weight in weights.tolist())]
     log.info("Images, patients, and positives of each label by part:\n%s", table.to_string())
 
 

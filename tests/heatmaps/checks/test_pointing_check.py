@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.heatmaps.cases import Explain
-from cxrlab.metrics.bootstrap import MACRO
 from cxrlab.heatmaps.checks.pointing import RANDOM, check_pointing
 from cxrlab.heatmaps.methods.cam import Pair
-from cxrlab.heatmaps.results import CaseCounts, PointingResult, RegionThresholds, UnusableBoxes
 from cxrlab.heatmaps.random_networks import randomized_copy
+from cxrlab.heatmaps.results import CaseCounts, PointingResult, RegionThresholds, UnusableBoxes
 from cxrlab.heatmaps.task import ExplainTask
+from cxrlab.metrics.bootstrap import MACRO
 
 MakeMaterial = Callable[..., ExplainTask]
 Line = tuple[int, str, float, float, float, float]

@@ -5,8 +5,6 @@ import pytest
 from scipy.stats import binomtest
 
 from cxrlab.heatmaps.checks.boxes import BoxCases, Pointing
-from cxrlab.metrics.predictions import Floats
-from cxrlab.metrics.bootstrap import MACRO, CaseBootstrap, Estimate
 from cxrlab.heatmaps.checks.pointing import (
     OVERLAP_LEVELS,
     by_finding,
@@ -15,6 +13,8 @@ from cxrlab.heatmaps.checks.pointing import (
     difference,
     measures,
 )
+from cxrlab.metrics.bootstrap import MACRO, CaseBootstrap, Estimate
+from cxrlab.metrics.predictions import Floats
 
 NAN = float("nan")
 NOT_SHOWN = "not shown to be better than the box-frequency map"

@@ -202,7 +202,7 @@ def explain_training(
             settings,
             labels=labels,
             data=data,
-            thresholds=classifier.operating_point.thresholds.double().cpu().numpy(),
+            thresholds=classifier.operating_point.threshold_values(),
         )
         save_checks(explain_task, run.explanation, run.flagged_heatmaps, TRAINING_CHECKS)
 
