@@ -377,8 +377,7 @@ def write(tmp_path: Path, result: ExplanationResult) -> Callable[..., str]:
     def function(images: bool = True, shown: list[Panel] | None = None, **changes: Any) -> str:
         shown = panels() if shown is None else shown
         page = write_explanation(
-            tmp_path, "Heatmaps of nih", replace(result, **changes), shown, shown[:1], SESSION,
-            labels=["Mass", EVIL], images=images,
+            tmp_path, "Heatmaps of nih", replace(result, **changes), shown, shown[:1], SESSION, images=images,
         )  # fmt: skip
         return page.read_text()
 
@@ -409,7 +408,7 @@ def test_the_page_of_a_part_of_the_checks_says_what_was_left_out(
     tmp_path: Path, unboxed: ExplanationResult
 ) -> None:
     page = write_explanation(
-        tmp_path, "Heatmaps", unboxed, panels(), [], SESSION, labels=["Mass"], images=True
+        tmp_path, "Heatmaps", unboxed, panels(), [], SESSION, images=True
     ).read_text()
     assert "Not checked here: model randomisation" in page
     assert "Do they lie where no lung is?" in page
@@ -432,7 +431,7 @@ def test_without_images_no_picture_name_or_path_is_anywhere(
 
 def test_a_page_without_checks_says_so(tmp_path: Path) -> None:
     page = write_explanation(
-        tmp_path, "Heatmaps", None, panels(), [], SESSION, labels=["Mass"], images=True
+        tmp_path, "Heatmaps", None, panels(), [], SESSION, images=True
     ).read_text()
     assert "6 heatmaps, not checked." in page
     assert "Do they point at the findings?" not in page
@@ -473,4 +472,4 @@ def test_more_than_there_is_room_for_is_counted_and_findings_take_turns(
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="The page cannot be written to"):
-        write_explanation(tmp_path / "file" / "x", "Heatmaps", None, [], [], SESSION, labels=[], images=True)
+        write_explanation(tmp_path / "file" / "x", "Heatmaps", None, [], [], SESSION, images=True)
