@@ -1,4 +1,4 @@
-"""DICOM files that are damaged, refused or doubted: told by name, and nothing else is said."""
+"""DICOM files shown as a viewer shows them; those that are damaged, refused or doubted are told by name."""
 
 import io
 import logging
@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
+
+# pydicom imports GDCM, which warns on its first import, and where that warning is an error the process ends.
+# Imported here first, with warnings ignored, it does neither.
+pytest.importorskip("gdcm")
+
+import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -18,12 +23,7 @@ from pydicom.sequence import Sequence
 from cxrlab.data import decode as images
 from cxrlab.data.decode import read_image
 from cxrlab.data.dicom import read_dicom
-from cxrlab.errors import DataError
-
-# pydicom imports GDCM, which warns on its first import, and where that warning is an error the process ends.
-# Imported here first, with warnings ignored, it does neither.
-pytest.importorskip("gdcm")
-
+from cxrlab.errors import DataError, MissingPackageError
 
 RNG = np.random.default_rng(0)
 EIGHT = (np.arange(4096) // 16).astype(np.uint8).reshape(64, 64)
@@ -256,11 +256,6 @@ def test_real_files(real_data: Path, name, warning):
     np.testing.assert_array_equal(image.pixels[0], pydicom.dcmread(real_data / "dicom" / name).pixel_array)
 
 
-# pydicom imports GDCM, which warns on its first import, and where that warning is an error the process ends.
-# Imported here first, with warnings ignored, it does neither.
-pytest.importorskip("gdcm")
-
-
 @pytest.mark.parametrize(
     ("attributes", "warning"),
     [
@@ -394,7 +389,7 @@ def test_without_pydicom_the_message_says_what_to_install(dicom, tmp_path, monke
     path = tmp_path / "x.dcm"
     path.write_bytes(dicom.written(dicom.dataset(EIGHT)))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(DataError, match=r"x\.dcm .*cannot be read: .*pip install 'cxrlab\[dicom\]'"):
+    with pytest.raises(MissingPackageError, match=r"x\.dcm .*cannot be read: .*pip install 'cxrlab\[dicom\]'"):
         read_image(path, image_size=8, channels=1, resize="stretch")
 
 
