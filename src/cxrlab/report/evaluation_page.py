@@ -195,7 +195,10 @@ def _repeat(context: PageContext) -> Markup | None:
 def _card(context: PageContext) -> Markup:
     return _joined(
         part("small", text.CARD_FORM),
-        *(part("points", *points) for points in model_card(*without_names(context.result, context.model_info))),
+        *(
+            part("points", *points)
+            for points in model_card(*without_names(context.result, context.model_info))
+        ),
     )
 
 

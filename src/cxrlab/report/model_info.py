@@ -183,9 +183,7 @@ class ModelInfo:
         return {"Training": self.provenance, **resumed, "Evaluation": self.evaluated}
 
 
-def without_names(
-    result: EvaluationResult, model_info: ModelInfo
-) -> tuple[EvaluationResult, ModelInfo]:
+def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[EvaluationResult, ModelInfo]:
     """Return both without what a data-use agreement may protect: for a page, or a model card, that is shared.
 
     Left out are commands, the config, radiographs, and names of files, folders, images and patients. Notes of

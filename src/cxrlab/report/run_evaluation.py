@@ -19,7 +19,8 @@ from cxrlab.evaluation.external_data import PredictedImages, run_decisions
 from cxrlab.evaluation.operating_point import Thresholds, from_validation, threshold_source
 from cxrlab.metrics.predictions import read_predictions
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.report.evaluation_page import Evaluation, ensemble_model_info, run_model_info, with_checks
+from cxrlab.report.evaluation_page import Evaluation, with_checks
+from cxrlab.report.model_info import ensemble_model_info, run_model_info
 from cxrlab.report.panels import draw_run_panels, read_panels
 from cxrlab.runs.run import Run
 from cxrlab.training.module import Classifier

@@ -102,7 +102,9 @@ def further_table(result: EvaluationResult) -> Table:
 def _metric_table(result: EvaluationResult, titles: Mapping[str, str], *, with_positives: bool) -> Table:
     """Return a column for each metric that is defined for any label."""
     blocks = [*result.labels.values(), result.macro, result.micro]
-    shown = [name for name in titles if any(name in block and block[name].value is not None for block in blocks)]
+    shown = [
+        name for name in titles if any(name in block and block[name].value is not None for block in blocks)
+    ]
     marks = _marks(result)
     rows = [
         Row(
@@ -151,7 +153,9 @@ def count_table(result: EvaluationResult) -> Table:
     marks, rows = _marks(result), []
     for label, counts in result.counts.items():
         threshold = result.thresholds.get(label)
-        texts = [DASH] * 3 if threshold is None else [number(threshold.value), threshold.rule, threshold.source]
+        texts = (
+            [DASH] * 3 if threshold is None else [number(threshold.value), threshold.rule, threshold.source]
+        )
         numbers = (counts.tp, counts.fp, counts.tn, counts.fn, counts.images, counts.positives,
                    counts.negatives, counts.positive_patients)  # fmt: skip
         cells = [Cell(text) for text in [*texts, *map(count, numbers)]]
@@ -225,11 +229,9 @@ def calibration_table(result: EvaluationResult) -> Table | None:
 
 
 def _reliability_cells(calibration: LabelCalibration, with_after: bool) -> list[Cell]:
-    before, after = calibration.before, calibration.after
-    pairs = [
-        (before.ece, after and after.ece), (before.bias, after and after.bias), (before.brier, after and after.brier)
-    ]  # fmt: skip
-    return [estimate_cell(estimate) for pair in pairs for estimate in pair[: 1 + with_after]]
+    stages = [calibration.before, *([calibration.after] if with_after else [])]
+    values = [(stage.ece, stage.bias, stage.brier) if stage else (None, None, None) for stage in stages]
+    return [estimate_cell(estimate) for estimates in zip(*values, strict=True) for estimate in estimates]
 
 
 def _is_recalibrated(result: EvaluationResult) -> bool:
