@@ -14,6 +14,7 @@ from PIL import Image
 import cxrlab
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.explain import LISTS, checked, explain
+from cxrlab.heatmaps.image_files import file_heatmaps
 
 Explained = Callable[..., Path]
 
@@ -92,7 +93,7 @@ def test_the_arrays_are_the_heatmaps_of_the_index(
         assert maps.dtype == np.float32
         assert maps.shape == (8, 32, 32)
         for number, row in enumerate(index.itertuples()):
-            expected = run.heatmaps([root / row.image], row.finding, method=method)[0]
+            expected = file_heatmaps(run, [root / row.image], row.finding, method=method)[0]
             np.testing.assert_allclose(maps[number], expected, atol=2e-3)
     assert not (out / "explanation.json").exists()
     assert "not checked" in words(out)
@@ -206,7 +207,7 @@ def test_a_page_without_images_names_none(explained: Explained, finished_run: Pa
     assert not [name for name in manifest["image"] if name in words(out)]
     assert "data:image/jpeg" not in words(out)
     assert str(tmp_path) not in words(out)
-    assert "Do they point?" in words(out)
+    assert "Do they point at the findings?" in words(out)
 
 
 @pytest.mark.parametrize(
@@ -220,8 +221,8 @@ def test_a_page_without_images_names_none(explained: Explained, finished_run: Pa
         (["images=a.png", "root=/x"], "root= has no place beside images="),
         (["part=all"], "part=all needs data="),
         (["limit=0"], "limit=0 must be at least 1"),
-        (["checks=perhaps"], "checks='perhaps' does not fit"),
-        (["explanation.smoothing=2"], "explanation.smoothing=2 is a share"),
+        (["checks=perhaps"], "checks=perhaps is no check; choose from pointing, lungs"),
+        (["explanation.smoothing=2"], "explanation.smoothing=2 must be at least 0"),
         (["run=null"], "Give run="),
     ],
 )

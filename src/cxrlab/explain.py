@@ -1,6 +1,5 @@
-"""``python -m cxrlab.explain``: heatmaps of a run by several methods, and what the checks say of them."""
+"""``cxrlab explain``: heatmaps of a run by several methods, and what the checks say of them."""
 
-import functools
 import logging
 import re
 import sys
@@ -16,18 +15,19 @@ from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
-    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.heatmaps.settings import Check, ExplanationSettings
     from cxrlab.heatmaps.task import ExplainTask
     from cxrlab.runs.run import Run
+    from cxrlab.runs.run_data import PredictedImages
 
 log = logging.getLogger(__name__)
 
 LISTS = ("method", "labels", "images", "checks")
 """Keys whose values may be several, with commas between them."""
 
-_PLAIN: dict[str, Any] = {
+_VALUE_TYPES: dict[str, Any] = {
     "run": str | None,
+    "trust": list[str],
     "method": str | list[str] | None,
     "labels": str | list[str],
     "images": str | list[str] | None,
@@ -49,7 +49,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
 
-    cfg = config.checked(cfg, _PLAIN)
+    cfg = config.checked(cfg, _VALUE_TYPES)
     _settings(cfg)  # refuses a value out of its range
     _checks(cfg)
     if cfg.run is None:
@@ -103,14 +103,13 @@ def explain(cfg: DictConfig) -> Path:
     cfg = checked(cfg)
     from cxrlab.heatmaps.methods import check_fit
     from cxrlab.report.explanation_page import write_explained
-    from cxrlab.runs import recording
     from cxrlab.runs.predict import named_device
     from cxrlab.runs.run import load_run
     from cxrlab.training.callbacks.provenance import environment
 
-    recording.configure_logging()
+    console.configure_logging()
     start, session = time.perf_counter(), environment("cxrlab.explain")
-    run = load_run(cfg.run, device=str(named_device(cfg.device)))
+    run = load_run(cfg.run, device=str(named_device(cfg.device)), trust=cfg.trust)
     check_fit(run.model, _settings(cfg))
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)
@@ -131,20 +130,24 @@ def explain(cfg: DictConfig) -> Path:
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> tuple["PredictedImages", "DataModule | None"]:
     """Return what is explained, with its pixels, and the run's own data where they are needed."""
-    from cxrlab.evaluation.external_data import other_data, own_data, own_part, with_pixels
-    from cxrlab.runs.run_data import other_datamodule, own_datamodule
+    from cxrlab.evaluation.external_data import other_data
+    from cxrlab.runs.run_data import own_part, with_pixels
 
-    build = functools.cache(lambda: own_datamodule(run, cfg.root))
     if cfg.images is None and cfg.get("data") is None:
-        predicted = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, recompute=False)
-        data = own_data(run, build)
+        predicted = own_part(
+            run, cfg.part or "test", root=cfg.root, batch_size=cfg.batch_size, device=cfg.device
+        )
+        data = run.data(cfg.root)
         return _with_boxes(cfg, run, with_pixels(predicted, data)), data
     if cfg.images is None:
-        groups, other = config.plain(cfg.synonyms.groups), other_datamodule(run, cfg.data)
+        groups, other = (
+            config.plain(cfg.synonyms.groups),
+            config.build_data_like(cfg.data, run.model.preprocess),
+        )
         predicted = other_data(run, other, cfg.part or "all", groups, cfg.batch_size, cfg.device)
     else:
         predicted = _files(cfg, run)
-    return _with_boxes(cfg, run, predicted), _background(cfg, run, build)
+    return _with_boxes(cfg, run, predicted), _background(cfg, run)
 
 
 def _files(cfg: DictConfig, run: "Run") -> "PredictedImages":
@@ -158,15 +161,14 @@ def _files(cfg: DictConfig, run: "Run") -> "PredictedImages":
     return predict_files(run, paths, cfg.batch_size, cfg.device)
 
 
-def _background(cfg: DictConfig, run: "Run", build: Any) -> "DataModule | None":
+def _background(cfg: DictConfig, run: "Run") -> "DataModule | None":
     """Return the run's own data, of which SHAP takes training images; None where nothing needs them."""
     from cxrlab.errors import UserError
-    from cxrlab.evaluation.external_data import own_data
 
     if "gradient_shap" not in _settings(cfg).methods:
         return None
     try:
-        return own_data(run, build)
+        return run.data(cfg.root)
     except UserError as error:
         log.warning("SHAP compares with an even grey, for want of training images: %s", error)
         return None
@@ -182,8 +184,8 @@ def _with_boxes(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> "P
     labels = predicted.manifest.labels
     matched = match_labels(run.labels, labels, config.plain(cfg.synonyms.groups))
     manifest = read_boxes(Path(cfg.boxes).expanduser(), predicted.manifest, matched)
-    spelled = {other: own for own, other in matched.items()}
-    return replace(predicted, manifest=replace(manifest, boxes=manifest.boxes.replace({"label": spelled})))
+    own_name = {other: own for own, other in matched.items()}
+    return replace(predicted, manifest=replace(manifest, boxes=manifest.boxes.replace({"label": own_name})))
 
 
 def _explain_task(
@@ -206,12 +208,12 @@ def _labels(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> list[s
     """Return the labels that are wanted, in the order of the network's outputs where a rule chooses them."""
     from cxrlab.heatmaps.task import best_labels
 
-    at_hand, wanted = list(predicted.table.labels), _texts(cfg, "labels")
-    rule = wanted[0] if len(wanted) == 1 and wanted[0] not in at_hand else ""
+    labels, wanted = list(predicted.table.labels), _texts(cfg, "labels")
+    rule = wanted[0] if len(wanted) == 1 and wanted[0] not in labels else ""
     if rule == "all":
-        return at_hand
+        return labels
     if re.fullmatch(r"top[1-9]\d*", rule):
-        return best_labels(run.results, at_hand, int(rule.removeprefix("top")))
+        return best_labels(run.results, labels, int(rule.removeprefix("top")))
     return list(dict.fromkeys(wanted))
 
 

@@ -5,6 +5,7 @@ knows every name in a run directory, once. ``build`` makes objects from what a f
 its caller lists.
 """
 
+import functools
 import importlib
 import inspect
 import json
@@ -254,7 +255,7 @@ def build(
     a module of ours also holds functions that write files.
 
     Args:
-        node: ``_target_``, a dotted path, and its arguments.
+        node: ``_target_``, a dotted path, and its arguments; with ``_partial_``, it waits for more.
         allowed: Dotted paths that may be built.
         trust: Packages whose classes and functions may be built too, such as ``["my_lab"]``.
         source: The file, for messages.
@@ -269,6 +270,8 @@ def build(
     plain = {key: value for key, value in node.items() if key not in _RESERVED}
     for key, value in plain.items():
         _check_plain(value, f"{target}({key}=...)", source)
+    if node.get("_partial_"):
+        return functools.partial(function, **plain, **arguments)
     return function(**plain, **arguments)
 
 

@@ -14,6 +14,7 @@ from cxrlab.errors import OutputError
 from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.calibration import CalibrationResult
+from cxrlab.metrics.predictions import DataFacts as DataFacts
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -24,21 +25,6 @@ Estimates = Mapping[str, Estimate]
 
 Outcome = Literal["better", "worse", "unclear", "not_compared"]
 """Of the first against the second; "unclear" where no difference is shown."""
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """What the evaluated images are.
-
-    Attributes:
-        name: Of the data set.
-        split: How it was split, or None.
-        fingerprint: Of its manifest, or None.
-    """
-
-    name: str
-    split: str | None = None
-    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

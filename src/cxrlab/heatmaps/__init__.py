@@ -7,6 +7,7 @@ A classifier with predicted images comes in (``ExplainTask``, built by ``explain
 from cxrlab.heatmaps.cases import case_table, choose_cases, choose_images, pick_cases
 from cxrlab.heatmaps.checks import check_heatmaps, explain_training, save_checks
 from cxrlab.heatmaps.drawing import Drawn, draw_panels, draw_task, write_gallery
+from cxrlab.heatmaps.image_files import file_heatmaps
 from cxrlab.heatmaps.methods import Explainer, check_fit
 from cxrlab.heatmaps.results import ExplanationResult, read_explanation
 from cxrlab.heatmaps.settings import CHECKS, METHOD_NAMES, METHODS, TRAINING_CHECKS, ExplanationSettings
@@ -32,6 +33,7 @@ __all__ = [
     "draw_task",
     "explain_task_of",
     "explain_training",
+    "file_heatmaps",
     "pick_cases",
     "predict_files",
     "read_explanation",

@@ -19,15 +19,15 @@ from cxrlab.data.boxes import framed
 from cxrlab.data.dataset import FileImages, manifest_of
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError
-from cxrlab.evaluation.external_data import PredictedImages, predicted
-from cxrlab.evaluation.results import DataFacts
 from cxrlab.heatmaps.cases import Explain, case_table
 from cxrlab.heatmaps.methods import Explainer
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.random_networks import randomised
 from cxrlab.heatmaps.results import ExplainedData
 from cxrlab.heatmaps.settings import ExplanationSettings
-from cxrlab.runs.predict import ImageRows
+from cxrlab.metrics.predictions import DataFacts
+from cxrlab.runs.predict import ImageRows, predict_table
+from cxrlab.runs.run_data import PredictedImages
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
@@ -194,8 +194,10 @@ def predict_files(run: "Run", paths: Sequence[Path], batch_size: int, device: st
     images = FileImages(paths, image_size=shape.image_size, channels=shape.channels, resize=shape.resize)
     manifest = manifest_of(paths, run.labels)
     rows = list(range(len(paths)))
-    same = {label: label for label in run.labels}
-    table = predicted(run, manifest, images, rows, same, batch_size, device)
+    source = f"{manifest.name} predicted by {run.run_dir}"
+    table = predict_table(
+        run.model, manifest, images, rows, batch_size=batch_size, device=device, source=source
+    )
     return PredictedImages(table, DataFacts("image files"), manifest, images, rows)
 
 

@@ -14,14 +14,14 @@ from markupsafe import Markup
 
 import cxrlab
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.evaluate import DataFacts, evaluate
+from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
 from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.heatmaps.results import read_explanation
 from cxrlab.metrics.calibration import Calibrator
-from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables, text
 from cxrlab.report.explanation_page import explanation_section

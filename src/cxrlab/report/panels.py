@@ -29,9 +29,9 @@ from cxrlab.report.formatting import number
 from cxrlab.report.model_info import Outcome, Panel
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.evaluation.operating_point import Thresholds
     from cxrlab.runs.run import Run
+    from cxrlab.runs.run_data import PredictedImages
 
 
 log = logging.getLogger(__name__)

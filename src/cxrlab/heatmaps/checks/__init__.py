@@ -16,8 +16,6 @@ import pandas as pd
 import torch
 
 from cxrlab.errors import ConfigError, UserError
-from cxrlab.evaluation.external_data import PredictedImages, with_pixels
-from cxrlab.evaluation.results import DataFacts
 from cxrlab.files import RunDir
 from cxrlab.heatmaps.cases import pick_cases
 from cxrlab.heatmaps.checks.faithfulness import RANDOM_ORDER, check_faithfulness
@@ -31,7 +29,8 @@ from cxrlab.heatmaps.results import ExplanationResult, IntervalLevel
 from cxrlab.heatmaps.settings import CHECKS, METHOD_NAMES, TRAINING_CHECKS, Check, ExplanationSettings
 from cxrlab.heatmaps.task import ExplainTask, best_labels, explain_task_of
 from cxrlab.metrics.bootstrap import CaseBootstrap
-from cxrlab.metrics.predictions import read_predictions
+from cxrlab.metrics.predictions import DataFacts, read_predictions
+from cxrlab.runs.run_data import PredictedImages, with_pixels
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule

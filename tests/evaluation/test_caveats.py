@@ -1,0 +1,131 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxrlab.data.readers.nih import LABELS
+from cxrlab.evaluation.caveats import caveats, published_table
+from cxrlab.evaluation.operating_point import given
+from cxrlab.evaluation.results import PublishedValue
+from cxrlab.metrics.bootstrap import Estimate
+
+
+def kinds(flags):
+    return [(one.kind, one.label) for one in flags]
+
+
+def test_a_sound_test_has_no_reservation(make_predictions, make_settings):
+    table = make_predictions()
+    assert caveats(table, given(0.5, 2), make_settings()) == []
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_parts_that_were_chosen_on_are_named(part, make_predictions, make_settings):
+    flags = caveats(make_predictions(part=part), given(0.5, 2), make_settings())
+    assert kinds(flags) == [(f"{part}_part", None)]
+
+
+def test_unknown_patients_are_said_loudly(make_predictions, make_settings):
+    table = make_predictions()
+    table = replace(table, patients=np.arange(len(table)), patient_names=None)
+    (flag,) = caveats(table, given(0.5, 2), make_settings())
+    assert flag.kind == "patients_unknown"
+    assert "too narrow" in flag.message
+
+
+def test_few_positives_and_one_class_are_told_apart(make_predictions, make_settings):
+    table = make_predictions(("Edema", "Mass", "Hernia"))
+    targets = table.targets.copy()
+    targets[:, 1] = 0.0
+    targets[:, 2] = 0.0
+    targets[:9, 2] = 1.0
+    flags = caveats(replace(table, targets=targets), given(0.5, 3), make_settings())
+    assert kinds(flags) == [("one_class", "Mass"), ("few_positives", "Hernia")]
+    assert "only 9 positives" in flags[1].message
+    targets[:10, 2] = 1.0
+    flags = caveats(replace(table, targets=targets), given(0.5, 3), make_settings())
+    assert kinds(flags) == [("one_class", "Mass")]
+
+
+def test_a_threshold_that_is_missing_is_named(make_predictions, make_settings):
+    table = make_predictions()
+    assert kinds(caveats(table, None, make_settings())) == [("no_threshold", None)]
+    one = replace(given(0.5, 2), values=np.array([0.5, np.nan]), source="validation")
+    assert kinds(caveats(table, one, make_settings())) == [("no_threshold", "Mass")]
+
+
+def estimates(labels):
+    return {label: {"auroc": Estimate(0.7 + index / 100, 0.6, 0.9)} for index, label in enumerate(labels)}
+
+
+MACRO = {"auroc": Estimate(0.8, 0.79, 0.81)}
+
+
+def test_all_findings_have_means_beside_them():
+    table = published_table(estimates(LABELS), MACRO, "nih", "official")
+    assert [one.label for one in table.ours] == [*LABELS, "macro"]
+    assert table.ours[1] == PublishedValue(0.71, 0.6, 0.9, label="Cardiomegaly")
+    assert table.ours[-1] == PublishedValue(0.8, 0.79, 0.81, label="macro")
+    means = {row.name: row.macro for row in table.rows}
+    assert means == {
+        "CheXNet": 0.8414,
+        "Wang et al. 2017": 0.745,
+        "DNetLoc": 0.807,
+        "DenseNet121, 320 px": 0.811,
+        "AE-CNN": 0.824,
+        "EVA-X-B": 0.835,
+    }
+    assert all(row.split and row.source for row in table.rows)
+
+
+def test_chexnet_stands_in_the_order_of_the_reader():
+    values = published_table(estimates(LABELS), MACRO, "nih", None).rows[0].values
+    assert list(values) == list(LABELS)
+    # As the paper spells them.
+    assert values["Atelectasis"] == 0.8094
+    assert values["Pneumonia"] == 0.7680
+    assert values["Emphysema"] == 0.9371
+    assert values["Pleural_Thickening"] == 0.8062
+    assert values["Hernia"] == 0.9164
+
+
+def test_the_note_says_what_may_be_set_beside_what():
+    official = published_table(estimates(LABELS), MACRO, "nih", "official").note
+    assert "cannot be mixed" in official
+    assert "9.15 images a patient and the rest 3.09" in official
+    assert "may be set beside those of the official split" in official
+    assert "left out" not in official
+    grouped = published_table(estimates(LABELS), MACRO, "nih", "grouped").note
+    assert "Ours is on the split 'grouped', so none of these may be set beside it" in grouped
+    assert "a split that is not known" in published_table(estimates(LABELS), MACRO, "nih", None).note
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS[:13], (*LABELS, "No Finding"), ("Pneumonia", "COVID-19")],
+    ids=["one finding less", "a label more", "one in common"],
+)
+def test_other_labels_have_no_means(labels):
+    table = published_table(estimates(labels), MACRO, "NIH ChestX-ray14", "official")
+    shared = [label for label in labels if label in LABELS]
+    assert [one.label for one in table.ours] == shared
+    assert [row.name for row in table.rows] == ["CheXNet"]
+    assert list(table.rows[0].values) == shared
+    assert table.rows[0].macro is None
+    assert "published means are left out" in table.note
+
+
+def test_an_undefined_finding_leaves_the_means_out():
+    labels = estimates(LABELS) | {"Hernia": {"auroc": Estimate(None)}}
+    table = published_table(labels, MACRO, "nih", "official")
+    assert table.ours[-1] == PublishedValue(None, label="Hernia")
+    assert [row.macro for row in table.rows] == [None]
+
+
+@pytest.mark.parametrize(("name", "labels"), [("chexpert", LABELS), ("", LABELS), ("nih", ("abnormal",))])
+def test_other_data_have_no_published_values(name, labels):
+    assert published_table(estimates(labels), MACRO, name, "official") is None
+
+
+def test_the_course_sample_is_of_the_nih():
+    assert published_table(estimates(LABELS), MACRO, "nih_course", "official") is not None
