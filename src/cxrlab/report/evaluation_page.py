@@ -100,8 +100,8 @@ def _curves(context: PageContext) -> Markup | None:
         "precision_recall",
         performance.precision_recall(result),
         alt="Precision-recall curve of each label with its band.",
-        caption="Precision-recall curves: the share of positive predictions that is right against the share of "
-        "findings that is found.",
+        caption="Precision-recall curves: the share of positive predictions that is right against the share "
+        "of findings that is found.",
     )
     return _joined(_how_to_read("curves"), roc, precision_recall) if roc or precision_recall else None
 
