@@ -496,7 +496,7 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
     lasts = [run.name for run in runs]
     folders = lasts if len(set(lasts)) == len(runs) else [str(run) for run in runs]
     return {
-        run: " ".join([folder, *(one for one in overrides[run] if one not in shared)])
+        run: " ".join([folder, *(override for override in overrides[run] if override not in shared)])
         for run, folder in zip(runs, folders, strict=True)
     }
 
@@ -504,4 +504,4 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
 def _overrides(run: Path) -> list[str]:
     path = run / ".hydra" / "overrides.yaml"
     loaded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return [str(one) for one in loaded] if isinstance(loaded, list) else []
+    return [str(override) for override in loaded] if isinstance(loaded, list) else []

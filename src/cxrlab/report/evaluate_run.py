@@ -14,13 +14,8 @@ from cxrlab.evaluation.ensemble import (
 from cxrlab.evaluation.operating_point import from_validation, run_operating_point
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.report.evaluation_page import (
-    Evaluation,
-    ensemble_model_info,
-    run_model_info,
-    with_checks,
-    write_results,
-)
+from cxrlab.report.evaluation_page import Evaluation, with_checks, write_results
+from cxrlab.report.model_info import ensemble_model_info, run_model_info
 from cxrlab.report.panels import draw_run_panels, read_panels
 from cxrlab.runs.run import Run
 from cxrlab.runs.run_data import PredictedImages
