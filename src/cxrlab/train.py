@@ -26,6 +26,7 @@ _VALUE_TYPES: dict[str, Any] = {
     "trust": list[str],
     "task": Literal["multilabel", "multiclass"],
     "views": list[str],
+    "metrics": list[str],
     "monitor": str,
     "monitor_mode": Literal["max", "min"],
     "channels_last": bool,
@@ -35,6 +36,7 @@ _VALUE_TYPES: dict[str, Any] = {
     "report.page": bool,
     "report.check_heatmaps": bool,
     "report.images": bool,
+    "report.sections": list[str],
 }
 
 
@@ -45,10 +47,14 @@ def checked(cfg: DictConfig) -> DictConfig:
         ConfigError: Naming the key and the value.
     """
     from cxrlab.errors import ConfigError
+    from cxrlab.metrics import load_metrics
+    from cxrlab.report.section import load_sections
 
     cfg = config.checked(cfg, _VALUE_TYPES)
     for name in ("evaluation", "explanation", "layer_rates"):
         config.build(cfg[name])  # refuses a value out of its range
+    load_metrics(cfg.metrics)
+    load_sections(cfg.report.sections)
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")
@@ -133,15 +139,27 @@ def _checks_heatmaps(cfg: DictConfig) -> bool:
 
 
 def _check_network(cfg: DictConfig) -> None:
-    """Say before any image is decoded that a network cannot be built, or its heatmaps cannot be checked."""
+    """Say before any image is decoded that a network cannot be built, or has no heatmaps.
+
+    Of one without the spatial features that they are read from, none are drawn.
+    """
     from cxrlab.cli.build import throwaway_classifier
     from cxrlab.errors import ConfigError
     from cxrlab.heatmaps.methods import check_fit
+    from cxrlab.heatmaps.methods.layers import unexplainable_reason
 
     classifier = throwaway_classifier(cfg)
-    if _checks_heatmaps(cfg):
+    if not (_checks_heatmaps(cfg) or cfg.callbacks.get("heatmaps")):
+        return
+    settings = config.build(cfg.explanation)
+    reason = unexplainable_reason(classifier.network, settings.methods)
+    if reason is not None:
+        log.warning("Heatmaps are neither drawn nor checked: %s.", reason)
+        if "heatmaps" in cfg.callbacks:
+            cfg.callbacks.heatmaps = None
+    elif _checks_heatmaps(cfg):
         try:
-            check_fit(classifier, config.build(cfg.explanation))
+            check_fit(classifier, settings)
         except ConfigError as error:
             log.warning("Heatmaps will not be checked at the end (report.check_heatmaps): %s", error)
 
@@ -193,6 +211,7 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
     from cxrlab.evaluation.terminal import terminal_table
     from cxrlab.heatmaps.checks import explain_training
     from cxrlab.report.evaluate_run import evaluate_own_part
+    from cxrlab.report.section import load_sections
     from cxrlab.runs.run import Run
     from cxrlab.runs.run_data import own_part
 
@@ -204,7 +223,12 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
             files.path, classifier, data, predicted.facts, part=part, settings=config.build(cfg.explanation)
         )
     result = evaluate_own_part(
-        run, predicted, config.build(cfg.evaluation), page=cfg.report.page, images=cfg.report.images
+        run,
+        predicted,
+        config.build(cfg.evaluation),
+        page=cfg.report.page,
+        images=cfg.report.images,
+        sections=load_sections(cfg.report.sections),
     )
     summaries.log_evaluation(terminal_table(result), part, data, files, page=cfg.report.page)
 

@@ -22,7 +22,6 @@ from cxrlab.evaluation.external_predictions import read_external
 from cxrlab.evaluation.results import (
     Caveat,
     ComparisonResult,
-    DataFacts,
     Difference,
     EvaluatedData,
     IntervalMethod,
@@ -43,7 +42,7 @@ from cxrlab.metrics.bootstrap import (
 )
 from cxrlab.metrics.delong import area_difference, delong
 from cxrlab.metrics.estimates import plain_bootstrap
-from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
+from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable, read_predictions
 from cxrlab.metrics.ranking import label_rankings
 from cxrlab.metrics.registry import METRICS, Metric
 from cxrlab.metrics.settings import EvaluationSettings
