@@ -9,9 +9,9 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import from_validation, given
-from cxrlab.evaluation.results import DataFacts, LabelCounts
+from cxrlab.evaluation.results import LabelCounts
 from cxrlab.metrics.bootstrap import Estimate
-from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
 
 
 @pytest.fixture
@@ -54,6 +54,13 @@ def test_every_number_of_a_label_agrees_with_scikit_learn(predicted, make_predic
         )  # fmt: skip
     macro = np.mean([numbers.labels[label]["auroc"].value for label in table.labels])
     assert numbers.macro["auroc"].value == pytest.approx(macro)
+
+
+def test_in_python_everything_but_the_table_has_a_default(make_predictions):
+    result = evaluate(make_predictions())
+    assert (result.interval.resamples, result.interval.level) == (1000, 0.95)
+    assert result.data.name == ""
+    assert result.thresholds == {}
 
 
 def test_each_interval_holds_its_value(predicted):

@@ -8,7 +8,8 @@ from cxrlab.evaluation.comparison import compare
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.external_predictions import read_external
 from cxrlab.evaluation.operating_point import Thresholds, from_validation, given
-from cxrlab.evaluation.results import Caveat, ComparisonResult, DataFacts, Difference, EvaluationResult
+from cxrlab.evaluation.results import Caveat, ComparisonResult, Difference, EvaluationResult
+from cxrlab.metrics.predictions import DataFacts
 
 __all__ = [
     "Caveat",

@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import norm
 
-from cxrlab.evaluation.groups import GROUP_METRICS, MACRO, GroupMetrics
+from cxrlab.evaluation.groups import GROUP_METRICS, GroupMetrics
 from cxrlab.evaluation.results import Gap, Outcome
-from cxrlab.metrics.bootstrap import ROUNDING, Estimate, estimate, holm, p_value
+from cxrlab.metrics.bootstrap import MACRO, ROUNDING, Estimate, estimate, holm, p_value
 from cxrlab.metrics.settings import EvaluationSettings
 
 

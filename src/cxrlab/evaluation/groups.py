@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.metrics.bootstrap import Counts, macro_mean, ratio
+from cxrlab.metrics.bootstrap import MACRO, Counts, macro_mean, ratio
 from cxrlab.metrics.confusion import confusion_counts, resampled_confusion_counts
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.ranking import label_rankings, ranking
 
 UNKNOWN = "unknown"
-MACRO = "macro"
 GROUP_METRICS = ("auroc", "sensitivity", "specificity")
 MAX_VALUES = 12
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from cxrlab.evaluation.disparities import largest_gaps
 from cxrlab.evaluation.groups import (
     GROUP_METRICS,
-    MACRO,
     Group,
     GroupMetrics,
     counted,
@@ -16,7 +15,7 @@ from cxrlab.evaluation.groups import (
     with_macro,
 )
 from cxrlab.evaluation.results import Gap, SubgroupRow
-from cxrlab.metrics.bootstrap import Counts, Estimate, estimate
+from cxrlab.metrics.bootstrap import MACRO, Counts, Estimate, estimate
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 

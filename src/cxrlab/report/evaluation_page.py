@@ -100,8 +100,8 @@ def _curves(context: PageContext) -> Markup | None:
         "precision_recall",
         performance.precision_recall(result),
         alt="Precision-recall curve of each label with its band.",
-        caption="Precision-recall curves: the share of positive predictions that is right against the share of "
-        "findings that is found.",
+        caption="Precision-recall curves: the share of positive predictions that is right against the share "
+        "of findings that is found.",
     )
     return _joined(_how_to_read("curves"), roc, precision_recall) if roc or precision_recall else None
 
@@ -195,7 +195,10 @@ def _repeat(context: PageContext) -> Markup | None:
 def _card(context: PageContext) -> Markup:
     return _joined(
         part("small", text.CARD_FORM),
-        *(part("points", *points) for points in model_card(*without_names(context.result, context.model_info))),
+        *(
+            part("points", *points)
+            for points in model_card(*without_names(context.result, context.model_info))
+        ),
     )
 
 
@@ -311,7 +314,7 @@ def _page(context: PageContext, sections: Sequence[Section], bodies: Mapping[str
         headline=text.headline(result, model_info),
         caveats=text.caveats(result, model_info),
         evaluated=text.evaluated(result.data, result.interval),
-        sections=[(section.id, section.title, bodies[section.id]) for section in sections if section.id in bodies],
+        sections=[(part.id, part.title, bodies[part.id]) for part in sections if part.id in bodies],
         version=cxrlab.__version__,
     )  # fmt: skip
 

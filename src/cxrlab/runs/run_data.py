@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BUILT = ("reader", "split", "filter", "augment")
-"""Keys below ``data`` that hold descriptions of something to be built; all others hold plain values."""
+"""Keys below ``data`` that describe something to be built; all others are plain values."""
 
 _DATA_MODULE = "cxrlab.data.datamodule.DataModule"
 
@@ -34,7 +34,7 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
         source: The file, for messages.
 
     Raises:
-        ConfigError: If it names anything that is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
+        ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
     """
     parts = {
         key: build(description[key], BUILDABLE, trust, source=source)

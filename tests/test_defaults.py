@@ -13,7 +13,7 @@ from cxrlab.cli.validation import located
 
 # Folders of conf/ whose files are compared. Where a file names a _target_, it is the base of that node; files
 # that change it (data=chexpert, augment=strong) name none, and may differ.
-GROUPS = ("data", "augment")
+GROUPS = ("data", "augment", "model", "loss", "scheduler", "callbacks", "evaluation", "explanation", "logger")
 
 # Keys that differ from the signature on purpose, by file and dotted key, with the reason.
 DIFFERENT: dict[tuple[str, str], str] = {}
@@ -40,7 +40,10 @@ def differences(path: Path) -> list[str]:
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     different = []
     for key, node in built_nodes(content):
-        parameters = inspect.signature(located(str(node["_target_"]), key)).parameters
+        target = str(node["_target_"])
+        if not target.startswith("cxrlab.") or target.endswith(".Checkpoint"):
+            continue  # other people's defaults, and those of Lightning's class that Checkpoint extends
+        parameters = inspect.signature(located(target, key)).parameters
         for name, value in node.items():
             parameter = parameters.get(str(name))
             if parameter is None or parameter.default is parameter.empty or not is_plain(value):
