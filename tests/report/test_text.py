@@ -90,7 +90,9 @@ def test_a_result_that_guessing_gives_is_told(low, high, words, evaluated):
 
 
 def test_a_caveat_is_told_once_and_those_of_the_model_come_first(evaluated):
-    result = replace(evaluated(["Edema"]), flags=[Caveat("a", None, "Beware."), Caveat("b", None, "Mind it.")])
+    result = replace(
+        evaluated(["Edema"]), flags=[Caveat("a", None, "Beware."), Caveat("b", None, "Mind it.")]
+    )
     assert text.caveats(result, ModelInfo(notes=["Mind it."])) == ["Mind it.", "Beware."]
 
 
