@@ -309,7 +309,7 @@ def test_the_batch_size_changes_nothing_but_how_many_images_go_at_once() -> None
         )
         np.testing.assert_allclose(found.deletion, expected.deletion, atol=1e-6)
         np.testing.assert_allclose(found.insertion, expected.insertion, atol=1e-6)
-        assert evaluate.network.most_images == size
+        assert evaluate.network.module.most_images == size
 
 
 def test_classes_that_exclude_one_another_share_their_probability() -> None:
