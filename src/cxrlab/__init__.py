@@ -1,7 +1,7 @@
 """Chest X-ray classification with honest splits: from a folder of radiographs to a test in one command.
 
-What a notebook needs comes from here: the data (`Manifest`, `DataModule`), the model (`Classifier`) and a finished run
-(`load_run`, `Run`). All else comes from the rooms, such as `cxrlab.evaluation` and `cxrlab.report`.
+What a notebook needs comes from here: the data (`Manifest`, `DataModule`), the model (`Classifier`) and a
+finished run (`load_run`, `Run`). All else comes from the rooms, such as `cxrlab.evaluation`.
 """
 
 from importlib import import_module
