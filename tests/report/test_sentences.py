@@ -28,7 +28,7 @@ def test_the_headline_of_a_test_part():
 
 
 @pytest.mark.parametrize(
-    ("given", "model_info", "told", "untold"),
+    ("given", "model_info", "told", "unknown"),
     [
         ({"part": "val"}, RUN, "the very 240 images of 80 patients that its best epoch and thresholds were chosen on, which is optimistic", "never seen"),
         ({"part": "train"}, RUN, "that it was trained on, which says nothing about new patients", "never seen"),
