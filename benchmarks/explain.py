@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from cxrlab.cli.config import build, config_dir
-from cxrlab.heatmaps.methods.dispatch import Explainer
+from cxrlab.heatmaps.methods import Explainer
 from cxrlab.heatmaps.methods.layers import target_layers
 from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.training.module import Classifier

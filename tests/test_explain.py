@@ -14,6 +14,7 @@ from PIL import Image
 import cxrlab
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.explain import LISTS, checked, explain
+from cxrlab.heatmaps.image_files import file_heatmaps
 
 Explained = Callable[..., Path]
 
@@ -92,7 +93,7 @@ def test_the_arrays_are_the_heatmaps_of_the_index(
         assert maps.dtype == np.float32
         assert maps.shape == (8, 32, 32)
         for number, row in enumerate(index.itertuples()):
-            expected = run.heatmaps([root / row.image], row.finding, method=method)[0]
+            expected = file_heatmaps(run, [root / row.image], row.finding, method=method)[0]
             np.testing.assert_allclose(maps[number], expected, atol=2e-3)
     assert not (out / "explanation.json").exists()
     assert "not checked" in words(out)

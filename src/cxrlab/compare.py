@@ -1,9 +1,7 @@
-"""``python -m cxrlab.compare``: rank runs or predictions over the same images, with paired differences."""
+"""``cxrlab compare``: rank runs or predictions over the same images, with paired differences."""
 
-import json
 import logging
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +12,12 @@ from cxrlab.cli import config, console
 
 log = logging.getLogger(__name__)
 
-_PLAIN: dict[str, Any] = {
+_VALUE_TYPES: dict[str, Any] = {
     "runs": str | list[str] | None,
     "predictions": str | list[str] | None,
     "targets": str | None,
     "part": Literal["val", "test"] | None,
+    "trust": list[str],
     "run_dir": str,
     "report.images": bool,
 }
@@ -28,7 +27,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
 
-    cfg = config.checked(cfg, _PLAIN)
+    cfg = config.checked(cfg, _VALUE_TYPES)
     config.build(cfg.evaluation)  # refuses a value out of its range
     if not cfg.runs and not cfg.predictions:
         raise ConfigError(
@@ -55,15 +54,14 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.comparison import compare as compare_tables
     from cxrlab.evaluation.comparison import external_tables, run_dirs, run_tables
-    from cxrlab.evaluation.evaluate import DataFacts
-    from cxrlab.evaluation.external_data import run_facts
     from cxrlab.evaluation.terminal import leaderboard
-    from cxrlab.files import write_text
+    from cxrlab.files import RunDir, write_json
+    from cxrlab.metrics.predictions import DataFacts
     from cxrlab.report.comparison_page import write_comparison
-    from cxrlab.runs import recording
+    from cxrlab.runs.run_data import run_facts
     from cxrlab.training.callbacks.provenance import environment
 
-    recording.configure_logging()
+    console.configure_logging()
     start = time.perf_counter()
     session = environment("cxrlab.compare")
     runs = run_dirs(_paths(cfg.runs))
@@ -77,19 +75,18 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = compare_tables(tables, config.build(cfg.evaluation))
-    facts = {run_facts(run) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
-    numbers["data"] |= asdict(facts.pop()) if len(facts) == 1 else {}
-    write_text(folder / "comparison.json", json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    facts = {run_facts(RunDir(run)) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
+    result = compare_tables(tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None)
+    write_json(RunDir(folder).comparison, result.to_json())
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
-    write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
-    page = write_comparison(folder, numbers, session, images=cfg.report.images)
-    log.info("%s\n\nThe page: %s", leaderboard(numbers), page)
-    return numbers
+    write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
+    page = write_comparison(folder, result.to_json(), session, images=cfg.report.images)
+    log.info("%s\n\nThe page: %s", leaderboard(result), page)
+    return result.to_json()
 
 
-def _paths(named: Any) -> list[Path]:
-    names = [] if named is None else [named] if isinstance(named, str) else list(named)
+def _paths(paths: Any) -> list[Path]:
+    names = [] if paths is None else [paths] if isinstance(paths, str) else list(paths)
     return [Path(name).expanduser() for name in names]
 
 

@@ -1,6 +1,5 @@
-"""``python -m cxrlab.evaluate``: evaluate a run, an ensemble, or another program's predictions."""
+"""``cxrlab evaluate``: evaluate a run, an ensemble, or another program's predictions."""
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,18 +9,19 @@ from omegaconf import DictConfig
 from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.metrics.settings import EvaluationSettings
     from cxrlab.report.evaluation_page import Evaluation
     from cxrlab.runs.run import Run
+    from cxrlab.runs.run_data import PredictedImages
 
-_PLAIN: dict[str, Any] = {
+_VALUE_TYPES: dict[str, Any] = {
     "run": str | list[str] | None,
     "predictions": str | None,
     "targets": str | None,
     "validation": str | None,
     "validation_targets": str | None,
     "threshold": float | None,
+    "trust": list[str],
     "part": Literal["train", "val", "test", "all"] | None,
     "name": str | int | None,
     "root": str | None,
@@ -40,7 +40,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.errors import ConfigError
     from cxrlab.models.views import check_views
 
-    cfg = config.checked(cfg, _PLAIN)
+    cfg = config.checked(cfg, _VALUE_TYPES)
     config.build(cfg.evaluation)  # refuses a value out of its range
     if cfg.views is not None:
         check_views(cfg.views)
@@ -89,19 +89,18 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """
     cfg = checked(cfg)
     from cxrlab.report.evaluation_page import write_evaluation
-    from cxrlab.runs import recording
 
-    recording.configure_logging()
+    console.configure_logging()
     settings: EvaluationSettings = config.build(cfg.evaluation)
     evaluation = _of_predictions(cfg, settings) if cfg.run is None else _of_runs(cfg, settings)
     return write_evaluation(evaluation, settings, Path(cfg.run_dir), images=cfg.report.images)
 
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
-    from cxrlab.evaluation.evaluate import DataFacts
     from cxrlab.evaluation.external_data import check_validation_differs
     from cxrlab.evaluation.external_predictions import holds_targets, read_external
     from cxrlab.evaluation.operating_point import from_validation, given
+    from cxrlab.metrics.predictions import DataFacts
     from cxrlab.report.evaluation_page import Evaluation
     from cxrlab.report.model_info import ModelInfo
 
@@ -129,36 +128,36 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
 def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.operating_point import given
-    from cxrlab.report.run_evaluation import evaluation_of_ensemble, evaluation_of_run
+    from cxrlab.report.evaluate_run import ensemble_evaluation, run_evaluation
     from cxrlab.runs.run import load_run
 
     named = config.plain(cfg)["run"]
-    folders = [Path(one).expanduser() for one in ([named] if isinstance(named, str) else named)]
+    folders = [Path(name).expanduser() for name in ([named] if isinstance(named, str) else named)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"run={named} names one run twice.")
-    runs = [load_run(folder) for folder in folders]
+    runs = [load_run(folder, trust=cfg.trust) for folder in folders]
     predicted = [_predicted_images(cfg, run) for run in runs]
     if len(runs) == 1:
-        folder = Path(cfg.run_dir)
-        evaluation = evaluation_of_run(runs[0], predicted[0], settings, folder, cfg.heatmaps_per_label)
+        evaluation = run_evaluation(
+            runs[0], predicted[0], settings, Path(cfg.run_dir), heatmaps_per_label=cfg.heatmaps_per_label
+        )
     else:
-        evaluation = evaluation_of_ensemble(runs, predicted, settings)
+        evaluation = ensemble_evaluation(runs, predicted, settings)
     if cfg.threshold is not None:
         evaluation = evaluation.with_thresholds(given(cfg.threshold, len(evaluation.table.labels)))
     return evaluation
 
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":
-    from cxrlab.evaluation.external_data import own_part, with_validation
-    from cxrlab.runs.run_data import own_datamodule
+    from cxrlab.runs.run_data import own_part, with_validation
 
+    computing = {"batch_size": cfg.batch_size, "device": cfg.device}
     recompute = _sets_views(cfg, run)
-    build = functools.cache(lambda: own_datamodule(run, cfg.root))
     if cfg.get("data") is None:
-        predicted = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, recompute=recompute)
+        predicted = own_part(run, cfg.part or "test", root=cfg.root, recompute=recompute, **computing)
     else:
         predicted = _predicted_elsewhere(cfg, run)
-    return with_validation(run, predicted, build, cfg.batch_size, cfg.device) if recompute else predicted
+    return with_validation(run, predicted, root=cfg.root, **computing) if recompute else predicted
 
 
 def _sets_views(cfg: DictConfig, run: "Run") -> bool:
@@ -173,9 +172,8 @@ def _sets_views(cfg: DictConfig, run: "Run") -> bool:
 
 def _predicted_elsewhere(cfg: DictConfig, run: "Run") -> "PredictedImages":
     from cxrlab.evaluation.external_data import other_data
-    from cxrlab.runs.run_data import other_datamodule
 
-    data = other_datamodule(run, cfg.data)
+    data = config.build_data_like(cfg.data, run.model.preprocess)
     groups = config.plain(cfg.synonyms.groups)
     return other_data(run, data, cfg.part or "all", groups, cfg.batch_size, cfg.device)
 

@@ -1,6 +1,5 @@
-"""``python -m cxrlab.explain``: heatmaps of a run by several methods, and what the checks say of them."""
+"""``cxrlab explain``: heatmaps of a run by several methods, and what the checks say of them."""
 
-import functools
 import logging
 import re
 import sys
@@ -16,25 +15,26 @@ from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
-    from cxrlab.evaluation.external_data import PredictedImages
-    from cxrlab.heatmaps.settings import ExplanationSettings
+    from cxrlab.heatmaps.settings import Check, ExplanationSettings
     from cxrlab.heatmaps.task import ExplainTask
     from cxrlab.runs.run import Run
+    from cxrlab.runs.run_data import PredictedImages
 
 log = logging.getLogger(__name__)
 
-LISTS = ("method", "labels", "images")
+LISTS = ("method", "labels", "images", "checks")
 """Keys whose values may be several, with commas between them."""
 
-_PLAIN: dict[str, Any] = {
+_VALUE_TYPES: dict[str, Any] = {
     "run": str | None,
+    "trust": list[str],
     "method": str | list[str] | None,
     "labels": str | list[str],
     "images": str | list[str] | None,
     "part": Literal["train", "val", "test", "all"] | None,
     "limit": int | None,
     "boxes": str | None,
-    "checks": Literal["auto"] | bool,
+    "checks": bool | str | list[str],
     "name": str | int | None,
     "root": str | None,
     "batch_size": int,
@@ -49,8 +49,9 @@ def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
 
-    cfg = config.checked(cfg, _PLAIN)
+    cfg = config.checked(cfg, _VALUE_TYPES)
     _settings(cfg)  # refuses a value out of its range
+    _checks(cfg)
     if cfg.run is None:
         raise ConfigError("Give run=<a run directory>: whose heatmaps are wanted?")
     for key in ("part", "data", "root"):
@@ -74,12 +75,20 @@ def _texts(cfg: DictConfig, key: str) -> list[str]:
 
 
 def _settings(cfg: DictConfig) -> "ExplanationSettings":
-    from cxrlab.heatmaps.methods.names import check_methods
+    from cxrlab.heatmaps.settings import check_methods
 
     settings: ExplanationSettings = config.build(cfg.explanation)
     if cfg.method is None:
         return settings
     return replace(settings, methods=check_methods(_texts(cfg, "method"), "method"))
+
+
+def _checks(cfg: DictConfig) -> "list[Check]":
+    """Return the checks that are wanted; auto: all of a part of a data set, none of image files."""
+    from cxrlab.heatmaps.settings import named_checks
+
+    wanted = config.plain(cfg)["checks"]
+    return named_checks(cfg.images is None if wanted == "auto" else wanted, "checks")
 
 
 def explain(cfg: DictConfig) -> Path:
@@ -92,27 +101,25 @@ def explain(cfg: DictConfig) -> Path:
         UserError: If the config, the run or an image cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab.heatmaps.methods.dispatch import check_fit
+    from cxrlab.heatmaps.methods import check_fit
     from cxrlab.report.explanation_page import write_explained
-    from cxrlab.runs import recording
     from cxrlab.runs.predict import named_device
     from cxrlab.runs.run import load_run
     from cxrlab.training.callbacks.provenance import environment
 
-    recording.configure_logging()
+    console.configure_logging()
     start, session = time.perf_counter(), environment("cxrlab.explain")
-    run = load_run(cfg.run, device=str(named_device(cfg.device)))
+    run = load_run(cfg.run, device=str(named_device(cfg.device)), trust=cfg.trust)
     check_fit(run.model, _settings(cfg))
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)
     part = f", part {predicted.table.part}" if predicted.table.part else ""
     page = write_explained(
         explain_task,
-        predicted,
         Path(cfg.run_dir),
         title=f"Heatmaps of {predicted.facts.name or 'its data'}{part}",
         limit=cfg.limit,
-        checks=cfg.images is None if cfg.checks == "auto" else cfg.checks,
+        checks=_checks(cfg),
         images=cfg.report.images,
         session=session,
         start=start,
@@ -123,25 +130,29 @@ def explain(cfg: DictConfig) -> Path:
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> tuple["PredictedImages", "DataModule | None"]:
     """Return what is explained, with its pixels, and the run's own data where they are needed."""
-    from cxrlab.evaluation.external_data import other_data, own_data, own_part, with_pixels
-    from cxrlab.runs.run_data import other_datamodule, own_datamodule
+    from cxrlab.evaluation.external_data import other_data
+    from cxrlab.runs.run_data import own_part, with_pixels
 
-    build = functools.cache(lambda: own_datamodule(run, cfg.root))
     if cfg.images is None and cfg.get("data") is None:
-        predicted = own_part(run, cfg.part or "test", build, cfg.batch_size, cfg.device, recompute=False)
-        data = own_data(run, build)
+        predicted = own_part(
+            run, cfg.part or "test", root=cfg.root, batch_size=cfg.batch_size, device=cfg.device
+        )
+        data = run.data(cfg.root)
         return _with_boxes(cfg, run, with_pixels(predicted, data)), data
     if cfg.images is None:
-        groups, other = config.plain(cfg.synonyms.groups), other_datamodule(run, cfg.data)
+        groups, other = (
+            config.plain(cfg.synonyms.groups),
+            config.build_data_like(cfg.data, run.model.preprocess),
+        )
         predicted = other_data(run, other, cfg.part or "all", groups, cfg.batch_size, cfg.device)
     else:
         predicted = _files(cfg, run)
-    return _with_boxes(cfg, run, predicted), _background(cfg, run, build)
+    return _with_boxes(cfg, run, predicted), _background(cfg, run)
 
 
 def _files(cfg: DictConfig, run: "Run") -> "PredictedImages":
     from cxrlab.data.dataset import image_files
-    from cxrlab.heatmaps.explain_run import predict_files
+    from cxrlab.heatmaps.task import predict_files
 
     paths = image_files(_texts(cfg, "images"))
     if cfg.limit is not None and len(paths) > cfg.limit:
@@ -150,15 +161,14 @@ def _files(cfg: DictConfig, run: "Run") -> "PredictedImages":
     return predict_files(run, paths, cfg.batch_size, cfg.device)
 
 
-def _background(cfg: DictConfig, run: "Run", build: Any) -> "DataModule | None":
+def _background(cfg: DictConfig, run: "Run") -> "DataModule | None":
     """Return the run's own data, of which SHAP takes training images; None where nothing needs them."""
     from cxrlab.errors import UserError
-    from cxrlab.evaluation.external_data import own_data
 
     if "gradient_shap" not in _settings(cfg).methods:
         return None
     try:
-        return own_data(run, build)
+        return run.data(cfg.root)
     except UserError as error:
         log.warning("SHAP compares with an even grey, for want of training images: %s", error)
         return None
@@ -174,14 +184,14 @@ def _with_boxes(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> "P
     labels = predicted.manifest.labels
     matched = match_labels(run.labels, labels, config.plain(cfg.synonyms.groups))
     manifest = read_boxes(Path(cfg.boxes).expanduser(), predicted.manifest, matched)
-    spelled = {other: own for own, other in matched.items()}
-    return replace(predicted, manifest=replace(manifest, boxes=manifest.boxes.replace({"label": spelled})))
+    own_name = {other: own for own, other in matched.items()}
+    return replace(predicted, manifest=replace(manifest, boxes=manifest.boxes.replace({"label": own_name})))
 
 
 def _explain_task(
     cfg: DictConfig, run: "Run", predicted: "PredictedImages", data: "DataModule | None"
 ) -> "ExplainTask":
-    from cxrlab.heatmaps.explain_run import explain_task_of
+    from cxrlab.heatmaps.task import explain_task_of
 
     columns = [run.labels.index(label) for label in predicted.table.labels]
     return explain_task_of(
@@ -196,14 +206,14 @@ def _explain_task(
 
 def _labels(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> list[str]:
     """Return the labels that are wanted, in the order of the network's outputs where a rule chooses them."""
-    from cxrlab.heatmaps.explain_run import best_labels
+    from cxrlab.heatmaps.task import best_labels
 
-    at_hand, wanted = list(predicted.table.labels), _texts(cfg, "labels")
-    rule = wanted[0] if len(wanted) == 1 and wanted[0] not in at_hand else ""
+    labels, wanted = list(predicted.table.labels), _texts(cfg, "labels")
+    rule = wanted[0] if len(wanted) == 1 and wanted[0] not in labels else ""
     if rule == "all":
-        return at_hand
+        return labels
     if re.fullmatch(r"top[1-9]\d*", rule):
-        return best_labels(run.results, at_hand, int(rule.removeprefix("top")))
+        return best_labels(run.results, labels, int(rule.removeprefix("top")))
     return list(dict.fromkeys(wanted))
 
 

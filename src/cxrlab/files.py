@@ -5,6 +5,7 @@ knows every name in a run directory, once. ``build`` makes objects from what a f
 its caller lists.
 """
 
+import functools
 import importlib
 import inspect
 import json
@@ -18,6 +19,12 @@ from typing import Any, Literal
 from cxrlab.errors import ConfigError, MissingFileError
 
 Part = Literal["train", "val", "test"]
+
+
+def user_cache_dir() -> Path:
+    """Return the folder for what can be made again, of the person who runs this: XDG_CACHE_HOME/cxrlab."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "cxrlab"
 
 
 @contextmanager
@@ -157,6 +164,11 @@ class RunDir:
         return self.path / "evaluation.json"
 
     @property
+    def comparison(self) -> Path:
+        """A comparison's numbers, with their intervals."""
+        return self.path / "comparison.json"
+
+    @property
     def curves(self) -> Path:
         """Points of the ROC and precision-recall curves."""
         return self.path / "curves.csv"
@@ -207,6 +219,21 @@ class RunDir:
         return self.path / "explanations"
 
     @property
+    def panels(self) -> Path:
+        """Folder of the heatmaps that an explanation draws."""
+        return self.path / "panels"
+
+    @property
+    def maps(self) -> Path:
+        """Folder of the same as arrays, one file a method."""
+        return self.path / "maps"
+
+    @property
+    def flagged_panels(self) -> Path:
+        """Folder of the heatmaps that show what the checks of an explanation flag."""
+        return self.path / "flagged"
+
+    @property
     def provenance(self) -> Path:
         """With what it was trained: command, commit, packages, hardware, data; one record a session."""
         return self.path / "provenance.json"
@@ -228,7 +255,7 @@ def build(
     a module of ours also holds functions that write files.
 
     Args:
-        node: ``_target_``, a dotted path, and its arguments.
+        node: ``_target_``, a dotted path, and its arguments; with ``_partial_``, it waits for more.
         allowed: Dotted paths that may be built.
         trust: Packages whose classes and functions may be built too, such as ``["my_lab"]``.
         source: The file, for messages.
@@ -243,6 +270,8 @@ def build(
     plain = {key: value for key, value in node.items() if key not in _RESERVED}
     for key, value in plain.items():
         _check_plain(value, f"{target}({key}=...)", source)
+    if node.get("_partial_"):
+        return functools.partial(function, **plain, **arguments)
     return function(**plain, **arguments)
 
 

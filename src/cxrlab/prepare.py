@@ -1,4 +1,4 @@
-"""``python -m cxrlab.prepare``: decode a data set into the cache, split it, audit it, draw the page."""
+"""``cxrlab prepare``: decode a data set into the cache, split it, audit it, draw the page."""
 
 import logging
 from pathlib import Path
@@ -8,14 +8,16 @@ import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
+from cxrlab.files import RunDir
 
 if TYPE_CHECKING:
+    from cxrlab.data.audit import AuditReport
     from cxrlab.data.datamodule import DataModule
     from cxrlab.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-_PLAIN: dict[str, Any] = {
+_VALUE_TYPES: dict[str, Any] = {
     "seed": int,
     "against": str | None,
     "against_root": str | None,
@@ -26,10 +28,10 @@ _PLAIN: dict[str, Any] = {
 
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
-    return config.checked(cfg, _PLAIN)
+    return config.checked(cfg, _VALUE_TYPES)
 
 
-def prepare(cfg: DictConfig) -> dict[str, Any]:
+def prepare(cfg: DictConfig) -> "AuditReport":
     """Run the command from a composed config and return the audit's report.
 
     Args:
@@ -39,11 +41,11 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
         UserError: If the config or the data cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
-    from cxrlab.data.audit.tables import terminal_table
+    from cxrlab.data.audit import terminal_table
     from cxrlab.report.audit_page import write_audit_page
-    from cxrlab.runs import recording
+    from cxrlab.runs.writing import save_data
 
-    recording.configure_logging()
+    console.configure_logging()
     run_dir = Path(cfg.run_dir)
     config.check_unused_folder(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -51,14 +53,14 @@ def prepare(cfg: DictConfig) -> dict[str, Any]:
     other = _other(cfg)
     data.prepare()
     report = data.audit()
-    recording.save_data(data, report, run_dir)
+    save_data(data, report, RunDir(run_dir))
     log.info("%s\n", terminal_table(report))
     if other is not None:
         _compare(cfg.against, other, data, run_dir)
     write_audit_page(
         report, data.manifest, data.images, data.images.facts, run_dir / "audit.html", images=cfg.images
     )
-    _say_what_was_done(data, run_dir)
+    _log_what_was_done(data, run_dir)
     return report
 
 
@@ -77,7 +79,7 @@ def _compare(against: str, other: "Manifest", data: "DataModule", run_dir: Path)
     from cxrlab.data.duplicates.overlap import find_shared
     from cxrlab.files import write_text
 
-    shared = find_shared(data, other)
+    shared = find_shared(data.dataset, data.decode(other))
     write_text(run_dir / "against.csv", shared.to_csv(index=False))
     log.info(
         "%d of the %d images of %s are among the %d of this data set%s\n",
@@ -86,7 +88,7 @@ def _compare(against: str, other: "Manifest", data: "DataModule", run_dir: Path)
     )  # fmt: skip
 
 
-def _say_what_was_done(data: "DataModule", run_dir: Path) -> None:
+def _log_what_was_done(data: "DataModule", run_dir: Path) -> None:
     seconds = data.seconds
     log.info(
         "%d images are in %s (%.1f s to read the table, %.1f s to decode what was missing, %.1f s to "
@@ -95,7 +97,7 @@ def _say_what_was_done(data: "DataModule", run_dir: Path) -> None:
         seconds["read"], seconds["cache"], seconds["copies"],
     )  # fmt: skip
     if len(data.unreadable):
-        log.info("%d images could not be read: %s", len(data.unreadable), run_dir / "unreadable.csv")
+        log.info("%d images could not be read: %s", len(data.unreadable), RunDir(run_dir).unreadable)
     log.info("The page: %s", run_dir / "audit.html")
 
 

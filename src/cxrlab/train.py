@@ -1,8 +1,6 @@
-"""``python -m cxrlab.train``: compose the config, check it, train, evaluate, write it down."""
+"""``cxrlab train``: compose the config, check it, train, evaluate, write it down."""
 
-import functools
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,13 +13,17 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from cxrlab.data.datamodule import DataModule
+    from cxrlab.files import RunDir
     from cxrlab.training.module import Classifier
 
+log = logging.getLogger(__name__)
+
 # Types of the plain values in conf/train.yaml; all others are checked against what they build.
-_PLAIN: dict[str, Any] = {
+_VALUE_TYPES: dict[str, Any] = {
     "seed": int,
     "test": bool | Literal["auto"],
     "resume": str | None,
+    "trust": list[str],
     "task": Literal["multilabel", "multiclass"],
     "views": list[str],
     "monitor": str,
@@ -44,7 +46,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     """
     from cxrlab.errors import ConfigError
 
-    cfg = config.checked(cfg, _PLAIN)
+    cfg = config.checked(cfg, _VALUE_TYPES)
     for name in ("evaluation", "explanation", "layer_rates"):
         config.build(cfg[name])  # refuses a value out of its range
     for name in ("best", "last"):
@@ -59,14 +61,15 @@ def checked(cfg: DictConfig) -> DictConfig:
     unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
     if unfreeze_epoch is not None and isinstance(max_epochs, int) and 0 < max_epochs <= unfreeze_epoch:
         raise ConfigError(
-            f"model.unfreeze_epoch={unfreeze_epoch}: a training of trainer.max_epochs={max_epochs} never comes there."
+            f"model.unfreeze_epoch={unfreeze_epoch}: a training of trainer.max_epochs={max_epochs} never "
+            "comes there."
         )
     devices, num_nodes = cfg.trainer.get("devices"), cfg.trainer.get("num_nodes")
     if unfreeze_epoch is not None and (devices not in (1, "1") or num_nodes not in (1, None)):
         raise ConfigError(
-            f"model.unfreeze_epoch={unfreeze_epoch} with trainer.devices={devices}, num_nodes={num_nodes}: processes "
-            "agree at the start on what learns. Train on one device, or in two runs, the second with "
-            "model.checkpoint_path."
+            f"model.unfreeze_epoch={unfreeze_epoch} with trainer.devices={devices}, num_nodes={num_nodes}: "
+            "processes agree at the start on what learns. Train on one device, or in two runs, the second "
+            "with model.checkpoint_path."
         )
     if config.is_multirun() and cfg.trainer.get("devices") not in (1, "1"):
         raise ConfigError(
@@ -88,202 +91,122 @@ def train(cfg: DictConfig) -> float:
     Raises:
         UserError: If the config, the data or a checkpoint cannot be used; the message says what to do.
     """
-    cfg = config.resumed_config(cfg) if cfg.resume else cfg.copy()
+    from cxrlab.cli.resume import resumed_config
+
+    cfg = resumed_config(cfg) if cfg.resume else cfg.copy()
     if cfg.test == "auto":
         # Each fold of a cross-validation is a test part of its own.
         cfg.test = not config.is_multirun() or OmegaConf.select(cfg, "data.split.method") == "folds"
-    original, cfg = cfg, checked(cfg)
+    composed, cfg = cfg, checked(cfg)
     import pytorch_lightning as pl
     import torch
 
-    from cxrlab.runs import recording
+    from cxrlab.cli import build, summaries
+    from cxrlab.files import RunDir
+    from cxrlab.runs import writing
 
-    recording.configure_logging()
-    _check_gpu(cfg)
+    console.configure_logging()
+    build.check_device(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
-    run_dir = Path(cfg.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    files = RunDir(Path(cfg.run_dir))
+    files.path.mkdir(parents=True, exist_ok=True)
     if not cfg.resume:
-        config.check_unused_folder(run_dir)
+        config.check_unused_folder(files.path)
+    _check_network(cfg)
     data: DataModule = config.build(cfg.data)
     data.prepare()
-    classifier = _classifier(cfg, data)
+    classifier = build.build_classifier(cfg, data)
     if cfg.resume:
-        recording.check_same_run(data.manifest, classifier, run_dir)
-    cfg.trainer.precision = _precision(cfg, classifier, data, run_dir)
-    recording.save_config(original, cfg, run_dir)
+        writing.check_same_run(data.manifest, classifier, files)
+    cfg.trainer.precision = build.decide_precision(cfg, classifier, files)
+    _write_start(composed, cfg, classifier, data, files)
+    trainer = build.build_trainer(cfg)
+    build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
+    summaries.log_training(trainer, cfg.monitor, files)
+    return _finish(cfg, trainer, classifier, data, files)
+
+
+def _checks_heatmaps(cfg: DictConfig) -> bool:
+    return bool(cfg.report.check_heatmaps and cfg.report.page and cfg.test is True)
+
+
+def _check_network(cfg: DictConfig) -> None:
+    """Say before any image is decoded that a network cannot be built, or its heatmaps cannot be checked."""
+    from cxrlab.cli.build import throwaway_classifier
+    from cxrlab.errors import ConfigError
+    from cxrlab.heatmaps.methods import check_fit
+
+    classifier = throwaway_classifier(cfg)
+    if _checks_heatmaps(cfg):
+        try:
+            check_fit(classifier, config.build(cfg.explanation))
+        except ConfigError as error:
+            log.warning("Heatmaps will not be checked at the end (report.check_heatmaps): %s", error)
+
+
+def _write_start(
+    composed: DictConfig, cfg: DictConfig, classifier: "Classifier", data: "DataModule", files: "RunDir"
+) -> None:
+    """Write and say what is known before the first step; take away what a resumed run is about to replace."""
+    from cxrlab.cli import summaries
+    from cxrlab.data.audit import summary
+    from cxrlab.runs import writing
+
+    is_first_process = console.is_first_process()
+    if is_first_process:
+        config.save_config(composed, cfg, files)
     report = data.audit()
-    recording.save_data(data, report, run_dir)
-    recording.save_layers(data, classifier, run_dir)
-    recording.log_audit(report)
+    writing.save_data(data, report, files)
+    writing.save_layers(classifier, files)
+    if is_first_process:
+        summaries.log_network(classifier, files.layers)
+        summaries.log_data(data, classifier)
+        log.info("%s", summary(report.findings))
     if cfg.resume:
-        recording.remove_evaluation(run_dir)
-    if cfg.report.check_heatmaps and cfg.report.page and cfg.test is True:
-        recording.check_explainable(classifier, config.build(cfg.explanation))
-    trainer = _fit(cfg, classifier, data, run_dir)
-    return _evaluate(cfg, trainer, classifier, data, run_dir)
+        writing.remove_evaluation(files)
 
 
-def _check_gpu(cfg: DictConfig) -> None:
-    import torch
-
-    from cxrlab.errors import ConfigError
-
-    accelerator = cfg.trainer.get("accelerator")
-    is_there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
-    if accelerator in ("gpu", "cuda") and not is_there:
-        raise ConfigError(
-            f"trainer.accelerator={accelerator}, but no GPU is found. Set trainer=auto or trainer=cpu."
-        )
-
-
-def _precision(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> str:
-    """Return the trainer's precision: a resumed run's own, and where that is "auto", what a probe finds."""
-    if cfg.trainer.get("precision") != "auto":
-        return str(cfg.trainer.get("precision", "32-true"))
-    import torch
-
-    from cxrlab.training.precision import choose_precision, saved_precision
-
-    if cfg.resume and (saved := saved_precision(run_dir)):
-        return saved
-    rows = data.rows("train")[:8]
-    uses_gpu = cfg.trainer.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    if not uses_gpu and cfg.trainer.get("devices") not in (1, "1", "auto"):
-        return "32-true"  # processes that measure side by side may not agree
-    return choose_precision(
-        classifier,
-        torch.from_numpy(data.images[rows]),
-        data.targets[rows],
-        device=torch.device("cuda" if uses_gpu else "cpu"),
-        record=run_dir.parent / "precision.json" if config.is_multirun() else None,
-    )
-
-
-def _fit(cfg: DictConfig, classifier: "Classifier", data: "DataModule", run_dir: Path) -> "pl.Trainer":
-    """Train, from the start or from the last finished epoch."""
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.callbacks import ProgressBar
-
-    from cxrlab.errors import ConfigError
-    from cxrlab.runs import recording
-    from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
-
-    callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
-    # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
-    bars = [one for one in callbacks if isinstance(one, ProgressBar)]
-    is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
-    trainer: pl.Trainer = config.guarded(cfg.trainer, "trainer")(
-        callbacks=[one for one in callbacks if is_shown or one not in bars],
-        logger=[config.build(node) for node in cfg.logger.values() if node is not None],
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=is_shown,
-    )
-    last = run_dir / "checkpoints" / "last.ckpt" if cfg.resume else None
-    try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
-    except MisconfigurationException as error:
-        raise ConfigError(f"The trainer refuses: {error}") from error
-    recording.log_training(trainer, cfg.monitor, run_dir)
-    return trainer
-
-
-def _classifier(cfg: DictConfig, data: "DataModule") -> "Classifier":
-    """Build the classifier: what the data decide is passed on to each of its parts."""
-    from cxrlab.losses import label_frequencies
-    from cxrlab.losses.base import check_task, warn_of_balancing_twice
-    from cxrlab.metrics.streaming import check_monitor
-    from cxrlab.models.timm_network import architecture, without_initial_weights
-    from cxrlab.task import check_exclusive
-    from cxrlab.training.module import Classifier
-    from cxrlab.training.optim import parameter_groups
-
-    labels, settings = data.manifest.labels, data.settings
-    shape = {"image_size": settings.image_size, "channels": settings.channels}
-    mean, std = _statistics(cfg.preprocess.normalize, data)
-    described = config.plain(cfg.model)
-    resumed = {**without_initial_weights(described), "_partial_": True}
-    model = OmegaConf.create(resumed) if cfg.resume else cfg.model
-    keeps = described.get("freeze") not in (None, "norm_statistics")
-    if keeps and not (cfg.resume or model.pretrained or model.checkpoint_path):
-        logging.getLogger(__name__).warning(
-            "model.freeze=%s keeps random weights: set model.pretrained or model.checkpoint_path",
-            model.freeze,
-        )
-    targets = data.targets[data.rows("train")]
-    check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
-    if "monitor" in cfg.scheduler:
-        keys = ("scheduler.monitor", "scheduler.mode")
-        check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
-    loss = config.guarded(cfg.loss, "loss")(frequencies=label_frequencies(targets).tolist())
-    check_task(loss, cfg.task)
-    warn_of_balancing_twice(loss, cfg.data.sampling)
-    if cfg.task == "multiclass":
-        check_exclusive(data.targets, labels)
-    return Classifier(
-        labels=labels,
-        preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
-        network={**architecture(described), "num_labels": len(labels), **shape},
-        module=config.guarded(model, "model")(num_labels=len(labels), **shape),
-        loss=loss,
-        optimizer=config.guarded(cfg.optimizer, "optimizer"),
-        scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
-        monitor=cfg.monitor,
-        channels_last=cfg.channels_last,
-        evaluation=config.build(cfg.evaluation),
-        task=cfg.task,
-        views=cfg.views,
-        grouping=functools.partial(
-            parameter_groups,
-            rates=config.build(cfg.layer_rates),
-            lr=cfg.optimizer.get("lr"),
-            decay_norms_and_biases=cfg.decay_norms_and_biases,
-        ),
-    )
-
-
-def _statistics(normalize: str, data: "DataModule") -> tuple[list[float] | None, list[float] | None]:
-    """Return mean and deviation of training images, where the normalisation needs them."""
-    from cxrlab.models.preprocess import STATISTICS_IMAGES
-
-    if normalize == "image_then_sample":
-        logging.getLogger(__name__).warning(
-            "preprocess.normalize=image_then_sample shows the network differently normalised images in "
-            "training and in evaluation. It is there to repeat a published recipe; use training or image."
-        )
-    if normalize not in STATISTICS_IMAGES:
-        return None, None
-    return data.training_statistics(STATISTICS_IMAGES[normalize])
-
-
-def _evaluate(
-    cfg: DictConfig, trainer: "pl.Trainer", classifier: "Classifier", data: "DataModule", run_dir: Path
+def _finish(
+    cfg: DictConfig, trainer: "pl.Trainer", classifier: "Classifier", data: "DataModule", files: "RunDir"
 ) -> float:
-    """Evaluate the best checkpoint on validation, and on the test part where that is wanted."""
-    from cxrlab.runs import recording
+    """Predict with the best checkpoint, validation and where wanted the test part, and evaluate the run."""
+    from cxrlab.runs.writing import result_rows, save_results
 
-    best = run_dir / "checkpoints" / "best.ckpt"
+    best = files.best_checkpoint
     trainer.validate(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
-    results = recording.results(trainer, classifier, "val")
+    rows = result_rows(trainer, classifier, "val")
     metric = float(trainer.callback_metrics[cfg.monitor])
     if cfg.test is True:
         trainer.test(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
-        results += recording.results(trainer, classifier, "test")
-    recording.save_results(results, run_dir)
-    recording.save_evaluation(
-        data,
-        classifier,
-        run_dir,
-        part="test" if cfg.test is True else "val",
-        config=config.plain(cfg),
-        settings=config.build(cfg.evaluation),
-        page=cfg.report.page,
-        images=cfg.report.images,
-        explanation=config.build(cfg.explanation) if cfg.report.check_heatmaps else None,
-    )
+        rows += result_rows(trainer, classifier, "test")
+    save_results(rows, files)
+    if console.is_first_process():
+        _evaluate(cfg, classifier, data, files)
     return metric
+
+
+def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", files: "RunDir") -> None:
+    """Evaluate the run as ``cxrlab evaluate`` would, with the model in memory; check its heatmaps before."""
+    from cxrlab.cli import summaries
+    from cxrlab.evaluation.terminal import terminal_table
+    from cxrlab.heatmaps.checks import explain_training
+    from cxrlab.report.evaluate_run import evaluate_own_part
+    from cxrlab.runs.run import Run
+    from cxrlab.runs.run_data import own_part
+
+    part = "test" if cfg.test is True else "val"
+    run = Run(files.path, classifier.eval(), data=data)
+    predicted = own_part(run, part)
+    if _checks_heatmaps(cfg):
+        explain_training(
+            files.path, classifier, data, predicted.facts, part=part, settings=config.build(cfg.explanation)
+        )
+    result = evaluate_own_part(
+        run, predicted, config.build(cfg.evaluation), page=cfg.report.page, images=cfg.report.images
+    )
+    summaries.log_evaluation(terminal_table(result), part, data, files, page=cfg.report.page)
 
 
 @hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="train")

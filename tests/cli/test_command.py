@@ -171,7 +171,7 @@ rate: 0.1
 data: {split: {method: grouped, fold: null, num_folds: 2}}
 hydra:
   sweep: {dir: "sweep", subdir: "job ${hydra.job.num}"}
-  callbacks: {sweep_table: {_target_: cxrlab.cli.console.SweepTable}}
+  callbacks: {sweep_table: {_target_: cxrlab.sweeps.callback.SweepTable}}
 """
 
 
@@ -222,7 +222,7 @@ rate: 0.1
 seed: 0
 hydra:
   sweep: {dir: "sweep"}
-  callbacks: {sweep_table: {_target_: cxrlab.cli.console.SweepTable}}
+  callbacks: {sweep_table: {_target_: cxrlab.sweeps.callback.SweepTable}}
 """
 
 

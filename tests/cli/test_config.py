@@ -5,7 +5,7 @@ import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from cxrlab.cli import config
+from cxrlab.cli import config, resume
 from cxrlab.cli.console import message
 from cxrlab.errors import ConfigError, MissingFileError, OutputError
 from cxrlab.evaluation.synonyms import check_groups
@@ -135,20 +135,20 @@ def test_a_resume_may_not_change_what_makes_the_run(
     with pytest.raises(
         MissingFileError, match=r"no checkpoints/last.ckpt, so nothing was saved to go on from"
     ):
-        config.resumed_config(cfg)
+        resume.resumed_config(cfg)
     (tmp_path / ".hydra").mkdir()
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     OmegaConf.save(composed("seed=7", *ROOT), tmp_path / ".hydra" / "config.yaml")
-    monkeypatch.setattr(config, "task_overrides", lambda: [f"resume={tmp_path}", "trainer.max_epochs=9"])
+    monkeypatch.setattr(resume, "task_overrides", lambda: [f"resume={tmp_path}", "trainer.max_epochs=9"])
     cfg.trainer.max_epochs = 9
-    resumed = config.resumed_config(cfg)
+    resumed = resume.resumed_config(cfg)
     assert (resumed.seed, resumed.trainer.max_epochs, resumed.run_dir) == (7, 9, str(tmp_path))
-    monkeypatch.setattr(config, "task_overrides", lambda: ["optimizer.lr=0.1"])
+    monkeypatch.setattr(resume, "task_overrides", lambda: ["optimizer.lr=0.1"])
     with pytest.raises(
         ConfigError, match=r"optimizer.lr=0.1 cannot change a run that is resumed; only trainer, callbacks,"
     ):
-        config.resumed_config(cfg)
+        resume.resumed_config(cfg)
 
 
 def test_a_resume_of_a_folder_that_is_no_run_makes_no_folder(tmp_path: Path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cxrlab.data import cache
 from cxrlab.data.cache import DONE, CacheSettings, ImageCache, fill, open_cache
 from cxrlab.data.decode import RESIZES, decode
 from cxrlab.errors import OutputError
@@ -70,48 +71,6 @@ def test_other_settings_have_another_cache(tmp_path: Path, root: Path, settings:
     assert first.folder.is_dir()
 
 
-def test_a_changed_file_is_decoded_anew_and_the_others_are_taken_over(tmp_path: Path, root: Path):
-    old = filled(tmp_path, root)
-    changed = root / old.files[2]
-    Image.fromarray(np.full((50, 50), 77, dtype=np.uint8)).save(changed)
-    new = opened(tmp_path, root)
-    assert old.folder.exists(), "a training may be at work on it"
-    np.testing.assert_array_equal(new.missing(ALL(6)), [2])
-    assert fill(new, ALL(6), num_workers=0, shows_progress=False) == 1
-    assert np.unique(new.pixels()[2]).tolist() == [77]
-    for row in (0, 1, 3, 4, 5):
-        fresh = decode(root / new.files[row], image_size=32, channels=1, resize="stretch")
-        np.testing.assert_array_equal(new.pixels()[row], fresh)
-
-
-def test_a_cache_that_is_out_of_date_goes_a_week_after_its_last_use(tmp_path: Path, root: Path):
-    old = filled(tmp_path, root)
-    opened(tmp_path, root)
-    os.utime(root / old.files[0], ns=(1, 1))
-    os.utime(old.used_path, (1, 1))
-    new = opened(tmp_path, root)
-    assert not old.folder.exists()
-    assert new.folder.is_dir()
-    np.testing.assert_array_equal(old.pixels()[1], new.pixels()[1])  # what is mapped stays
-
-
-def test_a_folder_with_the_same_relative_name_is_another(tmp_path: Path, make_images, monkeypatch):
-    for number, name in ((5, "one"), (6, "two")):
-        (tmp_path / name).mkdir()
-        make_images(number, name=f"{name}/data")
-    caches = []
-    for name in ("one", "two"):
-        monkeypatch.chdir(tmp_path / name)
-        files = sorted(path.name for path in Path("data").iterdir())
-        caches.append(open_cache(tmp_path / "cache", Path("data"), files, SETTINGS, "set"))
-        fill(caches[-1], ALL(len(files)), num_workers=0, shows_progress=False)
-    os.utime(caches[0].used_path, (1, 1)) if caches[0].used_path.exists() else None
-    os.utime(caches[0].folder, (1, 1))
-    make_images(7, name="two/more")
-    open_cache(tmp_path / "cache", Path("more"), ["000.png"], SETTINGS, "set")
-    assert caches[0].folder.is_dir()
-
-
 @pytest.mark.parametrize("damage", ["pixels.npy", "facts.npy", "files.json"])
 @pytest.mark.parametrize("how", ["missing", "truncated"])
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, root: Path, damage: str, how: str):
@@ -145,34 +104,6 @@ def test_the_same_files_under_another_name_share_the_cache(tmp_path: Path, root:
     assert other.folder == first.folder
 
 
-def test_images_of_a_cache_that_was_cut_off_are_taken_over_where_they_are_whole(tmp_path: Path, root: Path):
-    old = filled(tmp_path, root)
-    old.unfinished_path.touch()
-    old.pixels("r+")[4] = 0
-    os.utime(root / old.files[0], ns=(1, 1))
-    assert opened(tmp_path, root).missing(ALL(6)).tolist() == [0, 4]
-
-
-def test_a_file_that_is_only_touched_is_decoded_anew(tmp_path: Path, root: Path):
-    old = filled(tmp_path, root)
-    os.utime(root / old.files[0], ns=(1, 1))
-    assert opened(tmp_path, root).missing(ALL(6)).tolist() == [0]
-
-
-def test_a_cache_of_some_of_the_files_is_not_out_of_date(tmp_path: Path, root: Path):
-    all_files = filled(tmp_path, root)
-    some = open_cache(tmp_path / "cache", root, all_files.files[:3], SETTINGS, "set")
-    assert all_files.folder.is_dir()
-    assert not len(some.missing(ALL(3)))
-
-
-def test_files_of_another_folder_do_not_matter(tmp_path: Path, root: Path, make_images: Callable[..., Path]):
-    first = filled(tmp_path, root)
-    second = filled(tmp_path, make_images(4, name="other"))
-    assert first.folder != second.folder
-    assert first.folder.is_dir()
-
-
 def test_a_read_only_cache_that_is_complete_is_used(tmp_path: Path, root: Path):
     cache = filled(tmp_path, root)
     for path in (*cache.folder.iterdir(), cache.folder, cache.folder.parent):
@@ -184,17 +115,6 @@ def test_a_read_only_cache_that_is_complete_is_used(tmp_path: Path, root: Path):
     finally:
         cache.folder.parent.chmod(0o755)
         cache.folder.chmod(0o755)
-
-
-def test_a_full_disk_is_told_with_the_bytes_needed_and_free(tmp_path: Path, root: Path):
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
-    try:
-        with pytest.raises(OutputError, match=r"needs [\d,]+ bytes; [\d,]+ are free there.*data.cache_dir"):
-            opened(tmp_path, root)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert [path for path in (tmp_path / "cache").iterdir() if path.is_dir()] == []
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path, root: Path):
@@ -218,3 +138,65 @@ def test_the_description_can_be_read_by_anyone(tmp_path: Path, root: Path):
     described = json.loads((cache.folder / "files.json").read_text())
     assert described["files"] == list(cache.files)
     assert (described["image_size"], described["channels"], described["resize"]) == (32, 1, "stretch")
+
+
+def test_a_file_that_changes_gives_another_cache_and_leaves_the_old_one(tmp_path: Path, root: Path):
+    old = filled(tmp_path, root)
+    before = old.pixels()[2].copy()
+    Image.fromarray(np.full((50, 50), 77, dtype=np.uint8)).save(root / old.files[2])
+    new = filled(tmp_path, root)
+    assert new.folder != old.folder
+    assert np.unique(new.pixels()[2]).tolist() == [77]
+    np.testing.assert_array_equal(opened_again(old).pixels()[2], before)
+    os.utime(root / old.files[0], ns=(1, 1))
+    assert len(opened(tmp_path, root).missing(ALL(6))) == 6
+
+
+def opened_again(cache: ImageCache) -> ImageCache:
+    return ImageCache(cache.folder, cache.root, cache.files, cache.settings)
+
+
+def test_a_folder_with_the_same_relative_name_is_another(tmp_path: Path, make_images, monkeypatch):
+    caches = []
+    for number, name in ((5, "one"), (6, "two")):
+        (tmp_path / name).mkdir()
+        make_images(number, name=f"{name}/data")
+        monkeypatch.chdir(tmp_path / name)
+        files = sorted(path.name for path in Path("data").iterdir())
+        caches.append(open_cache(tmp_path / "cache", Path("data"), files, SETTINGS, "set"))
+        fill(caches[-1], ALL(len(files)), num_workers=0, shows_progress=False)
+    assert caches[0].folder != caches[1].folder
+    assert (caches[0].facts()["state"] == DONE).all()
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_decoded(tmp_path: Path, root: Path, monkeypatch):
+    cache_of = opened(tmp_path, root)
+    monkeypatch.setattr(cache, "_num_free", lambda _: 5000)
+    with pytest.raises(OutputError, match=r"needs [\d,]+ bytes; 5,000 are free there.*data.cache_dir"):
+        fill(cache_of, ALL(6), num_workers=0, shows_progress=False)
+    assert len(cache_of.missing(ALL(6))) == 6
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_disk_that_fills_up_meanwhile_is_told(tmp_path: Path, root: Path, num_workers: int):
+    cache_of = opened(tmp_path, root)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Below the pixels of the third image: a write beyond it fails, as on a full disk; workers inherit it.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2500, hard))
+    try:
+        with pytest.raises(OutputError, match=r"cannot be written.*needs [\d,]+ bytes; .*data.cache_dir"):
+            fill(cache_of, ALL(6), num_workers=num_workers, shows_progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def test_damaged_images_are_found_by_a_sample_and_decoded_again(tmp_path: Path, root: Path, caplog):
+    cache_of = filled(tmp_path, root)
+    cache_of.pixels("r+")[[1, 4]] = 0
+    again = opened(tmp_path, root)
+    with caplog.at_level("WARNING", logger="cxrlab"):
+        assert fill(again, ALL(6), num_workers=0, shows_progress=False) == 2
+    assert "2 images" in caplog.text
+    assert not len(again.damaged(ALL(6)))
+    fresh = decode(root / again.files[4], image_size=32, channels=1, resize="stretch")
+    np.testing.assert_array_equal(again.pixels()[4], fresh)

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -77,16 +78,6 @@ def test_a_killed_filling_goes_on_where_it_was(tmp_path: Path, large_root: Path,
     check_pixels(cache)
 
 
-def test_pixels_that_a_power_cut_lost_are_decoded_again(tmp_path: Path, large_root: Path):
-    cache = opened(tmp_path, large_root)
-    fill(cache, np.arange(COUNT), num_workers=0, shows_progress=False)
-    cache.unfinished_path.touch()
-    cache.pixels("r+")[[7, 200]] = 0
-    assert fill(cache, np.arange(COUNT), num_workers=0, shows_progress=False) == 2
-    assert not cache.unfinished_path.exists()
-    check_pixels(cache)
-
-
 def test_two_processes_that_start_together_fill_it_once(tmp_path: Path, large_root: Path):
     processes = [start(tmp_path, large_root, 1) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in processes]
@@ -117,47 +108,6 @@ def test_unreadable_images_are_recorded_and_only_absent_ones_tried_again(
     assert table["error"][2] == ""
     assert "gone.png" in table["error"][3]
     assert fill(cache, np.arange(4), num_workers=0, shows_progress=False) == 1
-
-
-@pytest.fixture
-def crashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Have the workers kill themselves by a signal when they come to the image 150."""
-
-    def install(name: str) -> None:
-        script = tmp_path / "worker.py"
-        script.write_text(
-            "import os, signal, sys\nfrom pathlib import Path\nfrom cxrlab.data import cache_worker as worker\n"
-            "original = worker.read_image\n"
-            "def read_image(path, **options):\n"
-            f"    if path.name.startswith('150'): os.kill(os.getpid(), signal.{name})\n"
-            "    return original(path, **options)\n"
-            "worker.read_image = read_image\n"
-            "worker.main(Path(sys.argv[-2]), Path(sys.argv[-1]))\n"
-        )
-        python = tmp_path / "python"
-        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
-        python.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(python))
-
-    return install
-
-
-def test_a_file_that_crashes_the_decoder_counts_as_unreadable(tmp_path: Path, large_root: Path, crashing):
-    crashing("SIGSEGV")
-    cache = opened(tmp_path / "cache", large_root)
-    fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False)
-    assert np.flatnonzero(cache.facts()["state"] != DONE).tolist() == [150]
-    assert "the decoder crashed on it (SIGSEGV)" in cache.table(np.array([150]))["error"][0]
-    assert fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False) == 0
-
-
-def test_a_worker_that_is_killed_is_an_error_that_names_the_file(tmp_path: Path, large_root: Path, crashing):
-    crashing("SIGKILL")
-    cache = opened(tmp_path / "cache", large_root)
-    with pytest.raises(DataError, match=r"killed by SIGKILL at .*150 é.png.*Start again to go on"):
-        fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False)
-    fill(cache, np.arange(COUNT), num_workers=0, shows_progress=False)
-    check_pixels(cache)
 
 
 def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path: Path, large_root: Path):
@@ -193,3 +143,79 @@ def test_the_progress_says_how_fast_it_goes(tmp_path: Path, make_images: Callabl
     shown = capsys.readouterr()
     assert "Decoding images" in shown.err
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_worker_that_is_killed_is_an_error_that_names_the_file(
+    tmp_path: Path, large_root: Path, dying_decoder, name: str
+):
+    dying_decoder(f"os.kill(os.getpid(), signal.{name})")
+    cache = opened(tmp_path / "cache", large_root)
+    with pytest.raises(DataError, match=rf"was killed by {name} at .*150 é.png.*start again"):
+        fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False)
+    fill(cache, np.arange(COUNT), num_workers=0, shows_progress=False)
+    check_pixels(cache)
+
+
+def test_a_fault_of_the_program_in_a_worker_is_told_as_it_is(tmp_path: Path, large_root: Path, dying_decoder):
+    dying_decoder("raise ZeroDivisionError('a fault of ours')")
+    cache = opened(tmp_path / "cache", large_root)
+    with pytest.raises(ZeroDivisionError, match="a fault of ours") as caught:
+        fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False)
+    assert "cache_worker.py" in str(caught.value.__cause__)  # the worker's own traceback
+
+
+@pytest.fixture
+def dying_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have the workers, which are new processes, run a statement when they come to the image 150."""
+
+    def install(statement: str) -> None:
+        (tmp_path / "site").mkdir()
+        (tmp_path / "site" / "sitecustomize.py").write_text(
+            "import os, signal, sys, importlib.abc\n"
+            "class Finder(importlib.abc.MetaPathFinder):\n"
+            "    def find_spec(self, name, path, target=None):\n"
+            "        if name != 'cxrlab.data.cache_worker': return None\n"
+            "        sys.meta_path.remove(self)\n"
+            "        from cxrlab.data import decode\n"
+            "        original = decode.read_image\n"
+            "        def read_image(path, **options):\n"
+            f"            if path.name.startswith('150'): {statement}\n"
+            "            return original(path, **options)\n"
+            "        decode.read_image = read_image\n"
+            "sys.meta_path.insert(0, Finder())\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    return install
+
+
+def test_workers_end_when_the_main_process_is_killed(tmp_path: Path, large_root: Path):
+    process = start(tmp_path, large_root, 2)
+    children: list[int] = []
+    while len(children) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+        children = children_of(process.pid)
+    process.kill()
+    process.communicate()
+    for _ in range(100):
+        if not any(Path(f"/proc/{child}").exists() for child in children):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{children} live on")
+
+
+def children_of(parent: int) -> list[int]:
+    listed = Path(f"/proc/{parent}/task/{parent}/children")
+    if not listed.exists():
+        pytest.skip("this system does not list the children of a process")
+    return [int(child) for child in listed.read_text().split()]
+
+
+def test_a_script_without_a_guard_is_not_started_by_its_workers(tmp_path: Path, large_root: Path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tmp_path / "cache"), str(large_root), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(COUNT)), done.stderr

@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,20 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from cxrlab.augment.augmentation import NoAugment, RandomAugment
+from cxrlab.augment import RandomAugment
 from cxrlab.data import dataset
 from cxrlab.data.cache import DONE
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.decode import decode
 from cxrlab.data.manifest import Manifest
+from cxrlab.data.readers import synthetic
+from cxrlab.data.splits import Split
 from cxrlab.errors import ConfigError, DataError
-
-NO_CHANGES = {
-    "flip": 0.0, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "zoom_per_axis": False,
-    "zoom_of_field": False, "shear": 0.0,
-    "fill": "border", "fill_value": 0.0, "brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "noise": 0.0,
-    "blur": 0.0, "erasing": 0.0, "erasing_area": 0.1, "erasing_aspect": 2.0, "erasing_place": "anywhere",
-}  # fmt: skip
 
 
 def write_images(root: Path, count: int) -> pd.DataFrame:
@@ -45,27 +41,14 @@ def write_images(root: Path, count: int) -> pd.DataFrame:
 
 def module(root: Path, table: pd.DataFrame, **changes: object) -> DataModule:
     options = {
-        "root": str(root),
         "reader": lambda folder: Manifest(folder, table, name="test"),
-        "filter": lambda manifest: manifest,
         "split": lambda manifest, groups: manifest,
-        "fraction": 1.0,
-        "resize": "stretch",
-        "cache_dir": str(root / "cache"),
-        "image_device": "auto",
-        "labels": None,
+        "cache_dir": root / "cache",
         "image_size": 16,
-        "channels": 1,
         "batch_size": 4,
         "num_workers": 0,
-        "on_unreadable": "skip",
-        "overfit_images": None,
-        "steps_per_epoch": None,
-        "sampling": "uniform",
-        "augment": NoAugment(),
-        "seed": 0,
     }
-    return DataModule(**{**options, **changes})
+    return DataModule(root, **{**options, **changes})
 
 
 def test_batches_are_uint8_with_targets_and_rows(tmp_path: Path):
@@ -122,7 +105,7 @@ def test_an_unreadable_image_is_named_or_left_out(tmp_path: Path, caplog: pytest
     np.testing.assert_array_equal(
         batch["images"][1], decode(tmp_path / "014.png", image_size=16, channels=1, resize="stretch")
     )
-    assert [found["count"] for found in lenient.audit()["findings"] if found["kind"] == "unreadable"] == [1]
+    assert [found.count for found in lenient.audit().findings if found.kind == "unreadable"] == [1]
 
 
 def test_no_readable_image_is_an_error(tmp_path: Path):
@@ -174,8 +157,7 @@ def test_patients_with_the_same_file_are_drawn_together(tmp_path: Path):
     assert len(set(seen["groups"][[4, 5, 17]])) == 1
     assert len(set(seen["groups"])) == 22
     assert data.copies.identical == [[4, 5, 17]]
-    kinds = {found["kind"]: found["severity"] for found in data.audit()["findings"]}
-    assert "fault" in kinds.values()
+    assert "fault" in {finding.severity for finding in data.audit().findings}
 
 
 def test_the_audit_of_the_same_data_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -186,7 +168,7 @@ def test_the_audit_of_the_same_data_is_kept(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_batches_are_augmented_by_their_seed_in_training_only(tmp_path: Path):
-    augment = RandomAugment(**{**NO_CHANGES, "shift": 0.3})
+    augment = RandomAugment(shift=0.3)
     data = module(tmp_path, write_images(tmp_path, 24), augment=augment)
     data.prepare()
     batch = next(iter(data.train_dataloader()))
@@ -258,3 +240,53 @@ def test_an_epoch_has_the_steps_asked_for_and_balanced_batches(tmp_path: Path):
 def test_an_epoch_of_no_steps_is_rejected(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"data\.steps_per_epoch=0 must be at least 1"):
         module(tmp_path, write_images(tmp_path, 24), steps_per_epoch=0)
+
+
+def test_a_root_and_a_reader_are_enough(tmp_path: Path):
+    reader = partial(synthetic.read, num_patients=40, size=32)
+    data = DataModule(tmp_path, reader=reader, image_size=32, num_workers=0)
+    data.prepare()
+    assert data.split.method == "grouped"
+    batch = next(iter(data.train_dataloader()))
+    assert batch["images"].shape == (batch["targets"].shape[0], 1, 32, 32)
+    data.trainer = SimpleNamespace(training=True)  # type: ignore[assignment]
+    assert data.on_after_batch_transfer(batch, 0)["images"].dtype == torch.uint8  # not augmented
+
+
+def test_a_split_of_one_s_own_is_called_custom(tmp_path: Path):
+    data = module(tmp_path, write_images(tmp_path, 24))
+    assert data.split.method == "custom"
+    assert data.split.record() == {"method": "custom"}
+    chosen = module(tmp_path, write_images(tmp_path, 24), split=Split("official", seed=3))
+    assert (chosen.split.method, chosen.split.record()["seed"]) == ("official", 3)
+
+
+def test_a_split_that_changes_the_order_of_the_images_is_rejected(tmp_path: Path):
+    def reversed_rows(manifest: Manifest, *, groups: np.ndarray) -> Manifest:
+        return replace(manifest, table=manifest.table.iloc[::-1])
+
+    with pytest.raises(DataError, match=r"data\.split returned other images, or in another order"):
+        module(tmp_path, write_images(tmp_path, 24), split=reversed_rows).prepare()
+
+
+def test_the_data_as_they_are_need_no_parts(tmp_path: Path):
+    table = write_images(tmp_path, 6).drop(columns="part")
+    (tmp_path / "003.png").write_bytes(b"")
+    data = module(tmp_path, table)
+    dataset = data.gather()
+    assert len(dataset) == len(dataset.images) == len(dataset.targets) == 5
+    assert dataset.unreadable.report["image"].tolist() == ["003.png"]
+    with pytest.raises(RuntimeError, match="prepare"):
+        _ = data.manifest
+    odd = dataset.select(np.arange(5) % 2 == 1)
+    assert odd.manifest.table["image"].tolist() == ["001.png", "004.png"]
+    np.testing.assert_array_equal(odd.images[[1]], dataset.images[[3]])
+    np.testing.assert_array_equal(odd.targets, dataset.targets[[1, 3]])
+
+
+def test_another_data_set_is_decoded_alike(tmp_path: Path):
+    data = module(tmp_path, write_images(tmp_path, 24))
+    (tmp_path / "other").mkdir()
+    other = Manifest(tmp_path / "other", write_images(tmp_path / "other", 4), name="other")
+    dataset = data.decode(other)
+    assert dataset.images[[0, 1, 2, 3]].shape == (4, 1, 16, 16)

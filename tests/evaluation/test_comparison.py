@@ -8,8 +8,9 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlab.evaluation.comparison import compare, holm, words
-from cxrlab.metrics.bootstrap import estimate, p_value, patient_counts
+from cxrlab.evaluation.comparison import compare, describe, outcome
+from cxrlab.evaluation.results import Difference, LeftOut
+from cxrlab.metrics.bootstrap import Estimate, estimate, holm, p_value, patient_counts
 from cxrlab.metrics.delong import delong_test
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
@@ -99,69 +100,71 @@ def test_the_reference_is_scikit_learn_with_weights():
         np.testing.assert_allclose(reference(targets, scores, weights), expected)
 
 
+def ends(interval):
+    return interval.value, interval.low, interval.high
+
+
 def test_leaderboard(numbers):
     values = {name: whole(table, roc_auc_score) for name, table in TABLES.items()}
-    assert [one["name"] for one in numbers["models"]] == sorted(values, key=values.get, reverse=True)
-    assert numbers["num_macro_labels"] == 2
-    for one in numbers["models"]:
-        table = TABLES[one["name"]]
+    assert [one.name for one in numbers.models] == sorted(values, key=values.get, reverse=True)
+    assert numbers.num_macro_labels == 2
+    for one in numbers.models:
+        table = TABLES[one.name]
         for key, metric in (
             ("macro_auroc", roc_auc_score),
             ("macro_average_precision", average_precision_score),
         ):
             expected = estimate(whole(table, metric), resampled(table, metric), 0.95)
-            assert one[key] == pytest.approx(expected, abs=1e-6)
-        assert one["labels"]["hernia"] == {"value": None, "low": None, "high": None}
+            assert ends(getattr(one, key)) == pytest.approx(ends(expected), abs=1e-6)
+        assert one.labels["hernia"] == Estimate(None)
         known = table.known[:, 0]
         auroc = roc_auc_score(table.targets[known, 0], table.probabilities[known, 0])
-        assert one["labels"]["edema"]["value"] == pytest.approx(auroc)
+        assert one.labels["edema"].value == pytest.approx(auroc)
 
 
 def test_macro_differences_are_paired(numbers):
-    assert [pair["models"] for pair in numbers["pairs"]] == [
-        list(pair) for pair in combinations([one["name"] for one in numbers["models"]], 2)
+    assert [pair.models for pair in numbers.pairs] == [
+        pair for pair in combinations([one.name for one in numbers.models], 2)
     ]
     raw = []
-    for pair in numbers["pairs"]:
-        first, second = (TABLES[name] for name in pair["models"])
+    for pair in numbers.pairs:
+        first, second = (TABLES[name] for name in pair.models)
         samples = resampled(first, roc_auc_score) - resampled(second, roc_auc_score)
         value = whole(first, roc_auc_score) - whole(second, roc_auc_score)
-        assert pair["difference"] == pytest.approx(estimate(value, samples, 0.95), abs=1e-6)
+        assert ends(pair.difference) == pytest.approx(ends(estimate(value, samples, 0.95)), abs=1e-6)
         low = p_value(samples) <= 2 / 201
-        assert low or pair["p"] == p_value(samples)
-        assert pair["p"] <= p_value(samples)
-        raw.append(pair["p"])
-    assert [pair["p_holm"] for pair in numbers["pairs"]] == holm(raw)
-    assert numbers["pairs"][0]["words"].startswith("no difference shown: 0.0")
-    assert numbers["pairs"][2]["words"].startswith(f"{numbers['models'][1]['name']} is better by 0.")
+        assert low or pair.p == p_value(samples)
+        assert pair.p <= p_value(samples)
+        raw.append(pair.p)
+    assert [pair.p_holm for pair in numbers.pairs] == holm(raw)
+    assert numbers.pairs[0].description.startswith("no difference shown: 0.0")
+    assert numbers.pairs[2].description.startswith(f"{numbers.models[1].name} is better by 0.")
 
 
 def test_labels_are_tested_by_delong_within_patients(numbers):
-    for pair in numbers["pairs"]:
-        first, second = (TABLES[name] for name in pair["models"])
+    for pair in numbers.pairs:
+        first, second = (TABLES[name] for name in pair.models)
         raw = []
         for column, label in enumerate(LABELS[:2]):
             scores = first.probabilities[:, column], second.probabilities[:, column]
             expected = delong_test(*scores, first.targets[:, column], first.patients, 0.95)
-            got = pair["labels"][label]
-            found = (*(got["difference"][key] for key in ("value", "low", "high")), got["p"])
-            assert found == pytest.approx(expected)
-            raw.append(got["p"])
-        assert [pair["labels"][label]["p_holm"] for label in LABELS[:2]] == holm(raw)
-        assert pair["labels"]["hernia"] == {
-            "difference": {"value": None, "low": None, "high": None},
-            "p": None,
-            "p_holm": None,
-            "words": "cannot be compared: one class only",
-        }
+            got = pair.labels[label]
+            assert ends(got.difference) == pytest.approx(ends(expected.difference))
+            assert got.p == pytest.approx(expected.p)
+            raw.append(got.p)
+        assert [pair.labels[label].p_holm for label in LABELS[:2]] == holm(raw)
+        assert pair.labels["hernia"] == Difference(
+            Estimate(None), None, None, "not_compared", "cannot be compared: one class only"
+        )
 
 
 def test_what_is_said_of_the_whole(numbers):
-    assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
+    content = numbers.to_json()
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
     patients = TABLES["weak"].num_patients
-    assert numbers["data"] | {"name": "", "fingerprint": None, "split": None} == numbers["data"]
-    assert (numbers["data"]["images"], numbers["data"]["patients"]) == (300, patients)
-    assert (numbers["data"]["part"], numbers["data"]["source"]) == ("test", "1.csv, 2.csv, 3.csv")
+    assert (numbers.data.name, numbers.data.fingerprint, numbers.data.split) == ("", None, None)
+    assert (numbers.data.images, numbers.data.patients) == (300, patients)
+    assert (numbers.data.part, numbers.data.source) == ("test", "1.csv, 2.csv, 3.csv")
     interval = {
         "level": 0.95,
         "unit": "patient",
@@ -169,54 +172,54 @@ def test_what_is_said_of_the_whole(numbers):
         "seed": 3,
         "method": "percentile bootstrap",
     }
-    assert numbers["interval"] == interval
-    assert numbers["left_out"] == {"images": 0, "labels": []}
-    assert [(one["kind"], one["label"]) for one in numbers["flags"]] == [("one_class", "hernia")]
+    assert content["interval"] == interval
+    assert numbers.left_out == LeftOut(0, [])
+    assert [(one.kind, one.label) for one in numbers.flags] == [("one_class", "hernia")]
 
 
 def test_a_model_does_not_differ_from_itself():
     table = TABLES["strong"]
-    pair = compare({"a": table, "b": table}, settings())["pairs"][0]
-    assert pair["models"] == ["a", "b"]
-    assert pair["difference"] == {"value": 0.0, "low": None, "high": None}
-    assert (pair["p"], pair["p_holm"]) == (1.0, 1.0)
-    assert pair["words"] == pair["labels"]["edema"]["words"] == "no difference shown: 0.000"
+    pair = compare({"a": table, "b": table}, settings()).pairs[0]
+    assert pair.models == ("a", "b")
+    assert pair.difference == Estimate(0.0)
+    assert (pair.p, pair.p_holm) == (1.0, 1.0)
+    assert pair.description == pair.labels["edema"].description == "no difference shown: 0.000"
 
 
 def test_no_label_with_both_classes():
     tables = {name: table.select_labels(["hernia"]) for name, table in TABLES.items()}
     result = compare(tables, settings())
-    assert result["num_macro_labels"] == 0
-    assert [one["name"] for one in result["models"]] == list(tables)
-    assert {one["macro_auroc"]["value"] for one in result["models"]} == {None}
-    assert {pair["words"] for pair in result["pairs"]} == {"cannot be compared: one class only"}
-    assert {pair["p_holm"] for pair in result["pairs"]} == {None}
-    json.dumps(result, allow_nan=False)
+    assert result.num_macro_labels == 0
+    assert [one.name for one in result.models] == list(tables)
+    assert {one.macro_auroc.value for one in result.models} == {None}
+    assert {pair.description for pair in result.pairs} == {"cannot be compared: one class only"}
+    assert {pair.p_holm for pair in result.pairs} == {None}
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 def test_of_many_models_the_pairs_with_the_best_are_shown():
     six = {f"m{number}": model(number / 5, number, num=120) for number in range(6)}
     all_pairs = compare(six, settings())
-    assert len(all_pairs["pairs"]) == 15
-    assert "pairs_left_out" not in {one["kind"] for one in all_pairs["flags"]}
+    assert len(all_pairs.pairs) == 15
+    assert "pairs_left_out" not in {one.kind for one in all_pairs.flags}
     result = compare(six | {"m6": model(2.0, 6, num=120)}, settings())
-    names = [one["name"] for one in result["models"]]
-    assert [pair["models"] for pair in result["pairs"]] == [[names[0], name] for name in names[1:]]
-    flags = {one["kind"]: one["message"] for one in result["flags"]}
+    names = [one.name for one in result.models]
+    assert [pair.models for pair in result.pairs] == [(names[0], name) for name in names[1:]]
+    flags = {one.kind: one.message for one in result.flags}
     assert "Of 7 models only the pairs with the best one are shown" in flags["pairs_left_out"]
     # All 21 pairs count: the smallest p-value is worth 21 times itself.
-    smallest = min(result["pairs"], key=lambda pair: pair["p"])
-    assert smallest["p_holm"] == pytest.approx(21 * smallest["p"])
-    assert smallest["p_holm"] < 0.05
+    smallest = min(result.pairs, key=lambda pair: pair.p)
+    assert smallest.p_holm == pytest.approx(21 * smallest.p)
+    assert smallest.p_holm < 0.05
 
 
 def test_clear_differences_are_not_lost_to_the_number_of_resamples():
     tables = {"good": model(4.0, 1, noise=0.1), "bad": model(0.0, 2)}
-    pair = compare(tables, settings())["pairs"][0]
+    pair = compare(tables, settings()).pairs[0]
     samples = resampled(tables["good"], roc_auc_score) - resampled(tables["bad"], roc_auc_score)
     assert p_value(samples) == 2 / 201
-    assert pair["p"] == pytest.approx(2 * norm.sf(pair["difference"]["value"] / samples.std()))
-    assert pair["p"] < 1e-6
+    assert pair.p == pytest.approx(2 * norm.sf(pair.difference.value / samples.std()))
+    assert pair.p < 1e-6
 
 
 @pytest.mark.slow
@@ -234,7 +237,7 @@ def test_equal_models_are_rarely_told_apart():
             frame["probability/x"] = 1 / (1 + np.exp(-hard - generator.normal(size=150)))
             tables[str(number)] = PredictionTable.from_frame(frame, "x")
         result = compare(tables, settings(num_resamples=100))
-        shown += any(pair["p_holm"] < 0.05 for pair in result["pairs"])
+        shown += any(pair.p_holm < 0.05 for pair in result.pairs)
     assert shown / 100 < 0.05 + 3 * (0.05 * 0.95 / 100) ** 0.5
 
 
@@ -242,15 +245,15 @@ def test_flags():
     unknown, other = (model(1.0, 1, num=40, patient=False, part=part) for part in ("val", ""))
     fewer = other.rows(np.arange(38)).select_labels(["mass", "edema"])
     result = compare({"a": unknown, "b": fewer}, settings())
-    flags = {(one["kind"], one["label"]): one["message"] for one in result["flags"]}
+    flags = {(one.kind, one.label): one.message for one in result.flags}
     assert {kind for kind, _ in flags} == {"val_part", "patients_unknown", "few_positives", "parts_differ", "images_left_out", "labels_left_out"}  # fmt: skip
     assert "{'a': 'val', 'b': 'unknown'}" in flags["parts_differ", None]
     assert "2 images are not in every table; 38 are compared" in flags["images_left_out", None]
     assert "hernia" in flags["labels_left_out", None]
     assert ("few_positives", "mass") in flags
-    assert result["left_out"] == {"images": 2, "labels": ["hernia"]}
-    assert (result["data"]["part"], result["data"]["images"], result["data"]["patients"]) == ("val", 38, None)
-    assert result["interval"]["unit"] == "image"
+    assert result.left_out == LeftOut(2, ["hernia"])
+    assert (result.data.part, result.data.images, result.data.patients) == ("val", 38, None)
+    assert result.interval.unit == "image"
 
 
 def closed_test(p_values):
@@ -295,5 +298,6 @@ def test_holm_leaves_out_what_was_not_tested():
         (None, None, None, np.nan, "cannot be compared: one class only"),
     ],
 )  # fmt: skip
-def test_words(value, low, high, p_holm, expected):
-    assert words(("a", "b"), {"value": value, "low": low, "high": high}, p_holm, 0.95) == expected
+def test_descriptions(value, low, high, p_holm, expected):
+    difference = Estimate(value, low, high)
+    assert describe(("a", "b"), difference, outcome(difference, p_holm, 0.95)) == expected

@@ -2,8 +2,8 @@ import gzip
 
 import pytest
 
+from cxrlab.data.readers import _csv
 from cxrlab.errors import DataError, MissingFileError
-from cxrlab.evaluation import external_table
 from cxrlab.evaluation.external_table import read_external_cells
 
 EVEN = "image;Edema;note\n0012;0.5; a \n0013;;\n"
@@ -15,10 +15,10 @@ def is_text(name):
 
 @pytest.fixture
 def no_slow_reader(monkeypatch):
-    def refuse(path):
+    def refuse(records, names, path):
         raise AssertionError(f"{path} should be read by pandas")
 
-    monkeypatch.setattr(external_table, "read_cells", refuse)
+    monkeypatch.setattr(_csv, "_table", refuse)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from cxrlab.evaluation.operating_point import given
 
 
 def kinds(flags):
-    return [(one["kind"], one["label"]) for one in flags]
+    return [(one.kind, one.label) for one in flags]
 
 
 def test_a_sound_test_has_no_reservation(make_predictions, make_settings):
@@ -26,8 +26,8 @@ def test_unknown_patients_are_said_loudly(make_predictions, make_settings):
     table = make_predictions()
     table = replace(table, patients=np.arange(len(table)), patient_names=None)
     (flag,) = caveats(table, given(0.5, 2), make_settings())
-    assert flag["kind"] == "patients_unknown"
-    assert "too narrow" in flag["message"]
+    assert flag.kind == "patients_unknown"
+    assert "too narrow" in flag.message
 
 
 def test_few_positives_and_one_class_are_told_apart(make_predictions, make_settings):
@@ -38,7 +38,7 @@ def test_few_positives_and_one_class_are_told_apart(make_predictions, make_setti
     targets[:9, 2] = 1.0
     flags = caveats(replace(table, targets=targets), given(0.5, 3), make_settings())
     assert kinds(flags) == [("one_class", "Mass"), ("few_positives", "Hernia")]
-    assert "only 9 positives" in flags[1]["message"]
+    assert "only 9 positives" in flags[1].message
     targets[:10, 2] = 1.0
     flags = caveats(replace(table, targets=targets), given(0.5, 3), make_settings())
     assert kinds(flags) == [("one_class", "Mass")]

@@ -1,27 +1,27 @@
-import json
-
 import pytest
 
 from cxrlab.data.readers.nih import LABELS
 from cxrlab.evaluation.caveats import published_table
+from cxrlab.evaluation.results import PublishedValue
+from cxrlab.metrics.bootstrap import Estimate
 
 
 def estimates(labels):
     return {
-        label: {"auroc": {"value": 0.7 + index / 100, "low": 0.6, "high": 0.9}}
+        label: {"auroc": Estimate(0.7 + index / 100, 0.6, 0.9)}
         for index, label in enumerate(labels)
     }
 
 
-MACRO = {"auroc": {"value": 0.8, "low": 0.79, "high": 0.81}}
+MACRO = {"auroc": Estimate(0.8, 0.79, 0.81)}
 
 
 def test_all_findings_have_means_beside_them():
     table = published_table(estimates(LABELS), MACRO, "nih", "official")
-    assert [one["label"] for one in table["ours"]] == [*LABELS, "macro"]
-    assert table["ours"][1] == {"label": "Cardiomegaly", "value": 0.71, "low": 0.6, "high": 0.9}
-    assert table["ours"][-1] == {"label": "macro", "value": 0.8, "low": 0.79, "high": 0.81}
-    means = {row["name"]: row["macro"] for row in table["rows"]}
+    assert [one.label for one in table.ours] == [*LABELS, "macro"]
+    assert table.ours[1] == PublishedValue(0.71, 0.6, 0.9, label="Cardiomegaly")
+    assert table.ours[-1] == PublishedValue(0.8, 0.79, 0.81, label="macro")
+    means = {row.name: row.macro for row in table.rows}
     assert means == {
         "CheXNet": 0.8414,
         "Wang et al. 2017": 0.745,
@@ -30,12 +30,11 @@ def test_all_findings_have_means_beside_them():
         "AE-CNN": 0.824,
         "EVA-X-B": 0.835,
     }
-    assert all(row["split"] and row["source"] for row in table["rows"])
-    assert json.loads(json.dumps(table, allow_nan=False)) == table
+    assert all(row.split and row.source for row in table.rows)
 
 
 def test_chexnet_stands_in_the_order_of_the_reader():
-    values = published_table(estimates(LABELS), MACRO, "nih", None)["rows"][0]["values"]
+    values = published_table(estimates(LABELS), MACRO, "nih", None).rows[0].values
     assert list(values) == list(LABELS)
     # As the paper spells them.
     assert values["Atelectasis"] == 0.8094
@@ -46,14 +45,14 @@ def test_chexnet_stands_in_the_order_of_the_reader():
 
 
 def test_the_note_says_what_may_be_set_beside_what():
-    official = published_table(estimates(LABELS), MACRO, "nih", "official")["note"]
+    official = published_table(estimates(LABELS), MACRO, "nih", "official").note
     assert "cannot be mixed" in official
     assert "9.15 images a patient and the rest 3.09" in official
     assert "may be set beside those of the official split" in official
     assert "left out" not in official
-    grouped = published_table(estimates(LABELS), MACRO, "nih", "grouped")["note"]
+    grouped = published_table(estimates(LABELS), MACRO, "nih", "grouped").note
     assert "Ours is on the split 'grouped', so none of these may be set beside it" in grouped
-    assert "a split that is not known" in published_table(estimates(LABELS), MACRO, "nih", None)["note"]
+    assert "a split that is not known" in published_table(estimates(LABELS), MACRO, "nih", None).note
 
 
 @pytest.mark.parametrize(
@@ -64,18 +63,18 @@ def test_the_note_says_what_may_be_set_beside_what():
 def test_other_labels_have_no_means(labels):
     table = published_table(estimates(labels), MACRO, "NIH ChestX-ray14", "official")
     shared = [label for label in labels if label in LABELS]
-    assert [one["label"] for one in table["ours"]] == shared
-    assert [row["name"] for row in table["rows"]] == ["CheXNet"]
-    assert list(table["rows"][0]["values"]) == shared
-    assert table["rows"][0]["macro"] is None
-    assert "published means are left out" in table["note"]
+    assert [one.label for one in table.ours] == shared
+    assert [row.name for row in table.rows] == ["CheXNet"]
+    assert list(table.rows[0].values) == shared
+    assert table.rows[0].macro is None
+    assert "published means are left out" in table.note
 
 
 def test_an_undefined_finding_leaves_the_means_out():
-    labels = estimates(LABELS) | {"Hernia": {"auroc": {"value": None, "low": None, "high": None}}}
+    labels = estimates(LABELS) | {"Hernia": {"auroc": Estimate(None)}}
     table = published_table(labels, MACRO, "nih", "official")
-    assert table["ours"][-1] == {"label": "Hernia", "value": None, "low": None, "high": None}
-    assert [row["macro"] for row in table["rows"]] == [None]
+    assert table.ours[-1] == PublishedValue(None, label="Hernia")
+    assert [row.macro for row in table.rows] == [None]
 
 
 @pytest.mark.parametrize(("name", "labels"), [("chexpert", LABELS), ("", LABELS), ("nih", ("abnormal",))])

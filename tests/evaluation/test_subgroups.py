@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -6,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxrlab.evaluation.subgroups import subgroup_numbers
-from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.bootstrap import Estimate, patient_counts
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -45,7 +46,7 @@ def make(covariates, labels=("A", "B"), separation=1.5, known=True, rng_seed=0):
 def evaluate(table, thresholds=0.5):
     counts = patient_counts(table.num_patients, SETTINGS.num_resamples, 0)
     rows, gaps = subgroup_numbers(table, np.full(len(table.labels), thresholds), counts, SETTINGS)
-    json.dumps([rows, gaps], allow_nan=False)
+    json.dumps([asdict(row) for row in [*rows, *gaps]], allow_nan=False)
     return rows, gaps
 
 
@@ -53,7 +54,7 @@ def test_every_group_has_a_row_for_each_label_and_the_mean():
     view = np.array(["PA", "AP", "PA"]).repeat(P)
     table = make({"view": view, "age": np.linspace(1, 60, 3 * P)})
     rows, _ = evaluate(table)
-    names = [(row["covariate"], row["group"], row["label"]) for row in rows]
+    names = [(row.covariate, row.group, row.label) for row in rows]
     groups = [
         ("view", "AP"),
         ("view", "PA"),
@@ -62,17 +63,17 @@ def test_every_group_has_a_row_for_each_label_and_the_mean():
         ("age", "40-59 years"),
     ]
     assert [(*group, label) for group in groups for label in ("macro", "A", "B")] == names[:15]
-    row = next(row for row in rows if (row["group"], row["label"]) == ("AP", "B"))
+    row = next(row for row in rows if (row.group, row.label) == ("AP", "B"))
     targets, scores = table.targets[view == "AP", 1], table.probabilities[view == "AP", 1]
-    assert (row["images"], row["patients"], row["positives"]) == (P, P, targets.sum())
-    assert row["auroc"]["value"] == pytest.approx(roc_auc_score(targets, scores))
-    assert row["auroc"]["low"] < row["auroc"]["value"] < row["auroc"]["high"]
-    assert row["sensitivity"]["value"] == pytest.approx((scores[targets == 1] >= 0.5).mean())
-    assert row["specificity"]["value"] == pytest.approx((scores[targets == 0] < 0.5).mean())
-    mean = next(row for row in rows if (row["group"], row["label"]) == ("AP", "macro"))
-    both = [row["auroc"]["value"] for row in rows if row["group"] == "AP" and row["label"] != "macro"]
-    assert mean["auroc"]["value"] == pytest.approx(np.mean(both))
-    assert (mean["images"], mean["positives"], mean["num_labels"]) == (P, None, 2)
+    assert (row.images, row.patients, row.positives) == (P, P, targets.sum())
+    assert row.auroc.value == pytest.approx(roc_auc_score(targets, scores))
+    assert row.auroc.low < row.auroc.value < row.auroc.high
+    assert row.sensitivity.value == pytest.approx((scores[targets == 1] >= 0.5).mean())
+    assert row.specificity.value == pytest.approx((scores[targets == 0] < 0.5).mean())
+    mean = next(row for row in rows if (row.group, row.label) == ("AP", "macro"))
+    both = [row.auroc.value for row in rows if row.group == "AP" and row.label != "macro"]
+    assert mean.auroc.value == pytest.approx(np.mean(both))
+    assert (mean.images, mean.positives, mean.num_labels) == (P, None, 2)
 
 
 def test_a_true_gap_is_shown_and_none_is_invented():
@@ -81,13 +82,13 @@ def test_a_true_gap_is_shown_and_none_is_invented():
     table = make(
         {"sex": sex, "coin": rng.choice(["heads", "tails"], 3 * P)}, separation=np.where(sex == "F", 0.5, 2.5)
     )
-    gaps = {(gap["covariate"], gap["label"], gap["metric"]): gap for gap in evaluate(table)[1]}
+    gaps = {(gap.covariate, gap.label, gap.metric): gap for gap in evaluate(table)[1]}
     shown = gaps["sex", "macro", "auroc"]
-    assert shown["groups"] == ["F", "M"]
-    assert shown["difference"]["high"] < 0
-    assert shown["p_holm"] < 0.001
-    assert shown["words"].endswith("a difference is shown")
-    assert gaps["coin", "macro", "auroc"]["p_holm"] > 0.05
+    assert shown.groups == ("F", "M")
+    assert shown.difference.high < 0
+    assert shown.p_holm < 0.001
+    assert shown.description.endswith("a difference is shown")
+    assert gaps["coin", "macro", "auroc"].p_holm > 0.05
     assert len(gaps) == 2 * 3 * 3
 
 
@@ -105,27 +106,27 @@ def test_patients_in_both_groups_are_drawn_together():
     alone = PredictionTable(base.images, np.arange(number), ("A",), targets, scores, base.covariates)
     widths = []
     for table in (paired, alone):
-        gap = next(gap for gap in evaluate(table)[1] if gap["metric"] == "sensitivity")
-        widths.append(gap["difference"]["high"] - gap["difference"]["low"])
+        gap = next(gap for gap in evaluate(table)[1] if gap.metric == "sensitivity")
+        widths.append(gap.difference.high - gap.difference.low)
     assert widths[0] < 0.8 * widths[1]
 
 
 def test_small_groups_are_counted_but_not_evaluated():
     site = np.where(np.arange(3 * P) < 19, "small", "large")
     rows, gaps = evaluate(make({"site": site}))
-    nothing = {"value": None, "low": None, "high": None}
-    small = [row for row in rows if row["group"] == "small"]
-    assert [row["images"] for row in small] == [19, 19, 19]
-    assert all(row[metric] == nothing for row in small for metric in ("auroc", "sensitivity", "specificity"))
+    nothing = Estimate(None)
+    small = [row for row in rows if row.group == "small"]
+    assert [row.images for row in small] == [19, 19, 19]
+    assert all(getattr(row, metric) == nothing for row in small for metric in ("auroc", "sensitivity", "specificity"))
     assert gaps == []
 
 
 def test_unknown_values_are_named_but_not_compared():
     view = np.array(["PA", "AP", ""]).repeat(P)
     rows, gaps = evaluate(make({"view": view}))
-    assert {row["group"] for row in rows} == {"AP", "PA", "unknown"}
-    assert all(row["auroc"]["value"] is not None for row in rows)
-    assert all("unknown" not in gap["groups"] for gap in gaps)
+    assert {row.group for row in rows} == {"AP", "PA", "unknown"}
+    assert all(row.auroc.value is not None for row in rows)
+    assert all("unknown" not in gap.groups for gap in gaps)
 
 
 def test_causes_known_of_positives_only_are_compared_with_all_negatives():
@@ -133,16 +134,16 @@ def test_causes_known_of_positives_only_are_compared_with_all_negatives():
     cause = np.where(table.targets[:, 0] == 1, np.where(np.arange(3 * P) % 2, "virus", "bacteria"), "")
     table.covariates["cause"] = cause
     rows, gaps = evaluate(table)
-    assert [(row["group"], row["negatives_from"]) for row in rows] == [
+    assert [(row.group, row.negatives_from) for row in rows] == [
         ("bacteria", "all"),
         ("virus", "all"),
         ("unknown", "group"),
     ]
     chosen = (cause == "virus") | (table.targets[:, 0] == 0)
     expected = roc_auc_score(table.targets[chosen, 0], table.probabilities[chosen, 0])
-    assert rows[1]["auroc"]["value"] == pytest.approx(expected)
-    assert rows[1]["specificity"]["value"] is None
-    assert {(gap["label"], gap["metric"]) for gap in gaps} == {
+    assert rows[1].auroc.value == pytest.approx(expected)
+    assert rows[1].specificity.value is None
+    assert {(gap.label, gap.metric) for gap in gaps} == {
         ("Pneumonia", "auroc"),
         ("Pneumonia", "sensitivity"),
     }
@@ -150,13 +151,13 @@ def test_causes_known_of_positives_only_are_compared_with_all_negatives():
 
 def test_without_thresholds_there_is_auroc_only():
     rows, gaps = evaluate(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}), np.nan)
-    assert all(row["sensitivity"]["value"] is None and row["auroc"]["value"] is not None for row in rows)
-    assert {gap["metric"] for gap in gaps} == {"auroc"}
+    assert all(row.sensitivity.value is None and row.auroc.value is not None for row in rows)
+    assert {gap.metric for gap in gaps} == {"auroc"}
 
 
 def test_unknown_patients_are_not_counted():
     rows, _ = evaluate(make({"view": np.array(["PA", "AP", "PA"]).repeat(P)}, known=False))
-    assert {row["patients"] for row in rows} == {None}
+    assert {row.patients for row in rows} == {None}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def draw() -> tuple[torch.Tensor, torch.Tensor]:
 def test_it_is_torchvision_s_focal_loss(gamma: float, alpha: float | None):
     logits, targets = draw()
     logits.requires_grad_()
-    found = FocalLoss(frequencies=[0.3] * 4, gamma=gamma, alpha=alpha)(logits, targets)
+    found = FocalLoss(gamma=gamma, alpha=alpha)(logits, targets)
     expected = sigmoid_focal_loss(
         logits, targets, alpha=-1 if alpha is None else alpha, gamma=gamma, reduction="mean"
     )
@@ -26,13 +26,13 @@ def test_it_is_torchvision_s_focal_loss(gamma: float, alpha: float | None):
 
 
 def test_a_gamma_of_zero_is_cross_entropy():
-    loss = FocalLoss(frequencies=[0.3] * 4, gamma=0.0, alpha=None)
-    torch.testing.assert_close(loss(*draw()), BCE(frequencies=[0.3] * 4, label_smoothing=0.0)(*draw()))
+    loss = FocalLoss(gamma=0.0, alpha=None)
+    torch.testing.assert_close(loss(*draw()), BCE(label_smoothing=0.0)(*draw()))
 
 
 def test_unknown_targets_do_not_count():
     logits, targets = draw()
-    loss = FocalLoss(frequencies=[0.3] * 4, gamma=2.0, alpha=0.25)
+    loss = FocalLoss(gamma=2.0, alpha=0.25)
     holed = torch.where(torch.arange(32)[:, None] < 8, torch.nan, targets)
     torch.testing.assert_close(loss(logits, holed), loss(logits[8:], targets[8:]))
 
@@ -43,12 +43,12 @@ def test_unknown_targets_do_not_count():
 def test_extreme_logits_and_unknown_batches_give_finite_gradients(
     targets: torch.Tensor, gamma: float, dtype: torch.dtype, stays_finite_at_extremes
 ):
-    loss = FocalLoss(frequencies=[0.3] * 2, gamma=gamma, alpha=0.25)
+    loss = FocalLoss(gamma=gamma, alpha=0.25)
     stays_finite_at_extremes(loss, targets, dtype)
 
 
 def test_numbers_out_of_range_are_rejected():
     with pytest.raises(ConfigError, match=r"loss.gamma=-1 must be at least 0"):
-        FocalLoss(frequencies=[0.3], gamma=-1, alpha=None)
+        FocalLoss(gamma=-1, alpha=None)
     with pytest.raises(ConfigError, match=r"loss.alpha=2 must lie between 0 and 1"):
-        FocalLoss(frequencies=[0.3], gamma=2, alpha=2)
+        FocalLoss(gamma=2, alpha=2)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from cxrlab.errors import ConfigError, DataError
 from cxrlab.metrics.bootstrap import patient_counts
-from cxrlab.metrics.calibration import Calibrator, calibration_numbers, fit_calibrator
+from cxrlab.metrics.calibration import Calibrator, evaluate_calibration, fit_calibrator
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -50,18 +51,18 @@ def test_platt_scaling_finds_the_distortion_and_mends_unseen_images():
     assert calibrator is not None
     np.testing.assert_allclose(calibrator.slopes, 0.5, atol=0.05)
     np.testing.assert_allclose(calibrator.intercepts, -1.0, atol=0.06)
-    numbers = calibration_numbers(table_of(*draw()), calibrator, patient_counts(1500, 300, 0), SETTINGS)
-    for one in numbers["labels"].values():
-        assert one["before"]["is_calibrated"] is False
-        assert one["before"]["bias"]["value"] > 0.1
-        assert one["after"]["is_calibrated"] is True
-        assert one["after"]["ece"]["value"] < one["before"]["ece"]["value"] / 3
-        assert one["after"]["brier"]["value"] < one["before"]["brier"]["value"]
-        assert one["verdict"] == "calibrated after Platt scaling fitted on validation"
-    assert (numbers["method"], numbers["source"]) == ("platt", "validation")
-    assert "weights rare findings" in numbers["note"]
-    assert numbers["labels"]["Mass"]["slope"] == calibrator.slopes[1]
-    json.dumps(numbers, allow_nan=False)
+    numbers = evaluate_calibration(table_of(*draw()), calibrator, patient_counts(1500, 300, 0), SETTINGS)
+    for one in numbers.labels.values():
+        assert one.before.is_calibrated is False
+        assert one.before.bias.value > 0.1
+        assert one.after.is_calibrated is True
+        assert one.after.ece.value < one.before.ece.value / 3
+        assert one.after.brier.value < one.before.brier.value
+        assert one.description == "calibrated after Platt scaling fitted on validation"
+    assert (numbers.method, numbers.source) == ("platt", "validation")
+    assert "weights rare findings" in numbers.note
+    assert numbers.labels["Mass"].slope == calibrator.slopes[1]
+    json.dumps(asdict(numbers), allow_nan=False)
 
 
 def test_one_temperature_is_shared_and_one_by_label_is_not():
@@ -125,20 +126,20 @@ def test_a_slope_that_would_turn_the_ranking_round_is_rejected():
     calibrator = fit_calibrator(*draw(slope=-1.0), "platt", "validation")
     assert calibrator is not None
     assert (calibrator.slopes.tolist(), calibrator.intercepts.tolist()) == ([1.0, 1.0], [0.0, 0.0])
-    numbers = calibration_numbers(table_of(*draw()), calibrator, patient_counts(1500, 200, 0), SETTINGS)
-    verdict = numbers["labels"]["Edema"]["verdict"]
+    numbers = evaluate_calibration(table_of(*draw()), calibrator, patient_counts(1500, 200, 0), SETTINGS)
+    verdict = numbers.labels["Edema"].description
     assert verdict.startswith("too high by 0.")
     assert verdict.endswith("on average, as it is: no Platt scaling could be fitted on validation")
 
 
 def test_without_calibrator_only_before_is_evaluated():
     assert fit_calibrator(*draw(50), "none", "validation") is None
-    numbers = calibration_numbers(table_of(*draw()), None, patient_counts(1500, 200, 0), SETTINGS)
-    assert (numbers["method"], numbers["source"]) == ("none", None)
-    for one in numbers["labels"].values():
-        assert one["slope"] is one["intercept"] is one["after"] is None
-        assert one["verdict"].startswith("too high by 0.")
-        assert one["verdict"].endswith("on average")
+    numbers = evaluate_calibration(table_of(*draw()), None, patient_counts(1500, 200, 0), SETTINGS)
+    assert (numbers.method, numbers.source) == ("none", None)
+    for one in numbers.labels.values():
+        assert one.slope is one.intercept is one.after is None
+        assert one.description.startswith("too high by 0.")
+        assert one.description.endswith("on average")
 
 
 def test_a_label_that_is_nowhere_known_gives_plain_json():
@@ -146,13 +147,13 @@ def test_a_label_that_is_nowhere_known_gives_plain_json():
     targets[:, 0] = np.nan
     targets[:, 1] = 0.0
     calibrator = Calibrator(np.ones(2), np.zeros(2), "platt", "validation")
-    numbers = calibration_numbers(
+    numbers = evaluate_calibration(
         table_of(probabilities, targets), calibrator, patient_counts(20, 100, 0), SETTINGS
     )
-    assert {one["verdict"] for one in numbers["labels"].values()} == {
+    assert {one.description for one in numbers.labels.values()} == {
         "cannot be evaluated: fewer than 10 positives"
     }
-    json.dumps(numbers, allow_nan=False)
+    json.dumps(asdict(numbers), allow_nan=False)
 
 
 def test_applying_is_linear_on_the_logit_and_keeps_auroc():

@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import pytest
 
-from cxrlab.metrics.calibration import describe_calibration
+from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.metrics.calibration import Reliability, describe_calibration
 
 
 def numbers(bias, spiegelhalter, is_calibrated):
-    def one(low, high):
-        return {"value": (low + high) / 2, "low": low, "high": high}
+    def around(low, high):
+        return Estimate((low + high) / 2, low, high)
 
-    return {"bias": one(*bias), "spiegelhalter": one(*spiegelhalter), "is_calibrated": is_calibrated}
+    nothing = Estimate(None)
+    return Reliability(nothing, nothing, around(*bias), around(*spiegelhalter), None, is_calibrated, [])
 
 
 FINE = numbers((-0.1, 0.1), (-0.1, 0.1), True)
@@ -21,7 +25,7 @@ AFTER = "after Platt scaling fitted on validation"
         (FINE, (50, 50), "", "calibrated"),
         (FINE, (9, 50), AFTER, "cannot be evaluated: fewer than 10 positives"),
         (FINE, (50, 9), "", "cannot be evaluated: fewer than 10 negatives"),
-        (FINE | {"is_calibrated": None}, (50, 50), "", "cannot be evaluated: nothing varies between resamples"),
+        (replace(FINE, is_calibrated=None), (50, 50), "", "cannot be evaluated: nothing varies between resamples"),
         (numbers((0.2, 0.22), (-1, 1), False), (50, 50), "", "too high by 0.21 on average"),
         (numbers((-0.0022, -0.002), (1, 2), False), (50, 50), AFTER, f"too low by 0.0021 on average, {AFTER}"),
         (numbers((2e-5, 2.2e-5), (1, 2), False), (50, 50), "", "too high by 0.000021 on average"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.delong import area_difference, delong, delong_estimate, delong_test
 
 # Albumin, total protein, Krebs-Goplerud score, success of surgery: 43 of the 49 women with ovarian cancer of
@@ -30,6 +31,10 @@ ARTERIES = """
 28 0 -6 -52  29 0 37 38  29 0 47 35  30 0 42 40  30 0 4 6  31 0 55 23  31 0 55 45  32 0 4 -87
 32 0 -13 -65  33 0 49 24  33 0 35 9  34 0 53 66  35 0 2 -15  36 0 -48 -78
 """
+
+
+def ends(area):
+    return area.difference.value, area.difference.low, area.difference.high
 
 
 def brute_force(scores, targets, patients):
@@ -76,9 +81,9 @@ def test_ovarian_cancer_example():
     assert aurocs == pytest.approx([0.7366, 0.6478, 0.7258], abs=5e-5)
     assert np.sqrt(np.diag(covariance)) == pytest.approx([0.0927, 0.1000, 0.1028], abs=5e-5)
     albumin = area_difference(aurocs, covariance, 0, 2, 0.95)
-    assert albumin == pytest.approx((0.0108, -0.1761, 0.1976, 0.9102), abs=5e-5)
+    assert (*ends(albumin), albumin.p) == pytest.approx((0.0108, -0.1761, 0.1976, 0.9102), abs=5e-5)
     protein = delong_test(scores[1], scores[2], targets, None, 0.95)
-    assert protein == pytest.approx((-0.0780, -0.2830, 0.1271, 0.4561), abs=5e-5)
+    assert (*ends(protein), protein.p) == pytest.approx((-0.0780, -0.2830, 0.1271, 0.4561), abs=5e-5)
 
 
 def test_clustered_arteries_example():
@@ -93,10 +98,10 @@ def test_clustered_arteries_example():
     np.testing.assert_allclose(covariance, [[first, both], [both, second]], rtol=0, atol=1e-11)
     assert np.sqrt(np.diag(covariance)) == pytest.approx([0.0108, 0.0097], abs=5e-5)
     difference = delong_test(scores[1], scores[0], targets, patients, 0.95)
-    assert difference == pytest.approx((0.0014, -0.0115, 0.0143, 0.8271), abs=5e-5)
+    assert (*ends(difference), difference.p) == pytest.approx((0.0014, -0.0115, 0.0143, 0.8271), abs=5e-5)
     one = delong_estimate(scores[0], targets, patients, 0.95)
-    assert one["low"] == pytest.approx(0.9625, abs=5e-5)
-    assert one["high"] == 1.0  # 1.005 before it is cut off
+    assert one.low == pytest.approx(0.9625, abs=5e-5)
+    assert one.high == 1.0  # 1.005 before it is cut off
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -176,21 +181,21 @@ def test_estimate_is_cut_off_at_one():
     scores, targets = np.array([0.9, 0.8, 0.4, 0.5, 0.1, 0.2]), np.array([1.0, 1, 1, 0, 0, 0])
     aurocs, covariance = delong(scores[None], targets, None)
     one = delong_estimate(scores, targets, None, 0.9)
-    assert one["high"] == 1.0 < aurocs[0] + 1.6449 * covariance[0, 0] ** 0.5
-    assert one["low"] == pytest.approx(aurocs[0] - 1.644854 * covariance[0, 0] ** 0.5)
-    assert delong_estimate(-scores, targets, None, 0.9)["low"] == 0.0
+    assert one.high == 1.0 < aurocs[0] + 1.6449 * covariance[0, 0] ** 0.5
+    assert one.low == pytest.approx(aurocs[0] - 1.644854 * covariance[0, 0] ** 0.5)
+    assert delong_estimate(-scores, targets, None, 0.9).low == 0.0
 
 
 @pytest.mark.parametrize(
     ("scores", "targets", "patients", "expected"),
     [
-        ([0.1, 0.2], [0, 0], None, {"value": None, "low": None, "high": None}),
-        ([0.1, 0.2], [1, 1], None, {"value": None, "low": None, "high": None}),
-        ([0.1, 0.2], [np.nan, np.nan], None, {"value": None, "low": None, "high": None}),
-        ([0.1, 0.2, 0.15], [0, 1, 1], None, {"value": 1.0, "low": None, "high": None}),
-        ([0.1, 0.3, 0.2, 0.4], [0, 0, 1, 1], [0, 0, 1, 2], {"value": 0.75, "low": None, "high": None}),
-        ([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], None, {"value": 1.0, "low": None, "high": None}),
-        ([0.7] * 5, [0, 0, 1, 1, 1], [0, 1, 2, 3, 3], {"value": 0.5, "low": None, "high": None}),
+        ([0.1, 0.2], [0, 0], None, Estimate(None)),
+        ([0.1, 0.2], [1, 1], None, Estimate(None)),
+        ([0.1, 0.2], [np.nan, np.nan], None, Estimate(None)),
+        ([0.1, 0.2, 0.15], [0, 1, 1], None, Estimate(1.0)),
+        ([0.1, 0.3, 0.2, 0.4], [0, 0, 1, 1], [0, 0, 1, 2], Estimate(0.75)),
+        ([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], None, Estimate(1.0)),
+        ([0.7] * 5, [0, 0, 1, 1, 1], [0, 1, 2, 3, 3], Estimate(0.5)),
     ],
     ids=["no positive", "no negative", "all unknown", "one negative", "one patient", "separated", "tied"],
 )
@@ -202,25 +207,26 @@ def test_what_is_undefined_has_no_interval(scores, targets, patients, expected):
 def test_models_that_rank_alike_do_not_differ():
     scores, targets, patients = clustered(np.random.default_rng(11))
     same = delong_test(scores[0], 1 / (1 + np.exp(-scores[0])), targets, patients, 0.95)
-    assert same.value == 0
+    assert same.difference == Estimate(0.0)
     assert same.p == 1
-    assert np.isnan([same.low, same.high]).all()
 
 
 def test_a_difference_that_does_not_vary_has_no_test():
     targets = np.array([0.0, 0, 1, 1])
     opposite = delong_test(np.arange(4.0), -np.arange(4.0), targets, None, 0.95)
-    assert opposite.value == 1
-    assert np.isnan(opposite[1:]).all()
+    assert opposite.difference == Estimate(1.0)
+    assert np.isnan(opposite.p)
     one_class = delong_test(np.arange(4.0), -np.arange(4.0), np.zeros(4), None, 0.95)
-    assert np.isnan(one_class).all()
+    assert one_class.difference == Estimate(None)
+    assert np.isnan(one_class.p)
 
 
 def test_the_order_of_models_is_a_sign():
     scores, targets, patients = clustered(np.random.default_rng(12))
     there = delong_test(scores[0], scores[1], targets, patients, 0.95)
     back = delong_test(scores[1], scores[0], targets, patients, 0.95)
-    assert (back.value, back.low, back.high) == pytest.approx((-there.value, -there.high, -there.low))
+    turned = -there.difference
+    assert ends(back) == pytest.approx((turned.value, turned.low, turned.high))
     assert back.p == pytest.approx(there.p)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.bootstrap import Estimate, patient_counts
 from cxrlab.metrics.confusion import (
     confusion_counts,
     label_operating_estimates,
@@ -73,18 +73,18 @@ def test_metrics_of_each_label_macro_and_micro_equal_scikit_learn():
         targets, scores = known_of(table, column)
         called = (scores >= THRESHOLDS[column]).astype(int)
         for name, function in REFERENCES.items():
-            assert numbers["labels"][label][name]["value"] == pytest.approx(function(targets, called)), name
-        brier = numbers["labels"][label]["brier"]["value"]
+            assert numbers.labels[label][name].value == pytest.approx(function(targets, called)), name
+        brier = numbers.labels[label]["brier"].value
         assert brier == pytest.approx(metrics.brier_score_loss(targets, scores))
         pooled_targets += targets.tolist()
         pooled_calls += called.tolist()
         pooled_scores += scores.tolist()
     for name, function in REFERENCES.items():
-        assert numbers["micro"][name]["value"] == pytest.approx(function(pooled_targets, pooled_calls)), name
-        mean = np.mean([numbers["labels"][label][name]["value"] for label in LABELS])
-        assert numbers["macro"][name]["value"] == pytest.approx(mean), name
+        assert numbers.micro[name].value == pytest.approx(function(pooled_targets, pooled_calls)), name
+        mean = np.mean([numbers.labels[label][name].value for label in LABELS])
+        assert numbers.macro[name].value == pytest.approx(mean), name
     brier = metrics.brier_score_loss(pooled_targets, pooled_scores)
-    assert numbers["micro"]["brier"]["value"] == pytest.approx(brier)
+    assert numbers.micro["brier"].value == pytest.approx(brier)
 
 
 def test_counts_equal_scikit_learn_in_the_sample_and_in_each_resample():
@@ -123,10 +123,10 @@ def test_intervals_equal_a_loop_over_resamples():
     for name, values in samples.items():
         for column, label in enumerate(LABELS):
             low, high = np.quantile(values[column], [0.025, 0.975])
-            found = numbers["labels"][label][name]
-            assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-6)
+            found = numbers.labels[label][name]
+            assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
         low, high = np.quantile(values.mean(axis=0), [0.025, 0.975])
-        assert (numbers["macro"][name]["low"], numbers["macro"][name]["high"]) == pytest.approx(
+        assert (numbers.macro[name].low, numbers.macro[name].high) == pytest.approx(
             (low, high), abs=1e-6
         )
 
@@ -136,22 +136,22 @@ def test_a_label_without_threshold_is_undefined_and_left_out_of_the_means():
     counts = patient_counts(40, 100, seed=0)
     thresholds = np.array([0.5, np.nan, 0.6])
     numbers = label_operating_estimates(table, thresholds, counts, SETTINGS)
-    assert numbers["labels"]["Mass"]["f1"] == {"value": None, "low": None, "high": None}
-    assert numbers["labels"]["Mass"]["brier"]["value"] is not None
+    assert numbers.labels["Mass"]["f1"] == Estimate(None)
+    assert numbers.labels["Mass"]["brier"].value is not None
     others = label_operating_estimates(
         table.select_labels(["Edema", "Nodule"]), thresholds[[0, 2]], counts, SETTINGS
     )
     for name in REFERENCES:
-        assert numbers["macro"][name] == others["macro"][name]
-        assert numbers["micro"][name] == others["micro"][name]
+        assert numbers.macro[name] == others.macro[name]
+        assert numbers.micro[name] == others.micro[name]
     assert [int(values[1]) for values in confusion_counts(table, thresholds)] == [0, 0, 0, 0]
 
 
 def test_without_any_threshold_only_brier_is_left():
     table = draw()
     numbers = label_operating_estimates(table, np.full(3, np.nan), patient_counts(40, 100, seed=0), SETTINGS)
-    for block in (numbers["macro"], numbers["micro"], *numbers["labels"].values()):
-        assert [name for name, one in block.items() if one["value"] is not None] == ["brier"]
+    for block in (numbers.macro, numbers.micro, *numbers.labels.values()):
+        assert [name for name, one in block.items() if one.value is not None] == ["brier"]
 
 
 def test_one_class_only_leaves_what_it_defines():
@@ -161,14 +161,14 @@ def test_one_class_only_leaves_what_it_defines():
     numbers = label_operating_estimates(
         replace(table, targets=targets), THRESHOLDS, patient_counts(40, 100, seed=0), SETTINGS
     )
-    edema = numbers["labels"]["Edema"]
-    undefined = {name for name, one in edema.items() if one["value"] is None}
+    edema = numbers.labels["Edema"]
+    undefined = {name for name, one in edema.items() if one.value is None}
     assert undefined == {
         "sensitivity", "balanced_accuracy", "mcc", "ppv_at_prevalence", "npv_at_prevalence",
     }  # fmt: skip
-    assert edema["ppv"]["value"] == 0.0
-    means = [numbers["labels"][label]["sensitivity"]["value"] for label in LABELS[1:]]
-    assert numbers["macro"]["sensitivity"]["value"] == pytest.approx(np.mean(means))
+    assert edema["ppv"].value == 0.0
+    means = [numbers.labels[label]["sensitivity"].value for label in LABELS[1:]]
+    assert numbers.macro["sensitivity"].value == pytest.approx(np.mean(means))
 
 
 def test_a_label_that_is_nowhere_known_is_undefined():
@@ -178,7 +178,7 @@ def test_a_label_that_is_nowhere_known_is_undefined():
     numbers = label_operating_estimates(
         replace(table, targets=targets), THRESHOLDS, patient_counts(40, 100, seed=0), SETTINGS
     )
-    assert all(one["value"] is None for one in numbers["labels"]["Mass"].values())
+    assert all(one.value is None for one in numbers.labels["Mass"].values())
 
 
 def test_a_perfect_proportion_has_the_interval_of_the_patients_behind_it():
@@ -195,12 +195,12 @@ def test_a_perfect_proportion_has_the_interval_of_the_patients_behind_it():
     numbers = label_operating_estimates(table, np.array([0.5]), patient_counts(8, 100, seed=0), SETTINGS)
     z2 = 1.959964**2
     for block in ("macro", "micro"):
-        assert numbers[block]["sensitivity"] == numbers["labels"]["Mass"]["sensitivity"]
-    sensitivity = numbers["labels"]["Mass"]["sensitivity"]
-    assert (sensitivity["value"], sensitivity["high"]) == (1.0, 1.0)
-    assert sensitivity["low"] == pytest.approx(3 / (3 + z2), abs=1e-5)
-    assert numbers["labels"]["Mass"]["npv"]["low"] == pytest.approx(4 / (4 + z2), abs=1e-5)
-    assert numbers["labels"]["Mass"]["specificity"]["value"] == pytest.approx(0.8)
+        assert getattr(numbers, block)["sensitivity"] == numbers.labels["Mass"]["sensitivity"]
+    sensitivity = numbers.labels["Mass"]["sensitivity"]
+    assert (sensitivity.value, sensitivity.high) == (1.0, 1.0)
+    assert sensitivity.low == pytest.approx(3 / (3 + z2), abs=1e-5)
+    assert numbers.labels["Mass"]["npv"].low == pytest.approx(4 / (4 + z2), abs=1e-5)
+    assert numbers.labels["Mass"]["specificity"].value == pytest.approx(0.8)
 
 
 def test_undefined_metrics_are_nan_where_scikit_learn_says_0():
@@ -228,4 +228,4 @@ def test_no_prevalence_leaves_its_metrics_out():
     numbers = label_operating_estimates(
         draw(), THRESHOLDS, patient_counts(40, 100, seed=0), replace(SETTINGS, prevalence=None)
     )
-    assert set(numbers["labels"]["Mass"]) == {"brier", *REFERENCES} == set(numbers["macro"])
+    assert set(numbers.labels["Mass"]) == {"brier", *REFERENCES} == set(numbers.macro)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from cxrlab.metrics.bootstrap import estimate, p_value, patient_counts
+from cxrlab.metrics.bootstrap import Estimate, estimate, p_value, patient_counts
 from cxrlab.metrics.ranking import ranking
 
 
@@ -31,30 +31,34 @@ def test_one_patient_is_always_drawn():
     np.testing.assert_array_equal(patient_counts(1, 3, seed=0), [[1, 1, 1]])
 
 
+def ends(interval):
+    return interval.value, interval.low, interval.high
+
+
 def test_the_interval_is_the_percentiles():
     samples = np.random.default_rng(0).permutation(1001) / 1000
-    assert estimate(0.4, samples, 0.95) == pytest.approx({"value": 0.4, "low": 0.025, "high": 0.975})
-    assert estimate(0.4, samples, 0.8) == pytest.approx({"value": 0.4, "low": 0.1, "high": 0.9})
+    assert ends(estimate(0.4, samples, 0.95)) == pytest.approx((0.4, 0.025, 0.975))
+    assert ends(estimate(0.4, samples, 0.8)) == pytest.approx((0.4, 0.1, 0.9))
 
 
 def test_undefined_resamples_are_left_out():
     samples = np.r_[np.nan, np.arange(101) / 100, [np.nan] * 50]
-    assert estimate(0.5, samples, 0.9) == pytest.approx({"value": 0.5, "low": 0.05, "high": 0.95})
+    assert ends(estimate(0.5, samples, 0.9)) == pytest.approx((0.5, 0.05, 0.95))
 
 
 @pytest.mark.parametrize("samples", [[], [0.2, 0.3], [np.nan, np.nan]])
 def test_an_undefined_value_has_no_interval(samples):
-    assert estimate(float("nan"), samples, 0.95, units=9) == {"value": None, "low": None, "high": None}
+    assert estimate(float("nan"), samples, 0.95, units=9) == Estimate(None)
 
 
 @pytest.mark.parametrize("samples", [[], [np.nan] * 3, [0.8] * 5, [0.8, 0.8 + 1e-15]])
 @pytest.mark.parametrize("units", [0, 12])
 def test_no_interval_where_nothing_varies(samples, units):
-    assert estimate(0.8, samples, 0.95, units=units) == {"value": 0.8, "low": None, "high": None}
+    assert estimate(0.8, samples, 0.95, units=units) == Estimate(0.8)
 
 
 def test_perfect_ranking_is_not_taken_for_certain():
-    assert estimate(1.0, [1.0] * 100, 0.95) == {"value": 1.0, "low": None, "high": None}
+    assert estimate(1.0, [1.0] * 100, 0.95) == Estimate(1.0)
 
 
 def wilson(hits, trials, level):
@@ -71,13 +75,13 @@ def wilson(hits, trials, level):
 def test_a_proportion_at_its_limit_gets_wilsons_interval(value, units, level):
     low, high = wilson(value * units, units, level)
     found = estimate(value, [value] * 100, level, units=units)
-    assert found == pytest.approx({"value": value, "low": low, "high": high}, abs=1e-12)
-    assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+    assert ends(found) == pytest.approx((value, low, high), abs=1e-12)
+    assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 def test_wilson_of_ten_of_ten():
     # 10 / (10 + 1.959964 ** 2)
-    assert estimate(1.0, [1.0] * 9, 0.95, units=10)["low"] == pytest.approx(0.722467, abs=1e-6)
+    assert estimate(1.0, [1.0] * 9, 0.95, units=10).low == pytest.approx(0.722467, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ def test_p_value_agrees_with_the_interval():
     drawn = np.random.default_rng(0).normal(1.8, 1, size=4001)
     p = p_value(drawn)
     # The interval of the level 1 - p ends close to 0, on one side or the other.
-    assert abs(estimate(1.8, drawn, 1 - p)["low"]) < 0.02
+    assert abs(estimate(1.8, drawn, 1 - p).low) < 0.02
 
 
 @pytest.mark.parametrize("differences", [[], [np.nan, np.nan]])
@@ -130,7 +134,7 @@ def holds_the_truth(scores, targets, units, num_resamples, seed):
     """Whether the 95 % interval of the true AUROC holds it, where ``units`` are drawn."""
     found = ranking(scores, targets, units, patient_counts(units[-1] + 1, num_resamples, seed))
     interval = estimate(found.auroc[0], found.auroc_samples[0], 0.95)
-    return interval["low"] <= TRUE_AUROC <= interval["high"]
+    return interval.low <= TRUE_AUROC <= interval.high
 
 
 def coverage(*, num_replications, num_patients, num_resamples, seed):

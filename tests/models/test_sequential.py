@@ -7,7 +7,6 @@ from torch import nn
 
 from cxrlab.cli.config import config_dir
 from cxrlab.errors import ConfigError
-from cxrlab.heatmaps.methods.cam import SpatialNetwork
 from cxrlab.models.sequential import SequentialNetwork
 
 SMALL = partial(
@@ -82,8 +81,8 @@ def test_the_last_spatial_features_can_be_looked_at():
     seen: list[torch.Tensor] = []
     network.feature_layer.register_forward_hook(lambda _, __, output: seen.append(output))
     network(torch.zeros(1, 1, 16, 16))
-    spatial: SpatialNetwork = network
-    assert spatial.to_grid(seen[0]).shape == (1, 4, 7, 7)
+
+    assert network.to_grid(seen[0]).shape == (1, 4, 7, 7)
 
 
 @pytest.mark.parametrize(

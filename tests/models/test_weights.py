@@ -1,6 +1,10 @@
 import argparse
 import logging
+import os
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from torch import nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
 from cxrlab.models.timm_network import TimmNetwork
-from cxrlab.models.weights import read_weights
+from cxrlab.models.weights import is_head, looks_like, read_weights, translated
 
 OPTIONS = {
     "pretrained": False,
@@ -253,9 +257,39 @@ def test_pretrained_without_a_network_says_what_to_do(monkeypatch: pytest.Monkey
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        CheckpointError, match=r"model.pretrained=true: the weights of resnet10t .* set model.checkpoint_path"
+        CheckpointError,
+        match=r"model.pretrained=true: the weights of resnet10t .* set model.checkpoint_path.*HF_HUB",
     ):
         TimmNetwork(backbone="resnet10t", checkpoint_path=None, **{**OPTIONS, "pretrained": True})
+
+
+ASK = """
+import time
+from cxrlab.errors import CheckpointError
+from cxrlab.models import TimmNetwork
+start = time.monotonic()
+try:
+    TimmNetwork("resnet10t", num_labels=2, pretrained=True)
+except CheckpointError as error:
+    print(round(time.monotonic() - start), error)
+"""
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_hub_that_cannot_be_reached_is_told_in_seconds(answers: bool, tmp_path: Path):
+    """Nobody listens at the port, or someone who never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not answers:
+            server.close()
+        place = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        printed = subprocess.run(
+            [sys.executable, "-c", ASK], env={**kept, **place}, capture_output=True, text=True, check=True
+        ).stdout
+    seconds, message = printed.split(maxsplit=1)
+    assert int(seconds) <= 15
+    assert "the weights of resnet10t" in message
 
 
 def test_pretrained_weights_come_through_timms_own_loading(
@@ -268,6 +302,7 @@ def test_pretrained_weights_come_through_timms_own_loading(
     )
     from timm.models import _builder
 
+    monkeypatch.setattr("cxrlab.models.weights._check_hub", lambda repository: None)
     original = _builder._resolve_pretrained_source
     monkeypatch.setattr(
         _builder,
@@ -280,3 +315,74 @@ def test_pretrained_weights_come_through_timms_own_loading(
     torch.testing.assert_close(
         own["conv1.0.weight"], donor.state_dict()["conv1.0.weight"].sum(1, keepdim=True)
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["fc.weight", "classifier.0.bias", "module.head.fc.weight", "heads.1.weight"]
+)
+def test_heads_are_told_by_their_names(name: str):
+    assert is_head(name)
+    assert not is_head(name.replace("fc", "conv").replace("class", "cl").replace("head", "hat"))
+
+
+def test_the_prefix_that_brings_most_names_to_match_is_stripped():
+    one = torch.zeros(1)
+    weights = {"ema.stem.weight": one, "net.stem.weight": one, "net.stem.bias": one, "net.head.weight": one}
+    inside, outside = translated(weights, {"stem.weight", "stem.bias"})
+    assert list(inside) == ["stem.weight", "stem.bias", "head.weight"]
+    assert outside == ["ema.stem.weight"]
+
+
+def test_names_of_another_network_stay_as_they_are():
+    inside, outside = translated({"a.weight": torch.zeros(1)}, {"stem.bias"})
+    assert (list(inside), outside) == (["a.weight"], [])
+
+
+def test_timm_s_own_names_are_left_alone():
+    with torch.device("meta"):
+        own = timm.create_model("mobilenetv2_100", num_classes=0).state_dict()
+    inside, outside = translated(own, own.keys())
+    assert inside.keys() == own.keys()
+    assert not outside
+
+
+def test_torchvision_s_mobilenet_has_all_of_timm_s_weights_in_their_shapes():
+    with torch.device("meta"):
+        own = timm.create_model("mobilenetv2_100", num_classes=0).state_dict()
+        theirs = torchvision.models.mobilenet_v2().state_dict()
+    inside, _ = translated({f"module.model.{name}": tensor for name, tensor in theirs.items()}, own.keys())
+    assert {name: inside[name].shape for name in own} == {name: own[name].shape for name in own}
+    assert inside.keys() - own.keys() == {"classifier.1.weight", "classifier.1.bias"}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ("densenet121", "a DenseNet-121"),
+        ("densenet201", "a DenseNet-201"),
+        ("resnet18", "a ResNet-18 with basic blocks"),
+        ("resnet50", "a ResNet-50 with bottlenecks"),
+        ("mobilenet_v2", "a MobileNetV2 of torchvision"),
+        ("mobilenet_v3_large", "a MobileNetV3 of torchvision"),
+        ("vit_b_16", "a vision transformer"),
+        ("vgg11", "a VGG or AlexNet of torchvision"),
+    ],
+)
+def test_a_torchvision_architecture_is_recognised(architecture: str, words: str):
+    with torch.device("meta"):
+        state = torchvision.models.get_model(architecture, weights=None).state_dict()
+    assert looks_like([f"module.{name}" for name in state]) == words
+
+
+@pytest.mark.parametrize(
+    ("backbone", "words"),
+    [
+        ("mobilenetv3_small_100", "a MobileNet or EfficientNet of timm"),
+        ("vit_tiny_patch16_224", "a vision transformer"),
+        ("convnext_atto", "a ConvNeXt of timm"),
+    ],
+)
+def test_a_timm_architecture_is_recognised(backbone: str, words: str):
+    with torch.device("meta"):
+        state = timm.create_model(backbone).state_dict()
+    assert looks_like(state) == words

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from cxrlab.heatmaps.methods.names import METHOD_NAMES
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_curve
-
-from cxrlab.heatmaps.methods.names import METHOD_NAMES
 
 NIH = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
        "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")  # fmt: skip
@@ -123,7 +122,7 @@ def calibration(simulation: Simulation, after: bool) -> Numbers:
             "slope": 1.0 if after else None, "intercept": -1.0 if after else None,
             "before": calibrated(target, simulation.probabilities[:, column], False),
             "after": calibrated(target, right, True) if after else None,
-            "verdict": "Too high before recalibration, calibrated after it." if after else "Too high.",
+            "description": "Too high before recalibration, calibrated after it." if after else "Too high.",
         }  # fmt: skip
     method, source = ("platt", "validation") if after else ("none", None)
     return {"method": method, "source": source, "labels": labels}
@@ -149,7 +148,7 @@ def subgroups(simulation: Simulation) -> list[Numbers]:
 
 
 def gaps(label: str) -> list[Numbers]:
-    test = {"difference": around(0.02, 0.03), "p": 0.18, "p_holm": 0.54, "words": "no difference shown"}
+    test = {"difference": around(0.02, 0.03), "p": 0.18, "p_holm": 0.54, "description": "no difference shown"}
     return [{"covariate": covariate, "label": label, "metric": "auroc", "groups": list(groups[:2]), "images": [310, 290]} | test
             for covariate, groups in GROUPS.items()]  # fmt: skip
 
@@ -277,7 +276,7 @@ def pair_of(one: Numbers, other: Numbers) -> Numbers:
     def differing(a: Numbers, b: Numbers, half: float) -> Numbers:
         shown = abs(value := a["value"] - b["value"]) > half
         return {"difference": around(value, half), "p": 0.002 if shown else 0.4, "p_holm": 0.008 if shown else 1.0,
-                "words": "a difference is shown" if shown else "no difference shown"}  # fmt: skip
+                "description": "a difference is shown" if shown else "no difference shown"}  # fmt: skip
 
     labels = {label: differing(one["labels"][label], other["labels"][label], 0.06) for label in one["labels"]}
     macro = differing(one["macro_auroc"], other["macro_auroc"], 0.02)

@@ -43,7 +43,7 @@ def test_without_images_no_path_is_in_it(tmp_path, sample_comparison):
     numbers = sample_comparison(
         ["Nodule/Mass"], models=("/home/jane/a b", "jane.csv", "outputs/2026-01-01/12-00-00")
     )
-    numbers["pairs"][0]["words"] = "/home/jane/a b is better than jane.csv by 0.1"
+    numbers["pairs"][0]["description"] = "/home/jane/a b is better than jane.csv by 0.1"
     numbers["flags"] = [
         {"kind": "left_out", "label": None, "message": "3 images of /home/jane/a b were left out."}
     ]

@@ -7,7 +7,7 @@ def test_calibration_before_and_after(sample_numbers):
     numbers = sample_numbers(LABELS)
     table = group_tables.calibration_table(numbers)
     assert table.columns[1:3] == ["calibration error before", "calibration error after"]
-    assert table.rows[0].cells[-1].text == numbers["calibration"]["labels"]["Edema"]["verdict"]
+    assert table.rows[0].cells[-1].text == numbers["calibration"]["labels"]["Edema"]["description"]
     assert group_tables.recalibration_table(numbers).rows[0].cells[1].text == "\u22121.000"
 
 
@@ -37,7 +37,7 @@ def test_each_covariate_has_a_table(sample_numbers):
 
 def gap(label, difference, p_holm):
     return {"covariate": "sex", "label": label, "metric": "auroc", "groups": ["F", "M"], "images": [10, 1200], "p": p_holm,
-            "difference": {"value": difference, "low": None, "high": None}, "p_holm": p_holm, "words": "words"}  # fmt: skip
+            "difference": {"value": difference, "low": None, "high": None}, "p_holm": p_holm, "description": "words"}  # fmt: skip
 
 
 def test_the_gaps_that_are_shown_come_first_then_the_least_likely_by_chance():

@@ -54,7 +54,7 @@ def test_a_external_table_of_one_label(sample_numbers):
 
 def test_a_gap_that_is_shown_is_told(sample_numbers):
     numbers = sample_numbers(LABELS)
-    numbers["gaps"][0] |= {"p_holm": 0.01, "words": "AP is better."}
+    numbers["gaps"][0] |= {"p_holm": 0.01, "description": "AP is better."}
     lines = dict(model_card(numbers, ModelInfo(), [], Redaction([], active=True)))["Quantitative analyses"]
     assert (
         lines[-1]

@@ -127,7 +127,7 @@ def test_the_classifier_is_left_ready_for_use_without_gradients_or_statistics(ca
     assert all(
         torch.equal(value, before[name])
         for name, value in classifier.state_dict().items()
-        if "decision" not in name
+        if "operating_point" not in name
     )
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert type(probabilities) is np.ndarray

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.augment import geometry, photometry
-from cxrlab.errors import ConfigError
+from cxrlab.errors import ConfigError, check_range
 
 Place = Literal["corners", "anywhere"]
 
@@ -17,22 +17,6 @@ _DRAWS = (
     *("brightness", "contrast", "gamma", "noise", "blur"),
     *("erasing", "erasing_area", "erasing_aspect", "erasing_x", "erasing_y", "erasing_grey"),
 )
-_LIMITS = {
-    "flip": (0, 1),
-    "rotation": (0, 180),
-    "shift": (0, 1),
-    "zoom": (0, 1),
-    "shear": (0, 45),
-    "fill_value": (0, 255),
-    "brightness": (0, 1),
-    "contrast": (0, 3),
-    "gamma": (0, 3),
-    "noise": (0, 1),
-    "blur": (0, 10),
-    "erasing": (0, 1),
-    "erasing_area": (0, 1),
-    "erasing_aspect": (1, 10),
-}
 
 Draws = dict[str, Tensor]
 
@@ -102,30 +86,40 @@ class RandomAugment(nn.Module):
     def __init__(
         self,
         *,
-        flip: float,
-        rotation: float,
-        shift: float,
-        zoom: float,
-        zoom_per_axis: bool,
-        zoom_of_field: bool,
-        shear: float,
-        fill: geometry.Fill,
-        fill_value: float,
-        brightness: float,
-        contrast: float,
-        gamma: float,
-        noise: float,
-        blur: float,
-        erasing: float,
-        erasing_area: float,
-        erasing_aspect: float,
-        erasing_place: Place,
+        flip: float = 0.5,
+        rotation: float = 7.0,
+        shift: float = 0.05,
+        zoom: float = 0.1,
+        zoom_per_axis: bool = False,
+        zoom_of_field: bool = False,
+        shear: float = 0.0,
+        fill: geometry.Fill = "reflection",
+        fill_value: float = 0.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        gamma: float = 0.0,
+        noise: float = 0.0,
+        blur: float = 0.0,
+        erasing: float = 0.0,
+        erasing_area: float = 0.03,
+        erasing_aspect: float = 4.0,
+        erasing_place: Place = "corners",
     ) -> None:
         super().__init__()
-        given = {name: value for name, value in locals().items() if name in _LIMITS}
-        for name, (least, most) in _LIMITS.items():
-            if not least <= given[name] <= most:
-                raise ConfigError(f"augment.{name}={given[name]} must lie between {least} and {most}.")
+        check_range("augment.flip", flip, 0, 1)
+        check_range("augment.rotation", rotation, 0, 180)
+        check_range("augment.shift", shift, 0, 1)
+        check_range("augment.zoom", zoom, 0, 1)
+        check_range("augment.shear", shear, 0, 45)
+        check_range("augment.fill_value", fill_value, 0, 255)
+        check_range("augment.brightness", brightness, 0, 1)
+        check_range("augment.contrast", contrast, 0, 3)
+        check_range("augment.gamma", gamma, 0, 3)
+        check_range("augment.noise", noise, 0, 1)
+        check_range("augment.blur", blur, 0, 10)
+        check_range("augment.erasing", erasing, 0, 1)
+        check_range("augment.erasing_area", erasing_area, 0, 1)
+        check_range("augment.erasing_aspect", erasing_aspect, 1, 10)
         if zoom_of_field and zoom >= 1:
             raise ConfigError(f"augment.zoom={zoom} with augment.zoom_of_field=true must be below 1.")
         self.flip, self.shift, self.zoom, self.zoom_per_axis = flip, shift, zoom, zoom_per_axis

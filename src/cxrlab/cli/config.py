@@ -6,11 +6,10 @@ Where a command writes what it finds about a run: below the run, and never over 
 import datetime
 import functools
 import itertools
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -19,6 +18,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.errors import ConfigError, MissingFileError, UserError
+from cxrlab.files import RunDir, user_cache_dir
+
+if TYPE_CHECKING:
+    from cxrlab.data.datamodule import DataModule
+    from cxrlab.models.preprocess import Preprocess
 
 
 def evaluation_dir(run: object, name: str | None, part: str | None, data: str | None) -> str:
@@ -34,11 +38,11 @@ def evaluation_dir(run: object, name: str | None, part: str | None, data: str | 
         MissingFileError: If the run is none.
         ConfigError: If the name cannot be that of a folder, or is taken.
     """
-    one = _single(run)
-    if one is None:
+    single_run = _single(run)
+    if single_run is None:
         return f"outputs/evaluate/{datetime.datetime.now():%Y-%m-%d/%H-%M-%S}"
     stem = "-".join(word for word in (data, part or ("all" if data else "test")) if word)
-    return _below(one, "evaluations", name, stem, made="evaluation.json")
+    return _below(single_run, "evaluations", name, stem, made="evaluation.json")
 
 
 def explanation_dir(run: object, name: str | None, part: str | None, data: str | None, images: object) -> str:
@@ -55,11 +59,11 @@ def explanation_dir(run: object, name: str | None, part: str | None, data: str |
         MissingFileError: If the run is none.
         ConfigError: If there is none, or the name cannot be that of a folder, or is taken.
     """
-    one = _single(run)
-    if one is None:
+    single_run = _single(run)
+    if single_run is None:
         raise ConfigError("Give run=<a run directory>: whose heatmaps are wanted?")
     stem = "-".join(word for word in (data, part or ("all" if data else "test")) if word)
-    return _below(one, "explanations", name, "images" if images else stem, made="provenance.json")
+    return _below(single_run, "explanations", name, "images" if images else stem, made="provenance.json")
 
 
 def _single(run: object) -> str | None:
@@ -84,7 +88,10 @@ def _below(run: str, kind: str, name: str | None, stem: str, *, made: str) -> st
         return str(folder / str(name))
     taken = {path.parent.name for path in folder.glob(f"*/{made}")}
     numbered = (f"{stem}-{number}" for number in itertools.count(2))
-    return str(folder / next(one for one in itertools.chain([stem], numbered) if one not in taken))
+    return str(
+        folder
+        / next(folder_name for folder_name in itertools.chain([stem], numbered) if folder_name not in taken)
+    )
 
 
 def run_above(path: Path, key: str) -> str:
@@ -93,36 +100,11 @@ def run_above(path: Path, key: str) -> str:
     return f" Did you mean {key}={runs[0]}?" if runs else ""
 
 
-# Keys that earlier runs lack; their defaults are what was done then.
-_NEWER = ("evaluation", "report", "task", "views", "decay_norms_and_biases", "layer_rates", "explanation")
-
-
-# What a resumed run may change; all else would make it another run.
-_RESUMABLE = (
-    "trainer",
-    "callbacks",
-    "logger",
-    "data.root",
-    "data.split.file",
-    "data.num_workers",
-    "data.cache_dir",
-    "data.image_device",
-    "test",
-    "report",
-    "explanation",
-)
-
-
 def config_dir() -> Path:
     """Return the folder of the YAML files: inside an installed package, or beside a checkout's src."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if (installed / "train.yaml").is_file() else package.parents[1] / "conf"
-
-
-def _user_cache() -> str:
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return str(Path(base) / "cxrlab")
 
 
 def _run_or_resumed(resume: str | None, fresh: str) -> str:
@@ -148,39 +130,17 @@ def check_unused_folder(run_dir: Path) -> None:
     Raises:
         ConfigError: If the folder holds a checkpoint.
     """
-    found = sorted((run_dir / "checkpoints").glob("*.ckpt"))
-    if found:
+    checkpoints = sorted(RunDir(run_dir).checkpoints.glob("*.ckpt"))
+    if checkpoints:
         raise ConfigError(
-            f"{run_dir} holds a run already ({found[0].name}). Go on with it by resume={run_dir}, or choose "
-            "another folder by hydra.run.dir=<folder>."
+            f"{run_dir} holds a run already ({checkpoints[0].name}). Go on with it by resume={run_dir}, "
+            "or choose another folder by hydra.run.dir=<folder>."
         )
-
-
-def check_targets(node: object, source: str) -> None:
-    """Refuse a saved config that would build anything but data of this package: it may be a stranger's.
-
-    Raises:
-        ConfigError: Naming what it would build.
-    """
-    from cxrlab.cli.validation import located
-
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        check_targets(value, source)
-    if isinstance(node, str) and "${" in node:
-        raise ConfigError(f"The config of {source} holds {node!r}, which is no plain value: not built.")
-    target = node.get("_target_") if isinstance(node, dict) else None
-    own = ("cxrlab.data.", "cxrlab.augment.")
-    if target is None or (str(target).startswith(own) and located(target, source).__module__.startswith(own)):
-        return
-    raise ConfigError(
-        f"The config of {source} names {target}, which is no data set of this package, so it was not built: "
-        "a file must not choose what code runs."
-    )
 
 
 def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
-    OmegaConf.register_new_resolver("user_cache", _user_cache, replace=True)
+    OmegaConf.register_new_resolver("user_cache", lambda: str(user_cache_dir()), replace=True)
     OmegaConf.register_new_resolver("run_or_resumed", _run_or_resumed, replace=True)
     OmegaConf.register_new_resolver("config_subdir", _config_subdir, replace=True)
     # Kept, or their answers would change once the folder that they name is made.
@@ -198,7 +158,9 @@ def is_multirun() -> bool:
 
 def task_overrides() -> list[str]:
     """Return what the command line set, such as ``optimizer.lr=0.1``."""
-    return [str(one) for one in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    return (
+        [str(override) for override in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    )
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
@@ -260,10 +222,24 @@ def build(node: DictConfig, **arguments: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        known = user_error(error)
-        if known is not None:
-            raise known from None
+        cause = user_error(error)
+        if cause is not None:
+            raise cause from None
         raise ConfigError(str(error)) from error
+
+
+def build_data_like(node: DictConfig, preprocess: "Preprocess") -> "DataModule":
+    """Build another data set, its images decoded as those of a trained network were.
+
+    Args:
+        node: As in conf/data.
+        preprocess: The network's, which knows its images' size, channels and how they were made square.
+    """
+    node = node.copy()
+    for name in ("image_size", "channels", "resize"):
+        node[name] = getattr(preprocess, name)
+    data: DataModule = build(node)
+    return data
 
 
 def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
@@ -286,50 +262,11 @@ def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
     return call
 
 
-def resumed_config(cfg: DictConfig) -> DictConfig:
-    """Return the config that a run was started with, changed by what the resuming command may change.
-
-    Raises:
-        ConfigError: If the command changes anything else, or is a multirun.
-        MissingFileError: If the run never finished an epoch.
-    """
-    run_dir = Path(cfg.resume)
-    if is_multirun():
-        raise ConfigError("resume= continues one run; it cannot be part of a multirun.")
-    if not (run_dir / "checkpoints" / "last.ckpt").is_file():
-        raise MissingFileError(
-            f"resume={run_dir}: there is no checkpoints/last.ckpt, so nothing was saved to go on from."
-        )
-    saved = OmegaConf.load(run_dir / ".hydra" / "config.yaml")
-    if not isinstance(saved, DictConfig):
-        raise ConfigError(f"{run_dir}/.hydra/config.yaml holds no config.")
-    saved = completed(saved)
-    for key in _NEWER:
-        if key not in saved:
-            saved[key] = cfg[key]
-    for override in task_overrides():
-        key = override.split("=", 1)[0].lstrip("+~")
-        if key == "resume":
-            continue
-        if not any(key == known or key.startswith(f"{known}.") for known in _RESUMABLE):
-            raise ConfigError(
-                f"{override} cannot change a run that is resumed; only {', '.join(_RESUMABLE)} can. "
-                "Start a new run."
-            )
-        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
-    saved.resume = str(run_dir)
-    saved.run_dir = str(run_dir.resolve())
-    return saved
-
-
-def completed(saved: DictConfig) -> DictConfig:
-    """Return an earlier run's config with the keys that did not exist then; references stay references."""
-    from cxrlab.cli.earlier_config import complete
-
-    node: Any = OmegaConf.to_container(saved, resolve=False)
-    complete(node)
-    filled: DictConfig = OmegaConf.create(node)
-    return filled
+def save_config(composed: DictConfig, used: DictConfig, files: RunDir) -> None:
+    """Write the config as composed, for a resume, and with everything decided, for reading."""
+    files.config.parent.mkdir(exist_ok=True)
+    OmegaConf.save(composed, files.config)
+    OmegaConf.save(used, files.resolved_config)
 
 
 def user_error(error: BaseException) -> UserError | None:

@@ -1,8 +1,7 @@
 """Decoded images in one memory-mapped uint8 file, made once and shared by every run.
 
-Finding the cache of a list of files, or making it, empty but for what an older one can give.
-
-Filling a cache: every image decoded once, on all cores, by worker processes that may die.
+What a killed process leaves behind is kept: an image's row counts once its state says so, which is written
+last. Of what is there, a sample is compared with its checksums whenever the cache is used.
 """
 
 import contextlib
@@ -10,22 +9,20 @@ import errno
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
-import time
 import uuid
-import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -35,60 +32,46 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from cxrlab.data.duplicates.search import HASH_WORDS
+from cxrlab.data.cache_worker import (
+    AT_WORK,
+    DONE,
+    EMPTY,
+    FACTS,
+    UNREADABLE,
+    CacheSettings,
+    checksum,
+    decode_rows,
+    start_worker,
+)
 from cxrlab.data.image_statistics import Appearance
 from cxrlab.errors import DataError, OutputError
 from cxrlab.files import write_text
 
-log = logging.getLogger(__name__)
+__all__ = ["DONE", "EMPTY", "UNREADABLE", "CacheSettings", "ImageCache", "fill", "open_cache"]
 
+# Raised whenever the same file would give other pixels or facts, so that no older cache is taken for new.
+_VERSION = 1
 
-EMPTY, AT_WORK, DONE, UNREADABLE = range(4)
-
-
-_TEXT = "S400"
-
-
-FACTS = np.dtype(
-    [
-        ("state", "u1"),
-        ("checksum", "<u4"),
-        ("digest", "S32"),
-        ("width", "<u4"),
-        ("height", "<u4"),
-        ("mode", "S16"),
-        ("warning", _TEXT),
-        ("error", _TEXT),
-        ("hash", "<u8", (HASH_WORDS,)),
-        *((name, "<f4") for name in Appearance._fields),
-    ]
-)
-
+# Images that are compared with their checksums each time that a cache is used.
+_NUM_CHECKED = 32
+# Images a worker is given at a time: few enough that all end together, many enough that asking costs nothing.
+_CHUNK = 32
+# To start one more worker for fewer images than this would take longer than it saves.
+_FEWEST_A_WORKER = 100
+# How long another process may fill the cache before that is worth a line.
+_PATIENCE_SECONDS = 1.0
+# The workers are as many as the cores; threads of NumPy's libraries would only wait for one another, and make
+# each image take ten times as long.
+_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
 
 Rows = npt.NDArray[np.intp]
 
-
-@dataclass(frozen=True)
-class CacheSettings:
-    """How images are decoded.
-
-    Attributes:
-        image_size: Height and width in pixels.
-        channels: 1 or 3.
-        resize: ``stretch``, ``pad`` or ``crop``.
-    """
-
-    image_size: int
-    channels: int
-    resize: str
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImageCache:
     """A folder with the pixels and the facts of a list of image files.
-
-    A file's row holds its pixels once its state is ``DONE``; the state is written last, so that a process
-    killed at any moment leaves no half-written image behind that counts as one.
 
     Attributes:
         folder: Where ``pixels.npy``, ``facts.npy`` and ``files.json`` lie.
@@ -107,27 +90,17 @@ class ImageCache:
         """The file whose lock the process that fills the cache holds."""
         return self.folder.with_name(f"{self.folder.name}.lock")
 
-    @property
-    def used_path(self) -> Path:
-        """A file whose time says when the cache was used last."""
-        return self.folder / "used"
-
-    @property
-    def unfinished_path(self) -> Path:
-        """A file that is there while the cache is being filled, and stays where that was cut off."""
-        return self.folder / "unfinished"
-
     def pixels(self, mode: str = "c") -> npt.NDArray[np.uint8]:
         """Map the images, shape ``(N, C, H, W)``; nothing is read before it is used.
 
         Args:
-            mode: ``c`` for reading; what is written then goes nowhere. ``r+`` for filling.
+            mode: ``c`` for reading; what is written then goes nowhere. ``r+`` for changing them.
         """
-        return self._kept_pixels if mode == "c" else self._mapped("pixels.npy", mode)
+        return self._read_pixels if mode == "c" else self._mapped("pixels.npy", mode)
 
     def facts(self, mode: str = "c") -> npt.NDArray[np.void]:
         """Map what is known of each file, shape ``(N,)`` of ``FACTS``."""
-        return self._kept_facts if mode == "c" else self._mapped("facts.npy", mode)
+        return self._read_facts if mode == "c" else self._mapped("facts.npy", mode)
 
     def _mapped(self, name: str, mode: str) -> npt.NDArray[Any]:
         mapped: npt.NDArray[Any] = np.load(self.folder / name, mmap_mode=mode)  # type: ignore[arg-type]
@@ -135,20 +108,33 @@ class ImageCache:
 
     # Mapped once: a training keeps what it has, should another process replace the folder.
     @cached_property
-    def _kept_pixels(self) -> npt.NDArray[np.uint8]:
+    def _read_pixels(self) -> npt.NDArray[np.uint8]:
         return self._mapped("pixels.npy", "c")
 
     @cached_property
-    def _kept_facts(self) -> npt.NDArray[np.void]:
+    def _read_facts(self) -> npt.NDArray[np.void]:
         return self._mapped("facts.npy", "c")
 
-    def missing(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    def unmap(self) -> None:
+        """Forget what is mapped: the next use maps what is there then."""
+        self.__dict__.pop("_read_pixels", None)
+        self.__dict__.pop("_read_facts", None)
+
+    def missing(self, rows: Rows) -> Rows:
         """Return those of ``rows`` that were not decoded yet."""
         states = self.facts()["state"][rows]
-        left: npt.NDArray[np.intp] = rows[(states != DONE) & (states != UNREADABLE)]
-        return left
+        missing: Rows = rows[(states != DONE) & (states != UNREADABLE)]
+        return missing
 
-    def table(self, rows: npt.NDArray[np.intp]) -> pd.DataFrame:
+    def damaged(self, rows: Rows) -> Rows:
+        """Return those of ``rows`` whose pixels are not the ones that were decoded."""
+        pixels, facts = self.pixels(), self.facts()
+        decoded = rows[facts["state"][rows] == DONE]
+        is_damaged = [checksum(pixels[row]) != facts["checksum"][row] for row in decoded]
+        damaged: Rows = decoded[np.array(is_damaged, dtype=bool)]
+        return damaged
+
+    def table(self, rows: Rows) -> pd.DataFrame:
         """Return what is known of the files in ``rows``: one row each, in that order.
 
         Returns:
@@ -162,7 +148,7 @@ class ImageCache:
             {"width": int, "height": int}
         )
 
-    def hashes(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
+    def hashes(self, rows: Rows) -> npt.NDArray[np.uint64]:
         """Return the perceptual hashes of ``rows``, shape ``(n, HASH_WORDS)``."""
         return np.ascontiguousarray(self.facts()["hash"][rows])
 
@@ -171,27 +157,13 @@ def _decoded(cells: npt.NDArray[np.bytes_]) -> list[str]:
     return [cell.decode("utf-8", errors="replace") for cell in cells.tolist()]
 
 
-def checksum(pixels: npt.NDArray[np.uint8]) -> int:
-    """Return the CRC-32 of an image's bytes."""
-    return zlib.crc32(pixels.data)
-
-
-# Raised whenever the same file would give other pixels or facts, so that no older cache is taken for new.
-_VERSION = 1
-
-
-# A cache that is out of date stays for a week after its last use.
-_KEPT_SECONDS = 7 * 24 * 3600
-
-
 def open_cache(
     cache_dir: Path, root: Path, files: Sequence[str], settings: CacheSettings, name: str
 ) -> ImageCache:
     """Return the cache of these files, made empty where there is none.
 
-    What it is keyed by: the files' names, sizes and modification times, the settings, and the version of
-    the decoder. Images of an older cache of the same folder whose files have not changed are taken over, and
-    a cache whose files have changed or are gone is removed a week after its last use.
+    What it is keyed by: the files' names, sizes and modification times, the settings, and the version of the
+    decoder.
 
     Args:
         cache_dir: Folder of all caches.
@@ -201,37 +173,36 @@ def open_cache(
         name: What the data set is called; it begins the folder's name.
 
     Raises:
-        OutputError: If the folder cannot be written, or the disk has no room for the pixels.
+        OutputError: If the folder cannot be written.
     """
-    stamps = [stamp(root / file) for file in files]
-    key = hashlib.sha256(json.dumps([_VERSION, asdict(settings), list(files), stamps]).encode()).hexdigest()[
-        :12
-    ]
+    stamps = [_stamp(root / file) for file in files]
+    described = json.dumps([_VERSION, asdict(settings), list(files), stamps])
+    key = hashlib.sha256(described.encode()).hexdigest()[:12]
     stem = re.sub(r"[^\w.-]+", "_", name or "images")
     stem = f"{stem}-{settings.image_size}px-{settings.channels}ch-{settings.resize}"
     # The same files may be read under another name, as a folder or as a table.
-    named = [path for path in sorted(cache_dir.glob(f"*-{key}")) if path.is_dir()]
-    folder = named[0] if named else cache_dir / f"{stem}-{key}"
+    folders = [path for path in sorted(cache_dir.glob(f"*-{key}")) if path.is_dir()]
+    folder = folders[0] if folders else cache_dir / f"{stem}-{key}"
     cache = ImageCache(folder, root, tuple(files), settings)
     if _is_sound(cache):
-        with contextlib.suppress(OSError):  # others' caches may be read-only
-            cache.used_path.touch()
         return cache
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cache.lock_path):
             if not _is_sound(cache):
-                _create(cache, stamps)
-        _is_sound(cache)  # maps it: what is mapped stays, whatever becomes of the folder
+                _create(cache)
     except OSError as error:
-        remedy = "Set data.cache_dir to another folder."
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            needed, free = _num_bytes(cache), _num_free(cache_dir)
-            remedy = f"It needs {needed:,} bytes; {free:,} are free there. Make room, or {remedy.lower()}"
-        raise OutputError(
-            f"The cache of decoded images cannot be written to {cache.folder}: {error}. {remedy}"
-        ) from error
+        raise _not_written(cache, len(files), error) from error
     return cache
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return size and modification time (ns) of a file; (-1, -1) where it cannot be reached."""
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_sound(cache: ImageCache) -> bool:
@@ -242,25 +213,44 @@ def _is_sound(cache: ImageCache) -> bool:
         shapes = cache.pixels().shape, cache.facts().shape
         is_known = cache.facts().dtype == FACTS
     except (OSError, ValueError):
-        cache.__dict__.pop("_kept_pixels", None)
-        cache.__dict__.pop("_kept_facts", None)
+        cache.unmap()
         return False
     count = len(cache.files)
     return is_known and shapes == ((count, cache.settings.channels, size, size), (count,))
 
 
-def stamp(path: Path) -> tuple[int, int]:
-    """Return size and modification time (ns) of a file; (-1, -1) where it cannot be reached."""
+def _create(cache: ImageCache) -> None:
+    """Make an empty cache beside its place and rename it: a folder of that name is whole."""
+    for left in (cache.folder, *cache.folder.parent.glob(f".{cache.folder.name}-*")):
+        shutil.rmtree(left, ignore_errors=True)  # damaged, or cut off while it was made
+    unfinished = cache.folder.with_name(f".{cache.folder.name}-{uuid.uuid4().hex[:8]}")
+    size = cache.settings.image_size
+    shape = (len(cache.files), cache.settings.channels, size, size)
     try:
-        status = path.stat()
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+        unfinished.mkdir()
+        np.lib.format.open_memmap(unfinished / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+        np.lib.format.open_memmap(unfinished / "facts.npy", mode="w+", dtype=FACTS, shape=shape[:1])
+        description = {"version": _VERSION, "root": str(cache.root.resolve()), **asdict(cache.settings)}
+        write_text(unfinished / "files.json", json.dumps({**description, "files": cache.files}))
+        unfinished.rename(cache.folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _num_bytes(cache: ImageCache) -> int:
-    settings = cache.settings
-    return len(cache.files) * (settings.channels * settings.image_size**2 + FACTS.itemsize)
+def _not_written(cache: ImageCache, num_images: int, error: OSError) -> OutputError:
+    """Return the error of a cache that cannot be written; of a full disk, how much there must be."""
+    remedy = "Check permissions there, or set data.cache_dir to another folder."
+    if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        needed, free = num_images * _image_bytes(cache), _num_free(cache.folder)
+        remedy = (
+            f"It needs {needed:,} bytes; {free:,} are free there. Make room, or set data.cache_dir to "
+            "another folder."
+        )
+    return OutputError(f"The cache of decoded images cannot be written to {cache.folder}: {error}. {remedy}")
+
+
+def _image_bytes(cache: ImageCache) -> int:
+    return cache.settings.channels * cache.settings.image_size**2 + FACTS.itemsize
 
 
 def _num_free(folder: Path) -> int:
@@ -269,122 +259,11 @@ def _num_free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _create(cache: ImageCache, stamps: list[tuple[int, int]]) -> None:
-    """Make an empty cache beside its place and rename it, with the images that an older one can give."""
-    for left in (cache.folder, *cache.folder.parent.glob(f".{cache.folder.name}-*")):
-        shutil.rmtree(left, ignore_errors=True)  # damaged, or cut off while it was made
-    unfinished = cache.folder.with_name(f".{cache.folder.name}-{uuid.uuid4().hex[:8]}")
-    size = cache.settings.image_size
-    try:
-        unfinished.mkdir()
-        shape = (len(cache.files), cache.settings.channels, size, size)
-        _allocate(unfinished / "pixels.npy", np.dtype("u1"), shape)
-        _allocate(unfinished / "facts.npy", FACTS, shape[:1])
-        description = {"version": _VERSION, "root": str(cache.root.resolve()), **asdict(cache.settings)}
-        write_text(
-            unfinished / "files.json", json.dumps({**description, "files": cache.files, "stamps": stamps})
-        )
-        _take_over(cache, stamps, unfinished)
-        unfinished.rename(cache.folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _allocate(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> None:
-    """Write zeros whose bytes are really there: a full disk is told now, not by a signal later."""
-    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    num_bytes = path.stat().st_size
-    with path.open("r+b") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
-        else:
-            header = num_bytes - int(np.prod(shape)) * dtype.itemsize
-            file.seek(header)
-            for start in range(header, num_bytes, 1 << 24):
-                file.write(bytes(min(1 << 24, num_bytes - start)))
-
-
-def _take_over(cache: ImageCache, stamps: list[tuple[int, int]], unfinished: Path) -> None:
-    """Copy unchanged images from other caches of the same root, and remove those that are out of date."""
-    wanted = {(file, *one): row for row, (file, one) in enumerate(zip(cache.files, stamps, strict=True))}
-    description = {"version": _VERSION, "root": str(cache.root.resolve()), **asdict(cache.settings)}
-    for path in sorted(cache.folder.parent.glob("[!.]*/files.json")):
-        try:
-            older = json.loads(path.read_text(encoding="utf-8"))
-            if any(older.get(key) != value for key, value in description.items()):
-                continue
-            keys = [(file, *one) for file, one in zip(older["files"], older["stamps"], strict=True)]
-            _copy(path.parent, keys, unfinished, wanted)
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            log.debug("Nothing is taken from %s: %s", path.parent, error)
-            continue
-        if any(stamp(cache.root / file) != (size, changed) for file, size, changed in keys):
-            _remove(path.parent)
-
-
-def _copy(
-    source: Path, keys: list[tuple[str, int, int]], target: Path, wanted: dict[tuple[str, int, int], int]
-) -> None:
-    facts = np.load(source / "facts.npy", mmap_mode="r")
-    shared = [
-        (row, wanted[key]) for row, key in enumerate(keys) if key in wanted and facts["state"][row] == DONE
-    ]
-    if not shared:
-        return
-    new_facts, new_pixels = (np.load(target / name, mmap_mode="r+") for name in ("facts.npy", "pixels.npy"))
-    pixels = np.load(source / "pixels.npy", mmap_mode="r")
-    is_whole = not (source / "unfinished").exists()
-    for old, new in shared:
-        if not is_whole and checksum(pixels[old]) != facts["checksum"][old]:
-            continue
-        new_pixels[new] = pixels[old]
-        new_facts[new] = facts[old]
-    log.info("%d of %d images are taken over from an older cache.", len(shared), len(wanted))
-
-
-def _remove(folder: Path) -> None:
-    """Delete a cache that is out of date, unless it was used of late: a training may be at work on it."""
-    used = folder / "used"
-    if time.time() - (used if used.exists() else folder).stat().st_mtime < _KEPT_SECONDS:
-        return
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        with lock.acquire(timeout=0):
-            shutil.rmtree(folder, ignore_errors=True)
-    except Timeout:
-        return
-    Path(lock.lock_file).unlink(missing_ok=True)
-
-
-# Images a worker is given at a time: few enough that all end together, many enough that asking costs nothing.
-_CHUNK = 32
-
-
-# To start one more worker for fewer images than this would take longer than it saves.
-_FEWEST_A_WORKER = 100
-
-
-# A decoder that is killed by one of these was so by the file; by any other, by something else.
-_CRASHES = {
-    getattr(signal, name)
-    for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
-    if hasattr(signal, name)
-}
-
-
-_PATIENCE_SECONDS = 1.0
-
-
-# The workers are as many as the cores; threads of NumPy's libraries would only wait for one another, and make
-# each image take ten times as long.
-_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
-
-
 def fill(cache: ImageCache, rows: Rows, *, num_workers: int | None, shows_progress: bool = True) -> int:
     """Decode those images of ``rows`` that are not in the cache yet.
 
-    A process that comes second waits for the first and then finds nothing left to do. What a killed process
-    left is checked against its checksums and kept.
+    A process that comes second waits for the first and then finds nothing left to do. Of what is there, a few
+    images are compared with their checksums; where one does not fit, all are, and decoded again.
 
     Args:
         cache: What is to be filled.
@@ -396,19 +275,23 @@ def fill(cache: ImageCache, rows: Rows, *, num_workers: int | None, shows_progre
         Images that were decoded, or found to be unreadable, by this call.
 
     Raises:
-        OutputError: If the cache cannot be written.
+        OutputError: If the cache cannot be written, or the disk has no room for the images.
         DataError: If a worker is killed while it decodes; the message names the file.
     """
-    if not cache.unfinished_path.exists() and not len(cache.missing(rows)):
+    decoded = np.flatnonzero(cache.facts()["state"] == DONE)
+    sample = decoded[:: max(1, len(decoded) // _NUM_CHECKED)]
+    is_damaged = bool(len(cache.damaged(sample)))
+    if not is_damaged and not len(cache.missing(rows)):
         return 0
     try:
         with _locked(cache):
-            return _fill(cache, rows, num_workers, shows_progress)
+            if is_damaged:
+                _empty_damaged(cache)
+            return _fill(cache, cache.missing(rows), num_workers, shows_progress)
     except OSError as error:
-        raise OutputError(
-            f"The cache {cache.folder} cannot be written: {error}. Check space and permissions there, or set "
-            "data.cache_dir to another folder."
-        ) from error
+        raise _not_written(cache, len(cache.missing(rows)), error) from error
+    finally:
+        cache.unmap()
 
 
 @contextlib.contextmanager
@@ -418,7 +301,7 @@ def _locked(cache: ImageCache) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PATIENCE_SECONDS)
     except Timeout:
-        log.info("Another process is filling %s; waiting for it.", cache.folder)
+        _log.info("Another process is filling %s; waiting for it.", cache.folder)
         lock.acquire()
     try:
         yield
@@ -426,30 +309,34 @@ def _locked(cache: ImageCache) -> Iterator[None]:
         lock.release()
 
 
-def _fill(cache: ImageCache, rows: Rows, num_workers: int | None, shows_progress: bool) -> int:
-    if cache.unfinished_path.exists():
-        _check_what_is_there(cache)
-    todo = cache.missing(rows)
-    if not len(todo):
-        cache.unfinished_path.unlink(missing_ok=True)
-        return 0
-    cache.unfinished_path.touch()
-    count = _num_cores() if num_workers is None else num_workers
-    count = min(count, -(-len(todo) // _FEWEST_A_WORKER))
-    with _progress(shows_progress) as progress, _kept_when_stopped():
-        task = progress.add_task("Decoding images", total=len(todo), rate="")
-        if count:
-            _fill_by_workers(cache, todo, count, progress, task)
-        else:
-            for chunk in _chunks(todo):
-                from cxrlab.data.cache_worker import write_rows
+def _empty_damaged(cache: ImageCache) -> None:
+    damaged = cache.damaged(np.arange(len(cache.files)))
+    cache.facts("r+")["state"][damaged] = EMPTY
+    _log.warning(
+        "%d images in %s are damaged and decoded again: is the disk failing?", len(damaged), cache.folder
+    )
 
-                write_rows(cache, chunk)
-                _advance(progress, task, len(chunk))
-    for array in (cache.pixels("r+"), cache.facts("r+")):
-        getattr(array, "flush")()  # noqa: B009 - a memory map, which the annotation hides
-    cache.unfinished_path.unlink()
-    return len(todo)
+
+def _fill(cache: ImageCache, rows: Rows, num_workers: int | None, shows_progress: bool) -> int:
+    """Decode ``rows``; the lock is held."""
+    if not len(rows):
+        return 0
+    states = cache.facts("r+")["state"]
+    if num_kept := int((states == DONE).sum()):
+        _log.info("Going on with %s, which holds %d images.", cache.folder, num_kept)
+    states[np.flatnonzero(states == AT_WORK)] = EMPTY  # a killed process left them so
+    if len(rows) * _image_bytes(cache) > _num_free(cache.folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    count = _num_cores() if num_workers is None else num_workers
+    count = min(count, -(-len(rows) // _FEWEST_A_WORKER))
+    chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+    with _progress(shows_progress) as progress, _kept_when_stopped():
+        task = progress.add_task("Decoding images", total=len(rows), rate="")
+        decoded = _by_workers(cache, chunks, count) if count else _here(cache, chunks)
+        with contextlib.closing(decoded):
+            for num_decoded in decoded:
+                _advance(progress, task, num_decoded)
+    return len(rows)
 
 
 @contextlib.contextmanager
@@ -457,16 +344,12 @@ def _kept_when_stopped() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        log.warning("What is decoded is kept: the same command goes on from there.")
+        _log.warning("What is decoded is kept: the same command goes on from there.")
         raise
 
 
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _chunks(rows: Rows) -> Iterator[Rows]:
-    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
 def _progress(is_shown: bool) -> Progress:
@@ -483,114 +366,76 @@ def _advance(progress: Progress, task: TaskID, count: int) -> None:
     progress.update(task, rate=f"{speed:,.0f} images/s" if speed else "")
 
 
-def _check_what_is_there(cache: ImageCache) -> None:
-    """Empty the rows whose pixels are not those that were decoded: a power cut may have lost pages."""
-    pixels, facts = cache.pixels(), cache.facts("r+")
-    done = np.flatnonzero(facts["state"] == DONE)
-    lost = [row for row in done if checksum(pixels[row]) != facts["checksum"][row]]
-    facts["state"][np.flatnonzero(facts["state"] == AT_WORK)] = EMPTY
-    facts["state"][lost] = EMPTY
-    log.info("Going on with %s, which holds %d images.", cache.folder, len(done) - len(lost))
+def _named(cache: ImageCache, rows: Rows) -> list[tuple[int, str]]:
+    return [(int(row), cache.files[row]) for row in rows]
 
 
-def _fill_by_workers(cache: ImageCache, rows: Rows, count: int, progress: Progress, task: TaskID) -> None:
-    """Hand chunks to ``count`` processes, each driven by a thread of this one."""
-    queue: SimpleQueue[Rows] = SimpleQueue()
-    for chunk in _chunks(rows):
-        queue.put(chunk)
-    stop: list[bool] = []
+def _here(cache: ImageCache, chunks: Sequence[Rows]) -> Generator[int, None, None]:
+    """Decode chunks of rows in this process; yield the length of each when it is done."""
+    for chunk in chunks:
+        decode_rows(cache.folder, cache.root, cache.settings, _named(cache, chunk))
+        yield len(chunk)
 
-    def drive() -> None:
-        with _Worker(cache) as worker:
-            while not stop:
-                try:
-                    chunk = queue.get_nowait()
-                except Empty:
-                    return
-                worker.decode(chunk)
-                _advance(progress, task, len(chunk))
 
-    with ThreadPoolExecutor(count) as pool:
-        futures = [pool.submit(drive) for _ in range(count)]
+def _by_workers(cache: ImageCache, chunks: Sequence[Rows], count: int) -> Generator[int, None, None]:
+    """Decode chunks of rows in ``count`` processes; yield the length of each when it is done."""
+    folder, root = cache.folder.resolve(), cache.root.resolve()
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=start_worker)
+    try:
+        with _bare_start():
+            lengths = {
+                pool.submit(decode_rows, folder, root, cache.settings, _named(cache, chunk)): len(chunk)
+                for chunk in chunks
+            }
+        workers = multiprocessing.active_children()
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stop.append(True)
-    for future in futures:
-        future.result()
+            for future in as_completed(lengths):
+                future.result()
+                yield lengths[future]
+        except BrokenProcessPool as error:
+            raise DataError(_how_it_died(cache, np.concatenate(chunks), workers)) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Worker:
-    """A process that decodes chunks; where it crashes on a file, another takes over."""
+@contextlib.contextmanager
+def _bare_start() -> Iterator[None]:
+    """Have processes start with one thread a library, and without the main script, which they do not need.
 
-    def __init__(self, cache: ImageCache) -> None:
-        self.cache = cache
+    A spawned process imports the main script again: one without ``if __name__ == "__main__"`` would start
+    itself anew in each of them.
+    """
+    main = sys.modules["__main__"].__dict__
+    hidden: dict[str, object] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    threads = {name: os.environ.get(name) for name in _ONE_THREAD}
+    main["__spec__"] = None
+    main.pop("__file__", None)
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        main.update(hidden)
+        for name, value in threads.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
-    def __enter__(self) -> "_Worker":
-        self._start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        self.process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self.process.communicate()
-        self.messages.close()
-
-    def _start(self) -> None:
-        self.messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        folder, root = str(self.cache.folder.resolve()), str(self.cache.root.resolve())
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cxrlab.data.cache_worker", folder, root],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.messages, text=True,
-            env={**os.environ, **_ONE_THREAD},
-            # Ctrl-C is for the main process, which then ends its workers.
-            start_new_session=True,
-        )  # fmt: skip
-
-    def decode(self, rows: Rows) -> None:
-        """Have a chunk decoded.
-
-        Raises:
-            DataError: If the process was killed, or failed by a fault of its own.
-        """
-        left = rows
-        while len(left):
-            if self._answers(left):
-                return
-            self._mark_the_culprit(left)
-            self._end()
-            self._start()
-            left = self.cache.missing(left)
-
-    def _answers(self, rows: Rows) -> bool:
-        if self.process.stdin is None or self.process.stdout is None:
-            return False
-        try:
-            self.process.stdin.write(json.dumps(rows.tolist()) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            return False
-        return self.process.stdout.readline() == "done\n"
-
-    def _mark_the_culprit(self, rows: Rows) -> None:
-        code = self.process.wait()
-        facts = self.cache.facts("r+")
-        at_work = rows[facts["state"][rows] == AT_WORK]
-        names = (
-            ", ".join(str(self.cache.root / self.cache.files[row]) for row in at_work[:1])
-            or "its first image"
-        )
-        if -code not in _CRASHES or not len(at_work):
-            self.messages.seek(0)
-            said = self.messages.read().decode("utf-8", errors="replace").strip().splitlines()
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-            raise DataError(
-                f"A process that decodes images was {how} at {names}. "
-                f"{said[-1] if said else 'Was memory short?'} Start again to go on where it stopped."
-            )
-        reason = f"the decoder crashed on it ({signal.Signals(-code).name})"
-        facts["error"][at_work] = f"The image {names} cannot be read: {reason}.".encode()[:400]
-        facts["state"][at_work] = UNREADABLE
+def _how_it_died(cache: ImageCache, rows: Rows, workers: Sequence[BaseProcess]) -> str:
+    """Say which image a worker was at, and by what it ended; the other workers were ended for its sake."""
+    at_work = rows[cache.facts("r+")["state"][rows] == AT_WORK]
+    images = [str(cache.root / cache.files[row]) for row in at_work]
+    where = {0: "before its first image", 1: f"at {images[0]}" if images else ""}.get(
+        len(images), f"at one of {images}"
+    )
+    codes = [worker.exitcode for worker in workers]
+    code = next((code for code in codes if code not in (None, 0, -signal.SIGTERM)), None)
+    how = "ended" if code is None else f"ended with status {code}"
+    if code is not None and code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+    return (
+        f"A process that decodes images {how} {where}. Was memory short? What is decoded is kept: start "
+        "again to go on from there. Where it ends at the same image again, remove that image."
+    )

@@ -1,71 +1,145 @@
-"""The process that decodes images into a cache: it reads lists of rows, and answers each when it is done."""
+"""The rows of a cache, and the process that decodes images into them."""
 
-import json
-import sys
+import multiprocessing
+import os
+import signal
+import threading
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.data.cache import AT_WORK, DONE, EMPTY, UNREADABLE, CacheSettings, ImageCache, checksum
-from cxrlab.data.decode import read_image
-from cxrlab.data.duplicates.search import perceptual_hash
-from cxrlab.data.image_statistics import measure
-from cxrlab.errors import UserError
+from cxrlab.data.decode import DecodedImage, ImageAccessError, read_image
+from cxrlab.data.duplicates.hashing import HASH_WORDS, perceptual_hash
+from cxrlab.data.image_statistics import Appearance, measure
+from cxrlab.errors import MissingFileError, MissingPackageError, UserError
 
-Rows = npt.NDArray[np.intp]
+EMPTY, AT_WORK, DONE, UNREADABLE = range(4)
+
+_TEXT_LENGTH = 400
+_TEXT = f"S{_TEXT_LENGTH}"
+
+FACTS = np.dtype(
+    [
+        ("state", "u1"),
+        ("checksum", "<u4"),
+        ("digest", "S32"),
+        ("width", "<u4"),
+        ("height", "<u4"),
+        ("mode", "S16"),
+        ("warning", _TEXT),
+        ("error", _TEXT),
+        ("hash", "<u8", (HASH_WORDS,)),
+        *((name, "<f4") for name in Appearance._fields),
+    ]
+)
+"""What is known of a file; its row of pixels counts once ``state`` is ``DONE``, which is written last."""
 
 
-def write_rows(cache: ImageCache, rows: Rows) -> None:
-    """Decode the images of ``rows`` into the cache; those that cannot be read get the reason instead."""
-    pixels, facts = cache.pixels("r+"), cache.facts("r+")
-    for row in rows:
-        facts["state"][row] = AT_WORK
-        facts["state"][row] = _write(cache, pixels, facts, int(row))
+@dataclass(frozen=True)
+class CacheSettings:
+    """How images are decoded.
+
+    Attributes:
+        image_size: Height and width in pixels.
+        channels: 1 or 3.
+        resize: ``stretch``, ``pad`` or ``crop``.
+    """
+
+    image_size: int
+    channels: int
+    resize: str
 
 
-def _may_pass(error: UserError) -> bool:
-    """Tell whether the file may be readable later: it is the system's fault, or a decoder is missing."""
-    cause = error.__cause__
-    return (isinstance(cause, OSError) and cause.errno is not None) or "cxrlab[dicom]" in str(error)
+def checksum(pixels: npt.NDArray[np.uint8]) -> int:
+    """Return the CRC-32 of an image's bytes."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
-def _write(cache: ImageCache, pixels: npt.NDArray[np.uint8], facts: npt.NDArray[np.void], row: int) -> int:
-    settings = cache.settings
-    path = cache.root / cache.files[row]
+class _RowFile:
+    """Rows of a .npy file, written in place: a full disk is an error here, in a memory map it is a signal."""
+
+    def __init__(self, path: Path) -> None:
+        mapped = np.load(path, mmap_mode="r")
+        self._start = mapped.offset
+        self._row_bytes = mapped[:1].nbytes
+        self._file = path.open("r+b")
+
+    def write(self, row: int, values: bytes) -> None:
+        self._file.seek(self._start + row * self._row_bytes)
+        self._file.write(values)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def start_worker() -> None:
+    """Prepare a process that decodes: the main one handles Ctrl-C for it, and it ends when that is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def decode_rows(folder: Path, root: Path, settings: CacheSettings, files: Iterable[tuple[int, str]]) -> None:
+    """Decode images into a cache; those that cannot be read get the reason instead.
+
+    Args:
+        folder: Of the cache.
+        root: Folder that the files are relative to.
+        settings: How they are decoded.
+        files: Row and path of each.
+
+    Raises:
+        OSError: If the cache cannot be written: the disk is full, for instance.
+    """
+    pixels, facts = _RowFile(folder / "pixels.npy"), _RowFile(folder / "facts.npy")
+    try:
+        for row, file in files:
+            record = np.zeros((), FACTS)
+            record["state"] = AT_WORK
+            facts.write(row, record.tobytes())
+            image = _decoded(root / file, settings, record)
+            if image is not None:
+                pixels.write(row, image.pixels.tobytes())
+            facts.write(row, record.tobytes())
+    finally:
+        pixels.close()
+        facts.close()
+
+
+def _decoded(path: Path, settings: CacheSettings, record: npt.NDArray[np.void]) -> DecodedImage | None:
+    """Read an image and fill in its record; return None where it cannot be read."""
     try:
         image = read_image(
             path, image_size=settings.image_size, channels=settings.channels, resize=settings.resize
         )
     except UserError as error:
-        facts["error"][row] = str(error).encode()[:400]
-        return EMPTY if _may_pass(error) else UNREADABLE
-    pixels[row] = image.pixels
-    known = {
+        # What is the system's fault, or that of a missing decoder, is tried again the next time.
+        may_pass = isinstance(error, MissingFileError | MissingPackageError | ImageAccessError)
+        record["state"] = EMPTY if may_pass else UNREADABLE
+        record["error"] = str(error).encode()[:_TEXT_LENGTH]
+        return None
+    values = {
+        "state": DONE,
         "checksum": checksum(image.pixels),
         "digest": image.digest.encode(),
         "width": image.width,
         "height": image.height,
         "mode": image.mode.encode()[:16],
-        "warning": image.warning.encode()[:400],
-        "error": b"",
+        "warning": image.warning.encode()[:_TEXT_LENGTH],
         "hash": perceptual_hash(image.pixels),
         **measure(image.pixels)._asdict(),
     }
-    for name, value in known.items():
-        facts[name][row] = value
-    return DONE
-
-
-def main(folder: Path, root: Path) -> None:
-    """Serve until standard input ends."""
-    described = json.loads((folder / "files.json").read_text(encoding="utf-8"))
-    settings = CacheSettings(described["image_size"], described["channels"], described["resize"])
-    cache = ImageCache(folder, root, tuple(described["files"]), settings)
-    for line in sys.stdin:
-        write_rows(cache, np.array(json.loads(line), dtype=np.intp))
-        print("done", flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    for name, value in values.items():
+        record[name] = value
+    return image

@@ -2,32 +2,36 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from cxrlab.data.audit.run_audit import AuditReport
 from cxrlab.data.cache import CacheSettings
 from cxrlab.data.dataset import (
     Copies,
+    Dataset,
     Images,
     Unreadable,
+    audit_dataset,
     cached,
     find_copies,
-    run_audit,
     without_unreadable,
 )
 from cxrlab.data.decode import Resize
+from cxrlab.data.filters import apply_filters
 from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, Sampling, balanced_weights
 from cxrlab.data.manifest import PARTS, Manifest
-from cxrlab.data.splits import assign_parts, check_fraction, check_options, take_fraction
-from cxrlab.errors import ConfigError, DataError
+from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction
+from cxrlab.errors import DataError, check_range
+from cxrlab.files import user_cache_dir
 
-_LEAST = {"image_size": 8, "batch_size": 1, "num_workers": 0, "overfit_images": 2, "steps_per_epoch": 1}
+_Result = TypeVar("_Result")
 
 
 class DataModule(pl.LightningDataModule):
@@ -37,77 +41,76 @@ class DataModule(pl.LightningDataModule):
         root: Folder of the raw data set.
         reader: Turns ``root`` into a manifest.
         filter: Keeps part of a manifest.
-        split: Gives every image of a manifest its part; it is told which images belong together.
+        split: Gives every image of a manifest its part: a :class:`~cxrlab.data.splits.Split`, or any callable
+            of a manifest and, by keyword, ``groups``: the name of each row's group, which says which images
+            belong together.
         labels: Labels to learn, in the order of the network's outputs; None for all.
         fraction: Share of the training patients to train on.
         image_size: Height and width of the images in pixels.
         channels: 1 for radiographs, 3 for colour.
         resize: ``stretch``, ``pad`` or ``crop``.
         batch_size: Images in a batch, of one process.
-        cache_dir: Folder of the decoded images.
+        cache_dir: Folder of the decoded images; None for ``cxrlab/images`` in the user's cache.
         num_workers: Processes that decode images into the cache; None for one a core, 0 for none beside this.
         image_device: Where the images are during training: ``disk``, ``host``, ``gpu`` or ``auto``.
         on_unreadable: ``skip`` leaves out images that cannot be read and lists them, ``raise`` stops.
         overfit_images: Train and validate on this many training images only, to see whether a network can
             learn at all; None for real training.
         steps_per_epoch: Training batches of one process in an epoch; None for every image once.
-        sampling: ``even``, or ``balanced``: see :func:`cxrlab.data.loader.balanced_weights`.
-        augment: Applied to training batches on the device; called with images and a random generator.
+        sampling: ``uniform``, or ``balanced``: see :func:`cxrlab.data.loader.balanced_weights`.
+        augment: Applied to training batches on the device; called with images and a random generator. None
+            for images as they are.
         seed: Start of the order of training images and of their augmentation.
-
-    Attributes:
-        manifest: The split data set; there after ``prepare``, as are the others.
-        images: Its images.
-        copies: Which of its images show the same.
-        unreadable: What was left out because it could not be read.
 
     Raises:
         ConfigError: If a value is out of its range.
-    """
 
-    manifest: Manifest
-    images: Images
-    copies: Copies
-    unreadable: Unreadable
+    Example:
+        >>> from cxrlab.data.readers import nih
+        >>> data = DataModule("/data/nih", reader=nih.read, split=Split("official"), image_size=320)
+        >>> data.split.method
+        'official'
+    """
 
     def __init__(
         self,
+        root: str | Path,
         *,
-        root: str,
         reader: Callable[[Path], Manifest],
-        filter: Callable[[Manifest], Manifest],
-        split: Callable[..., Manifest],
-        labels: list[str] | None,
-        fraction: float,
-        image_size: int,
-        channels: Literal[1, 3],
-        resize: Resize,
-        batch_size: int,
-        cache_dir: str,
-        num_workers: int | None,
-        image_device: ImageDevice,
-        on_unreadable: Literal["raise", "skip"],
-        overfit_images: int | None,
-        steps_per_epoch: int | None,
-        sampling: Sampling,
-        augment: nn.Module,
-        seed: int,
+        filter: Callable[[Manifest], Manifest] = apply_filters,
+        split: Callable[..., Manifest] = Split(),  # noqa: B008 - frozen
+        labels: list[str] | None = None,
+        fraction: float = 1.0,
+        image_size: int = 224,
+        channels: Literal[1, 3] = 1,
+        resize: Resize = "stretch",
+        batch_size: int = 32,
+        cache_dir: str | Path | None = None,
+        num_workers: int | None = None,
+        image_device: ImageDevice = "auto",
+        on_unreadable: Literal["raise", "skip"] = "skip",
+        overfit_images: int | None = None,
+        steps_per_epoch: int | None = None,
+        sampling: Sampling = "uniform",
+        augment: nn.Module | None = None,
+        seed: int = 0,
     ) -> None:
-        given = locals()
         super().__init__()
-        for name, least in _LEAST.items():
-            if given[name] is not None and given[name] < least:
-                raise ConfigError(f"data.{name}={given[name]} must be at least {least}.")
+        check_range("data.image_size", image_size, 8)
+        check_range("data.batch_size", batch_size, 1)
+        check_range("data.num_workers", num_workers, 0)
+        check_range("data.overfit_images", overfit_images, 2)
+        check_range("data.steps_per_epoch", steps_per_epoch, 1)
         check_fraction(fraction)
         self.root = Path(root).expanduser()
         self.reader = reader
         self.filter = filter
-        self.split = split
+        self.split = split if isinstance(split, Split) else CustomSplit(split)
         self.labels = labels
         self.fraction = fraction
         self.settings = CacheSettings(image_size, channels, resize)
         self.batch_size = batch_size
-        self.cache_dir = Path(cache_dir).expanduser()
+        self.cache_dir = user_cache_dir() / "images" if cache_dir is None else Path(cache_dir).expanduser()
         self.num_workers = num_workers
         self.image_device: ImageDevice = image_device
         self.on_unreadable = on_unreadable
@@ -117,6 +120,7 @@ class DataModule(pl.LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.seconds: dict[str, float] = {}
+        self._dataset: Dataset | None = None
         self._store: ImageStore | None = None
 
     def prepare(self) -> Manifest:
@@ -127,56 +131,99 @@ class DataModule(pl.LightningDataModule):
             DataError: If the data set cannot be used: its message says why.
             OutputError: If the cache cannot be written.
         """
-        if hasattr(self, "manifest"):
-            return self.manifest
-        if isinstance(self.split, partial) and self.split.func is assign_parts:
-            check_options(**self.split.keywords)  # a typo is told now, not when all images are decoded
-        chosen, images, self.unreadable = self.gather()
-        copies = self._timed("copies", find_copies, images)
-        manifest: Manifest = self._timed("split", self._split, chosen, copies)
-        _check_parts_filled(manifest)
-        _check_labels_vary(manifest.part("train"))
-        kept = chosen.table["image"].isin(manifest.table["image"]).to_numpy()
-        self.images, self.copies = images.rows(kept), copies.rows(kept)
-        self.targets = torch.tensor(manifest.targets)  # a copy: pandas lends its memory read-only
-        self.manifest = manifest
-        return self.manifest
+        if self._dataset is not None:
+            return self._dataset.manifest
+        self.split.check_file()  # a typo is found now, not when all images are decoded
+        gathered = self.gather()
+        copies = self._timed("copies", lambda: find_copies(gathered.images))
+        dataset = self._timed("split", lambda: self._split(replace(gathered, copies=copies)))
+        _check_parts_filled(dataset.manifest)
+        _check_labels_vary(dataset.manifest.part("train"))
+        self._dataset = dataset
+        return dataset.manifest
 
-    def gather(self) -> tuple[Manifest, Images, Unreadable]:
-        """Read and cache the data set as it is, before any split; of what cannot be read only the names.
+    def gather(self) -> Dataset:
+        """Return the data set as it is, read and cached, before any split; copies are not looked for.
 
         Raises:
             MissingFileError: If the root or its tables do not exist.
             DataError: If the data set cannot be used: its message says why.
             OutputError: If the cache cannot be written.
         """
-        manifest: Manifest = self._timed("read", self.reader, self.root)
+        manifest = self._timed("read", lambda: self.reader(self.root))
         files = manifest.table["image"].tolist()
         chosen = self.filter(manifest.select_labels(self.labels))
-        images = self._timed("cache", self._cached, chosen, files)
+        images = self._timed("cache", lambda: self._cached(chosen, files))
         return without_unreadable(chosen, images, self.on_unreadable)
 
-    def audit(self) -> dict[str, Any]:
-        """Return what is wrong with the data; see :func:`cxrlab.data.audit.run_audit.audit`."""
+    def decode(self, manifest: Manifest) -> Dataset:
+        """Return another data set, decoded as this one is, into a cache of its own.
+
+        Raises:
+            DataError: If none of its images can be read.
+            OutputError: If the cache cannot be written.
+        """
+        images = self._cached(manifest, manifest.table["image"].tolist())
+        return without_unreadable(manifest, images, "skip")
+
+    @property
+    def dataset(self) -> Dataset:
+        """The split data set.
+
+        Raises:
+            RuntimeError: If it was not prepared.
+        """
+        if self._dataset is None:
+            raise RuntimeError(f"The data of {self.root} are not there yet: call prepare() first.")
+        return self._dataset
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the split data set."""
+        return self.dataset.manifest
+
+    @property
+    def images(self) -> Images:
+        """The image of each row of the manifest."""
+        return self.dataset.images
+
+    @property
+    def copies(self) -> Copies:
+        """Which of the images show the same."""
+        return self.dataset.copies
+
+    @property
+    def unreadable(self) -> Unreadable:
+        """What was left out because it could not be read."""
+        return self.dataset.unreadable
+
+    @property
+    def targets(self) -> Tensor:
+        """Labels: 1 present, 0 absent, NaN unknown, shape ``(N, L)``."""
+        return torch.from_numpy(self.dataset.targets)
+
+    def audit(self) -> AuditReport:
+        """Return what is wrong with the data; see :func:`cxrlab.data.audit.audit`."""
         self.prepare()
-        report: dict[str, Any] = self._timed(
-            "audit", run_audit, self.manifest, self.images, self.copies, self.unreadable
-        )
-        return report
+        return self._timed("audit", lambda: audit_dataset(self.dataset))
 
     def _cached(self, manifest: Manifest, files: list[str]) -> Images:
         return cached(
             manifest, self.settings, cache_dir=self.cache_dir, num_workers=self.num_workers, files=files
         )
 
-    def _split(self, manifest: Manifest, copies: Copies) -> Manifest:
-        groups = copies.groups(manifest)
-        split = self.split(manifest, groups=groups)
-        return take_fraction(split, fraction=self.fraction, seed=self.seed, groups=groups)
+    def _split(self, dataset: Dataset) -> Dataset:
+        groups = dataset.copies.groups(dataset.manifest)
+        split = self.split(dataset.manifest, groups=groups)
+        manifest = take_fraction(split, fraction=self.fraction, seed=self.seed, groups=groups)
+        kept = dataset.select(dataset.manifest.table["image"].isin(manifest.table["image"]).to_numpy())
+        if not kept.manifest.table["image"].equals(manifest.table["image"]):
+            raise DataError("data.split returned other images, or in another order, than it was given.")
+        return replace(kept, manifest=manifest)
 
-    def _timed(self, phase: str, function: Callable[..., Any], *arguments: object) -> Any:
+    def _timed(self, phase: str, function: Callable[[], _Result]) -> _Result:
         start = time.perf_counter()
-        result = function(*arguments)
+        result = function()
         self.seconds[phase] = round(time.perf_counter() - start, 1)
         return result
 
@@ -258,7 +305,8 @@ class DataModule(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches, on the device, unless they are to be overfit."""
-        if self.trainer is not None and self.trainer.training and self.overfit_images is None:
+        is_training = self.trainer is not None and self.trainer.training
+        if is_training and self.augment is not None and self.overfit_images is None:
             images = batch["images"]
             generator = torch.Generator(images.device).manual_seed(batch["seed"])
             batch["images"] = self.augment(images, generator)

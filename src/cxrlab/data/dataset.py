@@ -1,16 +1,14 @@
-"""From a manifest to images that are ready: cached, their copies known, the unreadable ones left out.
-
-Images of files that are named one by one, outside any data set.
-"""
+"""From a manifest to images that are ready: cached, their copies known, the unreadable ones left out."""
 
 import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
-from cxrlab.data.audit.run_audit import audit
+from cxrlab.data.audit.run_audit import AuditReport, audit
 from cxrlab.data.cache import DONE, CacheSettings, ImageCache, fill, open_cache
 from cxrlab.data.decode import SUFFIXES, read_image
 from cxrlab.data.duplicates.search import find_near_duplicates, identical_groups, linked_groups
@@ -26,17 +24,15 @@ from cxrlab.data.manifest import LABEL, Manifest
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import write_text
 
-log = logging.getLogger(__name__)
-
-
-_NAMED = 5
-
-
 # Raised whenever the same data would give another report, or other pairs.
 _AUDIT_VERSION = 1
-
-
 _COPIES_VERSION = 1
+
+_NUM_NAMED = 5
+
+Mask = npt.NDArray[np.bool_]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class Images:
         """Perceptual hashes, shape ``(N, HASH_WORDS)``."""
         return self.cache.hashes(self.positions)
 
-    def rows(self, mask: npt.NDArray[np.bool_]) -> "Images":
+    def select(self, mask: Mask) -> "Images":
         """Return those of the manifest's rows where ``mask`` holds."""
         return Images(self.cache, self.positions[mask])
 
@@ -91,42 +87,24 @@ class Copies:
     identical: list[list[int]]
     pairs: pd.DataFrame
 
-    def rows(self, mask: npt.NDArray[np.bool_]) -> "Copies":
+    @classmethod
+    def none(cls) -> Self:
+        """Return no copies at all."""
+        return cls([], pd.DataFrame({"one": [], "other": []}, dtype=int))
+
+    def select(self, mask: Mask) -> "Copies":
         """Return what is left of them among those of the manifest's rows where ``mask`` holds."""
-        number = np.cumsum(mask) - 1
-        groups = [[int(number[row]) for row in group if mask[row]] for group in self.identical]
+        new_row = np.cumsum(mask) - 1
+        groups = [[int(new_row[row]) for row in group if mask[row]] for group in self.identical]
         one, other = self.pairs["one"].to_numpy(dtype=int), self.pairs["other"].to_numpy(dtype=int)
-        pairs = self.pairs.assign(one=number[one], other=number[other])[mask[one] & mask[other]]
+        pairs = self.pairs.assign(one=new_row[one], other=new_row[other])[mask[one] & mask[other]]
         return Copies([group for group in groups if len(group) > 1], pairs.reset_index(drop=True))
 
     def groups(self, manifest: Manifest) -> npt.NDArray[np.object_]:
         """Return a name for each row: patients that share an image are one group, which no draw separates."""
-        links = [(group[0], other) for group in self.identical for other in group[1:]]
+        links = [(group[0], copy) for group in self.identical for copy in group[1:]]
         links += list(zip(self.pairs["one"].tolist(), self.pairs["other"].tolist(), strict=True))
         return linked_groups(manifest.table["patient"].tolist(), links)
-
-
-def cached(
-    manifest: Manifest, settings: CacheSettings, *, cache_dir: Path, num_workers: int | None, files: list[str]
-) -> Images:
-    """Decode the images of a manifest that are not in the cache yet, and return them all.
-
-    Args:
-        manifest: What a reader returned, perhaps filtered.
-        settings: How they are decoded.
-        cache_dir: Folder of all caches.
-        num_workers: Processes that decode; None for one a core, 0 for this one.
-        files: Every image of the data set, so that each choice of them shares one cache.
-
-    Raises:
-        OutputError: If the cache cannot be written.
-        DataError: If a process that decodes is killed.
-    """
-    cache = open_cache(cache_dir, manifest.root, files, settings, manifest.name)
-    row_of = {file: row for row, file in enumerate(files)}
-    positions = np.array([row_of[file] for file in manifest.table["image"]], dtype=np.intp)
-    fill(cache, positions, num_workers=num_workers)
-    return Images(cache, positions)
 
 
 @dataclass(frozen=True)
@@ -150,30 +128,81 @@ class Unreadable:
         return pd.DataFrame({"image": self.table["image"].tolist(), "error": self.images.facts["error"]})
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """A manifest with its images, row by row.
+
+    Attributes:
+        manifest: One row an image.
+        images: The image of each row.
+        unreadable: What was left out because it could not be read.
+        copies: Which of its images show the same; none before they were looked for.
+    """
+
+    manifest: Manifest
+    images: Images
+    unreadable: Unreadable
+    copies: Copies = field(default_factory=Copies.none)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    @cached_property
+    def targets(self) -> npt.NDArray[np.float32]:
+        """Labels: 1 present, 0 absent, NaN unknown, shape ``(N, L)``."""
+        return self.manifest.targets.copy()  # pandas lends its memory read-only
+
+    def select(self, mask: Mask) -> "Dataset":
+        """Return the rows where ``mask`` holds; what could not be read stays as it is."""
+        manifest = self.manifest.rows(pd.Series(mask, index=self.manifest.table.index))
+        return replace(
+            self, manifest=manifest, images=self.images.select(mask), copies=self.copies.select(mask)
+        )
+
+
+def cached(
+    manifest: Manifest, settings: CacheSettings, *, cache_dir: Path, num_workers: int | None, files: list[str]
+) -> Images:
+    """Decode the images of a manifest that are not in the cache yet, and return them all.
+
+    Args:
+        manifest: What a reader returned, perhaps filtered.
+        settings: How they are decoded.
+        cache_dir: Folder of all caches.
+        num_workers: Processes that decode; None for one a core, 0 for this one.
+        files: Every image of the data set, so that each choice of them shares one cache.
+
+    Raises:
+        OutputError: If the cache cannot be written.
+        DataError: If a process that decodes is killed.
+    """
+    cache = open_cache(cache_dir, manifest.root, files, settings, manifest.name)
+    row_of_file = {file: row for row, file in enumerate(files)}
+    positions = np.array([row_of_file[file] for file in manifest.table["image"]], dtype=np.intp)
+    fill(cache, positions, num_workers=num_workers)
+    return Images(cache, positions)
+
+
 def without_unreadable(
     manifest: Manifest, images: Images, on_unreadable: Literal["raise", "skip"]
-) -> tuple[Manifest, Images, Unreadable]:
+) -> Dataset:
     """Leave out the images that could not be read.
-
-    Returns:
-        Manifest and images that are left, and the others.
 
     Raises:
         DataError: If there are any and ``on_unreadable`` is ``raise``, or if none is left.
     """
     is_broken = images.cache.facts()["state"][images.positions] != DONE
-    unreadable = Unreadable(manifest.table[is_broken], images.rows(is_broken))
-    if not len(unreadable):
-        return manifest, images, unreadable
-    errors = unreadable.report["error"].tolist()
-    message = f"{len(errors)} of {len(manifest)} images cannot be read: " + " ".join(errors[:_NAMED])
+    dataset = Dataset(manifest, images, Unreadable(manifest.table[is_broken], images.select(is_broken)))
+    if not is_broken.any():
+        return dataset
+    errors = dataset.unreadable.report["error"].tolist()
+    message = f"{len(errors)} of {len(manifest)} images cannot be read: " + " ".join(errors[:_NUM_NAMED])
     if on_unreadable == "raise":
         raise DataError(f"{message} Mend or remove them, or set data.on_unreadable=skip.")
     if is_broken.all():
         raise DataError(message)
-    log.warning("%s They are left out, and listed in unreadable.csv.", message)
-    left = manifest.rows(pd.Series(~is_broken, index=manifest.table.index))
-    return left, images.rows(~is_broken), unreadable
+    _log.warning("%s They are left out, and listed in unreadable.csv.", message)
+    return dataset.select(~is_broken)
 
 
 def find_copies(images: Images) -> Copies:
@@ -182,7 +211,7 @@ def find_copies(images: Images) -> Copies:
     identical = identical_groups(digests)
     key = hashlib.sha256(images.positions.tobytes() + images.hashes.tobytes()).hexdigest()[:12]
     path = images.cache.folder / f"pairs-v{_COPIES_VERSION}-{key}.csv"
-    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is only made anew
+    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is computed again
         return Copies(identical, pd.read_csv(path))
     pairs = find_near_duplicates(images.hashes, images, digests=digests)
     _keep(path, pairs.to_csv(index=False))
@@ -193,47 +222,48 @@ def _keep(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:  # a cache that others made may be read-only: it is only slower
-        log.debug("%s is not kept: %s", path, error)
+        _log.debug("%s is not kept: %s", path, error)
+
+
+def audit_dataset(dataset: Dataset) -> AuditReport:
+    """Audit a data set with what could not be read; the report of the same data is kept beside the cache.
+
+    Args:
+        dataset: Its copies were looked for.
+    """
+    manifest, unreadable = dataset.manifest, dataset.unreadable
+    whole = replace(manifest, table=pd.concat([manifest.table, unreadable.table], ignore_index=True))
+    positions = np.concatenate([dataset.images.positions, unreadable.images.positions])
+    cache = dataset.images.cache
+    path = cache.folder / f"audit-{_audit_key(whole, positions)}.json"
+    root = str(manifest.root.resolve())
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or damaged: computed again
+        return replace(AuditReport.from_json(json.loads(path.read_text(encoding="utf-8"))), root=root)
+    report = audit(
+        whole,
+        Images(cache, positions).facts,
+        identical=dataset.copies.identical,
+        pairs=dataset.copies.pairs,
+        missing=manifest.missing,
+        extra=manifest.extra,
+        raw=manifest.raw,
+    )
+    _keep(path, json.dumps(asdict(report)))
+    return replace(report, root=root)
 
 
 def _audit_key(manifest: Manifest, positions: npt.NDArray[np.intp]) -> str:
     """Return a name for all that a report depends on."""
-    known = (manifest.name, manifest.num_listed, list(manifest.table), manifest.missing, manifest.extra)
-    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *known)).encode() + positions.tobytes())
+    named = (manifest.name, manifest.num_listed, list(manifest.table), manifest.missing, manifest.extra)
+    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *named)).encode() + positions.tobytes())
     for table in (manifest.table, manifest.boxes, manifest.raw):
         if table is not None:
             hashed.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
     return hashed.hexdigest()[:12]
 
 
-def run_audit(manifest: Manifest, images: Images, copies: Copies, unreadable: Unreadable) -> dict[str, Any]:
-    """Audit a data set; the report of the same data is taken from beside the cache.
-
-    Returns:
-        See :func:`cxrlab.data.audit.run_audit.audit`; and ``root``, the folder of the data set.
-    """
-    whole = replace(manifest, table=pd.concat([manifest.table, unreadable.table], ignore_index=True))
-    positions = np.concatenate([images.positions, unreadable.images.positions])
-    path = images.cache.folder / f"audit-{_audit_key(whole, positions)}.json"
-    root = {"root": str(manifest.root.resolve())}
-    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is only made anew
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return kept | root
-    report = audit(
-        whole,
-        Images(images.cache, positions).facts,
-        identical=copies.identical,
-        pairs=copies.pairs,
-        missing=manifest.missing,
-        extra=manifest.extra,
-        raw=manifest.raw,
-    )
-    _keep(path, json.dumps(report))
-    return report | root
-
-
 class FramedImages(Protocol):
-    """Images by row that know how they were decoded, such as :class:`cxrlab.data.dataset.Images`."""
+    """Images by row that know how they were decoded: :class:`Images` or :class:`FileImages`."""
 
     @property
     def resize(self) -> str:
@@ -248,7 +278,7 @@ class FramedImages(Protocol):
 
 
 class FileImages:
-    """Image files, decoded; rows count them in their order.
+    """Image files that are named one by one, outside any data set, decoded; rows count them in their order.
 
     Args:
         paths: The files, at least one.
@@ -268,10 +298,12 @@ class FileImages:
             others = {1: "", 2: " and 1 other"}.get(len(gone), f" and {len(gone) - 1} others")
             raise MissingFileError(f"There is no image {gone[0]}{others}.")
         shown = track(paths, "Reading images", console=Console(stderr=True))
-        found = [read_image(path, image_size=image_size, channels=channels, resize=resize) for path in shown]
-        self._pixels = np.stack([one.pixels for one in found])
+        decoded = [
+            read_image(path, image_size=image_size, channels=channels, resize=resize) for path in shown
+        ]
+        self._pixels = np.stack([image.pixels for image in decoded])
         self.facts = pd.DataFrame(
-            {"width": [one.width for one in found], "height": [one.height for one in found]}
+            {"width": [image.width for image in decoded], "height": [image.height for image in decoded]}
         )
 
     def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
@@ -279,17 +311,17 @@ class FileImages:
         return np.asarray(self._pixels[np.asarray(rows, dtype=np.intp)])
 
 
-def image_files(named: Sequence[str]) -> list[Path]:
+def image_files(names: Sequence[str]) -> list[Path]:
     """Return the files that are named, and those in folders that are named, in their order, each once.
 
     Raises:
         MissingFileError: If one is neither, or a folder holds no image.
     """
-    found: dict[Path, Path] = {}
-    for name in named:
+    paths: dict[Path, Path] = {}
+    for name in names:
         for path in _files_of(Path(name).expanduser()):
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+            paths.setdefault(path.resolve(), path)
+    return list(paths.values())
 
 
 def _files_of(path: Path) -> Iterator[Path]:
@@ -298,11 +330,11 @@ def _files_of(path: Path) -> Iterator[Path]:
             raise MissingFileError(f"images names {path}: there is no such file or folder.")
         yield path
         return
-    images = (one for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
-    found = sorted(one for one in images if not one.name.startswith("."))
-    if not found:
+    files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    visible = sorted(file for file in files if not file.name.startswith("."))
+    if not visible:
         raise MissingFileError(f"images names {path}: there is no {', '.join(SUFFIXES)} file in this folder.")
-    yield from found
+    yield from visible
 
 
 def manifest_of(paths: Sequence[Path], labels: Sequence[str]) -> Manifest:

@@ -18,7 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from cxrlab.data.dicom import is_dicom, read_dicom
-from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.errors import ConfigError, DataError, MissingFileError, MissingPackageError
 
 Resize = Literal["stretch", "pad", "crop"]
 RESIZES = ("stretch", "pad", "crop")
@@ -52,6 +52,10 @@ class DecodedImage:
     warning: str
 
 
+class ImageAccessError(DataError):
+    """The bytes of an image cannot be had: the system's fault, which may pass, and not the file's."""
+
+
 class _Opened(NamedTuple):
     image: Image.Image  # possibly smaller than the file's
     mode: str
@@ -70,7 +74,7 @@ def _bytes_of(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise MissingFileError(f"There is no image {path}.") from error
     except OSError as error:
-        raise DataError(f"The image {path} cannot be read: {error.strerror or error}.") from error
+        raise ImageAccessError(f"The image {path} cannot be read: {error.strerror or error}.") from error
 
 
 def _check_size(width: int, height: int) -> None:
@@ -193,7 +197,9 @@ def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> De
     Raises:
         ConfigError: If there is no such rule.
         MissingFileError: If there is no such file.
-        DataError: If the file cannot be opened, is empty, truncated or no image, or exceeds ``MAX_PIXELS``.
+        MissingPackageError: If the package that decodes its format is not installed.
+        ImageAccessError: If the system does not give its bytes.
+        DataError: If the file is empty, truncated or no image, or exceeds ``MAX_PIXELS``.
     """
     if resize not in RESIZES:
         raise ConfigError(f"data.resize={resize} is unknown; choose one of {', '.join(RESIZES)}.")
@@ -201,6 +207,8 @@ def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> De
     try:
         opened = _open(data, image_size, channels, resize)
         image = _to_eight_bits(opened.image, channels)
+    except MissingPackageError as error:
+        raise MissingPackageError(f"The image {path} cannot be read: {error}.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         reason = str(error).rstrip(".")
         raise DataError(f"The image {path} ({len(data)} bytes) cannot be read: {reason}.") from error

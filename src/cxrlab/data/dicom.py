@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cxrlab.errors import MissingPackageError
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -90,7 +92,7 @@ def _parsed(data: bytes) -> "Dataset":
         # Within `_quiet`: GDCM's wrapper warns, and ends the process where warnings are errors.
         import pydicom
     except ImportError as error:
-        raise _RefusedError("DICOM files need pydicom: pip install 'cxrlab[dicom]'") from error
+        raise MissingPackageError("DICOM files need pydicom: pip install 'cxrlab[dicom]'") from error
     _silence_gdcm()
     with _quiet() as caught:
         dataset = pydicom.dcmread(BytesIO(data), force=True)
@@ -267,8 +269,9 @@ def read_dicom(data: bytes, *, max_pixels: int) -> DicomImage:
         The picture, how it was stored, and a doubt where the header names no chest radiograph.
 
     Raises:
-        ValueError: If pydicom or a decoder is not installed, or the file is truncated, has several frames or
-            no pixels, or cannot be decoded; the message says which.
+        MissingPackageError: If pydicom is not installed.
+        ValueError: If a decoder is not installed, or the file is truncated, has several frames or no pixels,
+            or cannot be decoded; the message says which.
     """
     try:
         with _quiet():
@@ -276,7 +279,7 @@ def read_dicom(data: bytes, *, max_pixels: int) -> DicomImage:
             _check(dataset, max_pixels)
             _set_transfer_syntax(dataset)
             return _rendered(dataset)
-    except _RefusedError:
+    except (_RefusedError, MissingPackageError):
         raise
     except Exception as error:  # decoders raise whatever they like on damaged bytes
         remark = " ".join(str(error).split()) or type(error).__name__

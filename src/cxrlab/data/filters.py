@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 def apply_filters(
     manifest: Manifest,
     *,
-    view: str | list[str] | None,
-    sex: str | list[str] | None,
-    age: list[float | None] | None,
-    boxes: bool,
+    view: str | list[str] | None = None,
+    sex: str | list[str] | None = None,
+    age: list[float | None] | None = None,
+    boxes: bool = False,
     **others: Choice,
 ) -> Manifest:
     """Return the rows of a manifest that pass every filter; None filters nothing.
@@ -46,7 +46,7 @@ def apply_filters(
         >>> from pathlib import Path
         >>> table = pd.DataFrame({"image": ["a", "b"], "patient": ["1", "2"], "split": ""})
         >>> manifest = Manifest(Path("/data"), table.assign(**{"covariate/view": ["PA", "AP"]}))
-        >>> apply_filters(manifest, view="PA", sex=None, age=None, boxes=False).table["image"].tolist()
+        >>> apply_filters(manifest, view="PA").table["image"].tolist()
         ['a']
     """
     choices: dict[str, Choice] = {"view": view, "sex": sex, "age": age, **others}

@@ -1,10 +1,8 @@
-"""Training, validation and test parts; a patient never crosses from one to another.
-
-The parts that a table gives to images: a published split, or the manifest of an earlier run.
-"""
+"""Training, validation and test parts; a patient never crosses from one to another."""
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,125 +15,23 @@ from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.stratify import nested_share, stratify_groups
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
-log = logging.getLogger(__name__)
-
-
-_COLUMNS = ["image", "part"]
-
-
-def check_file(file: str) -> None:
-    """Refuse a table of parts that is not there.
-
-    Raises:
-        MissingFileError: If there is no such file.
-    """
-    if not Path(file).expanduser().is_file():
-        raise MissingFileError(
-            f"data.split.file={file} is no file; it takes a CSV, such as the manifest.csv of a run directory."
-        )
-
-
-def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
-    """Return the part that a CSV gives to each image.
-
-    Images that the file names and the data set lacks are left out with a warning, for part of a data set is
-    enough to work with. An image that the file does not name is refused: its patient may stand in any part.
-
-    Args:
-        manifest: A data set.
-        file: A CSV with the columns ``image``, spelt as in the manifest, and ``part``: train, val or test.
-
-    Returns:
-        Shape ``(N,)``.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If it is no such table, gives an image two parts, does not name an image of the data set,
-            or names a part of which the data set has no image.
-    """
-    check_file(file)
-    table = _read(Path(file).expanduser())
-    _check_table(table, file)
-    of_image = table.drop_duplicates("image").set_index("image")["part"]
-    images = manifest.table["image"]
-    unnamed = images[~images.isin(of_image.index)]
-    if len(unnamed):
-        raise DataError(
-            f"data.split.file={file} does not name {len(unnamed)} of the {len(images)} images of "
-            f"{manifest.root}, for instance {list(unnamed[:3])}; it names images such as "
-            f"{of_image.index[0]!r}. A patient of theirs could stand in another part: add them to the file. "
-            "A run with data.fraction or data.filter leaves images out of its manifest.csv: take that of a "
-            "run without them, and set them beside data.split.file."
-        )
-    parts = of_image.loc[images].to_numpy(dtype=object, copy=True)
-    for part in dict.fromkeys(["train", "test", *of_image]):
-        if not (parts == part).any():
-            raise DataError(f"data.split.file={file} puts no image of {manifest.root} into the {part} part.")
-    absent = of_image.index[~of_image.index.isin(images)]
-    if len(absent):
-        log.warning(
-            "%d of the %d images that %s names are not in %s, for instance %s; they are left out.",
-            len(absent), len(of_image), file, manifest.root, list(absent[:3]),
-        )  # fmt: skip
-    return parts
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Return the columns ``image`` and ``part`` as text."""
-    try:
-        columns = list(pd.read_csv(path, nrows=0))
-        missing = [name for name in _COLUMNS if name not in columns]
-        if missing:
-            raise DataError(f"data.split.file={path} lacks the columns {missing}; it has {columns[:8]}.")
-        return pd.read_csv(path, usecols=_COLUMNS, dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"data.split.file={path} cannot be read as a CSV: {error}") from error
-
-
-def _check_table(table: pd.DataFrame, file: str) -> None:
-    wrong = table[~table["part"].isin(PARTS)]
-    if len(wrong):
-        raise DataError(
-            f"data.split.file={file} has the parts {sorted(set(wrong['part']))[:3]}, for instance of "
-            f"{list(wrong['image'][:3])}; parts are spelt {', '.join(PARTS)}."
-        )
-    pairs = table.drop_duplicates()
-    twice = pairs["image"][pairs["image"].duplicated()].unique()
-    if len(twice):
-        raise DataError(
-            f"data.split.file={file} puts {len(twice)} images into two parts: {list(twice[:3])}. "
-            "Name each once."
-        )
-
-
 Method = Literal["official", "grouped", "folds", "file"]
-
-
 METHODS: tuple[str, ...] = get_args(Method)
 
-
+_COLUMNS = ["image", "part"]
 _Names = npt.NDArray[np.object_]
 
+_log = logging.getLogger(__name__)
 
-def assign_parts(
-    manifest: Manifest,
-    *,
-    method: Method,
-    val_fraction: float,
-    test_fraction: float,
-    seed: int,
-    fold: int | None,
-    num_folds: int,
-    file: str | None,
-    groups: _Names | None = None,
-) -> Manifest:
-    """Return the manifest with ``part`` set to "train", "val" or "test" in every row.
+
+@dataclass(frozen=True)
+class Split:
+    """Gives every image of a manifest its part, when it is called.
 
     All draws are by group and stratified by label, see :func:`cxrlab.data.stratify.stratify_groups`;
     given parts are kept as they are, whatever the groups.
 
-    Args:
-        manifest: What a reader returned.
+    Attributes:
         method: "official" takes the data set's own parts, "file" those of a table; where these have no
             validation part, it is drawn from the training part. "grouped" draws all parts. "folds" deals the
             images into ``num_folds`` equal folds and tests on one: the folds are the same whichever that is,
@@ -148,32 +44,101 @@ def assign_parts(
         num_folds: Folds to deal; only "folds" uses it.
         file: A CSV with the columns ``image`` and ``part``, such as the ``manifest.csv`` of a run; for
             "file" only, else None.
-        groups: Name of the group of each row, shape ``(N,)``: patients to be kept together, for instance
-            since they share an identical image. A group is made of whole patients; None takes each as one.
 
     Raises:
         ConfigError: If an option is unknown, out of range, or without effect, or the fractions leave a part
             empty.
-        MissingFileError: If ``file`` does not exist.
-        DataError: If given parts are absent, incomplete or share a patient, or there are too few patients.
-        ValueError: If ``groups`` has another length, or parts a patient.
+
+    Example:
+        >>> Split(method="folds", fold=5)
+        Traceback (most recent call last):
+        cxrlab.errors.ConfigError: data.split.fold=5 must be the number of the fold to test on, 0 to 4. ...
     """
-    check_options(
-        method=method, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, fold=fold,
-        num_folds=num_folds, file=file,
-    )  # fmt: skip
-    groups = _checked_groups(manifest, groups)
-    if fold is not None:
-        parts = _fold_parts(manifest, groups, fold, num_folds, val_fraction, seed)
-    elif method == "grouped":
-        parts = _draw(manifest, groups, {"val": val_fraction, "test": test_fraction}, seed)
-    else:
-        parts = _official(manifest) if file is None else parts_from_file(manifest, file)
-        _draw_validation(manifest, parts, groups, val_fraction, seed)
-    _check_parts_filled(manifest, parts)
-    split = replace(manifest, table=manifest.table.assign(part=parts))
-    check_no_overlap(split)
-    return split
+
+    method: Method = "grouped"
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    seed: int = 0
+    fold: int | None = None
+    num_folds: int = 5
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_draw(self.method, self.val_fraction, self.test_fraction, self.seed)
+        _check_source(self.method, self.fold, self.num_folds, self.file)
+
+    def check_file(self) -> None:
+        """Refuse a table of parts that is not there, before any data is read.
+
+        Raises:
+            MissingFileError: If there is no such file.
+        """
+        if self.file is not None and not Path(self.file).expanduser().is_file():
+            raise MissingFileError(
+                f"data.split.file={self.file} is no file; it takes a CSV, such as the manifest.csv of a run "
+                "directory."
+            )
+
+    def __call__(self, manifest: Manifest, *, groups: _Names | None = None) -> Manifest:
+        """Return the manifest with ``part`` set to "train", "val" or "test" in every row.
+
+        Args:
+            manifest: What a reader returned.
+            groups: Name of the group of each row, shape ``(N,)``: patients to be kept together, for instance
+                since they share an identical image. A group is made of whole patients; None takes each as
+                one.
+
+        Raises:
+            MissingFileError: If ``file`` does not exist.
+            DataError: If given parts are absent, incomplete or share a patient, or there are too few
+                patients.
+            ValueError: If ``groups`` has another length, or parts a patient.
+        """
+        self.check_file()
+        groups = _checked_groups(manifest, groups)
+        parts = self._parts(manifest, groups)
+        _check_parts_filled(manifest, parts)
+        split = replace(manifest, table=manifest.table.assign(part=parts))
+        check_no_overlap(split)
+        return split
+
+    def _parts(self, manifest: Manifest, groups: _Names) -> _Names:
+        if self.fold is not None:
+            return _fold_parts(manifest, groups, self.fold, self.num_folds, self.val_fraction, self.seed)
+        if self.method == "grouped":
+            fractions = {"val": self.val_fraction, "test": self.test_fraction}
+            return _draw(manifest, groups, fractions, self.seed)
+        parts = _official(manifest) if self.file is None else parts_from_file(manifest, self.file)
+        _draw_validation(manifest, parts, groups, self.val_fraction, self.seed)
+        return parts
+
+    def record(self) -> dict[str, object]:
+        """Return the options by their names, for provenance."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CustomSplit:
+    """A person's own way to split: any callable that gives every image its part.
+
+    Attributes:
+        function: Takes a manifest, and by keyword ``groups``; returns the manifest with ``part`` set.
+        method: What reports call it.
+    """
+
+    function: Callable[..., Manifest]
+    method: Literal["custom"] = "custom"
+
+    def check_file(self) -> None:
+        """Pass: there is no file."""
+
+    def __call__(self, manifest: Manifest, *, groups: _Names | None = None) -> Manifest:
+        """Return the manifest with ``part`` set."""
+        return self.function(manifest, groups=groups)
+
+    def record(self) -> dict[str, object]:
+        """Return what provenance says of it."""
+        return {"method": self.method}
 
 
 def take_fraction(
@@ -188,7 +153,7 @@ def take_fraction(
         manifest: A split manifest.
         fraction: Share of the training patients to keep (of the groups, where ``groups`` joins patients).
         seed: Gives other patients; the order of the rows has no influence.
-        groups: As for :func:`assign_parts`.
+        groups: As for :class:`Split`.
 
     Raises:
         ConfigError: If ``fraction`` is not above 0 and at most 1.
@@ -239,22 +204,6 @@ def check_fraction(fraction: float) -> None:
         raise ConfigError(
             f"data.fraction={fraction} must lie above 0, and be at most 1 (all training patients)."
         )
-
-
-def check_options(
-    *, method: str, val_fraction: float, test_fraction: float, seed: int, fold: int | None, num_folds: int,
-    file: str | None,
-) -> None:  # fmt: skip
-    """Refuse options of :func:`assign_parts` that no data set could be split by, before any is read.
-
-    Raises:
-        ConfigError: If a value is out of its range, or does not fit the method.
-        MissingFileError: If there is no such file.
-    """
-    _check_draw(method, val_fraction, test_fraction, seed)
-    _check_source(method, fold, num_folds, file)
-    if file is not None:
-        check_file(file)
 
 
 def _check_draw(method: str, val_fraction: float, test_fraction: float, seed: int) -> None:
@@ -396,3 +345,74 @@ def _draw(manifest: Manifest, groups: _Names, fractions: dict[str, float], seed:
     shares = [1 - sum(fractions.values()), *fractions.values()]
     drawn = stratify_groups(_named_by_patient(manifest, groups), manifest.targets, shares, seed)
     return np.array(["train", *fractions], dtype=object)[drawn]
+
+
+def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
+    """Return the part that a CSV gives to each image.
+
+    Images that the file names and the data set lacks are left out with a warning, for part of a data set is
+    enough to work with. An image that the file does not name is refused: its patient may stand in any part.
+
+    Args:
+        manifest: A data set.
+        file: A CSV with the columns ``image``, spelt as in the manifest, and ``part``: train, val or test.
+
+    Returns:
+        Shape ``(N,)``.
+
+    Raises:
+        DataError: If it is no such table, gives an image two parts, does not name an image of the data set,
+            or names a part of which the data set has no image.
+    """
+    table = _read(Path(file).expanduser())
+    _check_table(table, file)
+    of_image = table.drop_duplicates("image").set_index("image")["part"]
+    images = manifest.table["image"]
+    unnamed = images[~images.isin(of_image.index)]
+    if len(unnamed):
+        raise DataError(
+            f"data.split.file={file} does not name {len(unnamed)} of the {len(images)} images of "
+            f"{manifest.root}, for instance {list(unnamed[:3])}; it names images such as "
+            f"{of_image.index[0]!r}. A patient of theirs could stand in another part: add them to the file. "
+            "A run with data.fraction or data.filter leaves images out of its manifest.csv: take that of a "
+            "run without them, and set them beside data.split.file."
+        )
+    parts = of_image.loc[images].to_numpy(dtype=object, copy=True)
+    for part in dict.fromkeys(["train", "test", *of_image]):
+        if not (parts == part).any():
+            raise DataError(f"data.split.file={file} puts no image of {manifest.root} into the {part} part.")
+    absent = of_image.index[~of_image.index.isin(images)]
+    if len(absent):
+        _log.warning(
+            "%d of the %d images that %s names are not in %s, for instance %s; they are left out.",
+            len(absent), len(of_image), file, manifest.root, list(absent[:3]),
+        )  # fmt: skip
+    return parts
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return the columns ``image`` and ``part`` as text."""
+    try:
+        columns = list(pd.read_csv(path, nrows=0))
+        missing = [name for name in _COLUMNS if name not in columns]
+        if missing:
+            raise DataError(f"data.split.file={path} lacks the columns {missing}; it has {columns[:8]}.")
+        return pd.read_csv(path, usecols=_COLUMNS, dtype=str, keep_default_na=False)
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"data.split.file={path} cannot be read as a CSV: {error}") from error
+
+
+def _check_table(table: pd.DataFrame, file: str) -> None:
+    wrong = table[~table["part"].isin(PARTS)]
+    if len(wrong):
+        raise DataError(
+            f"data.split.file={file} has the parts {sorted(set(wrong['part']))[:3]}, for instance of "
+            f"{list(wrong['image'][:3])}; parts are spelt {', '.join(PARTS)}."
+        )
+    pairs = table.drop_duplicates()
+    twice = pairs["image"][pairs["image"].duplicated()].unique()
+    if len(twice):
+        raise DataError(
+            f"data.split.file={file} puts {len(twice)} images into two parts: {list(twice[:3])}. "
+            "Name each once."
+        )

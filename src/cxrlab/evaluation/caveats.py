@@ -1,20 +1,17 @@
-"""What a reader must know before believing a number.
+"""What a reader must know before believing a number, and what may be set beside it.
 
-AUROC that papers report on ChestX-ray14, to be set beside ours, each with the split it was found on.
+Beside ours stands the AUROC that papers report on ChestX-ray14, each with the split it was found on.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from cxrlab.data.readers.nih import LABELS
 from cxrlab.evaluation.operating_point import Thresholds
+from cxrlab.evaluation.results import Caveat, Estimates, PublishedRow, PublishedTable, PublishedValue
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
-
-Flag = dict[str, Any]
-
 
 _PARTS = {
     "train": "The network was evaluated on the images that it was trained on: the numbers are far too good.",
@@ -23,28 +20,25 @@ _PARTS = {
 }
 
 
-def flag(kind: str, message: str, label: str | None = None) -> Flag:
-    """Return one entry of ``numbers["flags"]``."""
-    return {"kind": kind, "label": label, "message": message}
-
-
 def caveats(
     table: PredictionTable, thresholds: Thresholds | None, settings: EvaluationSettings
-) -> list[Flag]:
+) -> list[Caveat]:
     """Return what weakens an evaluation: of the whole table first, then of its labels."""
-    flags = [flag(f"{table.part}_part", _PARTS[table.part])] if table.part in _PARTS else []
+    flags = [Caveat(f"{table.part}_part", None, _PARTS[table.part])] if table.part in _PARTS else []
     if not table.patients_known:
         flags.append(
-            flag(
+            Caveat(
                 "patients_unknown",
+                None,
                 "Patients are unknown, so each image was taken for a patient of its own. Where patients have "
                 "several images, every interval here is too narrow.",
             )
         )
     if thresholds is None:
         flags.append(
-            flag(
+            Caveat(
                 "no_threshold",
+                None,
                 "There is no validation part to choose a threshold on (validation=), and none was given "
                 "(threshold=): sensitivity and all else that needs one is left out. Chosen on the very "
                 "images evaluated, it would flatter.",
@@ -56,26 +50,23 @@ def caveats(
             message = (
                 f"No threshold could be chosen for {label}: the {thresholds.source} part has one class only."
             )
-            flags.append(flag("no_threshold", message, label))
+            flags.append(Caveat("no_threshold", label, message))
     return flags
 
 
-def _of_label(label: str, targets: Floats, least: int) -> list[Flag]:
+def _of_label(label: str, targets: Floats, least: int) -> list[Caveat]:
     positives, negatives = int((targets == 1).sum()), int((targets == 0).sum())
     if not positives or not negatives:
         message = (
-            f"{label} has {positives} positives and {negatives} negatives: no ranking can be evaluated, and the "
-            "macro means leave it out."
+            f"{label} has {positives} positives and {negatives} negatives: no ranking can be evaluated, and "
+            "the macro means leave it out."
         )
-        return [flag("one_class", message, label)]
+        return [Caveat("one_class", label, message)]
     if min(positives, negatives) < least:
         rarer = f"{positives} positives" if positives < negatives else f"{negatives} negatives"
         message = f"{label} has only {rarer}: its numbers say little, whatever their intervals."
-        return [flag("few_positives", message, label)]
+        return [Caveat("few_positives", label, message)]
     return []
-
-
-Metrics = Mapping[str, Mapping[str, Any]]
 
 
 OFFICIAL = "official"
@@ -118,8 +109,8 @@ _WHY = (
 
 
 def published_table(
-    labels: Mapping[str, Metrics], macro: Metrics, data_name: str, split: str | None
-) -> dict[str, Any] | None:
+    labels: Mapping[str, Estimates], macro: Estimates, data_name: str, split: str | None
+) -> PublishedTable | None:
     """Return our AUROC and the published ones, with what may be set beside what.
 
     Means are compared only where ours is of all 14 findings and of nothing else.
@@ -131,41 +122,36 @@ def published_table(
         split: Name of its split, or None.
 
     Returns:
-        ``{"ours", "rows", "note"}`` as in ``evaluation.json``; a last row ``macro`` of ``ours`` where means
-        are compared. None if the data are not of the NIH, or no label is one of its findings.
+        None if the data are not of the NIH, or no label is one of its findings.
     """
     findings = [label for label in labels if label in LABELS]
     if "nih" not in data_name.lower() or not findings:
         return None
     aurocs = {label: labels[label]["auroc"] for label in findings}
-    has_mean = set(labels) == set(LABELS) and all(one["value"] is not None for one in aurocs.values())
+    has_mean = set(labels) == set(LABELS) and all(auroc.value is not None for auroc in aurocs.values())
     if has_mean:
         aurocs["macro"] = macro["auroc"]
     rows = [_chexnet(findings, has_mean)]
     if has_mean:
-        rows += [
-            {"name": name, "source": source, "split": OFFICIAL, "values": {}, "macro": mean}
-            for name, source, mean in _MEANS
-        ]
-    return {
-        "ours": [
-            {"label": label, **{key: one[key] for key in ("value", "low", "high")}}
-            for label, one in aurocs.items()
+        rows += [PublishedRow(name, source, OFFICIAL, {}, mean) for name, source, mean in _MEANS]
+    return PublishedTable(
+        ours=[
+            PublishedValue(auroc.value, auroc.low, auroc.high, label=label) for label, auroc in aurocs.items()
         ],
-        "rows": rows,
-        "note": _note(split, has_mean),
-    }
+        rows=rows,
+        note=_note(split, has_mean),
+    )
 
 
-def _chexnet(findings: list[str], has_mean: bool) -> dict[str, Any]:
+def _chexnet(findings: list[str], has_mean: bool) -> PublishedRow:
     values = dict(zip(LABELS, _CHEXNET, strict=True))
-    return {
-        "name": "CheXNet",
-        "source": "Rajpurkar et al., arXiv:1711.05225, 2017",
-        "split": "its own random split by patient, not disclosed",
-        "values": {label: values[label] for label in findings},
-        "macro": round(float(np.mean(_CHEXNET)), 4) if has_mean else None,
-    }
+    return PublishedRow(
+        name="CheXNet",
+        source="Rajpurkar et al., arXiv:1711.05225, 2017",
+        split="its own random split by patient, not disclosed",
+        values={label: values[label] for label in findings},
+        macro=round(float(np.mean(_CHEXNET)), 4) if has_mean else None,
+    )
 
 
 def _note(split: str | None, has_mean: bool) -> str:

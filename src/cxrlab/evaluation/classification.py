@@ -1,11 +1,12 @@
 """Precision, recall and F1 of each class, where every image has one class."""
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.metrics.bootstrap import Counts, estimate, patient_sums, ratio, resampled
+from cxrlab.evaluation.results import ClassificationReport, ClassRow
+from cxrlab.metrics.bootstrap import Counts, Estimate, estimate, patient_sums, ratio, resampled
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -15,7 +16,7 @@ Integers = npt.NDArray[np.int64]
 class _Decided(NamedTuple):
     """Which class each of M images has and was given, as numbers of ``classes``, shape ``(M,)``."""
 
-    kind: str
+    kind: Literal["binary", "exclusive"]
     classes: tuple[str, ...]
     truth: Integers
     called: Integers
@@ -24,7 +25,7 @@ class _Decided(NamedTuple):
 
 def classification_report(
     table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
-) -> dict[str, Any] | None:
+) -> ClassificationReport | None:
     """Return precision, recall, F1 and support of each class, with intervals, and the confusion matrix.
 
     A task is ``binary`` where there is one label (its absence is the other class; images whose target is
@@ -38,8 +39,7 @@ def classification_report(
         settings: With the coverage.
 
     Returns:
-        ``kind``, ``classes``, ``accuracy`` and ``matrix`` (rows: true class; columns: called class), or None
-        where images can have several labels or none, or where there is no threshold for the one label.
+        None where images can have several labels or none, or where there is no threshold for the one label.
         What scikit-learn sets to 0, such as the precision of a class that was never called, is undefined.
     """
     decided = _decided(table, thresholds)
@@ -54,17 +54,17 @@ def classification_report(
     whole, drawn = sums.sum(axis=2), resampled(sums, counts)  # (3, C), (3, C, B)
     units = (sums > 0).sum(axis=2)
     pairs = np.bincount(decided.truth * num_classes + decided.called, minlength=num_classes**2)
-    return {
-        "kind": decided.kind,
-        "classes": _classes(decided.classes, whole, drawn, units, settings.level),
-        "accuracy": estimate(
+    return ClassificationReport(
+        kind=decided.kind,
+        classes=_classes(decided.classes, whole, drawn, units, settings.level),
+        accuracy=estimate(
             float(whole[0].sum() / whole[1].sum()),
             ratio(drawn[0].sum(axis=0), drawn[1].sum(axis=0)),
             settings.level,
             units=len(np.unique(decided.patients)),
         ),
-        "matrix": pairs.reshape(num_classes, num_classes).tolist(),
-    }
+        matrix=pairs.reshape(num_classes, num_classes).tolist(),
+    )
 
 
 def _decided(table: PredictionTable, thresholds: Floats) -> _Decided | None:
@@ -84,30 +84,26 @@ def _decided(table: PredictionTable, thresholds: Floats) -> _Decided | None:
 
 def _classes(
     classes: tuple[str, ...], sums: Floats, drawn: Floats, units: Integers, level: float
-) -> list[dict[str, Any]]:
+) -> list[ClassRow]:
     """Return the rows of the report from hits, members and calls of each class, ``(3, C)`` and ``(3, C, B)``.
 
     ``units`` holds the patients with hits, members and calls, ``(3, C)``.
     """
     hits, members, calls = zip(sums, drawn, strict=True)
-    metrics = {
-        "precision": _shares(hits, calls, units[2], level),
-        "recall": _shares(hits, members, units[1], level),
-        "f1": _shares(
-            (2 * hits[0], 2 * hits[1]), (members[0] + calls[0], members[1] + calls[1]), 0 * units[0], level
-        ),
-    }
+    precision = _shares(hits, calls, units[2], level)
+    recall = _shares(hits, members, units[1], level)
+    f1 = _shares(
+        (2 * hits[0], 2 * hits[1]), (members[0] + calls[0], members[1] + calls[1]), 0 * units[0], level
+    )
     return [
-        {"class": name}
-        | {metric: rows[row] for metric, rows in metrics.items()}
-        | {"support": int(sums[1, row])}
+        ClassRow(name, precision[row], recall[row], f1[row], int(sums[1, row]))
         for row, name in enumerate(classes)
     ]
 
 
 def _shares(
     part: tuple[Floats, Floats], whole: tuple[Floats, Floats], units: Integers, level: float
-) -> list[dict[str, Any]]:
+) -> list[Estimate]:
     """Return estimates of C ratios, each side given in the whole sample ``(C,)`` and resampled ``(C, B)``."""
     values, samples = ratio(part[0], whole[0]), ratio(part[1], whole[1])
     return [

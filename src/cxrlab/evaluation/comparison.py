@@ -1,8 +1,7 @@
 """Several models over the same images: a leaderboard, and which differences are shown.
 
-Which tables are compared: of runs, of the jobs of a sweep, of other programs; and what each is called.
-
-Predictions tables of several models cut down to the images and labels that all of them hold.
+The tables come from runs, from the jobs of a sweep, or from other programs, and are cut down to the images
+and labels that all of them hold.
 """
 
 import logging
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +17,31 @@ import yaml
 from scipy.stats import norm
 
 from cxrlab.errors import ConfigError, DataError, MissingFileError
-from cxrlab.evaluation.caveats import Flag, caveats, flag
+from cxrlab.evaluation.caveats import caveats
 from cxrlab.evaluation.external_predictions import read_external
-from cxrlab.metrics.bootstrap import estimate, p_value, patient_counts
-from cxrlab.metrics.delong import Difference, area_difference, delong
+from cxrlab.evaluation.results import (
+    Caveat,
+    ComparisonResult,
+    DataFacts,
+    Difference,
+    EvaluatedData,
+    IntervalMethod,
+    LeftOut,
+    ModelPair,
+    ModelScores,
+    Outcome,
+)
+from cxrlab.metrics.bootstrap import ROUNDING, Estimate, estimate, holm, macro_mean, p_value, patient_counts
+from cxrlab.metrics.delong import area_difference, delong
 from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
 from cxrlab.metrics.ranking import label_rankings
 from cxrlab.metrics.settings import EvaluationSettings
 
+log = logging.getLogger(__name__)
+
 Tables = Mapping[str, PredictionTable]
 
-
 LEAST_COMMON = 0.9  # of the images of the largest table
-
 
 _PARTS = ("train", "val", "test")  # a model evaluated on images of an earlier part is the more flattered
 
@@ -137,20 +147,14 @@ def _torn(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.ND
     return torn
 
 
-Estimate = dict[str, Any]
-
+MOST_IN_ALL_PAIRS = 6  # models; of more, each is shown against the best alone
 
 Pair = tuple[str, str]
-
-
 Macro = tuple[float, Floats]
 
 
-MOST_IN_ALL_PAIRS = 6  # models; of more, each is shown against the best alone
-
-
-def compare(tables: Tables, settings: EvaluationSettings) -> dict[str, Any]:
-    """Return the numbers of ``comparison.json``: models, best first, and the differences between them.
+def compare(tables: Tables, settings: EvaluationSettings, data: DataFacts | None = None) -> ComparisonResult:
+    """Return a comparison: models, best first, and the differences between them.
 
     All models are evaluated on the same resamples of the same patients. Labels are tested by DeLong's paired
     test, clustered by patient, with Holm's correction over the labels of a pair; macro means by the paired
@@ -160,74 +164,66 @@ def compare(tables: Tables, settings: EvaluationSettings) -> dict[str, Any]:
     Args:
         tables: Predictions by the name of their model.
         settings: How to evaluate.
+        data: What the images are, where it is the same for all tables.
 
     Raises:
         ConfigError: If there are fewer than two models.
-        DataError: If the tables do not fit together; see :func:`cxrlab.evaluation.comparison.align`.
+        DataError: If the tables do not fit together; see :func:`align`.
     """
     alignment = align(tables)
     table = next(iter(alignment.tables.values()))
     models, macros = _leaderboard(alignment.tables, settings)
-    ranked = {model["name"]: alignment.tables[model["name"]] for model in models}
-    return {
-        "data": _data(tables, table),
-        "interval": _interval(table, settings),
-        "num_macro_labels": sum(one["value"] is not None for one in models[0]["labels"].values()),
-        "models": models,
-        "pairs": _differences(ranked, macros, settings.level),
-        "left_out": {"images": alignment.num_images_left_out, "labels": list(alignment.labels_left_out)},
-        "flags": _flags(tables, alignment, settings),
-    }
+    ranked = {model.name: alignment.tables[model.name] for model in models}
+    sources = ", ".join(other.source for other in tables.values())
+    return ComparisonResult(
+        data=EvaluatedData.of(table, data or DataFacts(""), sources),
+        interval=IntervalMethod.of(table, settings),
+        num_macro_labels=sum(auroc.value is not None for auroc in models[0].labels.values()),
+        models=models,
+        pairs=_pairs(ranked, macros, settings.level),
+        left_out=LeftOut(alignment.num_images_left_out, list(alignment.labels_left_out)),
+        flags=_caveats(tables, alignment, settings),
+    )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number: one false finding among them all stays as rare as one.
-
-    Args:
-        p_values: NaN where there was no test; it stays NaN and does not count.
-
-    References:
-        Holm, Scandinavian Journal of Statistics 6:65, 1979.
-
-    Example:
-        >>> holm([0.01, 0.04, float("nan"), 0.03, 0.005])
-        [0.03, 0.06, nan, 0.06, 0.02]
-    """
-    adjusted = np.array(p_values, dtype=np.float64)
-    order = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]  # NaN is sorted last
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(adjusted[order] * factors))
-    return [float(p) for p in adjusted]
+def outcome(difference: Estimate, p_holm: float, level: float) -> Outcome:
+    """Return what a difference says of the first model; it is shown where ``p_holm`` is below 1 - level."""
+    if difference.value is None or np.isnan(p_holm):
+        return "not_compared"
+    if p_holm + level < 1:
+        return "worse" if difference.value < 0 else "better"
+    return "unclear"
 
 
-def words(models: Pair, difference: Estimate, p_holm: float, level: float) -> str:
-    """Return what a difference says.
+def describe(models: Pair, difference: Estimate, result: Outcome) -> str:
+    """Return what a difference says, in words.
 
     Args:
         models: Whose difference it is: the first minus the second.
         difference: With its interval.
-        p_holm: Corrected p-value; NaN where nothing could be tested.
-        level: Coverage of the interval; a difference is shown where ``p_holm`` is below 1 minus it.
+        result: Of :func:`outcome`.
 
     Example:
-        >>> words(("a", "b"), {"value": -0.021, "low": -0.032, "high": -0.010}, 0.002, 0.95)
+        >>> describe(("a", "b"), Estimate(-0.021, -0.032, -0.010), "worse")
         'b is better by 0.021 (0.010 to 0.032)'
-        >>> words(("a", "b"), {"value": 0.004, "low": -0.010, "high": 0.018}, 0.6, 0.95)
+        >>> describe(("a", "b"), Estimate(0.004, -0.010, 0.018), "unclear")
         'no difference shown: 0.004 (-0.010 to 0.018)'
     """
-    value, low, high = difference["value"], difference["low"], difference["high"]
-    if value is None:
+    if difference.value is None:
         return "cannot be compared: one class only"
-    shown = p_holm + level < 1
-    if shown and value < 0:
-        turned = {"value": -value, "low": high and -high, "high": low and -low}
-        return words(models[::-1], turned, p_holm, level)
-    amount = _signed(value) if low is None else f"{_signed(value)} ({_signed(low)} to {_signed(high)})"
-    if np.isnan(p_holm):
+    if result == "worse":
+        return describe((models[1], models[0]), -difference, "better")
+    value, low, high = difference.value, difference.low, difference.high
+    amount = _signed(value)
+    is_apart = False
+    if low is not None and high is not None:
+        amount += f" ({_signed(low)} to {_signed(high)})"
+        is_apart = low * high > 0
+    if result == "not_compared":
         return f"cannot be tested: {amount}, too little varies"
-    if shown:
+    if result == "better":
         return f"{models[0]} is better by {amount}"
-    corrected = " after correction for several tests" if low is not None and low * high > 0 else ""
+    corrected = " after correction for several tests" if is_apart else ""
     return f"no difference shown{corrected}: {amount}"
 
 
@@ -235,55 +231,52 @@ def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"  # never -0.000
 
 
-def _leaderboard(
-    tables: Tables, settings: EvaluationSettings
-) -> tuple[list[dict[str, Any]], dict[str, Macro]]:
+def _leaderboard(tables: Tables, settings: EvaluationSettings) -> tuple[list[ModelScores], dict[str, Macro]]:
     """Return the models, best first, and the macro AUROC of each with its resamples."""
-    models: list[dict[str, Any]] = []
+    models: list[ModelScores] = []
     macros: dict[str, Macro] = {}
     first = next(iter(tables.values()))
     counts = patient_counts(first.num_patients, settings.num_resamples, settings.seed)
     for name, table in tables.items():
         ranking = label_rankings(table, counts)
-        macros[name] = _macro(ranking.auroc, ranking.auroc_samples)
-        precision = _macro(ranking.average_precision, ranking.average_precision_samples)
+        macros[name] = macro_mean(ranking.auroc, ranking.auroc_samples)
+        precision = macro_mean(ranking.average_precision, ranking.average_precision_samples)
         by_label = zip(table.labels, ranking.auroc, ranking.auroc_samples, strict=True)
         models.append(
-            {
-                "name": name,
-                "macro_auroc": estimate(*macros[name], settings.level),
-                "macro_average_precision": estimate(*precision, settings.level),
-                "labels": {label: estimate(value, drawn, settings.level) for label, value, drawn in by_label},
-            }
+            ModelScores(
+                name=name,
+                macro_auroc=estimate(*macros[name], settings.level),
+                macro_average_precision=estimate(*precision, settings.level),
+                labels={label: estimate(value, drawn, settings.level) for label, value, drawn in by_label},
+            )
         )
-    models.sort(key=lambda model: np.nan_to_num(macros[model["name"]][0]), reverse=True)
+    models.sort(key=lambda model: np.nan_to_num(macros[model.name][0]), reverse=True)
     return models, macros
 
 
-def _macro(values: Floats, samples: Floats) -> Macro:
-    """Return the mean over the labels that the whole sample defines, and that of each resample, ``(B,)``."""
-    defined = ~np.isnan(values)
-    known = ~np.isnan(samples[defined])
-    sums = np.where(known, samples[defined], 0.0).sum(axis=0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: no label is defined
-        return float(values[defined].sum() / np.float64(defined.sum())), sums / known.sum(axis=0)
-
-
-def _differences(tables: Tables, macros: Mapping[str, Macro], level: float) -> list[dict[str, Any]]:
+def _pairs(tables: Tables, macros: Mapping[str, Macro], level: float) -> list[ModelPair]:
     """Return the paired tests of the macro means, and of the labels within each pair, best models first."""
     pairs = list(combinations(tables, 2))
+    differences = _bootstrapped_differences(pairs, macros, level)
+    shown = len(pairs) if len(tables) <= MOST_IN_ALL_PAIRS else len(tables) - 1
+    by_label = _label_differences(pairs[:shown], tables, level)
+    return [
+        ModelPair(**vars(difference), models=pair, labels=labels)
+        for pair, difference, labels in zip(pairs, differences, by_label, strict=False)
+    ]
+
+
+def _bootstrapped_differences(
+    pairs: Sequence[Pair], macros: Mapping[str, Macro], level: float
+) -> list[Difference]:
+    """Return the paired test of a macro mean for each pair, corrected for all of them."""
     values = [macros[first][0] - macros[second][0] for first, second in pairs]
     drawn = [macros[first][1] - macros[second][1] for first, second in pairs]
     raw = [_bootstrap_p(value, samples) for value, samples in zip(values, drawn, strict=True)]
-    adjusted = holm(raw)
-    shown = len(pairs) if len(tables) <= MOST_IN_ALL_PAIRS else len(tables) - 1
-    by_label = _label_differences(pairs[:shown], tables, level)
-    result = []
-    for row, (pair, labels) in enumerate(zip(pairs, by_label, strict=False)):
-        difference = estimate(values[row], drawn[row], level)
-        verdict = _verdict(pair, difference, raw[row], adjusted[row], level)
-        result.append({"models": list(pair), **verdict, "labels": labels})
-    return result
+    return [
+        _difference(pair, estimate(value, samples, level), p, p_holm, level)
+        for pair, value, samples, p, p_holm in zip(pairs, values, drawn, raw, holm(raw), strict=True)
+    ]
 
 
 def _bootstrap_p(value: float, samples: Floats) -> float:
@@ -294,98 +287,66 @@ def _bootstrap_p(value: float, samples: Floats) -> float:
     """
     drawn = samples[~np.isnan(samples)]
     p = p_value(drawn)
-    if not len(drawn) or p > 2 / (len(drawn) + 1) or np.ptp(drawn) < 1e-12:
+    if not len(drawn) or p > 2 / (len(drawn) + 1) or np.ptp(drawn) < ROUNDING:
         return p
     return min(p, 2 * float(norm.sf(abs(value) / drawn.std())))
 
 
-def _label_differences(
-    pairs: Sequence[Pair], tables: Tables, level: float
-) -> list[dict[str, dict[str, Any]]]:
+def _label_differences(pairs: Sequence[Pair], tables: Tables, level: float) -> list[dict[str, Difference]]:
+    """Return DeLong's paired test of each label for each pair, corrected for the labels of the pair."""
     names, table = list(tables), next(iter(tables.values()))
     patients = table.patients if table.patients_known else None
     areas = []
     for column in range(len(table.labels)):
-        scores = np.stack([one.probabilities[:, column] for one in tables.values()])
+        scores = np.stack([other.probabilities[:, column] for other in tables.values()])
         areas.append(delong(scores, table.targets[:, column], patients))
     result = []
     for pair in pairs:
         first, second = names.index(pair[0]), names.index(pair[1])
         tests = [area_difference(*area, first, second, level) for area in areas]
-        adjusted = holm([test.p for test in tests])
+        corrected = holm([test.p for test in tests])
         result.append(
             {
-                label: _verdict(pair, _estimate(test), test.p, p_holm, level)
-                for label, test, p_holm in zip(table.labels, tests, adjusted, strict=True)
+                label: _difference(pair, test.difference, test.p, p_holm, level)
+                for label, test, p_holm in zip(table.labels, tests, corrected, strict=True)
             }
         )
     return result
 
 
-def _verdict(pair: Pair, difference: Estimate, p: float, p_holm: float, level: float) -> dict[str, Any]:
-    return {
-        "difference": difference,
-        "p": _number(p),
-        "p_holm": _number(p_holm),
-        "words": words(pair, difference, p_holm, level),
-    }
+def _difference(pair: Pair, difference: Estimate, p: float, p_holm: float, level: float) -> Difference:
+    result = outcome(difference, p_holm, level)
+    return Difference(
+        difference=difference,
+        p=None if np.isnan(p) else p,
+        p_holm=None if np.isnan(p_holm) else p_holm,
+        outcome=result,
+        description=describe(pair, difference, result),
+    )
 
 
-def _estimate(test: Difference) -> Estimate:
-    return {"value": _number(test.value), "low": _number(test.low), "high": _number(test.high)}
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
-def _data(tables: Tables, table: PredictionTable) -> dict[str, Any]:
-    return {
-        "name": "",
-        "part": table.part,
-        "images": len(table),
-        "patients": table.num_patients if table.patients_known else None,
-        "fingerprint": None,
-        "split": None,
-        "source": ", ".join(one.source for one in tables.values()),
-    }
-
-
-def _interval(table: PredictionTable, settings: EvaluationSettings) -> dict[str, Any]:
-    return {
-        "level": settings.level,
-        "unit": "patient" if table.patients_known else "image",
-        "resamples": settings.num_resamples,
-        "seed": settings.seed,
-        "method": "percentile bootstrap",
-    }
-
-
-def _flags(tables: Tables, alignment: Alignment, settings: EvaluationSettings) -> list[Flag]:
+def _caveats(tables: Tables, alignment: Alignment, settings: EvaluationSettings) -> list[Caveat]:
     """Return what weakens the comparison."""
     table = next(iter(alignment.tables.values()))
-    flags = [one for one in caveats(table, None, settings) if one["kind"] != "no_threshold"]
-    parts = {name: one.part or "unknown" for name, one in tables.items()}
+    result = [caveat for caveat in caveats(table, None, settings) if caveat.kind != "no_threshold"]
+    parts = {name: other.part or "unknown" for name, other in tables.items()}
     if len(set(parts.values())) > 1:
         message = f"The tables are of different parts, {parts}: a model chosen on these images is flattered."
-        flags.append(flag("parts_differ", message))
+        result.append(Caveat("parts_differ", None, message))
     if alignment.num_images_left_out:
         message = f"{alignment.num_images_left_out} images are not in every table; {len(table)} are compared."
-        flags.append(flag("images_left_out", message))
+        result.append(Caveat("images_left_out", None, message))
     if alignment.labels_left_out:
         message = f"Labels that not every model has are left out: {', '.join(alignment.labels_left_out)}."
-        flags.append(flag("labels_left_out", message))
+        result.append(Caveat("labels_left_out", None, message))
     if len(tables) > MOST_IN_ALL_PAIRS:
         message = (
             f"Of {len(tables)} models only the pairs with the best one are shown; the correction counts all "
             f"{len(tables) * (len(tables) - 1) // 2} pairs. The best was picked on these same images, so its "
             "own value is optimistic: confirm it on others."
         )
-        flags.append(flag("pairs_left_out", message))
-    return flags
-
-
-log = logging.getLogger(__name__)
+        result.append(Caveat("pairs_left_out", None, message))
+    return result
 
 
 def run_dirs(runs: Sequence[Path]) -> list[Path]:

@@ -3,26 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
-from cxrlab.evaluation.comparison import holm
 from cxrlab.evaluation.groups import MACRO, METRICS, GroupMetrics
-from cxrlab.metrics.bootstrap import estimate, p_value
+from cxrlab.evaluation.results import Gap, Outcome
+from cxrlab.metrics.bootstrap import ROUNDING, Estimate, estimate, holm, p_value
 from cxrlab.metrics.settings import EvaluationSettings
-
-Gap = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Tested:
-    """The difference of two groups in one metric of one label."""
+    """The difference of two groups in one metric of one label; ``value`` is that of ``difference``."""
 
     groups: tuple[GroupMetrics, GroupMetrics]
     label: int
-    difference: dict[str, Any]
+    value: float
+    difference: Estimate
     p: float
 
 
@@ -40,10 +38,6 @@ def largest_gaps(covariate: str, groups: Sequence[GroupMetrics], settings: Evalu
         covariate: Its name.
         groups: Those that can be compared.
         settings: With the level, and the least number of positives.
-
-    Returns:
-        Dicts with ``covariate, label, metric, groups, images, difference, p, p_holm, words``; the difference
-        is the first group's value minus the second's.
     """
     gaps = []
     for row in range(len(METRICS)):
@@ -53,7 +47,7 @@ def largest_gaps(covariate: str, groups: Sequence[GroupMetrics], settings: Evalu
             for label in _comparable(pair, row, settings.min_positives)
         ]
         for is_macro in (True, False):
-            members = [one for one in tested if (one.groups[0].labels[one.label] == MACRO) == is_macro]
+            members = [gap for gap in tested if (gap.groups[0].labels[gap.label] == MACRO) == is_macro]
             gaps += _largest(covariate, row, members, 1 - settings.level)
     return gaps
 
@@ -74,79 +68,83 @@ def _test(pair: tuple[GroupMetrics, GroupMetrics], row: int, label: int, level: 
     not one resample reaches 0, the normal distribution with the resamples' variance goes on. A group in which
     nothing varied (all positives found) gets the variance of Wilson's interval, as it is not certain either.
     """
-    values = [one.values[row, label] for one in pair]
-    samples = pair[0].samples[row, label] - pair[1].samples[row, label]
-    value = float(values[0] - values[1])
-    unseen = sum(_unseen_variance(one, row, label, level) for one in pair)
+    first, second = pair
+    samples = first.samples[row, label] - second.samples[row, label]
+    value = float(first.values[row, label] - second.values[row, label])
+    unseen = sum(_unseen_variance(group, row, label, level) for group in pair)
     with np.errstate(invalid="ignore"):
         error = float(np.sqrt(np.nanvar(samples) + unseen)) if np.isfinite(samples).sum() > 1 else np.nan
     if not error > 0:
-        none = estimate(value, [], level)
-        return _Tested(pair, label, none, float("nan"))
+        return _Tested(pair, label, value, estimate(value, [], level), float("nan"))
     tail = float(2 * norm.sf(abs(value) / error))
     if unseen:
         half = float(norm.ppf((1 + level) / 2)) * error
-        bounds = {"value": value, "low": max(-1.0, value - half), "high": min(1.0, value + half)}
-        return _Tested(pair, label, bounds, tail)
+        interval = Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+        return _Tested(pair, label, value, interval, tail)
     p, least = p_value(samples), 2 / (np.isfinite(samples).sum() + 1)
-    return _Tested(pair, label, estimate(value, samples, level), min(p, tail) if p <= least else p)
+    p = min(p, tail) if p <= least else p
+    return _Tested(pair, label, value, estimate(value, samples, level), p)
 
 
 def _unseen_variance(group: GroupMetrics, row: int, label: int, level: float) -> float:
     """Return the variance of a value that never varied; 0 where it did, NaN where none can be given."""
     samples = group.samples[row, label]
-    if np.nanmax(samples, initial=-np.inf) - np.nanmin(samples, initial=np.inf) > 1e-12:
+    if np.nanmax(samples, initial=-np.inf) - np.nanmin(samples, initial=np.inf) > ROUNDING:
         return 0.0
     units = int(group.units[row, label])
-    bounds = estimate(float(group.values[row, label]), samples, level, units=units)
-    if bounds["low"] is None:
+    interval = estimate(float(group.values[row, label]), samples, level, units=units)
+    if interval.low is None or interval.high is None:
         return float("nan")
-    return float((bounds["high"] - bounds["low"]) / norm.ppf((1 + level) / 2)) ** 2
+    return float((interval.high - interval.low) / norm.ppf((1 + level) / 2)) ** 2
 
 
 def _largest(covariate: str, row: int, tested: Sequence[_Tested], alpha: float) -> list[Gap]:
     """Return one gap for each label."""
-    corrected = holm([one.p for one in tested])
+    corrected = holm([gap.p for gap in tested])
     gaps = []
-    for label in dict.fromkeys(one.label for one in tested):
+    for label in dict.fromkeys(gap.label for gap in tested):
         ranked = sorted(
-            ((one, p) for one, p in zip(tested, corrected, strict=True) if one.label == label),
-            key=lambda item: (not item[1] < alpha, -_size(item[0])),
+            ((gap, p) for gap, p in zip(tested, corrected, strict=True) if gap.label == label),
+            key=lambda item: (not item[1] < alpha, -abs(item[0].value)),
         )
-        gap = _gap(covariate, row, *ranked[0], alpha)
-        if any(_size(one) > _size(ranked[0][0]) for one, _ in ranked):
-            gap["words"] += "; larger ones between other groups are not"
-        gaps.append(gap)
+        chosen, p = ranked[0]
+        is_outdone = any(abs(gap.value) > abs(chosen.value) for gap, _ in ranked)
+        gaps.append(_gap(covariate, row, chosen, p, alpha, is_outdone=is_outdone))
     return gaps
 
 
-def _gap(covariate: str, row: int, tested: _Tested, p: float, alpha: float) -> Gap:
-    groups, label = tested.groups, tested.label
-    return {
-        "covariate": covariate,
-        "label": groups[0].labels[label],
-        "metric": METRICS[row],
-        "groups": [one.group.name for one in groups],
-        "images": [int(one.num_images[label]) for one in groups],
-        "difference": tested.difference,
-        "p": _number(tested.p),
-        "p_holm": _number(p),
-        "words": _words(tested, row, p, alpha),
-    }
+def _gap(covariate: str, row: int, tested: _Tested, p: float, alpha: float, *, is_outdone: bool) -> Gap:
+    """Return the gap; ``is_outdone`` where larger ones between other groups are not shown."""
+    (first, second), label = tested.groups, tested.label
+    outcome = _outcome(tested.value, p, alpha)
+    return Gap(
+        covariate=covariate,
+        label=first.labels[label],
+        metric=METRICS[row],
+        groups=(first.group.name, second.group.name),
+        images=(int(first.num_images[label]), int(second.num_images[label])),
+        difference=tested.difference,
+        p=None if np.isnan(tested.p) else float(tested.p),
+        p_holm=None if np.isnan(p) else float(p),
+        outcome=outcome,
+        description=_description(tested, row, outcome, is_outdone),
+    )
 
 
-def _size(tested: _Tested) -> float:
-    return abs(float(tested.difference["value"]))
+def _outcome(value: float, p: float, alpha: float) -> Outcome:
+    if np.isnan(p):
+        return "not_compared"
+    if p < alpha:
+        return "better" if value > 0 else "worse"
+    return "unclear"
 
 
-def _words(tested: _Tested, row: int, p: float, alpha: float) -> str:
-    told = [
-        f"{one.group.name} {one.values[row, tested.label]:.3f} ({int(one.num_images[tested.label]):,} images)"
-        for one in tested.groups
+def _description(tested: _Tested, row: int, outcome: Outcome, is_outdone: bool) -> str:
+    values = [
+        f"{group.group.name} {group.values[row, tested.label]:.3f} "
+        f"({int(group.num_images[tested.label]):,} images)"
+        for group in tested.groups
     ]
-    verdict = "a difference is shown" if p < alpha else "no difference shown"
-    return f"{' against '.join(told)}: {'cannot be tested' if np.isnan(p) else verdict}"
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    conclusions = {"not_compared": "cannot be tested", "unclear": "no difference shown"}
+    description = f"{' against '.join(values)}: {conclusions.get(outcome, 'a difference is shown')}"
+    return description + ("; larger ones between other groups are not" if is_outdone else "")

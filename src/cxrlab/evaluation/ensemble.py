@@ -30,8 +30,8 @@ def ensemble(tables: Sequence[PredictionTable]) -> PredictionTable:
             others = sorted(set(table.images) ^ set(first.images))
             raise DataError(
                 f"{table.source} and {first.source} are not of the same images: {len(others)} are in one of "
-                f"them only, such as {others[:3]}. The members of an ensemble are evaluated on the same images: "
-                "split their data alike (data.split.seed, or data.split.file)."
+                f"them only, such as {others[:3]}. The members of an ensemble are evaluated on the same "
+                "images: split their data alike (data.split.seed, or data.split.file)."
             )
         if set(table.labels) != set(first.labels):
             raise DataError(
@@ -94,9 +94,9 @@ def ensemble_validation(
     Args:
         runs: The members.
         labels: Those that are evaluated.
-        recompute: The validation part of each as it is predicted now; None where its own predictions are valid.
+        recompute: The validation part of each as it is predicted now; None where its own are valid.
     """
-    paths = [run.run_dir / "predictions" / "val.csv" for run in runs]
+    paths = [run.files.predictions("val") for run in runs]
     if not all(table is not None or path.is_file() for table, path in zip(recompute, paths, strict=True)):
         log.warning("Not every member has predictions/val.csv: no threshold can be chosen for the ensemble.")
         return None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.metrics.bootstrap import Counts, ratio
+from cxrlab.metrics.bootstrap import Counts, macro_mean, ratio
 from cxrlab.metrics.confusion import confusion_counts, resampled_confusion_counts
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.ranking import label_rankings, ranking
@@ -233,10 +233,8 @@ def with_macro(metrics: GroupMetrics, chosen: Mask, least: int) -> GroupMetrics:
     mean, samples = np.full(3, np.nan), np.full((3, metrics.samples.shape[2]), np.nan)
     if (fewest[chosen] >= least).all():
         for row in range(3):
-            defined = chosen & ~np.isnan(metrics.values[row])
-            if defined.any():
-                mean[row] = metrics.values[row, defined].mean()
-                samples[row] = metrics.samples[row, defined].mean(axis=0)
+            values = np.where(chosen, metrics.values[row], np.nan)
+            mean[row], samples[row] = macro_mean(values, metrics.samples[row], complete=True)
     size = int(metrics.group.members.sum())  # what there must be enough of is decided above
     return replace(
         metrics,

@@ -1,14 +1,22 @@
 """Thresholds and calibration of an evaluation: from the checkpoint, from validation, or given."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxrlab.errors import ConfigError
 from cxrlab.metrics.calibration import Calibrator, fit_calibrator
-from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.metrics.thresholds import choose_thresholds
+
+if TYPE_CHECKING:
+    from cxrlab.runs.run import Run
+
+log = logging.getLogger(__name__)
 
 GIVEN = "given"
 
@@ -57,3 +65,31 @@ def given(threshold: float, num_labels: int) -> Thresholds:
     if not 0 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be a probability, from 0 to 1.")
     return Thresholds(np.full(num_labels, float(threshold)), str(threshold), GIVEN)
+
+
+def run_operating_point(
+    run: "Run", settings: EvaluationSettings, labels: Sequence[str], validation: PredictionTable | None
+) -> tuple[Thresholds | None, Calibrator | None]:
+    """Return a run's thresholds and calibration for some of its labels.
+
+    They are those of its checkpoint; chosen anew from its validation predictions where the settings are
+    others than it was trained with, and from ``validation`` where that is given, see
+    :class:`cxrlab.runs.run_data.PredictedImages`.
+    """
+    if validation is not None:
+        return from_validation(validation.select_labels(labels), settings)
+    trained_with = run.config.get("evaluation", {})
+    rules = (settings.threshold, settings.calibration)
+    if rules != (trained_with.get("threshold"), trained_with.get("calibration")):
+        path = run.files.predictions("val")
+        if not path.is_file():
+            log.warning(
+                "%s is not there: evaluation.threshold=%s cannot be chosen.", path, settings.threshold
+            )
+            return None, None
+        return from_validation(read_predictions(path).select_labels(labels), settings)
+    columns = [run.labels.index(label) for label in labels]
+    values = run.model.operating_point.thresholds.double().cpu().numpy()[columns]
+    source = threshold_source(settings.threshold, "validation")
+    calibrator = run.model.operating_point.calibrator(settings.calibration, columns)
+    return Thresholds(values, str(settings.threshold), source), calibrator

@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
-from cxrlab.evaluation.disparities import Gap, largest_gaps
+from cxrlab.evaluation.disparities import largest_gaps
 from cxrlab.evaluation.groups import (
     MACRO,
     METRICS,
@@ -16,18 +15,17 @@ from cxrlab.evaluation.groups import (
     macro_labels,
     with_macro,
 )
-from cxrlab.metrics.bootstrap import Counts, estimate
+from cxrlab.evaluation.results import Gap, SubgroupRow
+from cxrlab.metrics.bootstrap import Counts, Estimate, estimate
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
-
-Row = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 
 
 def subgroup_numbers(
     table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
-) -> tuple[list[Row], list[Gap]]:
+) -> tuple[list[SubgroupRow], list[Gap]]:
     """Return the metrics of each group of each covariate, and the largest gaps between groups.
 
     Groups of fewer than ``settings.min_group_images`` images are counted, but their metrics are None. The
@@ -42,13 +40,9 @@ def subgroup_numbers(
         settings: How to evaluate.
 
     Returns:
-        Rows with ``covariate, group, label, images, patients, positives, auroc, sensitivity, specificity,
-        negatives_from, num_labels``; and the gaps of :func:`~cxrlab.evaluation.disparities.largest_gaps`. ``images``
-        are those whose target is known; ``positives`` is None for the macro mean, and ``patients`` where they
-        are unknown; ``num_labels`` is how many labels a mean is of. ``negatives_from`` is "all" for a group
-        without negatives: AUROC is then against those of the whole table.
+        The rows, and the gaps of :func:`~cxrlab.evaluation.disparities.largest_gaps`.
     """
-    rows: list[Row] = []
+    rows: list[SubgroupRow] = []
     gaps: list[Gap] = []
     for name in map(str, table.covariates):
         groups = covariate_groups(name, table.covariates[name], settings.age_bands)
@@ -90,23 +84,33 @@ def _with_macro(
     return [with_macro(one, chosen, settings.min_positives) for one in metrics], int(chosen.sum())
 
 
-def _rows(name: str, metrics: GroupMetrics, patients_known: bool, num_macro: int, level: float) -> list[Row]:
+def _rows(
+    covariate: str, metrics: GroupMetrics, patients_known: bool, num_macro: int, level: float
+) -> list[SubgroupRow]:
     rows = []
     for column, label in enumerate(metrics.labels):
         is_macro = label == MACRO
-        row = {
-            "covariate": name,
-            "group": metrics.group.name,
-            "label": label,
-            "images": int(metrics.num_images[column]),
-            "patients": metrics.num_patients if patients_known else None,
-            "positives": None if is_macro else int(metrics.num_positives[column]),
-            "negatives_from": "all" if metrics.borrows[column] else "group",
-            "num_labels": num_macro if is_macro else 1,
-        }
-        for index, metric in enumerate(METRICS):
-            value, samples = float(metrics.values[index, column]), metrics.samples[index, column]
-            units = 0 if metric == "auroc" else int(metrics.units[index, column])
-            row[metric] = estimate(value, samples, level, units=units)
-        rows.append(row)
-    return sorted(rows, key=lambda row: row["label"] != MACRO)  # the mean first
+        rows.append(
+            SubgroupRow(
+                covariate=covariate,
+                group=metrics.group.name,
+                label=label,
+                images=int(metrics.num_images[column]),
+                patients=metrics.num_patients if patients_known else None,
+                positives=None if is_macro else int(metrics.num_positives[column]),
+                negatives_from="all" if metrics.borrows[column] else "group",
+                num_labels=num_macro if is_macro else 1,
+                **_estimates(metrics, column, level),
+            )
+        )
+    return sorted(rows, key=lambda row: row.label != MACRO)  # the mean first
+
+
+def _estimates(metrics: GroupMetrics, column: int, level: float) -> dict[str, Estimate]:
+    """Return the estimate of each metric of one label."""
+    estimates = {}
+    for index, metric in enumerate(METRICS):
+        value, samples = float(metrics.values[index, column]), metrics.samples[index, column]
+        units = 0 if metric == "auroc" else int(metrics.units[index, column])
+        estimates[metric] = estimate(value, samples, level, units=units)
+    return estimates

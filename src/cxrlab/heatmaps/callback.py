@@ -19,17 +19,21 @@ from cxrlab.data.boxes import framed
 from cxrlab.errors import ConfigError
 from cxrlab.heatmaps.cases import case_table, choose_cases, pick_cases
 from cxrlab.heatmaps.drawing import Drawn, draw_panels, write_gallery
-from cxrlab.heatmaps.explain_run import training_images
-from cxrlab.heatmaps.methods.dispatch import Explainer, check_fit
-from cxrlab.heatmaps.methods.names import METHOD_NAMES
-from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.heatmaps.methods import Explainer, check_fit
+from cxrlab.heatmaps.methods.layers import unexplainable_reason
+from cxrlab.heatmaps.settings import METHOD_NAMES, ExplanationSettings
+from cxrlab.heatmaps.task import training_images
 from cxrlab.training.callbacks.predictions import gathered
+from cxrlab.training.module import Classifier
 
 log = logging.getLogger(__name__)
 
 
 class Heatmaps(pl.Callback):
     """Draws heatmaps after validation and test, without any effect on training.
+
+    Of a network without the spatial features that its method reads, nothing is drawn, and a warning says so
+    once.
 
     The images of training are chosen at the first drawing and kept, in the checkpoint too, as rows of the
     manifest. Those of the test are chosen from the test predictions. What is an error is evaluated at the
@@ -52,10 +56,10 @@ class Heatmaps(pl.Callback):
         self,
         *,
         dirpath: str,
-        every_n_epochs: int,
-        images_per_label: int,
-        errors_per_label: int,
-        batch_size: int,
+        every_n_epochs: int = 5,
+        images_per_label: int = 2,
+        errors_per_label: int = 2,
+        batch_size: int = 8,
         explanation: ExplanationSettings,
     ) -> None:
         for name, value, least in (
@@ -73,14 +77,26 @@ class Heatmaps(pl.Callback):
         self.batch_size = batch_size
         self.method = explanation.methods[0]
         self.explanation = explanation
+        self._is_off = False
         self._outputs: list[dict[str, Tensor]] = []
         self._chosen: list[tuple[int, int]] = []
         self._undrawn: tuple[int, int, pd.DataFrame] | None = None  # epoch, step, cases
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a network that cannot be explained as wanted, before any time is spent on it."""
+        """Check that the network can be explained as wanted, before any time is spent on it.
+
+        Raises:
+            ConfigError: If a layer of ``explanation`` does not fit, or a package is missing.
+        """
+        classifier = cast(Any, pl_module)
+        reason = unexplainable_reason(classifier.network, [self.method])
+        if reason is not None:
+            if not self._is_off:
+                log.warning("No heatmaps are drawn: %s.", reason)
+            self._is_off = True
+            return
         try:
-            check_fit(cast(Any, pl_module), replace(self.explanation, methods=[self.method]))
+            check_fit(classifier, replace(self.explanation, methods=[self.method]))
         except ConfigError as error:
             raise ConfigError(f"{error} Or train without heatmaps: callbacks.heatmaps=null.") from error
 
@@ -108,14 +124,14 @@ class Heatmaps(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the predictions of a batch; there are none where no image of it could be read."""
-        if outputs is not None and not trainer.sanity_checking:
+        if outputs is not None and not trainer.sanity_checking and not self._is_off:
             self._outputs.append(outputs)
 
     on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw when it is time."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if self._is_off or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         cases = self._cases(trainer, pl_module)
         self._undrawn = (trainer.current_epoch, trainer.global_step, cases)
@@ -130,6 +146,8 @@ class Heatmaps(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw positives and errors of the test."""
+        if self._is_off:
+            return
         cases = self._cases(trainer, pl_module)
         self._draw(trainer, pl_module, _pick(cases, self._choose(trainer, cases)), "test")
 
@@ -194,12 +212,8 @@ def _datamodule(trainer: pl.Trainer) -> Any:
 
 
 def _thresholds(pl_module: pl.LightningModule) -> npt.NDArray[np.float64] | None:
-    """Return the thresholds of a classifier that has some, shape ``(L,)``; NaN where none was chosen yet."""
-    operating_point = getattr(pl_module, "decision", None)
-    if operating_point is None:
-        return None
-    thresholds: npt.NDArray[np.float64] = cast(Any, operating_point).thresholds.cpu().double().numpy()
-    return thresholds
+    """Return the thresholds of a classifier, shape ``(L,)``; NaN where none was chosen yet; else None."""
+    return pl_module.operating_point.threshold_values() if isinstance(pl_module, Classifier) else None
 
 
 def _pick(cases: pd.DataFrame, chosen: list[tuple[int, int]]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""Which predictions are worth a heatmap: one case is an image and one of its labels.
+"""Which predictions are worth a heatmap, and heatmaps of many of them, a batch of images at a time.
 
-Heatmaps of many cases, a batch of images at a time, with a bar that shows how far it is.
+One case is an image and one of its labels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +18,9 @@ from torch import Tensor
 from cxrlab.data.manifest import Manifest
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.runs.predict import ImageRows
+
+Explain = Callable[[Tensor, Sequence[Pair]], Tensor]
+"""Gives a heatmap ``(H, W)`` of each pair of an image's number and a label's index."""
 
 _DEFAULT_THRESHOLD = 0.5
 
@@ -158,12 +161,6 @@ def pick_cases(cases: pd.DataFrame, chosen: Sequence[tuple[int, int]]) -> pd.Dat
     """Return the lines of chosen pairs of row and label, in their order; a pair without a line drops out."""
     pairs = pd.DataFrame(list(chosen), columns=["row", "label"], dtype=np.int64)
     return pairs.merge(cases, on=["row", "label"])
-
-
-Explain = Callable[[Tensor, Sequence[Pair]], Tensor]
-
-
-"""Gives a heatmap ``(H, W)`` of each pair of an image's number and a label's index."""
 
 
 def batches(cases: Sequence[Pair], num_images: int) -> Iterator[list[Pair]]:

@@ -1,7 +1,4 @@
-"""A folder of panels, one for each case, and an index of them.
-
-One picture for a reader: the radiograph, heatmaps over it, and what was predicted.
-"""
+"""Pictures for a reader: the radiograph, heatmaps over it, and what was predicted; and folders of them."""
 
 import logging
 import math
@@ -23,29 +20,22 @@ from torch import Tensor
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError, MissingFileError, OutputError
 from cxrlab.heatmaps.cases import Case, Explain, batches
+from cxrlab.heatmaps.settings import METHOD_NAMES
+from cxrlab.heatmaps.task import ExplainTask
+
+log = logging.getLogger(__name__)
 
 Box = tuple[float, float, float, float]
 
+INDEX_COLUMNS = ("file", "image", "finding", "probability", "target", "outcome")
 
 _MIN_SIDE = 256  # below this the text would not fit
-
-
 _GAP = 4
-
-
 _FONT_SIZE = 14
-
-
 _STRIP_HEIGHT = 26
-
-
 _MAX_ALPHA = 0.65
-
-
 # Perceptually uniform, so that no step in the colours suggests an edge that the heat does not have.
 _COLOURS = "inferno"
-
-
 _BOX_COLOUR = (0, 255, 255)  # cyan is not in the colour map
 
 
@@ -89,8 +79,8 @@ def _cut(name: str, room: float, draw: ImageDraw.ImageDraw, font: Any) -> str:
 
 def _caption(finding: str, probability: float, target: float, width: int) -> Image.Image:
     """Return the strip of text; a name that is too long is cut."""
-    known = "unknown" if math.isnan(target) else "present" if target else "absent"
-    text = f"probability {probability:.2f}   target {known}"
+    truth = "unknown" if math.isnan(target) else "present" if target else "absent"
+    text = f"probability {probability:.2f}   target {truth}"
     strip = Image.new("RGB", (width, _STRIP_HEIGHT), "black")
     draw = ImageDraw.Draw(strip)
     font = ImageFont.load_default(_FONT_SIZE)
@@ -178,12 +168,6 @@ def _names(names: Sequence[str], side: int, width: int) -> Image.Image:
     return strip
 
 
-log = logging.getLogger(__name__)
-
-
-INDEX_COLUMNS = ("file", "image", "finding", "probability", "target", "outcome")
-
-
 class Drawn(NamedTuple):
     """A case with its picture, and the heatmaps in it by the name of their method, shapes ``(H, W)``."""
 
@@ -221,11 +205,10 @@ def draw_panels(
         place = {row: number for number, row in enumerate(images)}
         pairs = [(place[case.row], case.label) for case in readable]
         stacked = torch.stack(list(images.values()))
-        found = {name: method(stacked, pairs) for name, method in explain.items()}
+        maps = {name: method(stacked, pairs) for name, method in explain.items()}
         for number, case in enumerate(readable):
-            yield _drawn(
-                case, images[case.row], {name: maps[number] for name, maps in found.items()}, manifest
-            )
+            of_case = {name: of_method[number] for name, of_method in maps.items()}
+            yield _drawn(case, images[case.row], of_case, manifest)
 
 
 def _drawn(case: Case, image: Tensor, heatmaps: Mapping[str, Tensor], manifest: Manifest) -> Drawn:
@@ -238,6 +221,17 @@ def _drawn(case: Case, image: Tensor, heatmaps: Mapping[str, Tensor], manifest: 
         boxes=_boxes(manifest, case),
     )
     return Drawn(case, picture, heatmaps)
+
+
+def draw_task(explain_task: ExplainTask, cases: pd.DataFrame, methods: Sequence[str]) -> Iterator[Drawn]:
+    """Yield some cases of what is explained with their panels, by several methods side by side."""
+    return draw_panels(
+        cases,
+        explain_task.manifest,
+        read_image=explain_task.image,
+        explain={METHOD_NAMES[method]: explain_task.explain(method) for method in methods},
+        num_images=explain_task.settings.batch_size,
+    )
 
 
 def write_gallery(folder: Path, panels: Iterable[Drawn], manifest: Manifest) -> None:
@@ -271,9 +265,9 @@ def _file_name(finding: str, taken: Collection[str]) -> str:
     """Return what a finding is called in names of files, unlike those taken, in capitals or not."""
     # What a file system may refuse becomes an underscore; letters of any script stay.
     name = re.sub(r"[^\w.+-]", "_", finding)[:80]
-    known = {other.casefold() for other in taken}
+    taken = {other.casefold() for other in taken}
     numbered = (f"{name}-{number}" for number in count(2))
-    return next(one for one in chain([name], numbered) if one.casefold() not in known)
+    return next(free for free in chain([name], numbered) if free.casefold() not in taken)
 
 
 def _read(cases: Sequence[Case], read_image: Callable[[int], Tensor]) -> Iterator[tuple[int, Tensor]]:

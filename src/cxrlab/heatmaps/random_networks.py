@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,61 +10,61 @@ import torch.nn.functional as F
 from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchmetrics.functional.image import structural_similarity_index_measure
 
-from cxrlab.errors import CheckpointError
-from cxrlab.heatmaps.checks.boxes import Floats
-from cxrlab.models.freezing import stage_parameters
-from cxrlab.training.module import build_network
-
-if TYPE_CHECKING:
-    from cxrlab.training.module import Classifier
+from cxrlab.errors import CheckpointError, ConfigError
+from cxrlab.metrics.predictions import Floats
+from cxrlab.models.network import Network, build_network
+from cxrlab.training.module import Classifier
 
 _RANKED = 32  # a map is ranked on so many cells by so many: it has no finer structure
 _CONSTANT = 1e-12
 
 
-def stages(network: nn.Module) -> list[tuple[str, list[str]]]:
+def stages(network: Network) -> list[tuple[str, list[str]]]:
     """Return the parts of a network from the head to the stem: what each is called, and its parameters.
 
-    Those of a timm backbone are its stages; of another network, each layer that has parameters.
+    They are its stages; of a network that has none, each layer that has parameters.
     """
     names = {parameter: name for name, parameter in network.named_parameters()}
-    backbone = getattr(network, "backbone", None)
-    if backbone is None or not hasattr(backbone, "group_matcher"):
+    groups = [[names[parameter] for parameter in stage] for stage in network.stages()]
+    if not groups:
         layers = [
-            (name or type(layer).__name__, [names[one] for one in layer.parameters(recurse=False)])
+            (
+                name or type(layer).__name__,
+                [names[parameter] for parameter in layer.parameters(recurse=False)],
+            )
             for name, layer in network.named_modules()
         ]
         return [(name, parameters) for name, parameters in reversed(layers) if parameters]
-    groups = [[names[one] for one in group] for group in stage_parameters(backbone)]
     inside = {name for group in groups for name in group}
     head = [name for name in names.values() if name not in inside]
-    called = ["stem", *(f"stage {number}" for number in range(1, len(groups)))]
-    parts = [("head", head), *zip(reversed(called), reversed(groups), strict=True)]
+    titles = ["stem", *(f"stage {number}" for number in range(1, len(groups)))]
+    parts = [("head", head), *zip(reversed(titles), reversed(groups), strict=True)]
     return [(name, parameters) for name, parameters in parts if parameters]
 
 
-def randomized_copy(classifier: "Classifier", seed: int) -> nn.Module:
+def randomized_copy(classifier: Classifier, seed: int) -> Network:
     """Return a network like a classifier's, as it is before any training; the random state is left alone.
 
     Args:
-        classifier: Whose checkpoint describes the network. One of a class outside this package is copied, and
-            its layers reset.
+        classifier: Whose checkpoint describes the network. One that cannot be built from its description,
+            since its package is not trusted, is copied, and its layers are reset.
         seed: Of its weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            copy_ = build_network(classifier.hparams["network"])
-        except CheckpointError:
-            copy_ = copy.deepcopy(classifier.network).cpu()
-            for layer in copy_.modules():
+            network = build_network(classifier.hparams["network"], classifier.trust)
+        except (CheckpointError, ConfigError):
+            network = copy.deepcopy(classifier.network).cpu()
+            for layer in network.modules():
                 getattr(layer, "reset_parameters", lambda: None)()
-    return copy_.eval()
+    return network.eval()
 
 
 def randomised(
-    classifier: "Classifier", images: Tensor, *, seed: int, batch_size: int
+    classifier: Classifier, images: Tensor, *, seed: int, batch_size: int
 ) -> Iterator[tuple[str, nn.Module]]:
     """Yield a copy of a classifier's network as more and more of it gets random weights, from the head on.
 
@@ -83,10 +82,10 @@ def randomised(
         at the last one nothing learnt is left.
     """
     network = copy.deepcopy(classifier.network).eval()
-    copy_ = randomized_copy(classifier, seed).to(classifier.device)
+    random_network = randomized_copy(classifier, seed).to(classifier.device)
     ready = classifier.preprocess(images.to(classifier.device))
     ready = ready.contiguous(memory_format=classifier.memory_format)
-    drawn, own = dict(copy_.named_parameters()), dict(network.named_parameters())
+    drawn, own = dict(random_network.named_parameters()), dict(network.named_parameters())
     changed: set[str] = set()
     for part, names in stages(network):
         with torch.no_grad():
@@ -164,9 +163,9 @@ def rank_correlations(one: Tensor, other: Tensor) -> Floats:
         ranks.append(places - places.mean(axis=1, keepdims=True))
     product = (ranks[0] * ranks[1]).sum(axis=1)
     scale = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
-    found: Floats = np.full(len(product), np.nan)
-    np.divide(product, scale, out=found, where=scale > _CONSTANT)
-    return found
+    correlations: Floats = np.full(len(product), np.nan)
+    np.divide(product, scale, out=correlations, where=scale > _CONSTANT)
+    return correlations
 
 
 def similarities(one: Tensor, other: Tensor) -> Floats:
@@ -176,10 +175,8 @@ def similarities(one: Tensor, other: Tensor) -> Floats:
         one: Values in [0, 1], shape ``(N, H, W)``.
         other: Likewise.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    found = structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         other[:, None].float(), one[:, None].float(), data_range=1.0, reduction="none"
     )
-    values = found[0] if isinstance(found, tuple) else found
+    values = similarity[0] if isinstance(similarity, tuple) else similarity
     return np.asarray(values.reshape(-1).numpy(), dtype=np.float64)

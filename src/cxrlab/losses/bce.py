@@ -1,7 +1,7 @@
 """Binary cross-entropy, each label by itself."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -54,7 +54,6 @@ class BCE(nn.Module):
     """Binary cross-entropy over the known targets.
 
     Args:
-        frequencies: Not used.
         label_smoothing: Targets are drawn towards one half by this share: 0.1 turns 1 into 0.95, 0 into 0.05.
 
     Raises:
@@ -62,8 +61,9 @@ class BCE(nn.Module):
     """
 
     task: ClassVar[Task] = "multilabel"
+    handles_unknown: ClassVar[bool] = True
 
-    def __init__(self, *, frequencies: Sequence[float], label_smoothing: float) -> None:
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.label_smoothing = check_range("label_smoothing", label_smoothing, 0.0, 1.0)
 
@@ -93,10 +93,11 @@ class WeightedBCE(nn.Module):
     """
 
     task: ClassVar[Task] = "multilabel"
+    handles_unknown: ClassVar[bool] = True
     positive_weights: Tensor
     negative_weights: Tensor
 
-    def __init__(self, *, frequencies: Sequence[float], max_ratio: float | None) -> None:
+    def __init__(self, *, frequencies: Sequence[float], max_ratio: float | None = None) -> None:
         super().__init__()
         if max_ratio is not None:
             check_range("max_ratio", max_ratio, 1.0, math.inf)
@@ -104,6 +105,11 @@ class WeightedBCE(nn.Module):
         weights = capped(torch.stack([1.0 - positive, positive]), max_ratio)
         self.register_buffer("positive_weights", weights[0], persistent=False)
         self.register_buffer("negative_weights", weights[1], persistent=False)
+
+    @property
+    def class_weights(self) -> Mapping[str, Tensor]:
+        """The weights of the positive and negative terms, each of shape ``(L,)``."""
+        return {"positive": self.positive_weights, "negative": self.negative_weights}
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss of logits and targets, both ``(B, L)``."""

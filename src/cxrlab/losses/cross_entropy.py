@@ -1,13 +1,14 @@
 """Cross-entropy of exclusive classes, of which each image has exactly one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cxrlab.errors import ConfigError
 from cxrlab.losses.base import capped, check_frequencies, check_range, check_shapes
 from cxrlab.task import Task
 
@@ -56,7 +57,7 @@ class CrossEntropy(nn.Module):
     """Cross-entropy of a softmax over exclusive classes, for ``task=multiclass``.
 
     Args:
-        frequencies: Share of each class in the training part, shape ``(L,)``.
+        frequencies: Share of each class in the training part, shape ``(L,)``; needed with ``is_balanced``.
         is_balanced: Weigh images by ``1 / (L f)``, f being their class's frequency, so that each class weighs
             the same in total. The weights are no part of the checkpoint: they follow from the data.
         max_ratio: No class weighs more than this many times the lightest one; None for no cap.
@@ -67,15 +68,16 @@ class CrossEntropy(nn.Module):
     """
 
     task: ClassVar[Task] = "multiclass"
+    handles_unknown: ClassVar[bool] = True
     weights: Tensor | None
 
     def __init__(
         self,
         *,
-        frequencies: Sequence[float],
-        is_balanced: bool,
-        max_ratio: float | None,
-        label_smoothing: float,
+        frequencies: Sequence[float] = (),
+        is_balanced: bool = False,
+        max_ratio: float | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.label_smoothing = check_range("label_smoothing", label_smoothing, 0.0, 1.0)
@@ -83,9 +85,18 @@ class CrossEntropy(nn.Module):
             check_range("max_ratio", max_ratio, 1.0, math.inf)
         weights = None
         if is_balanced:
+            if not len(frequencies):
+                raise ConfigError(
+                    "loss.is_balanced=true needs the frequencies of the classes: none are given."
+                )
             shares = check_frequencies(frequencies, "cross_entropy loss.is_balanced=true")
             weights = capped(1.0 / (len(shares) * shares), max_ratio)
         self.register_buffer("weights", weights, persistent=False)
+
+    @property
+    def class_weights(self) -> Mapping[str, Tensor]:
+        """The weights of the classes, shape ``(L,)``; empty where they weigh alike."""
+        return {} if self.weights is None else {"class": self.weights}
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the scalar loss of logits and targets, both ``(B, L)``."""

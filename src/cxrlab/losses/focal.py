@@ -1,10 +1,6 @@
-"""Focal loss: what is evaluated well already counts less.
-
-Asymmetric loss: the many easy negatives of rare labels count less, or not at all.
-"""
+"""Losses in which the easy counts less: focal, and asymmetric for the many easy negatives of rare labels."""
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -13,6 +9,9 @@ from torch import Tensor, nn
 
 from cxrlab.losses.base import check_range, known_entries, masked_mean
 from cxrlab.task import Task
+
+# A power below 1 has an infinite gradient at 0.
+_LEAST = 1e-8
 
 
 def focal_terms(logits: Tensor, present: Tensor, gamma: float, alpha: float | None) -> Tensor:
@@ -41,7 +40,6 @@ class FocalLoss(nn.Module):
     """Focal loss, a mean over the known targets.
 
     Args:
-        frequencies: Not used.
         gamma: At least 0, see :func:`focal_terms`.
         alpha: Between 0 and 1, or None.
 
@@ -53,8 +51,9 @@ class FocalLoss(nn.Module):
     """
 
     task: ClassVar[Task] = "multilabel"
+    handles_unknown: ClassVar[bool] = True
 
-    def __init__(self, *, frequencies: Sequence[float], gamma: float, alpha: float | None) -> None:
+    def __init__(self, *, gamma: float = 2.0, alpha: float | None = 0.25) -> None:
         super().__init__()
         self.gamma = check_range("gamma", gamma, 0.0, math.inf)
         self.alpha = None if alpha is None else check_range("alpha", alpha, 0.0, 1.0)
@@ -63,10 +62,6 @@ class FocalLoss(nn.Module):
         """Return the scalar loss of logits and targets, both ``(B, L)``."""
         logits, present, known = known_entries(logits, targets)
         return masked_mean(focal_terms(logits, present, self.gamma, self.alpha), known)
-
-
-# A power below 1 has an infinite gradient at 0.
-_LEAST = 1e-8
 
 
 def asymmetric_terms(
@@ -102,7 +97,6 @@ class AsymmetricLoss(nn.Module):
     """Asymmetric loss, a mean over the known targets; the authors take the sum.
 
     Args:
-        frequencies: Not used.
         gamma_pos: At least 0, see :func:`asymmetric_terms`.
         gamma_neg: At least 0.
         clip: Between 0 and 0.99.
@@ -115,10 +109,9 @@ class AsymmetricLoss(nn.Module):
     """
 
     task: ClassVar[Task] = "multilabel"
+    handles_unknown: ClassVar[bool] = True
 
-    def __init__(
-        self, *, frequencies: Sequence[float], gamma_pos: float, gamma_neg: float, clip: float
-    ) -> None:
+    def __init__(self, *, gamma_pos: float = 0.0, gamma_neg: float = 4.0, clip: float = 0.05) -> None:
         super().__init__()
         self.gamma_pos = check_range("gamma_pos", gamma_pos, 0.0, math.inf)
         self.gamma_neg = check_range("gamma_neg", gamma_neg, 0.0, math.inf)

@@ -1,9 +1,10 @@
 """The patient bootstrap: how often each patient is drawn, and intervals of what is computed from it.
 
-Sums over the images of each patient, and of each resample: what makes a bootstrap one matrix product.
+Sums over the images of each patient, times how often each was drawn, make a bootstrap one matrix product.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,13 @@ from scipy.stats import norm
 from cxrlab.metrics.predictions import Floats
 
 Counts = npt.NDArray[np.float32]
+Names = npt.NDArray[np.object_]
+
+MACRO = "macro"
+"""The mean over groups, or labels, each of which counts alike."""
+
+ROUNDING = 1e-12
+"""What varies by less does not vary."""
 
 
 def patient_counts(num_patients: int, num_resamples: int, seed: int) -> Counts:
@@ -29,8 +37,30 @@ def patient_counts(num_patients: int, num_resamples: int, seed: int) -> Counts:
     return np.ascontiguousarray(counts.T)
 
 
-def estimate(value: float, samples: npt.ArrayLike, level: float, *, units: int = 0) -> dict[str, Any]:
-    """Return ``{"value", "low", "high"}`` with the bootstrap's percentile interval; None for the undefined.
+@dataclass(frozen=True)
+class Estimate:
+    """A metric with its interval; None for what is undefined.
+
+    Attributes:
+        value: Of the whole sample.
+        low: Lower end of the interval; None where no interval can be given, or no value.
+        high: Upper end.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __neg__(self) -> "Estimate":
+        """Return the estimate of the negative, such as b - a from a - b."""
+        value, low, high = (None if end is None else -end for end in (self.value, self.low, self.high))
+        return Estimate(value, high, low)
+
+
+def estimate(
+    value: float, samples: npt.ArrayLike, level: float, *, units: int = 0, signed: bool = False
+) -> Estimate:
+    """Return a metric with the bootstrap's percentile interval; None for the undefined.
 
     Resamples in which the metric is undefined (NaN) are left out. Where all others agree, nothing was seen to
     vary, which does not mean that nothing does: a proportion of 0 or 1 then gets Wilson's interval (JASA
@@ -41,20 +71,62 @@ def estimate(value: float, samples: npt.ArrayLike, level: float, *, units: int =
         samples: The metric of each resample, shape ``(B,)``.
         level: Coverage, such as 0.95.
         units: Independent units behind a proportion, that is patients; 0 where the metric is no proportion.
+        signed: Whether it is a difference of proportions, so that -1 is an end of its range as 1 is.
     """
     drawn = np.asarray(samples, dtype=np.float64)
     drawn = drawn[~np.isnan(drawn)]
     if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
-    if len(drawn) and np.ptp(drawn) > 1e-12:
+        return Estimate(None)
+    if signed and value < 0:
+        return -estimate(-value, -drawn, level, units=units, signed=True)
+    if len(drawn) and np.ptp(drawn) > ROUNDING:
         low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-        return {"value": float(value), "low": float(low), "high": float(high)}
+        return Estimate(float(value), float(low), float(high))
     if units and value in (0.0, 1.0):
-        z2 = float(norm.ppf((1 + level) / 2)) ** 2
-        bound = units / (units + z2)
-        low, high = (bound, 1.0) if value == 1.0 else (0.0, 1.0 - bound)
-        return {"value": float(value), "low": low, "high": high}
-    return {"value": float(value), "low": None, "high": None}
+        low, high = _wilson(value, units, level)
+        if signed and np.ptp(np.append(drawn, value)) <= ROUNDING:
+            # A difference may have either sign: from -1 to 1 there is twice as far to go as from 0 to 1.
+            low = -high if value == 0 else 2 * low - 1
+        return Estimate(float(value), low, high)
+    return Estimate(float(value))
+
+
+def _wilson(value: float, units: int, level: float) -> tuple[float, float]:
+    """Return Wilson's interval of a proportion of 0 or 1."""
+    z2 = float(norm.ppf((1 + level) / 2)) ** 2
+    bound = units / (units + z2)
+    return (bound, 1.0) if value == 1.0 else (0.0, 1.0 - bound)
+
+
+def known_mean(values: Floats) -> Floats:
+    """Return the mean over the first axis of what is not NaN; NaN where nothing is left.
+
+    Example:
+        >>> known_mean(np.array([[1.0, np.nan], [3.0, np.nan]]))
+        array([ 2., nan])
+    """
+    is_known = ~np.isnan(values)
+    return ratio(np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0))
+
+
+def macro_mean(values: Floats, samples: Floats, *, complete: bool = False) -> tuple[float, Floats]:
+    """Return the mean over the labels that the whole sample defines, of it and of each resample.
+
+    Args:
+        values: Of each label, NaN where undefined, shape ``(L,)``.
+        samples: The same of each resample, shape ``(L, B)``.
+        complete: Whether a resample must define all of these labels, lest its mean be one of others; else its
+            mean is over those of them that are left there.
+
+    Returns:
+        The mean, NaN where no label is defined; and those of the resamples, shape ``(B,)``.
+    """
+    defined = ~np.isnan(values)
+    chosen = samples[defined]
+    means = known_mean(chosen)
+    if complete:
+        means[np.isnan(chosen).any(axis=0)] = np.nan
+    return float(known_mean(values[defined])), means
 
 
 def p_value(differences: npt.ArrayLike) -> float:
@@ -68,6 +140,26 @@ def p_value(differences: npt.ArrayLike) -> float:
         return float("nan")
     tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
     return float(min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number: one false finding among them all stays as rare as one.
+
+    Args:
+        p_values: NaN where there was no test; it stays NaN and does not count.
+
+    References:
+        Holm, Scandinavian Journal of Statistics 6:65, 1979.
+
+    Example:
+        >>> holm([0.01, 0.04, float("nan"), 0.03, 0.005])
+        [0.03, 0.06, nan, 0.06, 0.02]
+    """
+    adjusted = np.array(p_values, dtype=np.float64)
+    order = np.argsort(adjusted)[: np.count_nonzero(~np.isnan(adjusted))]  # NaN is sorted last
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(adjusted[order] * factors))
+    return [float(p) for p in adjusted]
 
 
 def patient_sums(values: npt.ArrayLike, patients: npt.NDArray[np.int64], num_patients: int) -> Floats:
@@ -125,3 +217,75 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
     result: Floats = np.full(tops.shape, np.nan)
     np.divide(tops, bottoms, out=result, where=bottoms > 0)
     return result
+
+
+@dataclass(frozen=True)
+class CaseBootstrap:
+    """How the patients of P cases are resampled.
+
+    Attributes:
+        patients: Number of each case's patient, shape ``(P,)``.
+        counts: How often each patient stands in each resample.
+        level: Coverage of the intervals.
+    """
+
+    patients: npt.NDArray[np.int64]
+    counts: Counts
+    level: float
+
+    @classmethod
+    def of(
+        cls, patients: Names | Sequence[str], *, num_resamples: int, level: float, seed: int
+    ) -> "CaseBootstrap":
+        """Draw the resamples of the patients of some cases."""
+        names, numbers = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+        return cls(numbers, patient_counts(len(names), num_resamples, seed), level)
+
+    def by_group(self, values: Floats, groups: Names, *, signed: bool = False) -> dict[str, list[Estimate]]:
+        """Return the mean of each column by group, and the mean over the groups as ``MACRO``.
+
+        In a resample without a case of some group the mean is that of the other groups. To ask for all would
+        leave a group of a single patient the same in each resample, and the interval far too narrow.
+
+        Args:
+            values: Shares, or differences of shares, shape ``(P, K)``; what is NaN is left out.
+            groups: Of each case, such as its finding.
+            signed: Whether the values are differences.
+        """
+        names = list(dict.fromkeys(groups.tolist()))
+        chosen = [np.flatnonzero(groups == name) for name in names]
+        means = [self._mean(values[cases], cases) for cases in chosen]
+        rows = [self._estimates(*mean, cases, signed) for mean, cases in zip(means, chosen, strict=True)]
+        value, samples = (known_mean(np.array(parts)) for parts in zip(*means, strict=True))
+        macro = self._estimates(value, samples, np.arange(len(groups)), signed)
+        return dict(zip(names, rows, strict=True)) | {MACRO: macro}
+
+    def mean(
+        self, values: Floats, chosen: npt.NDArray[np.int64] | None = None, *, signed: bool = False
+    ) -> list[Estimate]:
+        """Return the mean of each column of values ``(P, K)`` over all cases, or some."""
+        cases = np.arange(len(values)) if chosen is None else chosen
+        return self._estimates(*self._mean(values[cases], cases), cases, signed)
+
+    def num_patients(self, chosen: npt.NDArray[np.int64]) -> int:
+        """Return how many patients some cases are of."""
+        return len(np.unique(self.patients[chosen]))
+
+    def _mean(self, values: Floats, cases: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Return the mean of each column, ``(K,)``, and those of the resamples, ``(K, B)``."""
+        is_defined = ~np.isnan(values)
+        stacked = np.concatenate([np.where(is_defined, values, 0.0), is_defined.astype(float)], axis=1)
+        sums = patient_sums(stacked, self.patients[cases], len(self.counts))
+        total, counts = np.split(sums, 2)
+        # In float64, or rounding would look like a spread where nothing varies.
+        samples = ratio(*np.split(sums @ self.counts.astype(np.float64), 2))
+        return ratio(total.sum(axis=1), counts.sum(axis=1)), samples
+
+    def _estimates(
+        self, values: Floats, samples: Floats, cases: npt.NDArray[np.int64], signed: bool
+    ) -> list[Estimate]:
+        units = self.num_patients(cases)
+        return [
+            estimate(float(value), row, self.level, units=units, signed=signed)
+            for value, row in zip(values, samples, strict=True)
+        ]

@@ -1,14 +1,11 @@
-"""Calibration: fitted on validation, and evaluated before and after.
+"""Do probabilities mean what they say: reliability by bins, ECE, two tests of calibration, recalibration.
 
-Whether probabilities are calibrated, in words.
-
-Do probabilities mean what they say: reliability by bins, ECE, and two tests of calibration.
-
-Maximum likelihood of a recalibrated logit: slope alone, or slope and intercept.
+Recalibration is fitted on validation by maximum likelihood, slope alone or slope and intercept of the logit;
+what is evaluated are the probabilities before and after it.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +13,114 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from cxrlab.errors import ConfigError, DataError
-from cxrlab.metrics.bootstrap import Counts, estimate, ratio, resampled
+from cxrlab.metrics.bootstrap import ROUNDING, Counts, Estimate, estimate, ratio, resampled
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import CalibrationMethod, EvaluationSettings
 
+Integers = npt.NDArray[np.int64]
+
 NUM_BINS = 15
 
+METHODS = {
+    "temperature": "temperature scaling",
+    "temperature_by_label": "temperature scaling by label",
+    "platt": "Platt scaling",
+}
 
-Estimate = dict[str, Any]
+TEMPERATURES = (0.05, 20.0)
+
+_STEPS = 100
+_SMALLEST = 1e-7  # what a float32 of 1 - p still tells from 1
+_NOTE = (
+    "A loss that weights rare findings shifts their probabilities on purpose: they are then too high before "
+    "recalibration. Recalibration changes no label's AUROC and no image's call: thresholds are on the scale "
+    "of the probabilities before it."
+)
 
 
-Integers = npt.NDArray[np.int64]
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """A point of the reliability diagram.
+
+    Attributes:
+        predicted: Mean probability.
+        observed: Share present.
+        images: How many.
+    """
+
+    predicted: float
+    observed: Estimate
+    images: int
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How well the probabilities of one label agree with what was there.
+
+    ``bias`` and ``spiegelhalter`` are both 0 on average for calibrated probabilities; where an interval
+    leaves 0 out, they are not calibrated. With two intervals of 95 % that happens by chance to about one
+    calibrated label in ten. ``ece`` says how far off, never whether: by chance alone it is above 0 even for
+    calibrated probabilities, and the more so the fewer the images. No p-value should be made of it.
+
+    Attributes:
+        ece: Expected calibration error.
+        brier: Mean squared error of the probabilities.
+        bias: Calibration in the large: the mean probability minus the share present.
+        spiegelhalter: Mean of (y - p)(1 - 2p), the numerator of Spiegelhalter's z, with an interval by
+            patients: positive where probabilities are too extreme, negative where not extreme enough.
+        spiegelhalter_z: Spiegelhalter's z, standard normal for calibrated probabilities of independent
+            images. Those of one patient are not independent, and put it too far from 0: ``is_calibrated``
+            goes by the interval. None where every probability is 0, 1/2 or 1, or there is no image.
+        is_calibrated: Whether both intervals hold 0; None where that cannot be evaluated.
+        bins: Points of the reliability diagram.
+
+    References:
+        Spiegelhalter, Stat Med 5:421, 1986. Guo et al., ICML 2017 (ECE).
+    """
+
+    ece: Estimate
+    brier: Estimate
+    bias: Estimate
+    spiegelhalter: Estimate
+    spiegelhalter_z: float | None
+    is_calibrated: bool | None
+    bins: Sequence[ReliabilityBin]
+
+
+@dataclass(frozen=True)
+class LabelCalibration:
+    """The calibration of one label.
+
+    Attributes:
+        slope: By which its logit is multiplied; None without recalibration.
+        intercept: Which is then added; None without recalibration.
+        before: Of the network's own probabilities.
+        after: Of the recalibrated ones; None without recalibration.
+        description: In words, of ``after`` where there is one.
+    """
+
+    slope: float | None
+    intercept: float | None
+    before: Reliability
+    after: Reliability | None
+    description: str
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """The calibration of all labels.
+
+    Attributes:
+        method: Of recalibration, or ``none``.
+        source: On what it was fitted; None for ``none``.
+        note: What a reader must know, in words.
+        labels: By name.
+    """
+
+    method: str
+    source: str | None
+    note: str
+    labels: Mapping[str, LabelCalibration]
 
 
 def equal_mass_bins(probabilities: Floats, num_bins: int = NUM_BINS) -> Integers:
@@ -53,38 +147,23 @@ def equal_mass_bins(probabilities: Floats, num_bins: int = NUM_BINS) -> Integers
     return np.unique(bins, return_inverse=True)[1][groups].astype(np.int64)
 
 
-def reliability_numbers(
+def reliability(
     probabilities: Floats,
     targets: Floats,
     patients: Integers,
     counts: Counts,
     settings: EvaluationSettings,
-) -> dict[str, Any]:
+) -> Reliability:
     """Return how well the probabilities of one label agree with what was there, with intervals.
 
-    Bins are made once, on the whole sample. ``bias`` is calibration in the large, the mean probability minus
-    the share present. ``spiegelhalter`` is the mean of (y - p)(1 - 2p), the numerator of Spiegelhalter's z,
-    with an interval by patients in place of z, which takes images for independent: it is positive where
-    probabilities are too extreme and negative where they are not extreme enough. Both are 0 on average for
-    calibrated probabilities; where an interval leaves 0 out, they are not calibrated. With two intervals of
-    95 % that happens by chance to about one calibrated label in ten.
-
-    ``ece`` says how far off, never whether: by chance alone it is above 0 even for calibrated probabilities,
-    and the more so the fewer the images. No p-value should be made of it.
+    Bins are made once, on the whole sample.
 
     Args:
         probabilities: Shape ``(N,)``.
         targets: 1 present, 0 absent, NaN unknown, shape ``(N,)``.
         patients: Number of each image's patient, shape ``(N,)``.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
-        settings: With the coverage, and the positives (and negatives) needed for a verdict.
-
-    Returns:
-        ``ece``, ``brier``, ``bias``, ``spiegelhalter``; ``is_calibrated``, None where it cannot be evaluated;
-        ``bins`` with the mean probability (``predicted``), the share present (``observed``) and ``images``.
-
-    References:
-        Spiegelhalter, Stat Med 5:421, 1986. Guo et al., ICML 2017 (ECE).
+        settings: With the coverage, and the positives (and negatives) needed to say anything.
     """
     known = ~np.isnan(targets)
     p, y = probabilities[known], targets[known]
@@ -96,24 +175,51 @@ def reliability_numbers(
     bias = _mean((bins[0][2].sum(), bins[1][2].sum(axis=0)), images, level)
     brier, spiegelhalter = (_mean((totals[row].sum(), drawn[row - 2]), images, level) for row in (0, 1))
     is_enough = min(int((y == 1).sum()), int((y == 0).sum())) >= settings.min_positives
-    return {
-        "ece": _ece(*bins, level),
-        "brier": brier,
-        "bias": bias,
-        "spiegelhalter": spiegelhalter,
-        "is_calibrated": _both_hold_zero(bias, spiegelhalter) if is_enough else None,
-        "bins": _bins(*bins, (by_bin[0] > 0).sum(axis=1), level),
-    }
+    return Reliability(
+        ece=_ece(*bins, level),
+        brier=brier,
+        bias=bias,
+        spiegelhalter=spiegelhalter,
+        spiegelhalter_z=spiegelhalter_z(p, y),
+        is_calibrated=_both_hold_zero(bias, spiegelhalter) if is_enough else None,
+        bins=_bins(*bins, (by_bin[0] > 0).sum(axis=1), level),
+    )
 
 
-def holds_zero(one: Estimate) -> bool | None:
+def spiegelhalter_z(probabilities: Floats, targets: Floats) -> float | None:
+    """Return Spiegelhalter's z, standard normal for calibrated probabilities of independent images.
+
+    Args:
+        probabilities: Shape ``(N,)``.
+        targets: 1 present, 0 absent, shape ``(N,)``.
+
+    Returns:
+        None where its variance is 0: every probability is 0, 1/2 or 1, or there is no image.
+
+    References:
+        Spiegelhalter, Stat Med 5:421, 1986.
+
+    Example:
+        >>> round(spiegelhalter_z(np.array([0.1, 0.1, 0.9]), np.array([1.0, 0.0, 0.0])), 2)
+        3.27
+    """
+    steepness = 1 - 2 * probabilities
+    variance = float((steepness**2 * probabilities * (1 - probabilities)).sum())
+    if not variance > 0:
+        return None
+    return float(((targets - probabilities) * steepness).sum() / np.sqrt(variance))
+
+
+def holds_zero(interval: Estimate) -> bool | None:
     """Return whether an interval contains 0; None where there is no interval."""
-    return None if one["low"] is None else bool(one["low"] <= 0 <= one["high"])
+    if interval.low is None or interval.high is None:
+        return None
+    return bool(interval.low <= 0 <= interval.high)
 
 
 def _both_hold_zero(bias: Estimate, spiegelhalter: Estimate) -> bool | None:
-    predicted = [holds_zero(bias), holds_zero(spiegelhalter)]
-    return None if None in predicted else all(predicted)
+    both = [holds_zero(bias), holds_zero(spiegelhalter)]
+    return None if None in both else all(both)
 
 
 def _sums(p: Floats, y: Floats, patients: Integers, num_patients: int) -> tuple[Floats, Floats]:
@@ -152,80 +258,60 @@ def _ece(whole: Floats, drawn: Floats, level: float) -> Estimate:
     deviations = ratio(drawn[2], drawn[0].sum(axis=0))  # (K, B)
     deviations = deviations[:, ~np.isnan(deviations).any(axis=0)]
     samples = np.abs(deviations).sum(axis=0)
-    if not whole.size or not samples.size or np.ptp(samples) <= 1e-12:
+    if not whole.size or not samples.size or np.ptp(samples) <= ROUNDING:
         return estimate(value, [], level)
     chance = np.abs(deviations - ratio(whole[2], whole[0].sum())[:, None]).sum(axis=0)
     tail = (1 - level) / 2
     low = max(0.0, value - float(np.quantile(chance, 1 - tail)))
     high = min(1.0, value + float(samples.mean() - np.quantile(samples, tail)))
-    return {"value": value, "low": low, "high": high}
+    return Estimate(value, low, high)
 
 
-def _bins(whole: Floats, drawn: Floats, units: Integers, level: float) -> list[dict[str, Any]]:
-    """Return the rows of the reliability diagram from sums by bin, ``(3, K)`` and ``(3, K, B)``."""
+def _bins(whole: Floats, drawn: Floats, units: Integers, level: float) -> list[ReliabilityBin]:
+    """Return the points of the reliability diagram from sums by bin, ``(3, K)`` and ``(3, K, B)``."""
     predicted = ratio(whole[1] + whole[2], whole[0])  # p is y plus the excess
     observed, samples = ratio(whole[1], whole[0]), ratio(drawn[1], drawn[0])
     return [
-        {
-            "predicted": float(mean),
-            "observed": estimate(float(observed[row]), samples[row], level, units=int(units[row])),
-            "images": int(whole[0, row]),
-        }
+        ReliabilityBin(
+            predicted=float(mean),
+            observed=estimate(float(observed[row]), samples[row], level, units=int(units[row])),
+            images=int(whole[0, row]),
+        )
         for row, mean in enumerate(predicted)
     ]
 
 
-METHODS = {
-    "temperature": "temperature scaling",
-    "temperature_by_label": "temperature scaling by label",
-    "platt": "Platt scaling",
-}
-
-
 def describe_calibration(
-    numbers: dict[str, Any], classes: tuple[int, int], min_positives: int, treatment: str
+    result: Reliability, classes: tuple[int, int], min_positives: int, treatment: str
 ) -> str:
     """Return a phrase such as "calibrated after Platt scaling fitted on validation".
 
     "Calibrated" means that the images show no departure; the intervals tell how large one may still be.
 
     Args:
-        numbers: Of :func:`~cxrlab.metrics.calibration.reliability_numbers`.
+        result: Of :func:`reliability`.
         classes: Number of positives and of negatives.
-        min_positives: Fewer of either allow no verdict.
+        min_positives: With fewer of either, nothing is said.
         treatment: What was done to the probabilities, or "".
-
-    Example:
-        >>> bias = {"value": 0.2134, "low": 0.2, "high": 0.23}
-        >>> sign = {"value": 0.1, "low": 0.0, "high": 0.2}
-        >>> numbers = {"bias": bias, "spiegelhalter": sign, "is_calibrated": False}
-        >>> describe_calibration(numbers, (50, 50), 10, "")
-        'too high by 0.21 on average'
     """
     for count, name in zip(classes, ("positives", "negatives"), strict=True):
         if count < min_positives:
             return f"cannot be evaluated: fewer than {min_positives} {name}"
-    if numbers["is_calibrated"] is None:
+    if result.is_calibrated is None:
         return "cannot be evaluated: nothing varies between resamples"
-    if numbers["is_calibrated"]:
+    if result.is_calibrated:
         return f"calibrated {treatment}".rstrip()
-    return ", ".join(part for part in (_fault(numbers), treatment) if part)
+    return ", ".join(part for part in (_fault(result), treatment) if part)
 
 
-def _fault(numbers: dict[str, Any]) -> str:
-    bias, spiegelhalter = numbers["bias"], numbers["spiegelhalter"]
-    if not holds_zero(bias):
-        size = np.format_float_positional(abs(bias["value"]), precision=2, fractional=False, trim="k")
-        return f"too {'high' if bias['value'] > 0 else 'low'} by {size} on average"
-    if spiegelhalter["value"] > 0:
+def _fault(result: Reliability) -> str:
+    bias, spiegelhalter = result.bias.value or 0.0, result.spiegelhalter.value or 0.0
+    if not holds_zero(result.bias):
+        size = np.format_float_positional(abs(bias), precision=2, fractional=False, trim="k")
+        return f"too {'high' if bias > 0 else 'low'} by {size} on average"
+    if spiegelhalter > 0:
         return "not calibrated: high ones too high and low ones too low"
     return "not calibrated: high ones too low and low ones too high"
-
-
-TEMPERATURES = (0.05, 20.0)
-
-
-_STEPS = 100
 
 
 def smoothed_targets(targets: npt.ArrayLike) -> Floats:
@@ -317,16 +403,6 @@ def _descend(line: Floats, step: Floats, columns: Floats, targets: Floats) -> Fl
     return line - share * step
 
 
-_SMALLEST = 1e-7  # what a float32 of 1 - p still tells from 1
-
-
-_NOTE = (
-    "A loss that weights rare findings shifts their probabilities on purpose: they are then too high before "
-    "recalibration. Recalibration changes no label's AUROC and no image's call: thresholds are on the scale "
-    "of the probabilities before it."
-)
-
-
 @dataclass(frozen=True)
 class Calibrator:
     """What makes probabilities of L labels mean what they say: logit' = slope * logit + intercept.
@@ -416,9 +492,9 @@ def fit_calibrator(
     return Calibrator(lines[:, 0], lines[:, 1], method, source)
 
 
-def calibration_numbers(
+def evaluate_calibration(
     table: PredictionTable, calibrator: Calibrator | None, counts: Counts, settings: EvaluationSettings
-) -> dict[str, Any]:
+) -> CalibrationResult:
     """Return how well probabilities are calibrated, before and after recalibration, with intervals.
 
     Both are given since a weighted loss shifts probabilities on purpose: what is wrong before says little
@@ -428,39 +504,32 @@ def calibration_numbers(
         table: What is evaluated, with the network's own probabilities.
         calibrator: Fitted on other images; None where there is none.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
-        settings: With the coverage, and the positives needed for a verdict.
-
-    Returns:
-        ``method``, ``source``, ``note`` (words), and by label ``slope``, ``intercept``, ``before``, ``after``
-        (see :func:`~cxrlab.metrics.calibration.reliability_numbers`; None without calibrator) and
-        ``verdict`` (words, of ``after`` where there is one).
+        settings: With the coverage, and the positives needed to tell whether it is calibrated.
     """
-    after = None if calibrator is None else calibrator.apply(table.probabilities)
-    stages = [table.probabilities] if after is None else [table.probabilities, after]
+    recalibrated = None if calibrator is None else calibrator.apply(table.probabilities)
     labels = {}
-    for row, label in enumerate(table.labels):
-        targets = table.targets[:, row]
-        predicted = [
-            reliability_numbers(probabilities[:, row], targets, table.patients, counts, settings)
-            for probabilities in stages
+    for column, label in enumerate(table.labels):
+        targets = table.targets[:, column]
+        stages = [
+            reliability(probabilities[:, column], targets, table.patients, counts, settings)
+            for probabilities in (table.probabilities, recalibrated)
+            if probabilities is not None
         ]
         classes = (int((targets == 1).sum()), int((targets == 0).sum()))
-        treatment = _treatment(calibrator, row)
-        verdict = describe_calibration(predicted[-1], classes, settings.min_positives, treatment)
-        before_and_after = {"before": predicted[0], "after": None if calibrator is None else predicted[1]}
-        labels[label] = _line_numbers(calibrator, row) | before_and_after | {"verdict": verdict}
-    return {
-        "method": "none" if calibrator is None else calibrator.method,
-        "source": None if calibrator is None else calibrator.source,
-        "note": _NOTE,
-        "labels": labels,
-    }
-
-
-def _line_numbers(calibrator: Calibrator | None, row: int) -> dict[str, Any]:
-    if calibrator is None:
-        return {"slope": None, "intercept": None}
-    return {"slope": float(calibrator.slopes[row]), "intercept": float(calibrator.intercepts[row])}
+        treatment = _treatment(calibrator, column)
+        labels[label] = LabelCalibration(
+            slope=None if calibrator is None else float(calibrator.slopes[column]),
+            intercept=None if calibrator is None else float(calibrator.intercepts[column]),
+            before=stages[0],
+            after=None if calibrator is None else stages[1],
+            description=describe_calibration(stages[-1], classes, settings.min_positives, treatment),
+        )
+    return CalibrationResult(
+        method="none" if calibrator is None else calibrator.method,
+        source=None if calibrator is None else calibrator.source,
+        note=_NOTE,
+        labels=labels,
+    )
 
 
 def _treatment(calibrator: Calibrator | None, row: int) -> str:

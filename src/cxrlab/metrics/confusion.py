@@ -1,16 +1,17 @@
 """Metrics at a threshold, and the Brier score: by label, macro and micro, with intervals."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.metrics.bootstrap import Counts, estimate, patient_sums, ratio, resampled
+from cxrlab.metrics.bootstrap import Counts, Estimate, estimate, macro_mean, patient_sums, ratio, resampled
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
 Integers = npt.NDArray[np.int64]
-Estimate = dict[str, Any]
 
 # Proportions, and which of tp, fp, tn, fn are the images that they are proportions of.
 _PROPORTIONS = {
@@ -20,6 +21,21 @@ _PROPORTIONS = {
     "ppv": [0, 1],
     "npv": [2, 3],
 }
+
+
+@dataclass(frozen=True)
+class MetricEstimates:
+    """Estimates by the name of the metric.
+
+    Attributes:
+        labels: Of each label.
+        macro: Means over the labels that the whole sample defines.
+        micro: Of all pairs of image and label pooled.
+    """
+
+    labels: Mapping[str, dict[str, Estimate]]
+    macro: dict[str, Estimate]
+    micro: dict[str, Estimate]
 
 
 class _Bootstrapped(NamedTuple):
@@ -73,8 +89,8 @@ def threshold_metrics(
 
     Returns:
         Arrays by name; NaN where the denominator is 0. scikit-learn gives 0 there, which would read as the
-        worst result: a PPV where nothing was predicted positive, an F1 where in addition nothing is present, an
-        MCC (-1 to 1) where all are of one class or all were called the same.
+        worst result: a PPV where nothing was predicted positive, an F1 where in addition nothing is
+        present, an MCC (-1 to 1) where all are of one class or all were predicted the same.
 
     Example:
         >>> round(float(threshold_metrics(8, 2, 88, 2)["mcc"]), 3)
@@ -119,7 +135,7 @@ def ppv_npv_at(sensitivity: Floats, specificity: Floats, prevalence: float) -> t
 
 def label_operating_estimates(
     table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
-) -> dict[str, Any]:
+) -> MetricEstimates:
     """Return every metric that needs a threshold, and the Brier score, which needs none, with intervals.
 
     Args:
@@ -128,11 +144,6 @@ def label_operating_estimates(
         counts: How often each patient stands in each resample, shape ``(P, B)``.
         settings: With the coverage; and the prevalence for ``ppv_at_prevalence`` and ``npv_at_prevalence``,
             which are left out where it is None.
-
-    Returns:
-        ``labels`` (estimates by label and metric); ``macro`` (means over the labels where the whole sample
-        defines the metric, in a resample over those of them where that does too); ``micro`` (metrics of the
-        counts summed over labels).
 
     References:
         Brier, Monthly Weather Review 78:1, 1950.
@@ -143,14 +154,14 @@ def label_operating_estimates(
     pooled = _metrics(
         outcomes.sum(axis=1, keepdims=True), errors.sum(axis=1, keepdims=True), counts, settings.prevalence
     )
-    return {
-        "labels": {
+    return MetricEstimates(
+        labels={
             label: {name: _one(metric, row, settings.level) for name, metric in metrics.items()}
             for row, label in enumerate(table.labels)
         },
-        "macro": {name: _macro(metric, settings.level) for name, metric in metrics.items()},
-        "micro": {name: _one(metric, 0, settings.level) for name, metric in pooled.items()},
-    }
+        macro={name: _macro(metric, settings.level) for name, metric in metrics.items()},
+        micro={name: _one(metric, 0, settings.level) for name, metric in pooled.items()},
+    )
 
 
 def _outcomes(table: PredictionTable, thresholds: Floats) -> npt.NDArray[np.bool_]:
@@ -204,10 +215,7 @@ def _one(metric: _Bootstrapped, row: int, level: float) -> Estimate:
 def _macro(metric: _Bootstrapped, level: float) -> Estimate:
     """Return the mean over the labels that the whole sample defines."""
     defined = ~np.isnan(metric.values)
-    if not defined.any():
-        return estimate(float("nan"), [], level)
-    samples = metric.samples[defined]
-    means = ratio(np.nansum(samples, axis=0), (~np.isnan(samples)).sum(axis=0))
+    value, means = macro_mean(metric.values, metric.samples)
     # Only where every label is 0, or every label 1, do units matter: the label with the fewest decides.
-    units = int(metric.units[defined].min())
-    return estimate(float(metric.values[defined].mean()), means, level, units=units)
+    units = int(metric.units[defined].min()) if defined.any() else 0
+    return estimate(value, means, level, units=units)

@@ -1,11 +1,12 @@
 """DeLong's intervals and paired tests of AUROC, for images that are independent or clustered in patients."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
+from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.predictions import Floats
 
 Patients = npt.NDArray[np.int64]
@@ -13,19 +14,16 @@ Patients = npt.NDArray[np.int64]
 _NOISE = 1e-12  # where a variance vanishes, rounding leaves this much of its terms
 
 
-class Difference(NamedTuple):
-    """One AUROC minus another over the same images; NaN for what is undefined.
+@dataclass(frozen=True)
+class AreaDifference:
+    """One AUROC minus another over the same images.
 
     Attributes:
-        value: Of the sample.
-        low: Lower end of the Wald interval; NaN where nothing was seen to vary.
-        high: Upper end.
-        p: Two-sided, of "no difference"; 1 where both rank alike.
+        difference: With the Wald interval, which is None where nothing was seen to vary.
+        p: Two-sided, of "no difference"; 1 where both rank alike, NaN where nothing can be tested.
     """
 
-    value: float
-    low: float
-    high: float
+    difference: Estimate
     p: float
 
 
@@ -113,10 +111,8 @@ def _unbiased(num: int) -> float:
     return num / (num - 1)
 
 
-def delong_estimate(
-    scores: Floats, targets: Floats, patients: Patients | None, level: float
-) -> dict[str, Any]:
-    """Return ``{"value", "low", "high"}`` of one model's AUROC, None for what is undefined.
+def delong_estimate(scores: Floats, targets: Floats, patients: Patients | None, level: float) -> Estimate:
+    """Return one model's AUROC with its interval, None for what is undefined.
 
     The Wald interval is cut off at 0 and 1. Where nothing was seen to vary, as in a perfect separation, there
     is none: an interval of no width would claim certainty.
@@ -129,21 +125,21 @@ def delong_estimate(
 
     Example:
         >>> delong_estimate(np.array([0.9, 0.6, 0.1]), np.array([1.0, 1.0, 0.0]), None, 0.95)
-        {'value': 1.0, 'low': None, 'high': None}
+        Estimate(value=1.0, low=None, high=None)
     """
     aurocs, covariance = delong(scores[None], targets, patients)
     value, variance = float(aurocs[0]), float(covariance[0, 0])
     if np.isnan(value):
-        return {"value": None, "low": None, "high": None}
+        return Estimate(None)
     if np.isnan(variance) or variance < _NOISE**2:
-        return {"value": value, "low": None, "high": None}
+        return Estimate(value)
     reach = _quantile(level) * variance**0.5
-    return {"value": value, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
+    return Estimate(value, max(0.0, value - reach), min(1.0, value + reach))
 
 
 def delong_test(
     first: Floats, second: Floats, targets: Floats, patients: Patients | None, level: float
-) -> Difference:
+) -> AreaDifference:
     """Return the AUROC of ``first`` minus that of ``second`` over the same images, with its paired test.
 
     Args:
@@ -157,7 +153,9 @@ def delong_test(
     return area_difference(aurocs, covariance, 0, 1, level)
 
 
-def area_difference(aurocs: Floats, covariance: Floats, first: int, second: int, level: float) -> Difference:
+def area_difference(
+    aurocs: Floats, covariance: Floats, first: int, second: int, level: float
+) -> AreaDifference:
     """Return the difference of two of the K areas that :func:`delong` gave, with its paired test.
 
     Args:
@@ -171,13 +169,13 @@ def area_difference(aurocs: Floats, covariance: Floats, first: int, second: int,
     separate = float(covariance[first, first] + covariance[second, second])
     variance = separate - 2 * float(covariance[first, second])
     if np.isnan(variance):
-        return Difference(value, np.nan, np.nan, np.nan)
+        return AreaDifference(Estimate(None if np.isnan(value) else value), np.nan)
     if variance <= _NOISE * separate:
-        return Difference(value, np.nan, np.nan, 1.0 if abs(value) < _NOISE else np.nan)
+        return AreaDifference(Estimate(value), 1.0 if abs(value) < _NOISE else np.nan)
     deviation = variance**0.5
     reach = _quantile(level) * deviation
     p = 2 * float(norm.sf(abs(value) / deviation))
-    return Difference(value, max(-1.0, value - reach), min(1.0, value + reach), p)
+    return AreaDifference(Estimate(value, max(-1.0, value - reach), min(1.0, value + reach)), p)
 
 
 def _quantile(level: float) -> float:

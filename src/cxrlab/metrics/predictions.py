@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.data.manifest import COVARIATE, read_table
+from cxrlab.data.manifest import COVARIATE, Manifest, read_table
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 TARGET = "target/"
@@ -17,6 +17,83 @@ PROBABILITY = "probability/"
 PREDICTION = "prediction/"
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the predicted images are.
+
+    Attributes:
+        name: Of the data set.
+        split: How it was split, or None.
+        fingerprint: Of its manifest, or None.
+    """
+
+    name: str
+    split: str | None = None
+    fingerprint: str | None = None
+
+
+def prediction_columns(
+    labels: Sequence[str],
+    probabilities: npt.ArrayLike,
+    *,
+    targets: npt.ArrayLike | None = None,
+    thresholds: npt.ArrayLike | None = None,
+) -> dict[str, Floats]:
+    """Return the columns of a predictions table that are about labels.
+
+    Args:
+        labels: L names.
+        probabilities: Shape ``(N, L)``.
+        targets: Shape ``(N, L)``, NaN unknown; None for a table without targets.
+        thresholds: A label is predicted positive where its probability is at least this, shape ``(L,)``; its
+            predictions are NaN where this is. None for a table without predictions.
+
+    Example:
+        >>> prediction_columns(["Edema"], [[0.7]], thresholds=[0.5])
+        {'probability/Edema': array([0.7]), 'prediction/Edema': array([1.])}
+    """
+    scores = np.asarray(probabilities, dtype=np.float64)
+    blocks = {} if targets is None else {TARGET: np.asarray(targets, dtype=np.float64)}
+    blocks[PROBABILITY] = scores
+    if thresholds is not None:
+        cuts = np.asarray(thresholds, dtype=np.float64)
+        blocks[PREDICTION] = np.where(np.isnan(cuts), np.nan, (scores >= cuts).astype(np.float64))
+    return {
+        prefix + label: values[:, column]
+        for prefix, values in blocks.items()
+        for column, label in enumerate(labels)
+    }
+
+
+def predictions_frame(
+    manifest: Manifest,
+    rows: Sequence[int],
+    labels: Sequence[str],
+    probabilities: npt.ArrayLike,
+    *,
+    targets: npt.ArrayLike,
+    thresholds: npt.ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Return a predictions table of some images of a manifest.
+
+    Args:
+        manifest: The data set.
+        rows: Of the manifest, N of them.
+        labels: L names.
+        probabilities: Shape ``(N, L)``.
+        targets: Shape ``(N, L)``, NaN unknown.
+        thresholds: Shape ``(L,)``, see :func:`prediction_columns`.
+
+    Returns:
+        Columns ``image, patient, part, covariate/<name>…, target/<label>…, probability/<label>…`` and, with
+        thresholds, ``prediction/<label>…``, in the order of ``rows``.
+    """
+    about = ["image", "patient", "part", *(COVARIATE + name for name in manifest.covariates)]
+    images = manifest.table.iloc[list(rows)][about].reset_index(drop=True)
+    columns = prediction_columns(labels, probabilities, targets=targets, thresholds=thresholds)
+    return pd.concat([images, pd.DataFrame(columns)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -145,12 +222,9 @@ class PredictionTable:
             columns["patient"] = self.patient_names[self.patients]
         columns["part"] = self.part
         columns |= {COVARIATE + str(name): self.covariates[name].to_numpy() for name in self.covariates}
-        blocks = {TARGET: self.targets, PROBABILITY: self.probabilities}
-        if thresholds is not None:
-            called = (self.probabilities >= thresholds).astype(float)
-            blocks[PREDICTION] = np.where(np.isnan(thresholds), np.nan, called)
-        for prefix, values in blocks.items():
-            columns |= {prefix + label: values[:, index] for index, label in enumerate(self.labels)}
+        columns |= prediction_columns(
+            self.labels, self.probabilities, targets=self.targets, thresholds=thresholds
+        )
         return pd.DataFrame(columns)
 
     def rows(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "PredictionTable":

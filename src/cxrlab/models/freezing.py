@@ -1,4 +1,4 @@
-"""The stages of a backbone, as timm tells them, and which of them learn."""
+"""The stages of a backbone, as timm groups them, and which of them learn."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -39,7 +39,7 @@ class Freeze:
         self.frozen: list[nn.Parameter] = []
         self.kept: list[nn.Module] = []
         if depth == "norm_statistics":
-            self.kept = [one for one in backbone.modules() if isinstance(one, _BatchNorm)]
+            self.kept = [layer for layer in backbone.modules() if isinstance(layer, _BatchNorm)]
             if not self.kept:
                 raise ConfigError(f"model.freeze=norm_statistics: {name} has no batch normalisation.")
         elif depth == "backbone":
@@ -47,9 +47,9 @@ class Freeze:
             self.kept = list(backbone.modules())
         else:
             self.frozen = list(_first_stages(backbone, depth, name))
-            known = set(self.frozen)
-            own = {module: list(module.parameters(recurse=False)) for module in backbone.modules()}
-            self.kept = [one for one, weights in own.items() if weights and known.issuperset(weights)]
+            frozen = set(self.frozen)
+            weights_of = {layer: list(layer.parameters(recurse=False)) for layer in backbone.modules()}
+            self.kept = [layer for layer, own in weights_of.items() if own and frozen.issuperset(own)]
         for parameter in self.frozen:
             parameter.requires_grad_(False)
 

@@ -75,12 +75,12 @@ class Preprocess(nn.Module):
     def __init__(
         self,
         *,
-        normalize: Normalization,
-        image_size: int,
-        channels: int,
+        normalize: Normalization = "training",
+        image_size: int = 224,
+        channels: int = 1,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        resize: Resize = "stretch",  # what checkpoints from before the other rules were trained on
+        resize: Resize = "stretch",
     ) -> None:
         super().__init__()
         self.normalize = normalize

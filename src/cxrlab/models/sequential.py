@@ -7,9 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.network import Network
 
 Padding = Literal["valid", "same"]
 Layer = Mapping[str, Any] | str
+
+# The default: three convolutions and a dense layer, as many tutorials have them.
+LAYERS: tuple[Layer, ...] = (
+    {"conv": 32},
+    "pool",
+    {"conv": 64},
+    "pool",
+    {"conv": 128},
+    "pool",
+    {"dense": 128},
+)
 
 # Keras' defaults; its momentum of 0.99 is what torch calls 0.01.
 _EPSILON = 1e-3
@@ -28,7 +40,7 @@ class _Described(NamedTuple):
     l2: float
 
 
-class SequentialNetwork(nn.Module):
+class SequentialNetwork(Network):
     """Convolutions, then dense layers, then one logit a label.
 
     Kernels start Glorot-uniform and biases at 0; a batch normalisation has an epsilon of 1e-3 and gives each
@@ -41,12 +53,12 @@ class SequentialNetwork(nn.Module):
             ``{dropout: probability}``, ``{dense: width}`` (and ReLU). A convolution or dense layer with ``l2:
             amount`` adds that many times the sum of its squared weights to the loss of training. The layer to
             the logits is added.
-        padding: ``valid`` lets a convolution shrink the image by two pixels, ``same`` keeps its size.
-        output_dropout: Probability of dropping an output's probability in training: a flaw of one published
-            network, kept so that it can be repeated. The network then returns the logit of what is left.
         num_labels: Number of logits, L.
         channels: Channels of the input, C.
         image_size: Height and width of the input in pixels.
+        padding: ``valid`` lets a convolution shrink the image by two pixels, ``same`` keeps its size.
+        output_dropout: Probability of dropping an output's probability in training: a flaw of one published
+            network, kept so that it can be repeated. The network then returns the logit of what is left.
 
     Attributes:
         feature_map: Passes the last spatial features through unchanged, for class activation maps.
@@ -57,15 +69,21 @@ class SequentialNetwork(nn.Module):
 
     def __init__(
         self,
+        layers: Sequence[Layer] = LAYERS,
         *,
-        layers: Sequence[Layer],
-        padding: Padding,
-        output_dropout: float,
         num_labels: int,
-        channels: int,
-        image_size: int,
+        channels: int = 1,
+        image_size: int = 224,
+        padding: Padding = "valid",
+        output_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.image_size, self.channels = image_size, channels
+        self._arguments = {
+            "layers": [layer if isinstance(layer, str) else dict(layer) for layer in layers],
+            "padding": padding,
+            "output_dropout": output_dropout,
+        }
         _check_probability("output_dropout", output_dropout)
         described = [_described(layer) for layer in layers]
         num_spatial = next((n for n, one in enumerate(described) if one.kind == "dense"), len(described))
@@ -94,6 +112,14 @@ class SequentialNetwork(nn.Module):
         """Return what the weights of the layers with ``l2`` add to the loss of training, a scalar."""
         terms = [l2 * layer.weight.square().sum() for layer, l2 in self.penalised]
         return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the dense layers, from the first to the logits."""
+        return list(self.head.parameters())
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what makes the same network, but for its shape and weights."""
+        return dict(self._arguments)
 
     @property
     def feature_layer(self) -> nn.Module:

@@ -1,8 +1,7 @@
-"""Networks: float images (B, C, H, W) -> logits (B, L). No Lightning here."""
+"""A timm backbone with a head, and the table of a network's layers."""
 
 import difflib
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -10,15 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.models.freezing import Freeze
+from cxrlab.models.freezing import Freeze, stage_parameters
+from cxrlab.models.network import Network
 from cxrlab.models.weights import load_backbone, load_pretrained
 
 
-class TimmNetwork(nn.Module):
+class TimmNetwork(Network):
     """A timm backbone with a head of one or two layers.
 
     Args:
         backbone: Name of a timm architecture, such as ``densenet121``.
+        num_labels: Number of logits, L.
+        channels: Channels of the input, C.
+        image_size: Height and width of the input in pixels; only transformers depend on it.
         pretrained: Start from the weights that timm publishes for it (ImageNet, mostly). They are summed
             over the colour channels where ``channels`` is 1.
         checkpoint_path: Start from a local .safetensors, .pth or .ckpt file instead.
@@ -28,9 +31,6 @@ class TimmNetwork(nn.Module):
         freeze: What does not learn: ``backbone``, the number of its first stages, or ``norm_statistics``;
             None for nothing. See :class:`cxrlab.models.freezing.Freeze`.
         unfreeze_epoch: Epoch, counted from 0, from whose start all of it learns; None for never.
-        num_labels: Number of logits, L.
-        channels: Channels of the input, C.
-        image_size: Height and width of the input in pixels; only transformers depend on it.
 
     Attributes:
         feature_map: Passes the last spatial features of a convolutional backbone through unchanged, so that
@@ -46,20 +46,24 @@ class TimmNetwork(nn.Module):
 
     def __init__(
         self,
-        *,
         backbone: str,
-        pretrained: bool,
-        checkpoint_path: str | None,
-        hidden: int | None,
-        dropout: float,
-        feature_dropout: float,
-        freeze: str | int | None,
-        unfreeze_epoch: int | None,
+        *,
         num_labels: int,
-        channels: int,
-        image_size: int,
+        channels: int = 1,
+        image_size: int = 224,
+        pretrained: bool = False,
+        checkpoint_path: str | None = None,
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+        freeze: str | int | None = None,
+        unfreeze_epoch: int | None = None,
     ) -> None:
         super().__init__()
+        self.image_size, self.channels = image_size, channels
+        self._arguments = {
+            "backbone": backbone, "hidden": hidden, "dropout": dropout, "feature_dropout": feature_dropout
+        }  # fmt: skip
         if pretrained and checkpoint_path:
             raise ConfigError(
                 f"model.pretrained=true and model.checkpoint_path={checkpoint_path} exclude each "
@@ -72,8 +76,8 @@ class TimmNetwork(nn.Module):
                 raise ConfigError(f"model.{name}={value} must lie between 0 and 1.")
         if unfreeze_epoch is not None and (freeze is None or unfreeze_epoch < 1):
             raise ConfigError(
-                f"model.unfreeze_epoch={unfreeze_epoch} with model.freeze={freeze}: it is an epoch from 1 on, of "
-                "something frozen before."
+                f"model.unfreeze_epoch={unfreeze_epoch} with model.freeze={freeze}: it is an epoch from 1 "
+                "on, of something frozen before."
             )
         options = _backbone_options(backbone, channels, image_size)
         self.backbone = load_pretrained(backbone, options) if pretrained else _create(backbone, options)
@@ -111,6 +115,18 @@ class TimmNetwork(nn.Module):
             self.freeze.end()
             self.freeze = None
             self.train(self.training)
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Return the backbone's parameters by stage, the stem's first."""
+        return stage_parameters(self.backbone)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters behind the backbone."""
+        return list(self.head.parameters())
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what makes the same network, but for shape, initial weights and training."""
+        return dict(self._arguments)
 
     @property
     def feature_layer(self) -> nn.Module:
@@ -172,24 +188,6 @@ def _check_patches(network: nn.Module, backbone: str, image_size: int) -> None:
             f"{backbone} cuts images into patches of {patches[0]} pixels, and data.image_size={image_size} "
             "is no multiple of that."
         )
-
-
-def without_initial_weights(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's description with no source of weights, for when a checkpoint brings them."""
-    none = {"pretrained": False, "checkpoint_path": None}
-    kept = {name: value for name, value in description.items() if name not in {"_partial_", "_convert_"}}
-    return kept | {name: value for name, value in none.items() if name in kept}
-
-
-def architecture(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a network's description without what is about its training, as a checkpoint keeps it.
-
-    Checkpoints from before there was a dropout of features lack it.
-    """
-    kept = without_initial_weights(description)
-    if str(kept.get("_target_")).rpartition(".")[2] != TimmNetwork.__name__:
-        return kept
-    return {"feature_dropout": 0.0, **kept, "freeze": None, "unfreeze_epoch": None}
 
 
 def layer_table(network: nn.Module, image_size: int, channels: int) -> str:

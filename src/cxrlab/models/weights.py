@@ -1,6 +1,7 @@
 """Weights from elsewhere: timm's published ones, or a local file; never skipped silently.
 
-Names of weights: one network's, as torchvision, timm, and those who wrap them, spell them.
+Files spell the names of one network's weights in several ways; ``translated`` brings torchvision's, older
+timm's, and those of programs that wrap a network, to a network's own.
 """
 
 import argparse
@@ -14,24 +15,45 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
-from cxrlab.models.hub import offline_if_unreachable
+
+log = logging.getLogger(__name__)
+
+# Where training programs keep the state dict among an epoch, a score and an optimizer's state.
+_NESTED = ("state_dict", "model", "model_state_dict", "net")
+
+# What they keep beside it: scores as numpy scalars, and options. None of these runs code when it is read.
+_DTYPES = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
+
+_SCALAR: Any = np.float64(0).__reduce__()[0]  # under the names that numpy 1 and numpy 2 give it
+
+_SCALARS = [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+
+_INERT: list[Any] = [*_SCALARS, np.dtype, *_DTYPES, argparse.Namespace]
+
+# How many names a log line lists.
+_NAMED = 12
+
+# Where timm keeps weights on the Hugging Face Hub, and how long an answer may take.
+_FILES_OF_HUB = ("model.safetensors", "pytorch_model.bin")
+_HUB_SECONDS = 5.0
+
+_CLASS_IN_FILE = re.compile(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)")
 
 # torchvision before 0.3, and every CheXNet re-implementation that saved with it.
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.([12])\.")
 
-
 # Parameters of a classification head, in the spellings of timm and torchvision.
 _HEAD = re.compile(r"(^|\.)(classifier|fc|head|head_dist|heads)(\.|$)")
 
-
 _MOBILENET_V2_STAGES = (1, 2, 3, 4, 3, 3, 1)  # blocks of each, as published
-
 
 _TORCHVISION_MOBILENET_V2 = {
     f"features.{number}": f"{stage}.{block}"
@@ -40,34 +62,26 @@ _TORCHVISION_MOBILENET_V2 = {
     )
 }
 
-
 # Within a block: the first has no expansion.
 _FIRST_BLOCK = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
-
 
 _LATER_BLOCK = {
     "0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2", "2": "conv_pwl", "3": "bn3",
 }  # fmt: skip
 
-
 _OUTER = {
     "features.0.0": "conv_stem", "features.0.1": "bn1", "features.18.0": "conv_head", "features.18.1": "bn2",
 }  # fmt: skip
 
-
 _Depths = dict[tuple[int, ...], str]  # number in the name, by layers of each stage
-
 
 _BOTTLENECK_RESNETS: _Depths = {(3, 4, 6, 3): "50", (3, 4, 23, 3): "101", (3, 8, 36, 3): "152"}
 
-
 _BASIC_RESNETS: _Depths = {(1, 1, 1, 1): "10", (2, 2, 2, 2): "18", (3, 4, 6, 3): "34"}
-
 
 _DENSENETS: _Depths = {
     (6, 12, 24, 16): "121", (6, 12, 32, 32): "169", (6, 12, 48, 32): "201", (6, 12, 36, 24): "161",
 }  # fmt: skip
-
 
 # What only one family's names hold.
 _FAMILIES = (
@@ -78,6 +92,186 @@ _FAMILIES = (
     (r"(^|\.)stages\.\d+\.blocks\.\d+\.(conv_dw|gamma)", "a ConvNeXt of timm"),
     (r"(^|\.)features\.\d+\.(weight|bias)$", "a VGG or AlexNet of torchvision"),
 )
+
+
+def load_pretrained(backbone: str, options: dict[str, Any]) -> nn.Module:
+    """Create a timm model with the weights that timm publishes for it.
+
+    Raises:
+        CheckpointError: If there are none, or they cannot be fetched.
+    """
+    config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    source = (config and (config.hf_hub_id or config.url)) or "no source known to timm"
+    try:
+        if config is not None and config.hf_hub_id:
+            _check_hub(config.hf_hub_id)
+        network: nn.Module = timm.create_model(backbone, pretrained=True, **options)
+    except Exception as error:  # the hub's client raises errors of many kinds when it is offline
+        reason = (str(error) or "no message").splitlines()[0].rstrip(".")
+        raise CheckpointError(
+            f"model.pretrained=true: the weights of {backbone} ({source}) could not be loaded: "
+            f"{type(error).__name__}: {reason}. "
+            "Without a network, fetch model.safetensors elsewhere and set model.checkpoint_path to it, or "
+            "train from random weights with model.pretrained=false. HF_HUB_OFFLINE=1 in the environment "
+            "takes weights from the cache of an earlier download without asking."
+        ) from error
+    return network
+
+
+def _check_hub(repository: str) -> None:
+    """Ask the hub once for weights that its cache lacks: timm's own download tries for almost a minute.
+
+    Raises:
+        Exception: Of the hub's client, where it cannot be reached.
+    """
+    name, _, tag = repository.partition("@")
+    revision = tag or None
+    cached = [try_to_load_from_cache(name, file, revision=revision) for file in _FILES_OF_HUB]
+    if any(isinstance(path, str) for path in cached):
+        return
+    url = hf_hub_url(name, _FILES_OF_HUB[0], revision=revision)
+    try:
+        get_hf_file_metadata(url, timeout=_HUB_SECONDS)
+    except HfHubHTTPError:
+        log.debug("The hub has no %s; timm looks for other files", url)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors, .pth, .pt or .ckpt file; no code in it is run.
+
+    It may stand below a key, as training programs keep it: ``{"state_dict": ..., "epoch": 3}``.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If it is cut short, empty, or holds something else.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"There is no file {path} (model.checkpoint_path).")
+    try:
+        if path.suffix == ".safetensors":
+            weights: Any = load_file(path)
+        else:
+            with torch.serialization.safe_globals(_INERT):
+                weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is cut short, or no file of "
+            f"PyTorch or safetensors ({type(error).__name__}: {str(error)[:200]})."
+        ) from error
+    except Exception as error:  # torch.load answers pickles that hold code with its own UnpicklingError
+        raise CheckpointError(_more_than_tensors(path, str(error))) from error
+    for key in _NESTED:
+        if isinstance(weights, dict) and isinstance(weights.get(key), dict):
+            weights = weights[key]
+    tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)} if isinstance(weights, dict) else {}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no named tensors: it is not a state dict.")
+    return tensors
+
+
+def _more_than_tensors(path: Path, reason: str) -> str:
+    match = _CLASS_IN_FILE.search(reason)
+    held = f"an object of {match[1].rstrip('.,')}" if match else next(iter(reason.splitlines()), "unknown")
+    return (
+        f"{path} holds more than tensors, so it was not loaded, for that could run code: {held}. Where you "
+        "trust its source, save its state dict alone: torch.save(torch.load(file, weights_only=False)"
+        '["state_dict"], "weights.pth"); of a whole network, torch.save(network.state_dict(), "weights.pth").'
+    )
+
+
+def check_weights_fit(module: nn.Module, path: Path) -> None:
+    """Read a checkpoint and compare its weights with a module's, by name and shape.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If it cannot be read, or a weight is missing, superfluous or of another shape.
+    """
+    own, weights = module.state_dict(), read_weights(path)
+    differing = sorted(own.keys() ^ weights.keys())
+    differing += sorted(
+        name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape
+    )
+    if differing:
+        raise CheckpointError(
+            f"{path} does not fit the network of the config: {len(differing)} of {len(own)} weights differ "
+            f"in name or shape, among them {differing[:3]}. Was the run started with another model?"
+        )
+
+
+def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
+    """Load a file's weights into a backbone: every parameter but the head's must be there and fit.
+
+    The names may be those of timm, of torchvision (DenseNet, ResNet, MobileNetV2), of CheXNet's
+    re-implementations, or of a checkpoint of this package; see :func:`translated`.
+    A head is never loaded, also where it has as many outputs as there are labels: their order is not known.
+    Weights of the first layer for another number of input channels are summed or repeated, as timm does.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If it belongs to another architecture.
+    """
+    path = Path(checkpoint_path).expanduser()
+    own = backbone.state_dict()
+    read = read_weights(path)
+    weights, outside = translated(read, own.keys())
+    _adapt_first_layer(own, weights)
+    _check_misfits(own, weights, path, looks_like(read.keys()))
+    unused = sorted(weights.keys() - own.keys())
+    external = [name for name in unused if not is_head(name)]
+    backbone.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
+    left = [*unused, *outside]
+    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    log.info(
+        "Loaded %d parameters of %s; not used: %s%s.",
+        len(_wanted(own)), path, left[:_NAMED] or "nothing", more,
+    )  # fmt: skip
+    if external:
+        log.warning(
+            "%d parameters of %s are not of the head and were not used: %s.",
+            len(external),
+            path,
+            external[:5],
+        )
+
+
+def _wanted(own: Mapping[str, Tensor]) -> set[str]:
+    """Return what a file must hold; those of before PyTorch 0.4.1 counted no batches."""
+    return {name for name in own if not name.endswith("num_batches_tracked")}
+
+
+def _check_misfits(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path, family: str | None
+) -> None:
+    wanted = _wanted(own)
+    missing = sorted(wanted - weights.keys())
+    misfits = sorted(n for n in wanted & weights.keys() if own[n].shape != weights[n].shape)
+    if not missing and not misfits:
+        return
+    shapes = [f"{n} {tuple(weights[n].shape)} for {tuple(own[n].shape)}" for n in misfits[:3]]
+    belongs = f" By its names the file is of {family}." if family else ""
+    raise CheckpointError(
+        f"{path} does not fit the network: {len(missing)} of its {len(wanted)} parameters are missing "
+        f"{missing[:3]}, {len(misfits)} have another shape {shapes}.{belongs} Is model=... the architecture "
+        "it was trained with?"
+    )
+
+
+def _adapt_first_layer(own: Mapping[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Convert the first convolution's weights in place where only the number of input channels differs."""
+    name = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
+    if name not in weights or weights[name].ndim != 4 or weights[name].shape == own[name].shape:
+        return
+    (width, channels, *kernel), (file_width, file_channels, *file_kernel) = (
+        own[name].shape,
+        weights[name].shape,
+    )
+    if (width, kernel) != (file_width, file_kernel) or file_channels not in (1, 3):
+        return
+    if file_channels == 3:
+        weights[name] = adapt_input_conv(channels, weights[name])
+    else:  # so that equal channels answer as the one did
+        weights[name] = weights[name].repeat(1, channels, 1, 1) / channels
+    log.info("Adapted %s from %d to %d input channels.", name, file_channels, channels)
 
 
 def is_head(name: str) -> bool:
@@ -147,10 +341,10 @@ def _modern_densenet(name: str) -> str:
 
 def _timm_mobilenet_v2(name: str) -> str:
     """Return timm's name of a weight of torchvision's MobileNetV2; other names come back as they are."""
-    found = re.fullmatch(r"(.*?)(features\.\d+)\.(?:conv\.)?([\d.]+)\.(\w+)", name)
-    if found is None:
+    match = re.fullmatch(r"(.*?)(features\.\d+)\.(?:conv\.)?([\d.]+)\.(\w+)", name)
+    if match is None:
         return name
-    before, feature, inner, parameter = found.groups()
+    before, feature, inner, parameter = match.groups()
     outer = _OUTER.get(f"{feature}.{inner}")
     if outer is not None:
         return f"{before}{outer}.{parameter}"
@@ -172,193 +366,10 @@ def _best_prefix(names: Collection[str], own: Collection[str]) -> tuple[str, int
 
 def _counts(names: Collection[str], pattern: str) -> tuple[int, ...]:
     """Return how many inner numbers each outer number of a pattern has, in order."""
-    found = {match.groups() for name in names if (match := re.search(pattern, name))}
-    counts = Counter(int(outer) for outer, _ in found)
+    pairs = {match.groups() for name in names if (match := re.search(pattern, name))}
+    counts = Counter(int(outer) for outer, _ in pairs)
     return tuple(counts[outer] for outer in sorted(counts))
 
 
 def _with_number(family: str, known: _Depths, counts: tuple[int, ...]) -> str:
     return f"a {family}-{known[counts]}" if counts in known else f"a {family}"
-
-
-log = logging.getLogger(__name__)
-
-
-# Where training programs keep the state dict among an epoch, a score and an optimizer's state.
-_NESTED = ("state_dict", "model", "model_state_dict", "net")
-
-
-# What they keep beside it: scores as numpy scalars, and options. None of these runs code when it is read.
-_DTYPES = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
-
-
-_SCALAR: Any = np.float64(0).__reduce__()[0]  # under the names that numpy 1 and numpy 2 give it
-
-
-_SCALARS = [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-
-
-_INERT: list[Any] = [*_SCALARS, np.dtype, *_DTYPES, argparse.Namespace]
-
-
-_NAMED = 12
-
-
-_CLASS_IN_FILE = re.compile(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)")
-
-
-def load_pretrained(backbone: str, options: dict[str, Any]) -> nn.Module:
-    """Create a timm model with the weights that timm publishes for it.
-
-    Raises:
-        CheckpointError: If there are none, or they cannot be fetched.
-    """
-    try:
-        with offline_if_unreachable():
-            network: nn.Module = timm.create_model(backbone, pretrained=True, **options)
-    except Exception as error:  # the hub's client raises errors of many kinds when it is offline
-        config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
-        source = (config and (config.hf_hub_id or config.url)) or "no source known to timm"
-        reason = (str(error) or "no message").splitlines()[0].rstrip(".")
-        raise CheckpointError(
-            f"model.pretrained=true: the weights of {backbone} ({source}) could not be loaded: "
-            f"{type(error).__name__}: {reason}. "
-            "Without a network, fetch model.safetensors elsewhere and set model.checkpoint_path to it, "
-            "or train from random weights with model.pretrained=false."
-        ) from error
-    return network
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a .safetensors, .pth, .pt or .ckpt file; no code in it is run.
-
-    It may stand below a key, as training programs keep it: ``{"state_dict": ..., "epoch": 3}``.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        CheckpointError: If it is cut short, empty, or holds something else.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"There is no file {path} (model.checkpoint_path).")
-    try:
-        if path.suffix == ".safetensors":
-            weights: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals(_INERT):
-                weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is cut short, or no file of "
-            f"PyTorch or safetensors ({type(error).__name__}: {str(error)[:200]})."
-        ) from error
-    except Exception as error:  # torch.load answers pickles that hold code with its own UnpicklingError
-        raise CheckpointError(_more_than_tensors(path, str(error))) from error
-    for key in _NESTED:
-        if isinstance(weights, dict) and isinstance(weights.get(key), dict):
-            weights = weights[key]
-    tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)} if isinstance(weights, dict) else {}
-    if not tensors:
-        raise CheckpointError(f"{path} holds no named tensors: it is not a state dict.")
-    return tensors
-
-
-def _more_than_tensors(path: Path, reason: str) -> str:
-    found = _CLASS_IN_FILE.search(reason)
-    held = f"an object of {found[1].rstrip('.,')}" if found else next(iter(reason.splitlines()), "unknown")
-    return (
-        f"{path} holds more than tensors, so it was not loaded, for that could run code: {held}. Where you "
-        "trust its source, save its state dict alone: torch.save(torch.load(file, weights_only=False)"
-        '["state_dict"], "weights.pth"); of a whole network, torch.save(network.state_dict(), "weights.pth").'
-    )
-
-
-def check_weights_fit(module: nn.Module, path: Path) -> None:
-    """Read a checkpoint and compare its weights with a module's, by name and shape.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        CheckpointError: If it cannot be read, or a weight is missing, superfluous or of another shape.
-    """
-    own, weights = module.state_dict(), read_weights(path)
-    differing = sorted(own.keys() ^ weights.keys())
-    differing += sorted(
-        name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape
-    )
-    if differing:
-        raise CheckpointError(
-            f"{path} does not fit the network of the config: {len(differing)} of {len(own)} weights differ "
-            f"in name or shape, among them {differing[:3]}. Was the run started with another model?"
-        )
-
-
-def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
-    """Load a file's weights into a backbone: every parameter but the head's must be there and fit.
-
-    The names may be those of timm, of torchvision (DenseNet, ResNet, MobileNetV2), of CheXNet's
-    re-implementations, or of a checkpoint of this package; see :func:`cxrlab.models.weights.translated`.
-    A head is never loaded, also where it has as many outputs as there are labels: their order is not known.
-    Weights of the first layer for another number of input channels are summed or repeated, as timm does.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        CheckpointError: If it belongs to another architecture.
-    """
-    path = Path(checkpoint_path).expanduser()
-    own = backbone.state_dict()
-    read = read_weights(path)
-    weights, outside = translated(read, own.keys())
-    _adapt_first_layer(own, weights)
-    _check_misfits(own, weights, path, looks_like(read.keys()))
-    unused = sorted(weights.keys() - own.keys())
-    external = [name for name in unused if not is_head(name)]
-    backbone.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
-    left = [*unused, *outside]
-    more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-    log.info(
-        "Loaded %d parameters of %s; not used: %s%s.",
-        len(_wanted(own)), path, left[:_NAMED] or "nothing", more,
-    )  # fmt: skip
-    if external:
-        log.warning(
-            "%d parameters of %s are not of the head and were not used: %s.",
-            len(external),
-            path,
-            external[:5],
-        )
-
-
-def _wanted(own: Mapping[str, Tensor]) -> set[str]:
-    """Return what a file must hold; those of before PyTorch 0.4.1 counted no batches."""
-    return {name for name in own if not name.endswith("num_batches_tracked")}
-
-
-def _check_misfits(
-    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path, known_as: str | None
-) -> None:
-    wanted = _wanted(own)
-    missing = sorted(wanted - weights.keys())
-    misfits = sorted(n for n in wanted & weights.keys() if own[n].shape != weights[n].shape)
-    if not missing and not misfits:
-        return
-    shapes = [f"{n} {tuple(weights[n].shape)} for {tuple(own[n].shape)}" for n in misfits[:3]]
-    found = f" By its names the file is of {known_as}." if known_as else ""
-    raise CheckpointError(
-        f"{path} does not fit the network: {len(missing)} of its {len(wanted)} parameters are missing "
-        f"{missing[:3]}, {len(misfits)} have another shape {shapes}.{found} Is model=... the architecture "
-        "it was trained with?"
-    )
-
-
-def _adapt_first_layer(own: Mapping[str, Tensor], weights: dict[str, Tensor]) -> None:
-    """Convert the first convolution's weights in place where only the number of input channels differs."""
-    name = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
-    if name not in weights or weights[name].ndim != 4 or weights[name].shape == own[name].shape:
-        return
-    (width, channels, *kernel), (given_width, given, *given_kernel) = own[name].shape, weights[name].shape
-    if (width, kernel) != (given_width, given_kernel) or given not in (1, 3):
-        return
-    if given == 3:
-        weights[name] = adapt_input_conv(channels, weights[name])
-    else:  # so that equal channels answer as the one did
-        weights[name] = weights[name].repeat(1, channels, 1, 1) / channels
-    log.info("Adapted %s from %d to %d input channels.", name, given, channels)

@@ -119,7 +119,7 @@ def headline(numbers: Numbers) -> str:
     if nearest is None:
         return told
     one, other = nearest["models"]
-    return f"{told} Compared with {other if one == best['name'] else one}, {nearest['words']}."
+    return f"{told} Compared with {other if one == best['name'] else one}, {nearest['description']}."
 
 
 def _flags(numbers: Numbers) -> list[str]:
@@ -161,7 +161,12 @@ def _differences(pairs: Mapping[str, Any], first: str) -> Table:
     rows = [
         Row(
             name,
-            [estimated(pair, "difference"), Cell(p(pair["p"])), Cell(p(pair["p_holm"])), Cell(pair["words"])],
+            [
+                estimated(pair, "difference"),
+                Cell(p(pair["p"])),
+                Cell(p(pair["p_holm"])),
+                Cell(pair["description"]),
+            ],
         )
         for name, pair in pairs.items()
     ]

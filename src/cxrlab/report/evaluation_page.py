@@ -16,21 +16,22 @@ from typing import Any
 import pandas as pd
 
 import cxrlab
-from cxrlab.data.audit.tables import verdict
+from cxrlab.data.audit import Finding, summary
 from cxrlab.data.manifest import PARTS, read_table
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.caveats import flag
-from cxrlab.evaluation.evaluate import DataFacts, evaluate
+from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
+from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
-from cxrlab.files import write_text
+from cxrlab.files import RunDir, write_text
+from cxrlab.heatmaps.results import read_explanation
 from cxrlab.metrics.calibration import Calibrator
-from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables as group_tables
 from cxrlab.report import tables as label_tables
 from cxrlab.report import text
-from cxrlab.report.explanation_page import section
+from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.figures.evaluation import DESCRIPTIONS, report_figures
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION
 from cxrlab.report.figures.explanation import explanation_figures
@@ -74,8 +75,9 @@ def write_report(
     context["figures"] = inline(drawn, DESCRIPTIONS)
     context["explanation"] = None
     if model_info.explanation is not None:
-        examples = model_info.examples if images else []
-        context["explanation"] = section(model_info.explanation, checked, examples, redaction)
+        context["explanation"] = explanation_section(
+            model_info.explanation, checked, model_info.examples, images=images
+        )
     page = _with_heatmaps(context, model_info, images=images)
     card = markdown().get_template("model_card.md.jinja").render(context)
     try:
@@ -116,7 +118,7 @@ def _context(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> d
         "headline": text.headline(numbers, model_info),
         "flags": _flags(numbers, model_info, redaction),
         "evaluated": [(name, redaction.text(value)) for name, value in text.predicted(numbers)],
-        "verdict": redaction.text(verdict(model_info.audit)) if model_info.audit else "",
+        "verdict": redaction.text(_audit_summary(model_info.audit)) if model_info.audit else "",
         "tables": _tables(numbers),
         "thresholds": redaction.text(text.thresholds(numbers)),
         "confusion_caption": text.confusion(numbers),
@@ -133,11 +135,15 @@ def _context(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> d
     }
 
 
+def _audit_summary(audit: dict[str, Any]) -> str:
+    return summary([Finding(**entry) for entry in audit["findings"]])
+
+
 def _flags(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> list[str]:
     """Return what to beware of, each once."""
     told = [*model_info.notes, *(flag["message"] for flag in numbers["flags"]), *text.caveats(numbers)]
     if model_info.explanation is not None:
-        told += [flag["message"] for flag in model_info.explanation["flags"] if flag["kind"] in _SHORTCUTS]
+        told += [flag.message for flag in model_info.explanation.flags if flag.kind in _SHORTCUTS]
     return [redaction.text(message) for message in dict.fromkeys(told)]
 
 
@@ -224,17 +230,17 @@ def write_evaluation(
     """
     start = time.perf_counter()
     session = environment("cxrlab.evaluate")
-    numbers = write_results(evaluation, settings, folder, images=images, session=session)
+    result = write_results(evaluation, settings, folder, images=images, session=session)
     thresholds = None if evaluation.thresholds is None else evaluation.thresholds.values
-    session["seconds"] = {**numbers["seconds"], "everything": round(time.perf_counter() - start, 1)}
+    session["seconds"] = {**result.seconds, "everything": round(time.perf_counter() - start, 1)}
     try:
         frame = evaluation.table.to_frame(thresholds)
         write_text(folder / "predictions.csv", frame.to_csv(index=False))
         write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
     except OSError as error:
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
-    log.info("\n%s\n\nThe page: %s", terminal_table(numbers), folder / "report.html")
-    return numbers
+    log.info("\n%s\n\nThe page: %s", terminal_table(result), folder / "report.html")
+    return result.to_json()
 
 
 def write_results(
@@ -245,7 +251,7 @@ def write_results(
     images: bool,
     page: bool = True,
     session: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Evaluate, and write ``evaluation.json``, ``curves.csv``, the page, its figures and the model card.
 
     Args:
@@ -257,7 +263,7 @@ def write_results(
         session: With what it is evaluated; None where the training itself does it, and its own record says.
 
     Returns:
-        The numbers of ``evaluation.json``.
+        What ``evaluation.json`` holds.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -269,16 +275,15 @@ def write_results(
         thresholds=evaluation.thresholds,
         calibrator=evaluation.calibrator,
         data=evaluation.facts,
+        notes=evaluation.model_info.notes,
     )
-    notes = [flag("note", note) for note in evaluation.model_info.notes]
-    result.numbers["flags"] = notes + result.numbers["flags"]
     result.save(folder)
     model_info = evaluation.model_info
     if session is not None:
         model_info = replace(model_info, evaluated=session)
     if page:
-        write_report(folder, result.numbers, result.curves, model_info, images=images)
-    return result.numbers
+        write_report(folder, result.to_json(), result.curves, model_info, images=images)
+    return result
 
 
 _EXAMPLE_BYTES = 500_000
@@ -315,7 +320,7 @@ def run_model_info(
 def with_checks(model_info: ModelInfo, run_dir: Path) -> ModelInfo:
     """Add what a run found when it checked its heatmaps of the test part, if it did."""
     examples, _ = read_panels(run_dir / "heatmaps" / "flagged", budget_bytes=_EXAMPLE_BYTES)
-    explanation = _read_json(run_dir / "explanation.json")
+    explanation = read_explanation(RunDir(run_dir).explanation)
     return replace(model_info, explanation=explanation, examples=examples if explanation else ())
 
 

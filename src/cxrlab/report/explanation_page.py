@@ -1,19 +1,19 @@
-"""The page of a command that explains: a gallery of heatmaps, and what the checks found.
+"""What the checks of heatmaps found, for a page: a section of an evaluation's, or a page of its own.
 
-What the checks of heatmaps found, ready for a template: of an evaluation's page, or of its own.
-
-What is explained becomes files: panels, arrays, explanation.json and the page.
+The page of ``cxrlab explain`` is a gallery of heatmaps and that section; beside it lie panels, arrays and
+``explanation.json``.
 """
 
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.lib.format import open_memmap
 from rich.console import Console
@@ -21,141 +21,230 @@ from rich.progress import track
 
 import cxrlab
 from cxrlab.errors import OutputError
-from cxrlab.files import write_text
+from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.heatmaps.cases import choose_images, pick_cases
-from cxrlab.heatmaps.checks.case_bootstrap import MACRO
-from cxrlab.heatmaps.checks.pointing import RANDOM
-from cxrlab.heatmaps.checks.run_checks import check_heatmaps
-from cxrlab.heatmaps.drawing import Drawn, draw_panels, write_gallery
-from cxrlab.heatmaps.explain_run import draw_examples, save_checks
-from cxrlab.heatmaps.methods.names import METHOD_NAMES
+from cxrlab.heatmaps.checks import RANDOM, save_checks
+from cxrlab.heatmaps.checks.flags import unusable_boxes
+from cxrlab.heatmaps.drawing import Drawn, draw_task, write_gallery
+from cxrlab.heatmaps.results import (
+    ExplanationResult,
+    FaithfulnessResult,
+    LungsResult,
+    RandomizationResult,
+)
+from cxrlab.heatmaps.settings import CHECKS, METHOD_NAMES, Check
 from cxrlab.heatmaps.task import ExplainTask
+from cxrlab.metrics.bootstrap import MACRO
 from cxrlab.report import explanation_tables
 from cxrlab.report.figures.explanation import DESCRIPTIONS, explanation_figures
 from cxrlab.report.formatting import counted, interval, level, number, percent
 from cxrlab.report.html import Redaction, inline, pages, save_figures
 from cxrlab.report.model_info import Panel
 from cxrlab.report.panels import Shown, embedded, read_panels
+from cxrlab.report.tables import Table
 from cxrlab.report.text import records
 
-if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import PredictedImages
-
-
-Numbers = dict[str, Any]
-
+log = logging.getLogger(__name__)
 
 _MISSING = {"mean": "the image's mean grey", "blur": "the blurred image", "black": "black"}
+_OUTCOMES = {
+    "TP": "True positive",
+    "FP": "False positive",
+    "FN": "False negative",
+    "TN": "True negative",
+    "unknown": "Truth not known",
+}
+_CHECK_NAMES: Mapping[Check, str] = {
+    "pointing": "whether they point at boxes (pointing game, overlap)",
+    "lungs": "whether they lie on the lungs",
+    "randomization": "model randomisation",
+    "faithfulness": "insertion and deletion",
+    "agreement": "agreement of the methods",
+}
+_MOST_BYTES = 4_900_000  # of a page
+_MARKUP = 500  # bytes around a picture
+_ALL_BYTES = 2**40  # the page itself chooses what it has room for
 
 
-def section(
-    numbers: Numbers, drawn: Mapping[str, Figure], examples: Sequence[Panel], redaction: Redaction
-) -> dict[str, Any]:
-    """Return what ``explanation_parts.html.jinja`` needs.
+@dataclass(frozen=True, kw_only=True)
+class ExplanationSection:
+    """What ``explanation_parts.html.jinja`` shows; what was not checked is None or empty.
+
+    Attributes:
+        headline: Whether the first method points at the findings.
+        not_made: Which checks were not made, and how to make them.
+        flags: What to beware of.
+        protocol: How pointing and overlap were measured.
+        figures: Elements by name.
+        pointing: Pointing game by finding and method.
+        differences: Against random weights, and of the methods against one another.
+        sizes: Pointing game by size.
+        overlaps: IoU and IoBB, with titles.
+        randomization: Caption of the figure.
+        faithfulness: Areas under the curves.
+        faithfulness_of: Caption of the figure.
+        agreement: Rank correlations.
+        shortcuts: Shares of the heat outside the lungs, at the border and in the corners.
+        shortcuts_of: Caption of the table.
+        examples: Heatmaps that show what is flagged.
+    """
+
+    headline: str
+    not_made: str
+    flags: Sequence[str]
+    protocol: str
+    figures: Mapping[str, Markup | None]
+    pointing: Table | None
+    differences: Table | None
+    sizes: Table | None
+    overlaps: Sequence[tuple[str, Table]]
+    randomization: str
+    faithfulness: Table | None
+    faithfulness_of: str
+    agreement: Table | None
+    shortcuts: Table | None
+    shortcuts_of: str
+    examples: Sequence[Shown]
+
+
+def explanation_section(
+    result: ExplanationResult, drawn: Mapping[str, Figure], examples: Sequence[Panel], *, images: bool
+) -> ExplanationSection:
+    """Return what the section on heatmaps shows, of an evaluation's page or of its own.
 
     Args:
-        numbers: As in ``explanation.json``.
+        result: What the checks found.
         drawn: Figures as of :func:`cxrlab.report.figures.explanation.explanation_figures`.
-        examples: Of what was flagged as a possible shortcut; none on a page without images.
-        redaction: Takes names of images and files out.
+        examples: Of what was flagged as a possible shortcut.
+        images: False leaves out radiographs, and names of images.
     """
-    return {
-        "flags": [redaction.text(flag["message"]) for flag in numbers["flags"]],
-        "headline": headline(numbers),
-        "protocol": protocol(numbers),
-        "figures": inline(drawn, DESCRIPTIONS),
-        "pointing": explanation_tables.pointing_table(numbers),
-        "differences": explanation_tables.difference_table(numbers),
-        "sizes": explanation_tables.size_table(numbers),
-        "overlaps": explanation_tables.overlap_tables(numbers),
-        "randomization": _randomization(numbers),
-        "faithfulness": explanation_tables.faithfulness_table(numbers),
-        "faithfulness_of": _sample(numbers["faithfulness"]),
-        "missing": _MISSING[numbers["settings"]["baseline"]],
-        "agreement": explanation_tables.agreement_table(numbers),
-        "shortcuts": explanation_tables.shortcut_table(numbers),
-        "shortcuts_of": _regions(numbers),
-        "examples": [_example(panel) for panel in examples],
-    }
+    names = result.methods
+    return ExplanationSection(
+        headline=headline(result),
+        not_made=not_made(result.checks),
+        flags=_flags(result, images=images),
+        protocol=protocol(result),
+        figures=inline(drawn, DESCRIPTIONS),
+        pointing=explanation_tables.pointing_table(result),
+        differences=explanation_tables.difference_table(result),
+        sizes=explanation_tables.size_table(result),
+        overlaps=explanation_tables.overlap_tables(result),
+        randomization=_randomization(result.randomization, names) if result.randomization else "",
+        faithfulness=(
+            explanation_tables.faithfulness_table(result.faithfulness, names) if result.faithfulness else None
+        ),
+        faithfulness_of=_faithfulness(result) if result.faithfulness else "",
+        agreement=explanation_tables.agreement_table(result.agreement, names) if result.agreement else None,
+        shortcuts=explanation_tables.shortcut_table(result.shortcuts, names) if result.shortcuts else None,
+        shortcuts_of=_regions(result.shortcuts) if result.shortcuts else "",
+        examples=[_example(panel) for panel in examples] if images else [],
+    )
 
 
-def headline(numbers: Numbers) -> str:
+def _flags(result: ExplanationResult, *, images: bool) -> list[str]:
+    """Return what to beware of; without images, nothing that names one."""
+    messages = [flag.message for flag in result.flags if images or flag.kind != "unusable_boxes"]
+    if not images and result.pointing is not None and result.pointing.unusable.boxes:
+        messages.append(unusable_boxes(result.pointing.unusable, name_images=False))
+    return messages
+
+
+def not_made(checks: Sequence[Check]) -> str:
+    """Return which checks were not made and how to make them; nothing where all were."""
+    missing = [check for check in CHECKS if check not in checks]
+    if not missing:
+        return ""
+    names = ", ".join(_CHECK_NAMES[check] for check in missing)
+    return f"Not checked here: {names}. cxrlab explain run=<the run> checks={','.join(missing)} does it."
+
+
+def headline(result: ExplanationResult) -> str:
     """Return in a sentence whether the first method points; without boxes, that nobody can say."""
-    method, name = next(iter(numbers["methods"].items()))
-    pointing = numbers["pointing"]
-    if not pointing["cases"]:
+    method, name = next(iter(result.methods.items()))
+    pointing = explanation_tables.boxed_pointing(result)
+    if result.pointing is None:
+        return "Whether the heatmaps point at the findings was not checked."
+    if pointing is None:
+        about_model = {"randomization", "faithfulness"} & set(result.checks)
+        questions = ["whether they depend on the model"] if about_model else []
+        questions += ["whether they lie on the lungs"] if "lungs" in result.checks else []
         return (
-            "No boxes are known here, so nobody can say whether the heatmaps point at the findings. What can "
-            "be said without boxes: whether they depend on the model, and whether they lie on the lungs."
+            "No boxes are known here, so nobody can say whether the heatmaps point at the findings."
+            + f" What can be said without boxes: {', and '.join(questions)}." * bool(questions)
         )
-    found = pointing["findings"][MACRO]
-    values = {source: interval(one["pointing"], 2) for source, one in found.items()}
-    words = pointing["differences"][method]["words"][MACRO]
-    of = f" (mean of {len(pointing['cases'])} findings)" if len(pointing["cases"]) > 1 else ""
+    values = {
+        source: interval(estimates["pointing"], 2) for source, estimates in pointing.findings[MACRO].items()
+    }
+    description = pointing.differences[method].box_frequency[MACRO].description
+    of = f" (mean of {len(pointing.cases)} findings)" if len(pointing.cases) > 1 else ""
     return (
         f"{name} points at the finding in a share of {values[method]} of the cases{of}; a map of where boxes "
         f"usually are, which never sees the image, in {values['box_frequency']}; the same method on networks "
         f"with random weights in {values[RANDOM + method]}; the image centre in {values['image_centre']}; a "
-        f"random point in {values['uniform_chance']}. {name} is {words}."
+        f"random point in {values['uniform_chance']}. {name} is {description}."
     )
 
 
-def protocol(numbers: Numbers) -> str:
+def protocol(result: ExplanationResult) -> str:
     """Return how pointing and overlap were measured; nothing where there are no boxes."""
-    pointing = numbers["pointing"]
-    if not pointing["cases"]:
+    pointing = explanation_tables.boxed_pointing(result)
+    if pointing is None or pointing.thresholds is None:
         return ""
-    cases = sum(one["cases"] for one in pointing["cases"].values())
-    tolerance = pointing["tolerance"]
+    tolerance, thresholds = pointing.tolerance, pointing.thresholds
     within = f", or no farther from it than {percent(tolerance)} of the image's side" if tolerance else ""
-    thresholds = pointing["thresholds"]
     chosen = (
-        f"on {counted(thresholds['cases'], 'case')} of the validation part"
-        if thresholds["on"] == "validation"
-        else f"on the boxes of other patients, in {thresholds['folds']} folds"
+        f"on {counted(thresholds.cases or 0, 'case')} of the validation part"
+        if thresholds.on == "validation"
+        else f"on the boxes of other patients, in {thresholds.folds} folds"
     )
-    coverage = level(numbers["interval"]["level"])
+    coverage = level(result.interval.level)
     return (
-        f"{counted(cases, 'case')}: every image with a box of a finding, whatever the network says of it. On "
-        "a grid of 256 by 256 cells, of which a box covers each that it touches, a heatmap's hottest cell "
-        f"must lie in a box{within}. Its region is what lies at or above a share of its maximum that was "
-        f"chosen {chosen}, by the mean IoU. The box-frequency map sums the boxes that other patients have of "
+        f"{counted(pointing.num_cases, 'case')}: every image with a box of a finding, whatever the network says"
+        " of it. On a grid of 256 by 256 cells, of which a box covers each that it touches, a heatmap's "
+        f"hottest cell must lie in a box{within}. Its region is what lies at or above a share of its maximum "
+        f"that was chosen {chosen}, by the mean IoU. The box-frequency map sums the boxes that other patients have of "
         "the finding; the cells from half its maximum on are its region, as a box of the mean size is that "
         f"of the image centre. In small print: {coverage} intervals from resampling patients."
     )
 
 
-def _randomization(numbers: Numbers) -> str:
-    found = numbers["randomization"]
+def _randomization(randomization: RandomizationResult, names: Mapping[str, str]) -> str:
     ends = ", ".join(
-        f"{numbers['methods'][method]} {interval(one['rank_correlation'][-1], 2)}"
-        for method, one in found["methods"].items()
+        f"{names[method]} {interval(likeness.rank_correlation[-1], 2)}"
+        for method, likeness in randomization.methods.items()
     )
     return (
-        f"{_sample(found)}, mean of {counted(found['networks'], 'network')} with random "
+        f"{_sample(randomization)}, mean of {counted(randomization.networks, 'network')} with random "
         f"weights. Rank correlation once nothing learnt is left: {ends}."
     )
 
 
-def _sample(found: Numbers) -> str:
+def _faithfulness(result: ExplanationResult) -> str:
+    return (
+        "Mean probability of the finding as pixels change; of "
+        f"{_sample(result.faithfulness) if result.faithfulness else ''}. Deletion puts "
+        f"{_MISSING[result.settings.baseline]} in place of pixels; insertion starts from the blurred image."
+    )
+
+
+def _sample(measured: RandomizationResult | FaithfulnessResult | LungsResult) -> str:
     """Return of what a check was made: where a label has no known positive, any image was taken."""
-    cases, positives = found["cases"], found.get("positives", found["cases"])
-    if positives == cases:
-        return counted(cases, "positive")
-    return f"{counted(cases, 'case')}, {positives or 'none'} of them known to be positive"
+    if measured.positives == measured.cases:
+        return counted(measured.cases, "positive")
+    return f"{counted(measured.cases, 'case')}, {measured.positives or 'none'} of them known to be positive"
 
 
-def _regions(numbers: Numbers) -> str:
-    shortcuts = numbers["shortcuts"]
-    if shortcuts["areas"]["outside"] is None:
+def _regions(shortcuts: LungsResult) -> str:
+    share = percent(shortcuts.regions_found, 0)
+    if shortcuts.areas["outside"] is None:
         return (
-            f"{_sample(shortcuts)}. Two lungs were found in {percent(shortcuts['regions_found'], 0)} of "
-            "them, too few to say what lies outside: are these frontal radiographs of the chest?"
+            f"{_sample(shortcuts)}. Two lungs were found in {share} of them, too few to say what lies "
+            "outside: are these frontal radiographs of the chest?"
         )
     return (
-        f"{_sample(shortcuts)}. The lungs' bounding region was found by thresholding in "
-        f"{percent(shortcuts['regions_found'], 0)} of them; the others got the usual place. It is rough: of "
-        "synthetic radiographs, whose lungs are known, the intersection over union is 0.92 in the median."
+        f"{_sample(shortcuts)}. The lungs' bounding region was found by thresholding in {share} of them; the "
+        "others got the usual place. It is rough: of synthetic radiographs, whose lungs are known, the "
+        "intersection over union is 0.92 in the median."
     )
 
 
@@ -166,25 +255,16 @@ def _example(panel: Panel) -> Shown:
     )
 
 
-_MOST_BYTES = 4_900_000
-
-
-_MARKUP = 500  # bytes around a picture
-
-
-_OUTCOMES = {
-    "TP": "Hit",
-    "FP": "False alarm",
-    "FN": "Miss",
-    "TN": "Rightly negative",
-    "unknown": "Truth not known",
-}
+def _shown(panel: Panel) -> Shown:
+    truth = {1.0: "present, ", 0.0: "absent, "}.get(panel.target, "")
+    description = f"{_OUTCOMES[panel.outcome]}: {truth}predicted {number(panel.probability, 2)}."
+    return Shown(embedded(panel.jpeg), description, panel.image)
 
 
 def write_explanation(
     folder: Path,
     title: str,
-    numbers: Numbers | None,
+    result: ExplanationResult | None,
     panels: Sequence[Panel],
     examples: Sequence[Panel],
     session: Mapping[str, Any],
@@ -197,7 +277,7 @@ def write_explanation(
     Args:
         folder: Where to.
         title: Of the page.
-        numbers: As in ``explanation.json``; None where nothing was checked.
+        result: What the checks found; None where nothing was checked.
         panels: The heatmaps, in the order in which they are shown.
         examples: Those that show what was flagged.
         session: Of ``provenance.json``.
@@ -208,18 +288,18 @@ def write_explanation(
         OutputError: If a file cannot be written.
     """
     redaction = Redaction(labels, active=not images)
-    drawn = {} if numbers is None else explanation_figures(numbers)
-    shown, hidden = (list(panels), list(examples)) if images else ([], [])
+    drawn = {} if result is None else explanation_figures(result)
+    shown = list(panels) if images else []
     context: dict[str, Any] = {
         "title": redaction.text(title),
-        "headline": headline(numbers) if numbers else f"{counted(len(panels), 'heatmap')}, not checked.",
-        "explanation": None if numbers is None else section(numbers, drawn, hidden, redaction),
-        "facts": _facts(numbers, panels),
+        "headline": headline(result) if result else f"{counted(len(panels), 'heatmap')}, not checked.",
+        "explanation": explanation_section(result, drawn, examples, images=images) if result else None,
+        "facts": _facts(result, panels),
         "sessions": records({"Explanation": session}, redaction),
         "hidden": redaction.active,
         "version": cxrlab.__version__,
         "sections": [("heatmaps", "Heatmaps")] * bool(shown)
-        + [("checks", "Are they to be trusted?")] * (numbers is not None)
+        + [("checks", "Are they to be trusted?")] * (result is not None)
         + [("repeat", "How to repeat it")],
     }
     template = pages().get_template("explanation.html.jinja")
@@ -232,21 +312,23 @@ def write_explanation(
         "gallery": gallery,
         "gallery_note": f"{note if num_left_out else 'They are also in '}panels/.",
     }
+    run_dir = RunDir(folder)
     try:
-        save_figures(folder / "figures", drawn, DESCRIPTIONS)
-        write_text(folder / "report.html", template.render(context))
+        save_figures(run_dir.figures, drawn, DESCRIPTIONS)
+        write_text(run_dir.report, template.render(context))
     except OSError as error:
         raise OutputError(f"The page cannot be written to {folder}: {error}.") from error
-    return folder / "report.html"
+    return run_dir.report
 
 
-def _facts(numbers: Numbers | None, panels: Sequence[Panel]) -> list[tuple[str, str]]:
+def _facts(result: ExplanationResult | None, panels: Sequence[Panel]) -> list[tuple[str, str]]:
     facts = [("heatmaps", counted(len(panels), "case"))]
-    if numbers is not None:
-        facts.append(("checked on", counted(numbers["images"], "image")))
-        facts.append(("methods", ", ".join(numbers["methods"].values())))
-        facts.append(("labels", ", ".join(numbers["labels"])))
-        facts.append(("layers", str(numbers["settings"]["layers"])))
+    if result is not None:
+        layers = result.settings.layers
+        facts.append(("checked on", counted(result.images, "image")))
+        facts.append(("methods", ", ".join(result.methods.values())))
+        facts.append(("labels", ", ".join(result.labels)))
+        facts.append(("layers", layers if isinstance(layers, str) else ", ".join(layers)))
     return facts
 
 
@@ -271,27 +353,13 @@ def _within(panels: Sequence[Panel], room: int) -> tuple[list[tuple[str, list[Sh
     return [(finding, row) for finding, row in kept.items() if row], len(panels) - num_kept
 
 
-def _shown(panel: Panel) -> Shown:
-    truth = {1.0: "present", 0.0: "absent"}.get(panel.target)
-    told = f"{truth}, " if truth else ""
-    words = f"{_OUTCOMES[panel.outcome]}: {told}predicted {number(panel.probability, 2)}."
-    return Shown(embedded(panel.jpeg), words, panel.image)
-
-
-log = logging.getLogger(__name__)
-
-
-_ALL_BYTES = 2**40  # the page itself chooses what it has room for
-
-
 def write_explained(
     explain_task: ExplainTask,
-    predicted: "PredictedImages",
     folder: Path,
     *,
     title: str,
     limit: int | None,
-    checks: bool,
+    checks: Sequence[Check],
     images: bool,
     session: dict[str, Any],
     start: float,
@@ -300,11 +368,10 @@ def write_explained(
 
     Args:
         explain_task: What is explained; each image for each of its ``labels``.
-        predicted: What the material was made of.
         folder: Where to.
         title: Of the page.
         limit: Images that are drawn, at most; None for all. The checks are of all.
-        checks: Whether to check heatmaps.
+        checks: Which checks are made; none where there is none.
         images: Whether radiographs, and names of images and patients, may stand on the page.
         session: Of ``provenance.json``.
         start: When it began, by ``time.perf_counter``.
@@ -316,23 +383,23 @@ def write_explained(
         ConfigError: If a method does not fit the network.
         OutputError: If a file cannot be written.
     """
+    run_dir = RunDir(folder)
     cases = drawn_cases(explain_task, limit)
-    write_gallery(folder / "panels", _saved(_panels(explain_task, cases), folder / "maps", explain_task, len(cases)),
-                  explain_task.manifest)  # fmt: skip
-    numbers = None
+    panels = _saved(_panels(explain_task, cases), run_dir.maps, explain_task, len(cases))
+    write_gallery(run_dir.panels, panels, explain_task.manifest)
+    result = None
     if checks:
-        numbers, examples = check_heatmaps(explain_task)
-        save_checks(folder / "explanation.json", numbers, predicted)
-        draw_examples(folder / "flagged", explain_task, examples)
-        log.info("\n%s", "\n".join([headline(numbers), *(flag["message"] for flag in numbers["flags"])]))
+        result = save_checks(explain_task, run_dir.explanation, run_dir.flagged_panels, checks)
+        log.info("\n%s", "\n".join([headline(result), *(flag.message for flag in result.flags)]))
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     shown, flagged = (
-        read_panels(folder / name, budget_bytes=_ALL_BYTES)[0] for name in ("panels", "flagged")
+        read_panels(gallery, budget_bytes=_ALL_BYTES)[0]
+        for gallery in (run_dir.panels, run_dir.flagged_panels)
     )
     page = write_explanation(
-        folder, title, numbers, shown, flagged, session, labels=explain_task.names, images=images
+        folder, title, result, shown, flagged, session, labels=explain_task.names, images=images
     )
-    write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
+    write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
     return page
 
 
@@ -350,14 +417,7 @@ def drawn_cases(explain_task: ExplainTask, limit: int | None) -> pd.DataFrame:
 
 
 def _panels(explain_task: ExplainTask, cases: pd.DataFrame) -> Iterator[Drawn]:
-    methods = explain_task.settings.methods
-    drawn = draw_panels(
-        cases,
-        explain_task.manifest,
-        read_image=explain_task.image,
-        explain={METHOD_NAMES[method]: explain_task.explain(method) for method in methods},
-        num_images=explain_task.settings.batch_size,
-    )
+    drawn = draw_task(explain_task, cases, explain_task.settings.methods)
     yield from track(drawn, "Drawing heatmaps", total=len(cases), console=Console(stderr=True))
 
 

@@ -160,4 +160,4 @@ def _gap(gap: dict[str, Any]) -> str:
     told = (
         f"Gap by {gap['covariate']} ({metric}, {label}): {one} minus {other} {interval(gap['difference'])}; "
     )
-    return told + str(gap["words"]).rstrip(".") + "."
+    return told + str(gap["description"]).rstrip(".") + "."

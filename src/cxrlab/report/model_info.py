@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from cxrlab.heatmaps.results import ExplanationResult
+
 Kind = Literal["run", "ensemble", "predictions"]
 Outcome = Literal["TP", "FP", "FN", "TN", "unknown"]
 
@@ -66,7 +68,7 @@ class ModelInfo:
         resumed: The sessions that went on with it.
         evaluated: The same of a later evaluation; None where the training itself evaluated.
         panels: Heatmaps to choose from.
-        explanation: ``explanation.json``: what the checks of heatmaps found on the same images.
+        explanation: What the checks of heatmaps found on the same images.
         examples: Heatmaps that show what the checks flag.
         notes: Sentences that belong beside the result; no patient or image may stand in them.
     """
@@ -83,6 +85,6 @@ class ModelInfo:
     resumed: Sequence[Mapping[str, Any]] = ()
     evaluated: Mapping[str, Any] | None = None
     panels: Sequence[Panel] = ()
-    explanation: dict[str, Any] | None = None
+    explanation: ExplanationResult | None = None
     examples: Sequence[Panel] = ()
     notes: Sequence[str] = ()

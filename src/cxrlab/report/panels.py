@@ -24,14 +24,14 @@ from cxrlab.heatmaps.cases import case_table, choose_cases, pick_cases
 from cxrlab.heatmaps.drawing import INDEX_COLUMNS, draw_panels, num_sides, write_gallery
 from cxrlab.heatmaps.methods.cam import Pair, activation_maps
 from cxrlab.heatmaps.methods.layers import is_explainable
-from cxrlab.heatmaps.methods.names import METHOD_NAMES
+from cxrlab.heatmaps.settings import METHOD_NAMES
 from cxrlab.report.formatting import number
 from cxrlab.report.model_info import Outcome, Panel
 
 if TYPE_CHECKING:
-    from cxrlab.evaluation.external_data import PredictedImages
     from cxrlab.evaluation.operating_point import Thresholds
     from cxrlab.runs.run import Run
+    from cxrlab.runs.run_data import PredictedImages
 
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ Tables of calibration and of subgroups.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from cxrlab.report.formatting import DASH, MINUS, bounds, count, counted, level, number, p
@@ -58,7 +58,7 @@ class Table:
     texts: frozenset[int] = field(default_factory=frozenset)
 
 
-def estimated(metrics: Mapping[str, Estimate], name: str, digits: int = 3) -> Cell:
+def estimated(metrics: Mapping[str, Any], name: str, digits: int = 3) -> Cell:
     """Return a metric with its interval; a dash for one that is not there.
 
     Example:
@@ -66,6 +66,7 @@ def estimated(metrics: Mapping[str, Estimate], name: str, digits: int = 3) -> Ce
         Cell(text='0.988', small='0.971 to 0.996')
     """
     estimate = metrics.get(name) or _UNDEFINED
+    estimate = estimate if isinstance(estimate, dict) else asdict(estimate)
     return Cell(number(estimate["value"], digits), bounds(estimate, digits))
 
 
@@ -228,7 +229,10 @@ def calibration_table(numbers: Numbers) -> Table | None:
     rows = [
         Row(
             label,
-            [*(estimated(one[time] or {}, name) for name in names for time in times), Cell(one["verdict"])],
+            [
+                *(estimated(one[time] or {}, name) for name in names for time in times),
+                Cell(one["description"]),
+            ],
         )
         for label, one in labels.items()
     ]
@@ -295,7 +299,7 @@ def _gap(gap: dict[str, Any]) -> Row:
         Cell(f" {MINUS} ".join(map(str, gap["groups"]))),
         estimated(gap, "difference"),
         Cell(p(gap["p_holm"])),
-        Cell(gap["words"]),
+        Cell(gap["description"]),
     ]
     return Row("macro mean" if gap["label"] == "macro" else gap["label"], cells)
 

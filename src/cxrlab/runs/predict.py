@@ -1,6 +1,6 @@
-"""Probabilities of cached images, outside any training."""
+"""The one way from images and a trained classifier to probabilities, outside any training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, TrainingError
+from cxrlab.metrics.predictions import PredictionTable, predictions_frame
 
 if TYPE_CHECKING:
     from cxrlab.training.module import Classifier
 
-_NAMED = 8
+_NUM_NAMED = 8
 
 
 class ImageRows(Protocol):
@@ -26,7 +28,13 @@ class ImageRows(Protocol):
 
 
 def predict_images(
-    classifier: "Classifier", images: ImageRows, rows: Sequence[int], *, batch_size: int, device: str
+    classifier: "Classifier",
+    images: ImageRows,
+    rows: Sequence[int],
+    *,
+    batch_size: int,
+    device: str,
+    show_progress: bool = True,
 ) -> npt.NDArray[np.float64]:
     """Return probabilities as the test loop of a training in 32-bit precision gives them.
 
@@ -38,6 +46,7 @@ def predict_images(
         rows: N of them.
         batch_size: Images at a time.
         device: Where it is computed, such as ``cpu`` or ``cuda``; ``auto`` is the GPU if there is one.
+        show_progress: Whether to draw a progress bar on stderr.
 
     Returns:
         Values in [0, 1] in the order of ``rows``, shape ``(N, L)``.
@@ -54,12 +63,54 @@ def predict_images(
     probabilities = np.empty((len(rows), len(classifier.labels)))
     starts = range(0, len(rows), batch_size)
     with torch.inference_mode():
-        for start in track(starts, "Predicting images", console=Console(stderr=True)):
+        for start in _shown(starts, show_progress):
             chunk = [int(row) for row in rows[start : start + batch_size]]
-            found = classifier.predict_probabilities(torch.from_numpy(images[chunk]).to(place))
-            _check_finite(found, chunk)
-            probabilities[start : start + batch_size] = found.cpu().numpy()
+            predicted = classifier.predict_probabilities(torch.from_numpy(images[chunk]).to(place))
+            _check_finite(predicted, chunk)
+            probabilities[start : start + batch_size] = predicted.cpu().numpy()
     return probabilities
+
+
+def predict_table(
+    classifier: "Classifier",
+    manifest: Manifest,
+    images: ImageRows,
+    rows: Sequence[int],
+    *,
+    matched: Mapping[str, str] | None = None,
+    batch_size: int,
+    device: str,
+    source: str,
+) -> PredictionTable:
+    """Predict images of a manifest, and return them with what is known of them.
+
+    Args:
+        classifier: Who predicts.
+        manifest: Of the images.
+        images: Its pixels, decoded as the classifier's were.
+        rows: Of the manifest, N of them.
+        matched: The manifest's label of each of the classifier's that is wanted; None for the same.
+        batch_size: Images at a time.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        source: Where the predictions come from, for messages.
+
+    Raises:
+        ConfigError: As :func:`predict_images`.
+        DataError: As :func:`predict_images`.
+        TrainingError: As :func:`predict_images`.
+    """
+    matched = {label: label for label in classifier.labels} if matched is None else matched
+    probabilities = predict_images(classifier, images, rows, batch_size=batch_size, device=device)
+    outputs = [classifier.labels.index(label) for label in matched]
+    columns = [manifest.labels.index(label) for label in matched.values()]
+    frame = predictions_frame(
+        manifest,
+        rows,
+        list(matched),
+        probabilities[:, outputs],
+        targets=manifest.targets[list(rows)][:, columns],
+    )
+    return PredictionTable.from_frame(frame, source)
 
 
 def named_device(device: str) -> torch.device:
@@ -79,12 +130,16 @@ def named_device(device: str) -> torch.device:
         ) from error
 
 
+def _shown(starts: range, show_progress: bool) -> Iterable[int]:
+    return track(starts, "Predicting images", console=Console(stderr=True), disable=not show_progress)
+
+
 def _check_finite(probabilities: Tensor, rows: Sequence[int]) -> None:
     is_wrong = ~torch.isfinite(probabilities).all(dim=1)
     if bool(is_wrong.any()):
         wrong = [rows[place] for place in is_wrong.nonzero().flatten().tolist()]
         raise TrainingError(
             f"The network's outputs are not finite on {len(wrong)} of the {len(rows)} images at hand (rows "
-            f"{wrong[:_NAMED]} of their manifest): its weights or activations hold NaN or infinity. Use "
+            f"{wrong[:_NUM_NAMED]} of their manifest): its weights or activations hold NaN or infinity. Use "
             "another checkpoint, or train with a lower optimizer.lr."
         )

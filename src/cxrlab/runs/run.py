@@ -1,6 +1,5 @@
-"""A finished run, read back: model, labels, config and tables. Needs neither the data nor Hydra."""
+"""A finished run, read back: model, labels, config, tables and data. Needs no Hydra."""
 
-import json
 import pickle
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -8,23 +7,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
 from torch import Tensor
 
+from cxrlab.data.datamodule import DataModule
 from cxrlab.data.decode import decode
 from cxrlab.data.manifest import read_table
-from cxrlab.errors import CheckpointError, ConfigError, MissingFileError
+from cxrlab.errors import CheckpointError, ConfigError, DataError, MissingFileError
+from cxrlab.files import RunDir, read_json
+from cxrlab.metrics.predictions import DataFacts, prediction_columns
+from cxrlab.runs.predict import predict_images
+from cxrlab.runs.run_data import build_data, run_facts
 from cxrlab.training.module import Classifier
 
 
-def load_classifier(path: Path | str, device: str = "cpu") -> Classifier:
+def load_classifier(path: Path | str, device: str = "cpu", trust: Sequence[str] = ()) -> Classifier:
     """Load a classifier in eval mode from a checkpoint; no code in the file is run.
+
+    Args:
+        path: The checkpoint.
+        device: Where it goes.
+        trust: Packages besides cxrlab whose networks may be built.
 
     Raises:
         MissingFileError: If there is no such file.
         CheckpointError: If it is cut short, belongs to another program, or does not fit its own network.
+        ConfigError: If its network is of a package that is not trusted.
     """
     path = Path(path)
     if not path.is_file():
@@ -32,8 +43,8 @@ def load_classifier(path: Path | str, device: str = "cpu") -> Classifier:
             f"There is no checkpoint {path}. Was an epoch finished, and is this a run directory?"
         )
     try:
-        return Classifier.load_from_checkpoint(path, map_location=device)
-    except CheckpointError:
+        return Classifier.load_from_checkpoint(path, map_location=device, trust=trust)
+    except (CheckpointError, ConfigError):
         raise
     except (
         RuntimeError,
@@ -51,17 +62,31 @@ def load_classifier(path: Path | str, device: str = "cpu") -> Classifier:
 
 
 class Run:
-    """A run directory.
+    """A run directory, and the model that it trained.
 
     Args:
         run_dir: The folder that a training wrote, such as ``outputs/2026-01-31/12-00-00``.
-        device: Where the model goes.
-        checkpoint: ``best`` or ``last``.
+        model: Its classifier, in eval mode.
+        trust: Packages besides cxrlab whose readers, splits, filters and augmentations may be built again.
+        data: Its data, prepared, where they are at hand; else they are built from its config when they are
+            needed.
+
+    Attributes:
+        files: Where each file of the run stands.
     """
 
-    def __init__(self, run_dir: Path, device: str, checkpoint: str) -> None:
-        self.run_dir = run_dir
-        self.model = load_classifier(run_dir / "checkpoints" / f"{checkpoint}.ckpt", device)
+    def __init__(
+        self, run_dir: Path, model: Classifier, *, trust: Sequence[str] = (), data: DataModule | None = None
+    ) -> None:
+        self.files = RunDir(run_dir)
+        self.model = model
+        self.trust = tuple(trust)
+        self._data: dict[Path | str | None, DataModule] = {} if data is None else {None: data}
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder."""
+        return self.files.path
 
     def __repr__(self) -> str:
         return f"Run({str(self.run_dir)!r}, labels={self.labels})"
@@ -75,30 +100,37 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The composed config, references followed."""
         loaded: dict[str, Any] = yaml.safe_load(
-            self._file(".hydra/resolved.yaml").read_text(encoding="utf-8")
+            self._existing(self.files.resolved_config).read_text(encoding="utf-8")
         )
         return loaded
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
         """Every image with the part it was given."""
-        return read_table(self._file("manifest.csv"))
+        return read_table(self._existing(self.files.manifest))
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """Learning curves: one row an epoch."""
-        return pd.read_csv(self._file("metrics.csv"))
+        return pd.read_csv(self._existing(self.files.metrics))
 
     @cached_property
     def results(self) -> pd.DataFrame:
         """The best checkpoint's metrics by part and label."""
-        return pd.read_csv(self._file("results.csv"))
+        return pd.read_csv(self._existing(self.files.results))
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
         """The numbers of ``evaluation.json``, with their intervals: ``["labels"][<label>]["auroc"]``."""
-        loaded: dict[str, Any] = json.loads(self._file("evaluation.json").read_text(encoding="utf-8"))
-        return loaded
+        return read_json(self._existing(self.files.evaluation))
+
+    @property
+    def facts(self) -> DataFacts:
+        """What it was trained and tested on."""
+        data = self._data.get(None)
+        if data is not None:
+            return DataFacts(data.manifest.name, data.split.method, data.manifest.fingerprint())
+        return run_facts(self.files)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -109,13 +141,42 @@ class Run:
         """Return the predictions table of ``val`` or ``test``."""
         if part not in ("val", "test"):
             raise ConfigError(f"There are predictions of the parts val and test, not of {part!r}.")
-        return read_table(self._file(f"predictions/{part}.csv"))
+        return read_table(self._existing(self.files.predictions(part)))
 
-    def _file(self, name: str) -> Path:
-        path = self.run_dir / name
+    def _existing(self, path: Path) -> Path:
         if not path.is_file():
-            raise MissingFileError(f"The run {self.run_dir} has no {name}; did it finish?")
+            raise MissingFileError(
+                f"The run {self.run_dir} has no {path.relative_to(self.run_dir)}; did it finish?"
+            )
         return path
+
+    def data(self, root: Path | str | None = None) -> DataModule:
+        """Return the data that it was trained on, prepared; read and decoded again where they must be.
+
+        Args:
+            root: Folder of the data, where it was moved; None for where it was.
+
+        Raises:
+            ConfigError: If its config names a reader, split, filter or augmentation that is neither of cxrlab
+                nor of a trusted package.
+            DataError: If the data are no longer those that it was trained on.
+        """
+        if root not in self._data:
+            self._data[root] = self._built_data(root)
+        return self._data[root]
+
+    def _built_data(self, root: Path | str | None) -> DataModule:
+        description = dict(self.config["data"]) | ({} if root is None else {"root": str(root)})
+        data = build_data(description, trust=self.trust, source=f"The config of {self.run_dir}")
+        manifest = data.prepare()
+        trained_on = self.facts.fingerprint
+        if trained_on is not None and manifest.fingerprint() != trained_on:
+            raise DataError(
+                f"The data below {manifest.root} are not those that {self.run_dir} was trained on "
+                f"(fingerprint {manifest.fingerprint()} for {trained_on}), so its parts cannot be told. Bring "
+                "them back as they were (root=<folder> where they were moved)."
+            )
+        return data
 
     def images(self, paths: Sequence[Path | str]) -> Tensor:
         """Decode image files as in training, uint8, shape ``(N, C, H, W)``.
@@ -145,74 +206,51 @@ class Run:
             MissingFileError: If a file does not exist.
             DataError: If a file is no image.
         """
-        files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        blocks = [torch.empty(0, len(self.labels))]
-        for start in range(0, len(files), batch_size):
-            images = self.images(files[start : start + batch_size]).to(self.model.device)
-            with torch.inference_mode():
-                blocks.append(self.model.predict_probabilities(images).cpu())
-        probabilities, thresholds = torch.cat(blocks), self.model.operating_point.thresholds.cpu()
-        called = torch.where(torch.isnan(thresholds), torch.nan, (probabilities >= thresholds).double())
-        columns: dict[str, Any] = {"image": [str(path) for path in files]}
-        for prefix, values in (("probability", probabilities), ("prediction", called)):
-            columns |= {f"{prefix}/{x}": values[:, k].double().numpy() for k, x in enumerate(self.labels)}
-        return pd.DataFrame(columns)
-
-    def heatmaps(
-        self,
-        paths: Sequence[Path | str],
-        label: str,
-        *,
-        method: str = "gradcam",
-        layers: str | Sequence[str] = "auto",
-        batch_size: int = 8,
-    ) -> Tensor:
-        """Return a heatmap of each image for one label: what speaks for the finding, and where.
-
-        Args:
-            paths: Image files of any size.
-            label: One of ``labels``.
-            method: ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam`` or ``eigencam``; the command
-                ``python -m cxrlab.explain`` has others.
-            layers: See :func:`cxrlab.heatmaps.methods.layers.target_layers`.
-            batch_size: Images at a time.
-
-        Returns:
-            Values in [0, 1], shape ``(N, H, W)``, H and W being the network's input size.
-
-        Raises:
-            ConfigError: If there is no such label, method or layer.
-            MissingFileError: If a file does not exist.
-            DataError: If a file is no image.
-        """
-        if label not in self.labels:
-            raise ConfigError(f"The run {self.run_dir} has no label {label!r}; it has {self.labels}.")
-        from cxrlab.heatmaps.methods.cam import activation_maps
-        from cxrlab.heatmaps.methods.names import CAM_METHODS
-
-        if method not in CAM_METHODS:
-            raise ConfigError(
-                f"method={method} is none of {', '.join(CAM_METHODS)}; python -m cxrlab.explain has others."
-            )
-        images = self.model.preprocess(self.images(paths).to(self.model.device))
-        pairs = [(place, self.labels.index(label)) for place in range(len(images))]
-        network = self.model.network
-        return activation_maps(network, images, pairs, method=method, layers=layers, batch_size=batch_size)
+        files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+        probabilities = predict_images(
+            self.model,
+            _DecodedFiles(self, files),
+            range(len(files)),
+            batch_size=batch_size,
+            device=str(self.model.device),
+            show_progress=False,
+        )
+        thresholds = self.model.operating_point.thresholds.double().cpu().numpy()
+        columns = prediction_columns(self.labels, probabilities, thresholds=thresholds)
+        return pd.DataFrame({"image": [str(path) for path in files], **columns})
 
 
-def load_run(run_dir: Path | str, *, device: str = "cpu", checkpoint: str = "best") -> Run:
-    """Read a run directory back.
+class _DecodedFiles:
+    """Image files by their place in a list, decoded when they are asked for."""
+
+    def __init__(self, run: Run, files: Sequence[Path]) -> None:
+        self.run = run
+        self.files = files
+
+    def __getitem__(self, rows: list[int]) -> npt.NDArray[np.uint8]:
+        pixels: npt.NDArray[np.uint8] = self.run.images([self.files[row] for row in rows]).numpy()
+        return pixels
+
+
+def load_run(
+    run_dir: Path | str, *, device: str = "cpu", checkpoint: str = "best", trust: Sequence[str] = ()
+) -> Run:
+    """Read a run directory back; nothing in it chooses what code runs.
 
     Args:
         run_dir: The folder that a training wrote.
         device: Where the model goes, such as ``cpu`` or ``cuda``.
         checkpoint: ``best`` (by the validation metric) or ``last``.
+        trust: Packages besides cxrlab whose classes and functions may be built from the run's files, such as
+            ``("my_lab",)``.
 
     Raises:
         MissingFileError: If the folder, or the checkpoint in it, does not exist.
         CheckpointError: If the checkpoint cannot be loaded.
+        ConfigError: If its network is of a package that is not trusted.
     """
     folder = Path(run_dir).expanduser()
     if not folder.is_dir():
         raise MissingFileError(f"There is no run directory {folder}.")
-    return Run(folder, device, checkpoint)
+    model = load_classifier(RunDir(folder).checkpoints / f"{checkpoint}.ckpt", device, trust)
+    return Run(folder, model, trust=trust)

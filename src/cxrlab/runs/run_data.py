@@ -1,43 +1,166 @@
-"""The data of a finished run, built again from what it saved; and other data, decoded as they were."""
+"""The data of a run: built again from what it saved, and what it predicts of its own parts."""
 
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from cxrlab.cli import config
+from cxrlab.data.datamodule import DataModule
+from cxrlab.data.dataset import FramedImages
+from cxrlab.data.manifest import Manifest
+from cxrlab.files import RunDir, build
+from cxrlab.metrics.predictions import DataFacts, PredictionTable, read_predictions
+from cxrlab.runs.predict import predict_table
 
 if TYPE_CHECKING:
-    from cxrlab.data.datamodule import DataModule
     from cxrlab.runs.run import Run
 
+log = logging.getLogger(__name__)
 
-def own_datamodule(run: "Run", root: str | None) -> "DataModule":
-    """Build the data module of a run's own config, which may only name classes of this package.
+BUILDABLE: Mapping[str, tuple[str, ...]] = {
+    "reader": (
+        "cxrlab.data.readers.folders.read",
+        "cxrlab.data.readers.nih.read",
+        "cxrlab.data.readers.synthetic.read",
+        "cxrlab.data.readers.table.read",
+    ),
+    "split": ("cxrlab.data.splits.Split",),
+    "filter": ("cxrlab.data.filters.apply_filters",),
+    "augment": ("cxrlab.augment.NoAugment", "cxrlab.augment.RandomAugment"),
+}
+"""What a run's config may build below ``data``, by key; a person's own packages come by ``trust``."""
+
+DATA_MODULE = "cxrlab.data.datamodule.DataModule"
+
+
+def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: str) -> DataModule:
+    """Build the data module that a run's config describes; nothing in it chooses what else runs.
 
     Args:
-        run: The run.
-        root: Folder of its data, where it was moved; None for where it was.
+        description: ``data`` of the config, references followed.
+        trust: Packages besides cxrlab whose classes and functions may be built.
+        source: The file, for messages.
 
     Raises:
-        ConfigError: If the config would build anything else.
+        ConfigError: If it names anything that is neither in ``BUILDABLE`` nor of a trusted package.
     """
-    config.check_targets(run.config["data"], str(run.run_dir))
-    node = config.completed(OmegaConf.create({"data": run.config["data"]})).data
-    if root is not None:
-        node.root = root
-    data: DataModule = config.build(node)
+    parts = {
+        key: build(description[key], allowed, trust, source=source)
+        for key, allowed in BUILDABLE.items()
+        if isinstance(description.get(key), Mapping)
+    }
+    plain = {key: value for key, value in description.items() if key not in parts}
+    data: DataModule = build(plain, (DATA_MODULE,), trust, source=source, **parts)
     return data
 
 
-def other_datamodule(run: "Run", node: DictConfig) -> "DataModule":
-    """Build another data set, its images decoded as those of the run were.
+def run_facts(files: RunDir) -> DataFacts:
+    """Return what a run was trained and tested on, as its provenance says."""
+    data = files.data_record()
+    split = data.get("split", {}).get("method")
+    return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
+
+
+@dataclass(frozen=True)
+class PredictedImages:
+    """Images with predictions, and what is known of them.
+
+    Attributes:
+        table: The predictions.
+        facts: What the images are.
+        manifest: Their manifest, whose rows ``rows`` they are; None where nothing was read from disk.
+        images: The pixels of the manifest.
+        rows: Shape ``(N,)``.
+        notes: What the reader must be told.
+        is_external: Whether they are of another data set than the run's own.
+        unseen: Whether it is known that the run was trained on none of them; None where the part tells.
+        validation: The run's validation part, predicted as the table was where that is not as in training:
+            thresholds and calibration are chosen on it. None where those of the checkpoint hold.
+    """
+
+    table: PredictionTable
+    facts: DataFacts
+    manifest: Manifest | None = None
+    images: FramedImages | None = None
+    rows: Sequence[int] = ()
+    notes: tuple[str, ...] = ()
+    is_external: bool = False
+    unseen: bool | None = None
+    validation: PredictionTable | None = None
+
+
+def own_part(
+    run: "Run",
+    part: str,
+    *,
+    root: Path | str | None = None,
+    batch_size: int = 64,
+    device: str = "auto",
+    recompute: bool = False,
+) -> PredictedImages:
+    """Return the predictions of one of the run's own parts: those it wrote, else new ones.
 
     Args:
         run: The run.
-        node: As in conf/data.
+        part: ``train``, ``val`` or ``test``.
+        root: Folder of its data, where it was moved; None for where it was.
+        batch_size: Images at a time.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        recompute: Predict them also where the run wrote predictions: with other views of the images, say.
+
+    Raises:
+        DataError: If its data are no longer those that it was trained on.
     """
-    shape = run.model.preprocess
-    node = node.copy()
-    node.image_size, node.channels, node.resize = shape.image_size, shape.channels, shape.resize
-    data: DataModule = config.build(node)
-    return data
+    path = run.files.predictions(part)
+    if path.is_file() and not recompute:
+        return PredictedImages(read_predictions(path), run.facts)
+    why = "Views are others than the run's" if recompute else f"The run has no {path.name} in predictions"
+    log.info("%s: predicting the images of its part %s ...", why, part)
+    data = run.data(root)
+    rows = data.rows(part)
+    table = predict_table(
+        run.model,
+        data.manifest,
+        data.images,
+        rows,
+        batch_size=batch_size,
+        device=device,
+        source=f"{data.manifest.name or data.manifest.root} predicted by {run.run_dir}",
+    )
+    return PredictedImages(table, run.facts, data.manifest, data.images, rows)
+
+
+def with_pixels(predicted: PredictedImages, data: DataModule) -> PredictedImages:
+    """Add manifest and pixels to predictions of one of a run's own parts that were read from its table.
+
+    Args:
+        predicted: Its images are among those of ``data``.
+        data: Prepared.
+    """
+    if predicted.images is not None:
+        return predicted
+    row_of_image = {image: row for row, image in enumerate(data.manifest.table["image"])}
+    rows = [row_of_image[image] for image in predicted.table.images]
+    return replace(predicted, manifest=data.manifest, images=data.images, rows=rows)
+
+
+def with_validation(
+    run: "Run", predicted: PredictedImages, *, root: Path | str | None, batch_size: int, device: str
+) -> PredictedImages:
+    """Add the run's validation part, predicted with the views that its model has now.
+
+    The thresholds and the calibration of its checkpoint are of probabilities with the views it was trained
+    with. Arguments and errors are those of :func:`own_part`.
+    """
+    is_validation = predicted.table.part == "val" and not predicted.is_external
+    own = (
+        predicted
+        if is_validation
+        else own_part(run, "val", root=root, batch_size=batch_size, device=device, recompute=True)
+    )
+    note = (
+        f"Probabilities are the mean over the views {', '.join(run.model.views)}, which are not those of the "
+        "training; thresholds and calibration were chosen anew, on validation images predicted so."
+    )
+    return replace(predicted, validation=own.table, notes=(*predicted.notes, note))

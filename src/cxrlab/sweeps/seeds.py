@@ -62,8 +62,8 @@ def printed_spread(path: Path, shared: set[str]) -> list[str]:
     text = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
     return [
         f"\nOver seeds:\n{text}",
-        "std_over_seeds (n - 1) is the spread between trainings on the same patients, no confidence interval\n"
-        f"for other patients. All metrics: {path}",
+        "std_over_seeds (n - 1) is the spread between trainings on the same patients, no confidence\n"
+        f"interval for other patients. All metrics: {path}",
     ]
 
 

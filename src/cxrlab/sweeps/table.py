@@ -22,9 +22,9 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
 
     Each job's row also stands in a file of its own beside the table, so that jobs which end at the same
     moment in several processes cannot lose one another's. Where jobs test on folds, the table also has their
-    test metrics, and ends with those of each configuration, see :func:`cxrlab.sweeps.cross_validation.summarised`.
-    Where jobs differ in their seed alone, the spread is written beside it, see
-    :func:`cxrlab.sweeps.seeds.write_seed_spread`.
+    test metrics, and ends with those of each configuration, see
+    :func:`cxrlab.sweeps.cross_validation.summarised`. Where jobs differ in their seed alone, the spread is
+    written beside it, see :func:`cxrlab.sweeps.seeds.write_seed_spread`.
 
     Args:
         path: ``sweep.csv`` in the sweep's directory.

@@ -1,6 +1,5 @@
 """The one LightningModule: preprocessing, network, loss and metrics; callbacks own every file."""
 
-import importlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +8,16 @@ from typing import Any, Self
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from cxrlab.data.loader import Batch
-from cxrlab.errors import CheckpointError, DataError, TrainingError
-from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.errors import DataError, TrainingError
+from cxrlab.losses import BCE, CrossEntropy, known_loss
+from cxrlab.metrics.settings import CalibrationMethod
 from cxrlab.metrics.streaming import LabelMetrics, undefined_labels
+from cxrlab.models.network import Network, build_network, describe, wrap
 from cxrlab.models.preprocess import Preprocess
-from cxrlab.models.timm_network import architecture
 from cxrlab.models.views import check_views, view
 from cxrlab.task import Task, activate
 from cxrlab.training.operating_point import OperatingPoint
@@ -36,66 +36,99 @@ class Classifier(pl.LightningModule):
 
     Args:
         labels: Names of the outputs.
-        preprocess: Arguments of ``Preprocess``.
-        network: ``_target_``, a class below ``cxrlab``, and its arguments, without initial weights.
-        module: The network itself, if it was built already; needed for a class outside ``cxrlab``.
-        loss: Loss of logits and targets.
-        optimizer: Makes the optimizer from parameters.
-        scheduler: Makes a Lightning schedule from the optimizer, ``num_steps`` and ``num_epochs``; or None.
+        network: Any module of images ``(B, C, H, W)`` and logits ``(B, L)``, or its plain description: its
+            class (``_target_``), ``num_labels``, ``channels``, ``image_size`` and its other arguments.
+        module: The network that ``network`` describes, if it was built already.
+        preprocess: Arguments of :class:`cxrlab.models.Preprocess`; None normalises each image by itself, in
+            the size that the network is made for.
+        loss: Of logits and targets, see :func:`cxrlab.losses.known_loss`; None for the plain cross-entropy of
+            the task.
+        optimizer: Makes the optimizer from parameters; None for AdamW with a rate of 1e-3.
+        scheduler: Makes a Lightning schedule from the optimizer, ``num_steps`` and ``num_epochs``; None for a
+            constant rate.
         monitor: Metric that chooses the best epoch, and must not be NaN.
         channels_last: Keep weights and images in the channels-last memory format.
-        evaluation: How thresholds and calibration are chosen on validation while training.
+        threshold: How thresholds are chosen on validation while training, see
+            :func:`cxrlab.metrics.thresholds.choose_thresholds`.
+        calibration: How probabilities are calibrated there, see
+            :func:`cxrlab.metrics.calibration.fit_calibrator`.
         task: Whether labels are evaluated one by one, or are classes of which each image has one.
         views: Views of an image whose probabilities are averaged, see :func:`cxrlab.models.views.view`.
         grouping: Makes groups of the network's parameters for the optimizer; None for a single one.
+        trust: Packages whose networks may be built from a description, such as ``["my_lab"]``.
+
+    Attributes:
+        network: The network; a module that is no :class:`cxrlab.models.Network` stands in an adapter.
 
     Raises:
-        ConfigError: If a view is unknown.
-        CheckpointError: If ``network`` names something outside ``cxrlab`` and ``module`` is None.
+        ConfigError: If a view is unknown, the network does not take such images, or its description names a
+            class that is neither cxrlab's nor trusted.
+        CheckpointError: If the description is of no network.
+
+    Example:
+        >>> from cxrlab.models import TimmNetwork
+        >>> classifier = Classifier(
+        ...     labels=["Edema", "Mass"], network=TimmNetwork("resnet10t", num_labels=2, image_size=64)
+        ... )
+        >>> classifier.predict_probabilities(torch.zeros(1, 1, 64, 64)).shape
+        torch.Size([1, 2])
     """
 
     def __init__(
         self,
         *,
-        labels: list[str],
-        preprocess: Mapping[str, Any],
-        network: Mapping[str, Any],
+        labels: Sequence[str],
+        network: nn.Module | Mapping[str, Any],
         module: nn.Module | None = None,
+        preprocess: Mapping[str, Any] | None = None,
         loss: nn.Module | None = None,
         optimizer: Callable[..., Optimizer] | None = None,
         scheduler: Callable[..., Mapping[str, Any]] | None = None,
         monitor: str = "val/auroc",
         channels_last: bool = False,
-        evaluation: EvaluationSettings | None = None,
-        task: Task = "multilabel",  # as checkpoints from before there were others
-        views: Sequence[str] = ("identity",),  # likewise
-        grouping: Callable[[nn.Module], list[dict[str, Any]]] | None = None,
+        threshold: str | float = "youden",
+        calibration: CalibrationMethod = "platt",
+        task: Task = "multilabel",
+        views: Sequence[str] = ("identity",),
+        grouping: Callable[[Network], list[dict[str, Any]]] | None = None,
+        trust: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.views = check_views(views)
         self.task = task
+        self.labels = list(labels)
+        self.trust = tuple(trust)
+        if isinstance(network, nn.Module):
+            module = network
+        elif module is None:
+            module = build_network(network, trust)
+        if preprocess is None:
+            preprocess = {"normalize": "image"}
+            if isinstance(module, Network):
+                preprocess |= {"image_size": module.image_size, "channels": module.channels}
+        self.preprocess = Preprocess(**preprocess)
+        self.network = wrap(module, self.preprocess.image_size, self.preprocess.channels)
         self.save_hyperparameters(
             {
-                "labels": labels,
+                "labels": self.labels,
                 "preprocess": dict(preprocess),
-                "network": dict(network),
+                "network": dict(network)
+                if isinstance(network, Mapping)
+                else describe(self.network, len(self.labels)),
                 "task": task,
                 "views": self.views,
             }
         )
-        self.labels = labels
-        self.preprocess = Preprocess(**preprocess)
-        self.network = module if module is not None else build_network(network)
-        self.operating_point = OperatingPoint(len(labels))
+        self.operating_point = OperatingPoint(len(self.labels))
         self.loss = loss
-        self.val_metrics = LabelMetrics(labels, task)
-        self.test_metrics = LabelMetrics(labels, task)
+        self.val_metrics = LabelMetrics(self.labels, task)
+        self.test_metrics = LabelMetrics(self.labels, task)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._monitor = monitor
-        self._evaluation = evaluation
+        self._rules = threshold, calibration
         self._grouping = grouping
         self._warned: set[str] = set()
         self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
@@ -103,14 +136,39 @@ class Classifier(pl.LightningModule):
         self.evaluated: tuple[int, list[int], list[int]] = (0, [], [])
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Load a checkpoint without running any code in it; see Lightning for the arguments.
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        *args: Any,
+        module: nn.Module | None = None,
+        trust: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> Self:
+        """Load a checkpoint without running any code in it.
 
-        The classifier comes back in eval mode, on the CPU unless ``map_location`` says otherwise.
+        Args:
+            checkpoint_path: The file.
+            args: As Lightning has them.
+            module: The network, built by yourself; needed where its class is neither cxrlab's nor trusted.
+            trust: Packages whose networks may be built, such as ``["my_lab"]``.
+            kwargs: As Lightning has them, and what ``Classifier`` takes.
+
+        Returns:
+            The classifier in eval mode, on the CPU unless ``map_location`` says otherwise.
+
+        Raises:
+            ConfigError: If the network's class is neither cxrlab's nor trusted, naming it.
         """
         kwargs = {"weights_only": True, "map_location": "cpu", **kwargs}
-        classifier: Self = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        classifier: Self = super().load_from_checkpoint(
+            checkpoint_path, *args, module=module, trust=trust, **kwargs
+        )
         return classifier.eval()
+
+    def setup(self, stage: str) -> None:
+        """Take the plain loss of the task for a training that was given none."""
+        if stage == "fit" and self.loss is None:
+            self.loss = BCE() if self.task == "multilabel" else CrossEntropy()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of images ``(B, C, H, W)`` with values 0 to 255."""
@@ -126,37 +184,35 @@ class Classifier(pl.LightningModule):
         """
         return self._mean_probabilities(images, {})
 
-    def _mean_probabilities(self, images: Tensor, known: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean over the views; the logits of some of them may be known."""
+    def _mean_probabilities(self, images: Tensor, logits_of_view: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean over the views; the logits of some of them may be there already."""
         total = torch.zeros((), device=images.device)
         for name in self.views:
-            logits = known[name] if name in known else self(view(images, name))
+            logits = logits_of_view[name] if name in logits_of_view else self(view(images, name))
             total = total + activate(logits, self.task)
         return total / len(self.views)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and what the network adds for the size of its weights."""
-        getattr(self.network, "at_epoch", lambda epoch: None)(self.current_epoch)
+        self.network.at_epoch(self.current_epoch)
         loss = self._loss(self(batch["images"]), batch["targets"])
         # Summed on the device: a value read at every step would wait for it every step. Lightning's own sum
         # is not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
         size = len(batch["index"])
         self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
-        return loss + getattr(self.network, "penalty", lambda: 0.0)()
-
-    def measured_loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of images ``(B, C, H, W)`` and targets ``(B, L)``, outside any training."""
-        return self._loss(self(images), targets)
+        return loss + self.network.penalty()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sum of the epoch's losses so far."""
         checkpoint["epoch_loss"] = [float(self._epoch_loss[0]), self._epoch_loss[1]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with that sum; checkpoints from before it was kept are those of whole epochs."""
-        for name, unset in OperatingPoint(len(self.labels)).state_dict(prefix="decision.").items():
-            checkpoint["state_dict"].setdefault(name, unset)  # checkpoints from before there were thresholds
-        loss, size = checkpoint.get("epoch_loss", (0.0, 0))
+        """Go on with that sum; a classifier without a loss leaves out what a loss has kept of its own."""
+        if self.loss is None:
+            weights = checkpoint["state_dict"]
+            for name in [name for name in weights if name.startswith("loss.")]:
+                del weights[name]
+        loss, size = checkpoint["epoch_loss"]
         self._epoch_loss = (torch.tensor(loss, device=self.device), size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
@@ -169,11 +225,8 @@ class Classifier(pl.LightningModule):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.loss is None:
-            raise ValueError(
-                "This classifier was loaded for prediction; give it a loss= to train or evaluate."
-            )
-        loss: Tensor = self.loss(logits, targets)
-        return loss
+            raise ValueError("This classifier has no loss: give it loss=..., or train it with a Trainer.")
+        return known_loss(self.loss, logits, targets)
 
     def _evaluation_step(self, batch: Batch, metrics: LabelMetrics, part: str) -> Outputs:
         logits = self(batch["images"])
@@ -194,8 +247,8 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log ``val/auroc`` and the rest; step a plateau schedule."""
         gathered = self._log_metrics(self.val_metrics, "val")
-        if self._is_fitting and not self.trainer.sanity_checking and self._evaluation is not None:
-            self.operating_point.fit(*gathered, self._evaluation)  # before the epoch's checkpoint is written
+        if self._is_fitting and not self.trainer.sanity_checking:
+            self.operating_point.fit(*gathered, *self._rules)  # before the epoch's checkpoint is written
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
         # step; a plateau schedule is stepped here instead, and saved with it.
         if self._is_fitting and not self.trainer.sanity_checking:
@@ -256,10 +309,9 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its schedule."""
-        if self._optimizer is None:
-            raise ValueError("This classifier was loaded for prediction; give it an optimizer= to train.")
+        make_optimizer = self._optimizer or AdamW
         network = self.network
-        optimizer = self._optimizer(self._grouping(network) if self._grouping else network.parameters())
+        optimizer = make_optimizer(self._grouping(network) if self._grouping else network.parameters())
         if self._scheduler is None:
             return optimizer
         num_steps, num_epochs = training_length(self.trainer)
@@ -270,28 +322,3 @@ class Classifier(pl.LightningModule):
         """Step a schedule, but for those that follow the validation metric: they are stepped with it."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
-
-
-def build_network(network: Mapping[str, Any]) -> nn.Module:
-    """Build a network from its plain description; only classes of this package are looked up."""
-    # A file must not choose what is downloaded or read either.
-    arguments = architecture(network)
-    target = str(arguments.pop("_target_", ""))
-    module_name, _, class_name = target.rpartition(".")
-    if not module_name.startswith("cxrlab."):
-        raise CheckpointError(
-            f"The checkpoint's network is {target!r}, which is not of this package, so it was not looked "
-            "up: a file must not choose what code runs. Build it yourself and pass module=<the network>."
-        )
-    try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise CheckpointError(
-            f"The checkpoint's network {target!r} does not exist in this version: {error}."
-        ) from error
-    if not (
-        isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith("cxrlab.")
-    ):
-        raise CheckpointError(f"The checkpoint's network {target!r} is no network class of this package.")
-    built: nn.Module = found(**arguments)
-    return built

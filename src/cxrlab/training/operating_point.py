@@ -1,4 +1,4 @@
-"""What turns probabilities into decisions: thresholds and calibration, kept with the weights."""
+"""The operating point: thresholds and calibration, chosen on validation and kept with the weights."""
 
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.metrics.calibration import Calibrator, fit_calibrator
-from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.metrics.settings import CalibrationMethod
 from cxrlab.metrics.thresholds import choose_thresholds
 
 _SOURCE = "validation"
@@ -47,17 +47,20 @@ class OperatingPoint(nn.Module):
                 self._buffers[name] = buffer.to(fn(buffer).device)
         return self
 
-    def fit(self, probabilities: Tensor, targets: Tensor, settings: EvaluationSettings) -> None:
+    def fit(
+        self, probabilities: Tensor, targets: Tensor, threshold: str | float, calibration: CalibrationMethod
+    ) -> None:
         """Choose thresholds and calibration.
 
         Args:
             probabilities: Of the validation part, shape ``(N, L)``.
             targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
-            settings: How.
+            threshold: How thresholds are chosen, see :func:`cxrlab.metrics.thresholds.choose_thresholds`.
+            calibration: What is fitted, see :func:`cxrlab.metrics.calibration.fit_calibrator`.
         """
-        scores, wanted = (values.detach().double().cpu().numpy() for values in (probabilities, targets))
-        self._set("thresholds", _rounded_up(choose_thresholds(scores, wanted, settings.threshold)))
-        calibrator = fit_calibrator(scores, wanted, settings.calibration, _SOURCE)
+        scores, present = (values.detach().double().cpu().numpy() for values in (probabilities, targets))
+        self._set("thresholds", _rounded_up(choose_thresholds(scores, present, threshold)))
+        calibrator = fit_calibrator(scores, present, calibration, _SOURCE)
         unfitted = np.full(len(self.thresholds), np.nan)
         self._set("slopes", unfitted if calibrator is None else calibrator.slopes)
         self._set("intercepts", unfitted if calibrator is None else calibrator.intercepts)
@@ -65,6 +68,11 @@ class OperatingPoint(nn.Module):
     def _set(self, name: str, values: npt.NDArray[np.floating]) -> None:
         buffer = getattr(self, name)
         buffer.copy_(torch.from_numpy(values.astype(np.float32)))
+
+    def threshold_values(self) -> npt.NDArray[np.float64]:
+        """Return the thresholds of all labels, shape ``(L,)``; NaN where none was chosen."""
+        values: npt.NDArray[np.float64] = self.thresholds.double().cpu().numpy()
+        return values
 
     def calibrator(self, method: str, columns: Sequence[int] | None = None) -> Calibrator | None:
         """Return the calibration of all labels, or of those at ``columns``; None where none was fitted."""

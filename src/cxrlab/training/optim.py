@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.models.freezing import stage_parameters
+from cxrlab.models.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class LayerRates:
         Howard and Ruder, ULMFiT, ACL 2018; Clark et al., ELECTRA, ICLR 2020.
     """
 
-    stage_decay: float
-    floor: float
-    head_factor: float
+    stage_decay: float = 1.0
+    floor: float = 0.0
+    head_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.stage_decay <= 1:
@@ -39,7 +39,7 @@ class LayerRates:
         if self.head_factor <= 0:
             raise ConfigError(f"layer_rates.head_factor={self.head_factor} must be above 0.")
 
-    def factors(self, network: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
+    def factors(self, network: Network) -> list[tuple[float, list[nn.Parameter]]]:
         """Return the factor and the parameters of each stage of a network, the head's last.
 
         Raises:
@@ -47,18 +47,16 @@ class LayerRates:
         """
         if self.stage_decay == self.head_factor == 1:
             return [(1.0, list(network.parameters()))]
-        head, backbone = getattr(network, "head", None), getattr(network, "backbone", None)
-        if not isinstance(head, nn.Module) or (self.stage_decay < 1 and backbone is None):
+        of_head, stages = network.head_parameters(), network.stages()
+        if not of_head or (self.stage_decay < 1 and not stages):
             raise ConfigError(
-                f"layer_rates: {type(network).__name__} has no stages to give rates to. Set "
-                "layer_rates.stage_decay=1 layer_rates.head_factor=1, or a timm backbone."
+                f"layer_rates: {network.title} has no stages to give rates to. Set "
+                "layer_rates.stage_decay=1 layer_rates.head_factor=1, or a timm backbone; or give a network "
+                "of your own the methods stages and head_parameters of cxrlab.models.Network."
             )
-        of_head = list(head.parameters())
-        if isinstance(backbone, nn.Module):
-            stages = stage_parameters(backbone)
-        else:
-            known = set(of_head)
-            stages = [[one for one in network.parameters() if one not in known]]
+        if not stages:
+            head = set(of_head)
+            stages = [[parameter for parameter in network.parameters() if parameter not in head]]
         distances = range(len(stages), 0, -1)
         scaled = [
             (max(self.floor, self.stage_decay**d), stage) for d, stage in zip(distances, stages, strict=True)
@@ -67,13 +65,17 @@ class LayerRates:
 
 
 def parameter_groups(
-    network: nn.Module, *, rates: LayerRates, lr: float | None, decay_norms_and_biases: bool
+    network: Network,
+    *,
+    rates: LayerRates | None = None,
+    lr: float | None = None,
+    decay_norms_and_biases: bool = True,
 ) -> list[dict[str, Any]]:
     """Return a network's parameters as torch's optimizers take them, each once.
 
     Args:
         network: What is trained. What does not learn yet is in the groups as well.
-        rates: Factor of each stage's rate.
+        rates: Factor of each stage's rate; None for one rate.
         lr: The rate that the factors are of; None where the optimizer was given none.
         decay_norms_and_biases: Whether weight decay is for all, or for matrices and kernels only.
 
@@ -81,6 +83,7 @@ def parameter_groups(
         ConfigError: If stages are to have rates of their own, and the network has none or there is no ``lr``.
     """
     groups: list[dict[str, Any]] = []
+    rates = rates or LayerRates()
     if lr is None and not rates.stage_decay == rates.head_factor == 1:
         raise ConfigError("layer_rates needs optimizer.lr, of which its values are factors: set it.")
     for factor, parameters in rates.factors(network):

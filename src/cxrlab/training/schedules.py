@@ -22,9 +22,9 @@ def cosine(
     *,
     num_steps: int,
     num_epochs: int,
-    warmup_fraction: float,
-    warmup_epochs: float | None,
-    final_factor: float,
+    warmup_fraction: float = 0.1,
+    warmup_epochs: float | None = None,
+    final_factor: float = 0.01,
 ) -> dict[str, Any]:
     """Return a linear warm-up followed by half a cosine, stepped every batch.
 
@@ -86,10 +86,10 @@ def one_cycle(
     *,
     num_steps: int,
     num_epochs: int,
-    warmup_fraction: float,
-    start_divisor: float,
-    final_divisor: float,
-    cycle_momentum: bool,
+    warmup_fraction: float = 0.3,
+    start_divisor: float = 25.0,
+    final_divisor: float = 1e4,
+    cycle_momentum: bool = True,
 ) -> dict[str, Any]:
     """Return a rise to the optimizer's rate and a longer fall far below it, stepped every batch.
 
@@ -137,11 +137,11 @@ def plateau(
     *,
     num_steps: int,
     num_epochs: int,
-    monitor: str,
-    mode: Literal["min", "max"],
-    factor: float,
-    patience: int,
-    min_lr: float,
+    monitor: str = "val/auroc",
+    mode: Literal["min", "max"] = "max",
+    factor: float = 0.3,
+    patience: int = 2,
+    min_lr: float = 1e-6,
 ) -> dict[str, Any]:
     """Return a schedule that multiplies the rate by ``factor`` after ``patience`` epochs without progress.
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrlab.data.audit import AuditReport, Finding, audit
 from cxrlab.data.audit.finding import Evidence
-from cxrlab.data.audit.run_audit import audit
 from cxrlab.data.manifest import Manifest
 
 LOOKS = {
@@ -60,7 +60,7 @@ class Case:
     def pair_table(self) -> pd.DataFrame:
         return pd.DataFrame(self.pairs, columns=["one", "other"], dtype=int)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> AuditReport:
         return audit(
             self.manifest, self.facts, identical=self.identical, pairs=self.pair_table, missing=self.missing,
             extra=self.extra, raw=self.raw,
@@ -71,8 +71,8 @@ class Case:
             self.manifest, self.facts, self.identical, self.pair_table, self.missing, self.extra, self.raw
         )
 
-    def found(self) -> dict[str, dict[str, Any]]:
-        return {finding["kind"]: finding for finding in self.report()["findings"]}
+    def found(self) -> dict[str, Finding]:
+        return {finding.kind: finding for finding in self.report().findings}
 
 
 @pytest.fixture

@@ -1,20 +1,21 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.audit.run_audit import audit
+from cxrlab.data.audit import AuditReport, audit
 from cxrlab.errors import DataError
 
 
 def test_a_clean_set_has_no_finding_and_its_report_is_json(case):
     report = case.report()
-    assert report["findings"] == []
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert report["data"]["images"] == 240
-    assert report["data"]["patients"] == 120
-    assert report["data"]["fingerprint"] == case.manifest.fingerprint()
+    assert report.findings == []
+    assert AuditReport.from_json(json.loads(json.dumps(asdict(report), allow_nan=False))) == report
+    assert report.data.images == 240
+    assert report.data.patients == 120
+    assert report.data.fingerprint == case.manifest.fingerprint()
 
 
 def test_faults_come_first_and_a_report_with_gaps_is_json(case):
@@ -24,10 +25,10 @@ def test_faults_come_first_and_a_report_with_gaps_is_json(case):
     case.facts.loc[:2, "error"] = "broken"
     case.pairs = [(0, 1)]
     report = case.report()
-    severities = [finding["severity"] for finding in report["findings"]]
+    severities = [finding.severity for finding in report.findings]
     assert severities == sorted(severities, key=["fault", "warning", "note"].index)
     assert severities[0] == "fault"
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert AuditReport.from_json(json.loads(json.dumps(asdict(report), allow_nan=False))) == report
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,21 @@
-from cxrlab.data.audit.leakage_checks import crossings, shown_pairs
+from cxrlab.data.audit.leakage_checks import ShownPair, crossings, shown_pairs
 
 
 def test_a_patient_in_two_parts_is_a_fault_and_named_outside_of_the_message(case):
     case.table.loc[239, "patient"] = "P000"
     found = case.found()
     assert set(found) == {"patients_across_parts"}
-    assert found["patients_across_parts"]["severity"] == "fault"
-    assert found["patients_across_parts"]["patients"] == ["P000"]
-    assert found["patients_across_parts"]["images"] == [f"images/{row:04d}.png" for row in (0, 1, 239)]
-    assert "P000" not in found["patients_across_parts"]["message"]
+    assert found["patients_across_parts"].severity == "fault"
+    assert found["patients_across_parts"].patients == ["P000"]
+    assert found["patients_across_parts"].images == [f"images/{row:04d}.png" for row in (0, 1, 239)]
+    assert "P000" not in found["patients_across_parts"].message
 
 
 def test_published_parts_that_share_patients_are_told_apart_from_the_split_in_use(case):
     case.table.loc[1, "split"] = "test"
     found = case.found()
     assert set(found) == {"patients_across_published_parts"}
-    assert found["patients_across_published_parts"]["severity"] == "warning"
+    assert found["patients_across_published_parts"].severity == "warning"
 
 
 def test_a_patient_of_no_published_part_is_in_none(case):
@@ -28,28 +28,28 @@ def test_identical_images_of_one_patient_are_a_warning_only(case):
     case.identical = [[0, 1]]
     found = case.found()
     assert set(found) == {"identical"}
-    assert found["identical"]["message"] == "1 group of identical images (2 images)."
+    assert found["identical"].message == "1 group of identical images (2 images)."
 
 
 def test_identical_images_across_parts_patients_and_labels(case):
     case.identical = [[0, 1], [2, 3, 238]]
     found = case.found()
     # Patient 1 (rows 2 and 3) and patient 119 (row 238) are both odd, and differ in Mass.
-    assert {k: found[k]["count"] for k in found} == {
+    assert {k: found[k].count for k in found} == {
         "identical": 2,
         "identical_across_parts": 1,
         "identical_across_patients": 1,
         "identical_across_labels": 1,
     }
-    assert found["identical_across_parts"]["severity"] == "fault"
-    assert found["identical_across_parts"]["images"][-1] == "images/0238.png"
+    assert found["identical_across_parts"].severity == "fault"
+    assert found["identical_across_parts"].images[-1] == "images/0238.png"
 
 
 def test_near_identical_pairs_are_a_note_unless_they_cross(case):
     case.pairs = [(0, 1)]
-    assert {k: v["severity"] for k, v in case.found().items()} == {"near_identical": "note"}
+    assert {k: v.severity for k, v in case.found().items()} == {"near_identical": "note"}
     case.pairs = [(0, 1), (0, 228)]  # patients 0 and 114 have the same labels
-    severities = {k: v["severity"] for k, v in case.found().items()}
+    severities = {k: v.severity for k, v in case.found().items()}
     assert severities == {
         "near_identical_across_parts": "fault",
         "near_identical_across_patients": "warning",
@@ -70,7 +70,7 @@ def test_the_worst_pairs_are_shown_first_and_not_more_than_24(case):
     case.pairs = [(10, 230)]
     pairs = shown_pairs(case.evidence())
     assert len(pairs) == 24
-    assert pairs[0]["rows"] == [10, 230]
-    assert pairs[0]["kind"] == "near-identical"
-    assert "parts" in pairs[0]["across"]
-    assert pairs[1] == {"rows": [0, 1], "kind": "identical", "across": []}
+    assert pairs[0].rows == [10, 230]
+    assert pairs[0].kind == "near-identical"
+    assert "parts" in pairs[0].across
+    assert pairs[1] == ShownPair(rows=[0, 1], kind="identical", across=[])

@@ -2,7 +2,6 @@ import io
 import json
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from cxrlab.data.cache import CacheSettings
-from cxrlab.data.dataset import cached
+from cxrlab.data.dataset import Dataset, cached, without_unreadable
 from cxrlab.data.duplicates.overlap import find_shared, read_other
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError, MissingFileError
@@ -31,17 +30,21 @@ def table_of(names: list[str], part: str) -> pd.DataFrame:
     return pd.DataFrame({"image": names, "patient": patients, "split": "", "part": part, "label/Edema": 1.0})
 
 
+def decoded(manifest: Manifest, tmp_path: Path) -> Dataset:
+    files = manifest.table["image"].tolist()
+    images = cached(manifest, SETTINGS, cache_dir=tmp_path / "cache", num_workers=0, files=files)
+    return without_unreadable(manifest, images, "skip")
+
+
 @pytest.fixture
-def data(tmp_path: Path) -> SimpleNamespace:
-    """Twelve pictures of 160 pixels, prepared: what a data module has to show for them."""
+def data(tmp_path: Path) -> Dataset:
+    """Twelve pictures of 160 pixels."""
     root, names = tmp_path / "ours", [f"{number:02d}.png" for number in range(NUM_IMAGES)]
     root.mkdir()
     for number, name in enumerate(names):
         picture(number).save(root / name)
     manifest = Manifest(root, table_of(names, "train"), name="ours")
-    options = {"cache_dir": tmp_path / "cache", "num_workers": 0}
-    images = cached(manifest, SETTINGS, files=names, **options)
-    return SimpleNamespace(manifest=manifest, images=images, settings=SETTINGS, **options)
+    return decoded(manifest, tmp_path)
 
 
 def other_of(root: Path, **pictures: bytes | Image.Image) -> Manifest:
@@ -61,7 +64,7 @@ def jpeg(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def test_the_copies_of_an_image_in_another_data_set_are_found(data: SimpleNamespace, tmp_path: Path):
+def test_the_copies_of_an_image_in_another_data_set_are_found(data: Dataset, tmp_path: Path):
     mirrored = ImageOps.mirror(picture(7)).resize((300, 260))
     other = other_of(
         tmp_path / "theirs",
@@ -71,7 +74,7 @@ def test_the_copies_of_an_image_in_another_data_set_are_found(data: SimpleNamesp
         mirrored=mirrored,
         inverted=ImageOps.invert(picture(9)).resize((200, 200)),
     )
-    found = find_shared(data, other)
+    found = find_shared(data, decoded(other, tmp_path))
     assert list(found) == [*COLUMNS, "identical"]
     assert found["identical"].tolist() == [True, False, False, False]
     assert (found["part"] == "train").all()
@@ -86,43 +89,39 @@ def test_the_copies_of_an_image_in_another_data_set_are_found(data: SimpleNamesp
     assert found["difference"][1:].is_monotonic_increasing
 
 
-def test_bytes_that_stand_there_twice_are_found_twice(data: SimpleNamespace, tmp_path: Path):
+def test_bytes_that_stand_there_twice_are_found_twice(data: Dataset, tmp_path: Path):
     content = (data.manifest.root / "02.png").read_bytes()
-    found = find_shared(data, other_of(tmp_path / "theirs", one=content, two=content))
+    found = find_shared(data, decoded(other_of(tmp_path / "theirs", one=content, two=content), tmp_path))
     assert found["other_image"].tolist() == ["one.png", "two.png"]
     assert found["image"].tolist() == ["02.png"] * 2
     assert found["identical"].all()
 
 
-def test_another_data_set_that_shares_nothing_gives_an_empty_table(data: SimpleNamespace, tmp_path: Path):
-    found = find_shared(data, other_of(tmp_path / "theirs", a=picture(200), b=picture(201)))
+def test_another_data_set_that_shares_nothing_gives_an_empty_table(data: Dataset, tmp_path: Path):
+    found = find_shared(
+        data, decoded(other_of(tmp_path / "theirs", a=picture(200), b=picture(201)), tmp_path)
+    )
     assert found.empty
     assert list(found) == [*COLUMNS, "identical"]
 
 
-def test_what_cannot_be_read_of_the_other_is_left_out(data: SimpleNamespace, tmp_path: Path, caplog):
+def test_what_cannot_be_read_of_the_other_is_left_out(data: Dataset, tmp_path: Path, caplog):
     other = other_of(
         tmp_path / "theirs", broken=b"no image", same=(data.manifest.root / "05.png").read_bytes()
     )
     with caplog.at_level(logging.WARNING, logger="cxrlab"):
-        found = find_shared(data, other)
+        found = find_shared(data, decoded(other, tmp_path))
     assert found["other_image"].tolist() == ["same.png"]
     assert found["image"].tolist() == ["05.png"]
     assert "1 of 2 images cannot be read" in caplog.text
 
 
-def test_only_the_rows_that_this_data_set_uses_count(data: SimpleNamespace, tmp_path: Path):
+def test_only_the_rows_that_this_data_set_uses_count(data: Dataset, tmp_path: Path):
     """The rows of the cache are not those of the manifest, where a filter left images out."""
     mask = np.arange(NUM_IMAGES) % 2 == 1
-    fewer = SimpleNamespace(
-        **{
-            **vars(data),
-            "manifest": data.manifest.rows(pd.Series(mask)),
-            "images": data.images.rows(mask),
-        }
-    )
+    fewer = data.select(mask)
     contents = {f"n{number}": (data.manifest.root / f"{number:02d}.png").read_bytes() for number in (4, 9)}
-    found = find_shared(fewer, other_of(tmp_path / "theirs", **contents))
+    found = find_shared(fewer, decoded(other_of(tmp_path / "theirs", **contents), tmp_path))
     assert found[["image", "other_image"]].to_numpy().tolist() == [["09.png", "n9.png"]]
 
 

@@ -1,8 +1,12 @@
 import gzip
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cxrlab.data.readers import _csv
 from cxrlab.data.readers._csv import read_cells
 from cxrlab.errors import DataError
 
@@ -93,3 +97,21 @@ def test_a_quote_that_is_never_closed_does_not_swallow_the_rest(tmp_path):
 def test_a_folder_is_no_table(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_cells(tmp_path)
+
+
+CELLS = st.sampled_from(["", " ", "1", "0012", "-1", " 0.5 ", "True", "a.png", "NA", "é", "x y", "1e5", "nan"])
+
+
+@given(st.lists(st.lists(CELLS, min_size=3, max_size=3), max_size=8), st.sampled_from(";,|"))
+def test_pandas_reads_an_even_file_as_the_careful_parser_does(rows, separator):
+    text = "\r\n".join(separator.join(row) for row in [["image", " Edema", ""], *rows])
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder), text)
+        fast = _csv._parsed_fast(text.encode(), lambda _: True)
+        assert fast is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_csv, "_parsed_fast", lambda *_: None)
+            careful = read_cells(path)
+    assert fast.to_dict("list") == careful.to_dict("list")
+    assert fast.index.tolist() == careful.index.tolist()
+    assert (fast.dtypes == careful.dtypes).all()

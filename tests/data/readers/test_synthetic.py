@@ -130,5 +130,5 @@ def test_a_damaged_set_is_named(manifest: Manifest, tmp_path: Path, name: str):
 
 @pytest.mark.parametrize(("name", "value"), [("num_patients", 0), ("size", 16), ("seed", -1)])
 def test_numbers_that_are_too_small(tmp_path: Path, name: str, value: int):
-    with pytest.raises(ConfigError, match=rf"data\.reader\.{name}={value} is too small"):
+    with pytest.raises(ConfigError, match=rf"data\.reader\.{name}={value} must be at least"):
         synthetic.read(tmp_path, **NUMBERS | {name: value})

@@ -11,7 +11,7 @@ from cxrlab.cli.config import plain
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.readers import nih, synthetic, table
 from cxrlab.data.readers import nih as nih_table
-from cxrlab.data.splits import assign_parts
+from cxrlab.data.splits import Split
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 NAN = np.nan
@@ -26,6 +26,10 @@ COURSE_HEADER = (
 
 
 Options = Callable[..., dict[str, Any]]
+
+
+def split_by(manifest, *, groups=None, **options):
+    return Split(**options)(manifest, groups=groups)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +250,7 @@ def test_chexpert_as_distributed(chexpert_root, options, caplog):
     )
     assert rows.loc["valid/patient64541/study1/view1_frontal.jpg", "split"] == "test"
     assert not caplog.records
-    split = assign_parts(manifest, **options("chexpert", "split"))
+    split = split_by(manifest, **options("chexpert", "split"))
     assert set(split.table["part"][split.table["split"] == "train"]) == {"train", "val"}
 
 
@@ -266,7 +270,7 @@ def test_the_sample_of_the_course(make_tree, options):
     present = [name for name in manifest.labels if row[f"label/{name}"] == 1]
     assert present == ["Atelectasis", "Nodule", "Pneumothorax"]
     # Patients 19 and 20 are in the course's training and validation table, so that both are one part here.
-    split = assign_parts(manifest, **options("nih_course", "split")).table
+    split = split_by(manifest, **options("nih_course", "split")).table
     assert split["split"].value_counts().to_dict() == {"train": 24, "test": 3}
     assert (split.groupby("patient")["part"].nunique() == 1).all()
 

@@ -1,8 +1,9 @@
 """How far the parts of a data set are apart."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from cxrlab.data.audit.tables import MOST_CATEGORIES, absent, num_images
 from cxrlab.data.manifest import COVARIATE
 
 Numbers = npt.NDArray[np.float64]
+Kind = Literal["label", "covariate", "image", "patient"]
 
 # Cohen's "small" effect; below 0.1 groups are commonly called balanced (Austin, Stat Med 28:3083, 2009).
 LARGEST = 0.2
@@ -21,6 +23,31 @@ LARGEST = 0.2
 # sqrt(1/n + 1/m) for n and m independent patients, and three of them hold a whole table of differences.
 _ERRORS = 3.0
 _PIXELS = ("brightness", "contrast")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far one variable is apart in two parts.
+
+    Attributes:
+        variable: Its name; of a category, with the category.
+        kind: Of what it is.
+        reference: The part that is compared with.
+        part: The other part.
+        reference_mean: Mean in the first; of a label or category a share; None where nothing is known.
+        mean: Mean in the second.
+        smd: The standardised mean difference, positive where ``part`` has the larger mean; None unknown.
+        flagged: Whether it is large, and more than chance.
+    """
+
+    variable: str
+    kind: Kind
+    reference: str
+    part: str
+    reference_mean: float | None
+    mean: float | None
+    smd: float | None
+    flagged: bool
 
 
 def standardised_difference(reference: Numbers, other: Numbers) -> float:
@@ -49,13 +76,8 @@ def standardised_difference(reference: Numbers, other: Numbers) -> float:
     return difference / spread
 
 
-def drift(evidence: Evidence) -> list[dict[str, Any]]:
-    """Return the standardised mean difference of everything known between each two parts.
-
-    Returns:
-        Each ``{"variable", "kind", "reference", "part", "reference_mean", "mean", "smd", "flagged"}``; kind
-        is "label", "covariate", "image" or "patient", and a mean of a label or category is a share.
-    """
+def drift(evidence: Evidence) -> list[Drift]:
+    """Return the standardised mean difference of everything known between each two parts."""
     patients = evidence.manifest.table["patient"]
     numbers = {part: int(patients[rows].nunique()) for part, rows in evidence.parts.items()}
     variables = list(_variables(evidence))
@@ -63,23 +85,27 @@ def drift(evidence: Evidence) -> list[dict[str, Any]]:
     for reference, part in combinations(evidence.parts, 2):
         error = _ERRORS * (1 / numbers[reference] + 1 / numbers[part]) ** 0.5
         for kind, name, values in variables:
-            row = {"variable": name, "kind": kind, "reference": reference, "part": part}
-            table.append(row | _compared(values[reference], values[part], error))
+            smd = standardised_difference(values[reference], values[part])
+            entry = Drift(
+                variable=name,
+                kind=kind,
+                reference=reference,
+                part=part,
+                reference_mean=_mean(values[reference]),
+                mean=_mean(values[part]),
+                smd=smd if np.isfinite(smd) else None,
+                flagged=bool(abs(smd) >= max(LARGEST, error)),
+            )
+            table.append(entry)
     return table
 
 
-def _compared(reference: Numbers, other: Numbers, error: float) -> dict[str, Any]:
-    smd = standardised_difference(reference, other)
-    means = [known.mean() if len(known := v[np.isfinite(v)]) else None for v in (reference, other)]
-    return {
-        "reference_mean": None if means[0] is None else float(means[0]),
-        "mean": None if means[1] is None else float(means[1]),
-        "smd": smd if np.isfinite(smd) else None,
-        "flagged": bool(abs(smd) >= max(LARGEST, error)),
-    }
+def _mean(values: Numbers) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None
 
 
-def _variables(evidence: Evidence) -> Iterator[tuple[str, str, dict[str, Numbers]]]:
+def _variables(evidence: Evidence) -> Iterator[tuple[Kind, str, dict[str, Numbers]]]:
     def by_part(values: Numbers) -> dict[str, Numbers]:
         return {part: values[rows] for part, rows in evidence.parts.items()}
 
@@ -114,18 +140,18 @@ def _levels(values: "pd.Series[Any]") -> Iterator[tuple[str, Numbers]]:
         yield f" {level}", np.where(blank, np.nan, text == level)
 
 
-def drifted(table: list[dict[str, Any]]) -> Iterator[Finding]:
+def drifted(table: list[Drift]) -> Iterator[Finding]:
     """Find pairs of parts that are different populations."""
-    for reference, part in sorted({(row["reference"], row["part"]) for row in table}):
-        flagged = [r for r in table if r["flagged"] and (r["reference"], r["part"]) == (reference, part)]
-        flagged.sort(key=lambda row: -abs(row["smd"]))
+    for reference, part in sorted({(entry.reference, entry.part) for entry in table}):
+        pair = [entry for entry in table if (entry.reference, entry.part) == (reference, part)]
+        flagged = sorted((entry for entry in pair if entry.flagged), key=lambda entry: -abs(entry.smd or 0.0))
         if flagged:
-            shown = "; ".join(_told(row) for row in flagged[:3])
+            shown = "; ".join(_described(entry) for entry in flagged[:3])
             message = f"{reference} and {part} differ in {counted(len(flagged), 'variable')}: {shown}."
             yield Finding("drift", "warning", message, len(flagged))
 
 
-def _told(row: dict[str, Any]) -> str:
-    share = row["kind"] == "label" or (row["kind"] == "covariate" and " " in row["variable"])
-    form = ".1%" if share else ".4g"
-    return f"{row['variable']} {row['reference_mean']:{form}} against {row['mean']:{form}}"
+def _described(entry: Drift) -> str:
+    is_share = entry.kind == "label" or (entry.kind == "covariate" and " " in entry.variable)
+    form = ".1%" if is_share else ".4g"
+    return f"{entry.variable} {entry.reference_mean:{form}} against {entry.mean:{form}}"

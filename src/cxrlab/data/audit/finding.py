@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ class Evidence:
 
     Attributes:
         manifest: One row an image.
-        facts: One row for each of its rows, see :func:`cxrlab.data.audit.run_audit.audit`.
+        facts: One row for each of its rows, see :func:`cxrlab.data.audit.audit`.
         identical: Groups of rows whose files are equal to the byte.
         pairs: Columns ``one``, ``other``: rows whose pictures are nearly the same.
         missing: Listed images that are not on disk, or only how many.
@@ -76,7 +76,7 @@ class Evidence:
         """Rows whose file could be read."""
         return np.asarray(self.facts["error"].fillna("") == "", dtype=bool)
 
-    def images(self, rows: Any) -> list[str]:
+    def images(self, rows: Mask | list[int]) -> list[str]:
         """Return the images of the first ten of ``rows`` (a mask or row numbers)."""
         return [str(name) for name in self.manifest.table["image"].to_numpy()[rows][:NUM_EXAMPLES]]
 

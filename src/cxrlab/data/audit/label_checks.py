@@ -1,7 +1,4 @@
-"""Labels that cannot be learnt or evaluated: constant, rare, or of a name that nobody else uses.
-
-Rows that cannot be true: "No Finding" with a finding, ages above 110, a row that stands twice.
-"""
+"""Labels that cannot be learnt or evaluated, and rows that cannot be true."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,16 +11,24 @@ from cxrlab.data.manifest import COVARIATE, LABEL
 
 # The oldest person on record reached 122; an age above 110 is almost surely a slip of the keyboard.
 OLDEST = 110
-
-
 NORMAL_NAMES = frozenset({"no finding", "normal"})
-
-
 # CheXpert gives "No Finding" beside support devices, which are no finding of the lung.
 _HARMLESS = frozenset({"support devices"})
-
-
 _UNKNOWN = frozenset({"", "unknown", "u", "nan", "none", "n/a", "na"})
+# With 10 positives among many negatives, the standard error of an AUROC of 0.8 is about 0.08 (Hanley and
+# McNeil, Radiology 143:29-36, 1982): a difference between two models has to be huge to be seen.
+FEWEST = 10
+# Patients, not images, are independent: below 30, an interval over patients is wide and its cover uncertain.
+FEWEST_PATIENTS = 30
+# Names of ChestX-ray14, CheXpert, MIMIC-CXR, VinDr-CXR, RSNA and the sets that this project reads.
+_NAMES = """
+    atelectasis; cardiomegaly; effusion; pleural effusion; infiltration; mass; nodule; nodule/mass; pneumonia;
+    pneumothorax; consolidation; edema; emphysema; fibrosis; pulmonary fibrosis; pleural thickening; hernia;
+    no finding; normal; enlarged cardiomediastinum; lung opacity; opacity; lung lesion; pleural other;
+    fracture; support devices; aortic enlargement; calcification; ild; interstitial lung disease;
+    other lesion; tuberculosis; covid 19; covid; parasitized
+"""
+STANDARD = frozenset(name.strip() for name in _NAMES.split(";"))
 
 
 def standard_name(label: str) -> str:
@@ -41,15 +46,15 @@ def no_finding(evidence: Evidence) -> Iterator[Finding]:
         both = (table[[LABEL + name for name in normal]] == 1).any(axis=1) & (
             table[[LABEL + name for name in others]] == 1
         ).any(axis=1)
-        yield from _said(evidence.images(both.to_numpy()), int(both.sum()))
+        yield from _contradicting(evidence.images(both.to_numpy()), int(both.sum()))
     raw = evidence.raw
     if raw is not None and "findings" in raw:
         names = raw["findings"].astype(str).str.strip().str.lower()
         both = names.str.contains(r"\bno finding\b") & (names != "no finding")
-        yield from _said(_first(raw["image"][both]), int(both.sum()))
+        yield from _contradicting(_first(raw["image"][both]), int(both.sum()))
 
 
-def _said(images: list[str], count: int) -> Iterator[Finding]:
+def _contradicting(images: list[str], count: int) -> Iterator[Finding]:
     if count:
         message = f'{counted(count, "image")} labelled "No Finding" and with a finding at once.'
         yield Finding("no_finding_with_finding", "warning", message, count, images)
@@ -131,28 +136,6 @@ def unknown(values: "pd.Series[Any]") -> "pd.Series[bool]":
     codes, distinct = pd.factorize(values)
     blank = np.array([str(value).strip().lower() in _UNKNOWN for value in distinct] + [True])
     return pd.Series(blank[codes], index=values.index)
-
-
-# With 10 positives among many negatives, the standard error of an AUROC of 0.8 is about 0.08 (Hanley and
-# McNeil, Radiology 143:29-36, 1982): a difference between two models has to be huge to be seen.
-FEWEST = 10
-
-
-# Patients, not images, are independent: below 30, an interval over patients is wide and its cover uncertain.
-FEWEST_PATIENTS = 30
-
-
-# Names of ChestX-ray14, CheXpert, MIMIC-CXR, VinDr-CXR, RSNA and the sets that this project reads.
-_NAMES = """
-    atelectasis; cardiomegaly; effusion; pleural effusion; infiltration; mass; nodule; nodule/mass; pneumonia;
-    pneumothorax; consolidation; edema; emphysema; fibrosis; pulmonary fibrosis; pleural thickening; hernia;
-    no finding; normal; enlarged cardiomediastinum; lung opacity; opacity; lung lesion; pleural other;
-    fracture; support devices; aortic enlargement; calcification; ild; interstitial lung disease;
-    other lesion; tuberculosis; covid 19; covid; parasitized
-"""
-
-
-STANDARD = frozenset(name.strip() for name in _NAMES.split(";"))
 
 
 def unknown_names(evidence: Evidence) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Patients and pictures that stand where they must not: in two parts, with two labels, of two patients."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,29 @@ Numbers = npt.NDArray[np.float32]
 
 # Pairs that the page can show side by side; those that cross something come first.
 _NUM_SHOWN = 24
+
+
+_CROSSED = {
+    "parts": "in more than one part",
+    "published parts": "in more than one published part",
+    "labels": "with labels that contradict each other",
+    "patients": "of more than one patient",
+}
+
+
+@dataclass(frozen=True)
+class ShownPair:
+    """Two images to look at side by side.
+
+    Attributes:
+        rows: Of the manifest, two.
+        kind: How alike they are.
+        across: What they cross: "parts", "published parts", "labels", "patients".
+    """
+
+    rows: list[int]
+    kind: Literal["identical", "near-identical"]
+    across: list[str]
 
 
 def shared_patients(evidence: Evidence) -> Iterator[Finding]:
@@ -72,14 +96,6 @@ def _duplicates(
             )
 
 
-_CROSSED = {
-    "parts": "in more than one part",
-    "published parts": "in more than one published part",
-    "labels": "with labels that contradict each other",
-    "patients": "of more than one patient",
-}
-
-
 def crossings(evidence: Evidence, groups: Sequence[Sequence[int]]) -> dict[str, Mask]:
     """Return for each thing that a group of rows must not cross, which groups do; each mask is ``(G,)``."""
     table = evidence.manifest.table
@@ -104,22 +120,20 @@ def _differ(values: Numbers, groups: Sequence[Sequence[int]]) -> Mask:
     return np.asarray((highest > lowest).any(axis=1))
 
 
-def shown_pairs(evidence: Evidence) -> list[dict[str, Any]]:
-    """Return up to 24 pairs of rows to look at, with what each crosses, the worst first.
-
-    Returns:
-        Each ``{"rows": [one, other], "kind": "identical" or "near-identical", "across": [...]}``.
-    """
+def shown_pairs(evidence: Evidence) -> list[ShownPair]:
+    """Return up to 24 pairs of rows to look at, with what each crosses, the worst first."""
     near = evidence.pairs[["one", "other"]].to_numpy(dtype=int).tolist()
-    pairs = [("identical", list(group[:2])) for group in evidence.identical]
-    pairs += [("near-identical", pair) for pair in near]
-    if not pairs:
-        return []
     # Of a larger group, the two to show are its first; what it crosses as a whole stands in the findings.
-    masks = crossings(evidence, [rows for _, rows in pairs])
-    crossed = [[name for name, mask in masks.items() if mask[index]] for index in range(len(pairs))]
-    order = sorted(range(len(pairs)), key=lambda index: ("parts" not in crossed[index], -len(crossed[index])))
-    return [
-        {"rows": [int(row) for row in pairs[index][1]], "kind": pairs[index][0], "across": crossed[index]}
-        for index in order[:_NUM_SHOWN]
+    rows = [list(group[:2]) for group in evidence.identical] + near
+    if not rows:
+        return []
+    masks = crossings(evidence, rows)
+    pairs = [
+        ShownPair(
+            rows=[int(row) for row in pair],
+            kind="identical" if index < len(evidence.identical) else "near-identical",
+            across=[name for name, mask in masks.items() if mask[index]],
+        )
+        for index, pair in enumerate(rows)
     ]
+    return sorted(pairs, key=lambda pair: ("parts" not in pair.across, -len(pair.across)))[:_NUM_SHOWN]

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cxrlab.data.dataset import cached, without_unreadable
 from cxrlab.data.duplicates.search import find_across
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError
 
 if TYPE_CHECKING:
-    from cxrlab.data.datamodule import DataModule
+    from cxrlab.data.dataset import Dataset
 
 
 def read_other(path: Path, root: Path | None) -> Manifest:
@@ -63,36 +62,31 @@ def _root_beside(path: Path) -> Path:
         ) from error
 
 
-def find_shared(data: "DataModule", other: Manifest) -> pd.DataFrame:
+def find_shared(dataset: "Dataset", other: "Dataset") -> pd.DataFrame:
     """Return the images of another data set that are in this one, byte-identical ones first.
 
-    The other's images are decoded into a cache of their own.
-
     Args:
-        data: This data set, prepared.
-        other: The other one.
+        dataset: This data set.
+        other: The other one, decoded alike: see :meth:`cxrlab.data.datamodule.DataModule.decode`.
 
     Returns:
         Columns ``image, part, other_image, other_part, distance, difference, mirrored, inverted, identical``.
     """
-    files = other.table["image"].tolist()
-    images = cached(other, data.settings, cache_dir=data.cache_dir, num_workers=data.num_workers, files=files)
-    other, images, _ = without_unreadable(other, images, "skip")
-    digests, other_digests = data.images.facts["digest"], images.facts["digest"]
-    pairs = find_across(data.images.hashes, data.images, images.hashes, images)
+    digests, other_digests = dataset.images.facts["digest"], other.images.facts["digest"]
+    pairs = find_across(dataset.images.hashes, dataset.images, other.images.hashes, other.images)
     pairs = _with_identical(pairs, digests, other_digests)
-    one, two = pairs["one"].to_numpy(dtype=int), pairs["other"].to_numpy(dtype=int)
+    rows, other_rows = pairs["one"].to_numpy(dtype=int), pairs["other"].to_numpy(dtype=int)
     named = pd.DataFrame(
         {
-            "image": data.manifest.table["image"].to_numpy()[one],
-            "part": data.manifest.table["part"].to_numpy()[one],
-            "other_image": other.table["image"].to_numpy()[two],
-            "other_part": other.table["part"].to_numpy()[two],
+            "image": dataset.manifest.table["image"].to_numpy()[rows],
+            "part": dataset.manifest.table["part"].to_numpy()[rows],
+            "other_image": other.manifest.table["image"].to_numpy()[other_rows],
+            "other_part": other.manifest.table["part"].to_numpy()[other_rows],
         }
     )
-    found = pd.concat([named, pairs.drop(columns=["one", "other"])], axis=1)
-    found["identical"] = digests.to_numpy()[one] == other_digests.to_numpy()[two]
-    return found.sort_values(["identical", "difference"], ascending=[False, True], ignore_index=True)
+    shared = pd.concat([named, pairs.drop(columns=["one", "other"])], axis=1)
+    shared["identical"] = digests.to_numpy()[rows] == other_digests.to_numpy()[other_rows]
+    return shared.sort_values(["identical", "difference"], ascending=[False, True], ignore_index=True)
 
 
 def _with_identical(pairs: pd.DataFrame, digests: "pd.Series[str]", others: "pd.Series[str]") -> pd.DataFrame:

@@ -136,7 +136,7 @@ def groups_of_pairs(pairs: pd.DataFrame) -> list[list[int]]:
         Rows with most partners come first.
 
     Example:
-        >>> stars(pd.DataFrame({"one": [0, 1], "other": [1, 2]}))
+        >>> groups_of_pairs(pd.DataFrame({"one": [0, 1], "other": [1, 2]}))
         [[1, 0, 2]]
     """
     partners: dict[int, set[int]] = {}

@@ -1,13 +1,13 @@
-"""A CSV file as text cells: whatever separator, byte-order mark and line ends it was saved with.
+"""A CSV file as cells, whatever separator, byte-order mark and line ends it was saved with; and its labels.
 
-The words in which tables write labels, as numbers: present, absent, uncertain and not mentioned.
+In tables, labels are words: present, absent, uncertain or not mentioned, as numbers, ``True`` or blanks.
 """
 
 import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +16,15 @@ import pandas as pd
 
 from cxrlab.errors import ConfigError, DataError
 
+Uncertain = Literal["ignore", "positive", "negative"]
+Blank = Literal["ignore", "negative"]
+
 _SEPARATORS = (",", ";", "\t", "|")
-
-
 _GZIP = b"\x1f\x8b"
+_MEANT: Mapping[str, float] = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
+_BLANKS = {"", "nan", "na", "n/a", "none", "null"}
+_TRUTHS = {"true": 1.0, "false": 0.0}
+_UNCERTAIN = -1.0
 
 
 class _Stripped(dict[str, str]):
@@ -30,7 +35,7 @@ class _Stripped(dict[str, str]):
         return self[cell]
 
 
-def read_cells(path: Path) -> pd.DataFrame:
+def read_cells(path: Path, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
     r"""Read a CSV file with every cell as text, blanks around it taken off and empty ones as ``""``.
 
     The separator is the one of comma, semicolon, tab and bar that divides the header most. Columns without a
@@ -38,8 +43,14 @@ def read_cells(path: Path) -> pd.DataFrame:
     a file that was cut short would otherwise give empty labels; so are rows with more cells than the header
     has, where a separator inside a cell has moved the rest.
 
+    A file without quotes whose rows are all as long as its header, as programs write them, is parsed by
+    pandas in a fraction of the time.
+
     Args:
         path: UTF-8 text, plain or gzip.
+        is_text: Tells of a column's name that it must stay text, ``0012`` with its zeros. The other columns
+            become numbers, NaN where empty, if they hold nothing else and the file is parsed by pandas. None
+            keeps all as text.
 
     Returns:
         The index is the line that each row begins at.
@@ -55,7 +66,10 @@ def read_cells(path: Path) -> pd.DataFrame:
         >>> read_cells(path).loc[2].to_dict()
         {'image': 'a.png', 'Edema': '1'}
     """
-    text = _text(path)
+    content = _content(path)
+    if (table := _parsed_fast(content, is_text or _always)) is not None:
+        return table
+    text = _text(content, path)
     try:
         records = _records(text, _separator(text))
         names = [name.strip() for name in next(records, (0, []))[1]]
@@ -65,13 +79,67 @@ def read_cells(path: Path) -> pd.DataFrame:
         raise DataError(f"The table {path} cannot be read: {error}.") from error
 
 
-def _text(path: Path) -> str:
+def _always(_: str) -> bool:
+    return True
+
+
+def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
+        return gzip.decompress(content) if content.startswith(_GZIP) else content
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"The table {path} cannot be read: {error}") from error
+
+
+def _parsed_fast(content: bytes, is_text: Callable[[str], bool]) -> pd.DataFrame | None:
+    """Parse a file in which nothing is doubtful; return None of any other, whose faults are to be named."""
+    content = content.rstrip(b"\r\n")
+    header = content.partition(b"\n")[0].decode("utf-8-sig", "replace").strip("\r")
+    separator = max(_SEPARATORS, key=header.count)
+    names = [name.strip() for name in header.split(separator)]
+    named = [name for name in names if name]
+    if not named or len(set(named)) < len(named) or not _is_even(content, separator.encode()):
+        return None
+    try:
+        table = pd.read_csv(
+            io.BytesIO(content),
+            sep=separator,
+            header=0,
+            names=[name or f"\0{position}" for position, name in enumerate(names)],
+            index_col=False,
+            dtype={name: object for name in named if is_text(name)},
+            keep_default_na=False,
+            na_values={name: [""] for name in named if not is_text(name)},
+            skip_blank_lines=False,
+            skipinitialspace=True,
+            encoding="utf-8-sig",
+            low_memory=False,
+        )
+    except (UnicodeDecodeError, pd.errors.ParserError):
+        return None
+    is_empty = np.ones(len(table), dtype=bool)
+    for name in table:
+        if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name]):
+            is_empty &= table[name].isna().to_numpy()
+            continue
+        codes, words = pd.factorize(table[name])  # -1 where empty
+        stripped = np.array([*(str(word).strip() for word in words.tolist()), ""], dtype=object)
+        is_empty &= (stripped == "")[codes]
+        table[name] = pd.Series(stripped[codes], dtype=str)
+    table.index = pd.RangeIndex(2, len(table) + 2, name="line")
+    return table.loc[~is_empty, named]
+
+
+def _is_even(content: bytes, separator: bytes) -> bool:
+    """Tell whether each line has as many separators as the first, and nothing makes them doubtful."""
+    if not content or b'"' in content or b"\0" in content or content.count(b"\r") != content.count(b"\r\n"):
+        return False
+    marks = content.translate(None, bytes(set(range(256)) - {*separator, *b"\n"})) + b"\n"
+    line = marks[: marks.index(b"\n") + 1]
+    return marks == line * (len(marks) // len(line))
+
+
+def _text(content: bytes, path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -146,24 +214,6 @@ def _check_width(line: int, row: list[str], header: int, least: int, path: Path)
             f"Line {line} of {path} has {len(row)} cells where the header has {header}. "
             "Put quotes around a cell that holds the separator."
         )
-
-
-Uncertain = Literal["ignore", "positive", "negative"]
-
-
-Blank = Literal["ignore", "negative"]
-
-
-_MEANT: Mapping[str, float] = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
-
-
-_BLANKS = {"", "nan", "na", "n/a", "none", "null"}
-
-
-_TRUTHS = {"true": 1.0, "false": 0.0}
-
-
-_UNCERTAIN = -1.0
 
 
 def policies(uncertain: Uncertain | Mapping[str, Uncertain], labels: Sequence[str]) -> dict[str, Uncertain]:

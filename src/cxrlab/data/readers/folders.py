@@ -143,7 +143,7 @@ def read_pneumonia(root: Path) -> Manifest:
     return _manifest(root, files, patients, labels, name="pneumonia", cause=_causes(files))
 
 
-def read_pneumonia_classes(root: Path, *, by_cause: bool) -> Manifest:
+def read_pneumonia_classes(root: Path, *, by_cause: bool = False) -> Manifest:
     """Return the same images with exclusive classes: Normal and Pneumonia, or pneumonia by its cause.
 
     The cause stands in the file name: ``person1_bacteria_2.jpeg``.
@@ -214,7 +214,9 @@ def read_malaria(root: Path) -> Manifest:
     return _manifest(root, files, patients, {"Parasitized": files["class"] == "Parasitized"}, name="malaria")
 
 
-def read_folder(root: Path, *, patient_pattern: str | None, positive_class: str | None) -> Manifest:
+def read_folder(
+    root: Path, *, patient_pattern: str | None = None, positive_class: str | None = None
+) -> Manifest:
     """Return the manifest of any tree ``<class>/<image>`` or ``<part>/<class>/<image>``.
 
     Two classes make one label, named after the second of them in sorted order; more make one label each.

@@ -12,7 +12,7 @@ from rich.progress import track
 from cxrlab.data.manifest import BOX_COLUMNS, COVARIATE, LABEL, Manifest
 from cxrlab.data.phantom.patients import FINDINGS, Radiograph, sample
 from cxrlab.data.phantom.render import draw
-from cxrlab.errors import ConfigError, DataError, OutputError
+from cxrlab.errors import DataError, OutputError, check_range
 
 _COVARIATES = ("view", "sex", "age")
 # Raised whenever the same numbers would give other images, so that an older set is not taken for a new one.
@@ -83,7 +83,7 @@ def _load(folder: Path) -> Manifest:
     return Manifest(folder, table, boxes=boxes, name="synthetic")
 
 
-def read(root: Path, *, num_patients: int, size: int, seed: int) -> Manifest:
+def read(root: Path, *, num_patients: int = 400, size: int = 256, seed: int = 0) -> Manifest:
     """Return a data set of phantoms, drawn below ``root`` at the first call and read from there ever after.
 
     The images are frontal radiographs in shape only: they show whether a pipeline learns what is there and
@@ -104,10 +104,9 @@ def read(root: Path, *, num_patients: int, size: int, seed: int) -> Manifest:
         OutputError: If the data set cannot be written.
         DataError: If what was written before cannot be read.
     """
-    numbers = {"num_patients": (num_patients, 1), "size": (size, _SMALLEST), "seed": (seed, 0)}
-    for name, (value, least) in numbers.items():
-        if value < least:
-            raise ConfigError(f"data.reader.{name}={value} is too small; give {least} or more.")
+    check_range("data.reader.num_patients", num_patients, 1)
+    check_range("data.reader.size", size, _SMALLEST)
+    check_range("data.reader.seed", seed, 0)
     folder = root / f"{num_patients}-patients-{size}px-seed-{seed}-v{_VERSION}"
     try:
         if not _is_complete(folder):

@@ -1,12 +1,8 @@
-"""Findings with boxes, on a grid of 256 by 256 cells: what heatmaps are measured against.
+"""Boxes and what points at them: on a grid of 256 by 256 cells, of which a box covers each that it touches.
 
-What points at findings without looking at the image: chance, the centre, and where boxes usually are.
-
-Does a heatmap point at the finding? Heatmaps against boxes, case by case.
-
-Everything is measured on a grid of 256 by 256 cells, of which a box covers each that it touches. The point of
-a heatmap is its highest cell (of several, see :func:`hottest`); its region, the cells at or above a
-threshold.
+Findings with boxes; heatmaps measured against them, case by case; and what points without looking at the
+image: chance, the centre, and where boxes usually are. The point of a heatmap is its highest cell (of
+several, see :func:`hottest`); its region, the cells at or above a threshold.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,15 +17,17 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from cxrlab.data.manifest import Manifest
-
-Floats = npt.NDArray[np.float64]
-
+from cxrlab.metrics.predictions import Floats
 
 Mask = npt.NDArray[np.bool_]
 
-
 GRID = 256
 
+THRESHOLDS: Floats = np.round(np.arange(0.05, 1.0, 0.05), 2)
+"""Heights of a heatmap, of which one is chosen for its region."""
+
+HALF = 0.5
+"""Share of its maximum from which a box-frequency map is its region."""
 
 _ROUNDING = 1e-6
 
@@ -85,9 +83,9 @@ class BoxCases:
         table = manifest.table
         row_of = {table["image"].iloc[row]: row for row in rows}
         order = {label: place for place, label in enumerate(labels)}
-        known = manifest.boxes["image"].isin(row_of) & manifest.boxes["label"].isin(order)
-        groups = manifest.boxes[known].groupby(["label", "image"], sort=False)
-        found = [
+        is_wanted = manifest.boxes["image"].isin(row_of) & manifest.boxes["label"].isin(order)
+        groups = manifest.boxes[is_wanted].groupby(["label", "image"], sort=False)
+        cases = [
             (
                 order[str(label)],
                 row_of[image],
@@ -96,13 +94,12 @@ class BoxCases:
             )
             for (label, image), group in groups
         ]
-        found.sort(key=lambda one: one[:2])
-        patients = [table["patient"].iloc[row] for _, row, _, _ in found]
+        cases.sort(key=lambda case: case[:2])
         return cls(
-            rows=np.array([row for _, row, _, _ in found], dtype=np.int64),
-            findings=np.array([finding for _, _, finding, _ in found], dtype=object),
-            patients=np.array(patients, dtype=object),
-            boxes=tuple(boxes for _, _, _, boxes in found),
+            rows=np.array([row for _, row, _, _ in cases], dtype=np.int64),
+            findings=np.array([finding for _, _, finding, _ in cases], dtype=object),
+            patients=np.array([table["patient"].iloc[row] for _, row, _, _ in cases], dtype=object),
+            boxes=tuple(boxes for _, _, _, boxes in cases),
         )
 
     def mask(self, case: int) -> Mask:
@@ -124,12 +121,6 @@ class BoxCases:
         frame = pd.DataFrame({"finding": self.findings, "patient": self.patients})
         grouped = frame.groupby("finding", sort=False)["patient"]
         return pd.DataFrame({"cases": grouped.size(), "patients": grouped.nunique()})
-
-
-THRESHOLDS: Floats = np.round(np.arange(0.05, 1.0, 0.05), 2)
-
-
-"""Heights of a heatmap, of which one is chosen for its region."""
 
 
 @dataclass(frozen=True)
@@ -219,19 +210,19 @@ def _at_or_above(heat: Floats) -> Floats:
     return np.asarray(counts[::-1].cumsum()[::-1][1:], dtype=np.float64)
 
 
-def best_threshold(found: Overlaps, findings: npt.NDArray[np.object_]) -> int:
+def best_threshold(measured: Overlaps, findings: npt.NDArray[np.object_]) -> int:
     """Return which of ``THRESHOLDS`` gives the highest IoU, the mean over findings of their mean."""
-    means = [found.ious[findings == name].mean(axis=0) for name in dict.fromkeys(findings.tolist())]
+    means = [measured.ious[findings == name].mean(axis=0) for name in dict.fromkeys(findings.tolist())]
     return int(np.mean(means, axis=0).argmax())
 
 
 def crossfitted_thresholds(
-    found: Overlaps, cases: BoxCases, num_folds: int, seed: int
+    measured: Overlaps, cases: BoxCases, num_folds: int, seed: int
 ) -> npt.NDArray[np.int64]:
     """Return for each case which of ``THRESHOLDS`` is best among the patients of the other folds, ``(P,)``.
 
     Args:
-        found: Of the cases.
+        measured: Of the cases.
         cases: P of them, whose patients are dealt into folds at random.
         num_folds: At least 2; fewer where there are fewer patients.
         seed: Of the dealing.
@@ -243,12 +234,12 @@ def crossfitted_thresholds(
         others = folds != fold
         part = others if others.any() else folds == fold  # a single patient: nothing else to choose by
         subset = Overlaps(
-            found.hits[part],
-            found.energies[part],
-            found.common[part],
-            found.regions[part],
-            found.areas[part],
-            found.num_empty,
+            measured.hits[part],
+            measured.energies[part],
+            measured.common[part],
+            measured.regions[part],
+            measured.areas[part],
+            measured.num_empty,
         )
         chosen[folds == fold] = best_threshold(subset, cases.findings[part])
     return chosen
@@ -271,10 +262,10 @@ class Pointing:
     iobbs: Floats
 
     @classmethod
-    def at(cls, found: Overlaps, thresholds: npt.NDArray[np.int64]) -> "Pointing":
+    def at(cls, measured: Overlaps, thresholds: npt.NDArray[np.int64]) -> "Pointing":
         """Return measured heatmaps with the region of each case at its own of ``THRESHOLDS``."""
         places = (np.arange(len(thresholds)), thresholds)
-        return cls(found.hits, found.energies, found.ious[places], found.iobbs[places])
+        return cls(measured.hits, measured.energies, measured.ious[places], measured.iobbs[places])
 
     @classmethod
     def of_region(
@@ -284,12 +275,6 @@ class Pointing:
         common = float((region & mask).sum())
         union = float((region | mask).sum())
         return float(hit), energy, common / max(union, 1.0), common / max(float(region.sum()), 1.0)
-
-
-HALF = 0.5
-
-
-"""Share of its maximum from which a box-frequency map is its region."""
 
 
 def uniform_chance(cases: BoxCases, tolerance: float) -> Pointing:
@@ -349,7 +334,7 @@ def box_frequency(
     return _pointing(rows)
 
 
-def _sum_of_boxes(cases: BoxCases, chosen: "np.typing.NDArray[np.int64]") -> Floats:
+def _sum_of_boxes(cases: BoxCases, chosen: npt.NDArray[np.int64]) -> Floats:
     """Return how many boxes cover each cell, ``(256, 256)``."""
     total = np.zeros((GRID, GRID))
     for case in chosen:

@@ -1,20 +1,31 @@
 """Does the score depend on what a heatmap shows? Pixels are taken away, or brought back, in its order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
-from cxrlab.heatmaps.checks.boxes import Floats
+from cxrlab.heatmaps.cases import batches, read
+from cxrlab.heatmaps.checks.randomization import is_empty
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.methods.perturbation import baseline, blurred
+from cxrlab.heatmaps.results import CurveResult, FaithfulnessResult, MethodFaithfulness
+from cxrlab.heatmaps.settings import METHOD_NAMES
+from cxrlab.heatmaps.task import ExplainTask
+from cxrlab.metrics.bootstrap import CaseBootstrap
+from cxrlab.metrics.predictions import Floats
 from cxrlab.task import activate
 
 if TYPE_CHECKING:
     from cxrlab.training.module import Classifier
+
+RANDOM_ORDER = "random order"
+"""Of pixels: what every method stands beside."""
 
 _SMOOTH = 0.1  # of the width: deviation of the random heatmaps, about as coarse as those of a network
 
@@ -70,14 +81,14 @@ def faithfulness(
     shares = np.linspace(0.0, 1.0, num_steps + 1)
     curves = np.zeros((2, len(pairs), num_steps + 1))
     for place, ((image, label), heatmap) in enumerate(zip(pairs, heatmaps, strict=True)):
-        one = ready[image : image + 1]
-        ranks = _ranks(heatmap).to(one.device)
+        original = ready[image : image + 1]
+        ranks = _ranks(heatmap).to(original.device)
         # (S + 1, 1, H, W): where pixels are changed by then.
         done = (
             ranks[None, None]
-            < torch.as_tensor(shares, device=one.device)[:, None, None, None] * ranks.numel()
+            < torch.as_tensor(shares, device=original.device)[:, None, None, None] * ranks.numel()
         )
-        changes = ((one, baseline(one, kind)), (baseline(one, "blur"), one))
+        changes = ((original, baseline(original, kind)), (baseline(original, "blur"), original))
         for row, (before, after) in enumerate(changes):
             steps = torch.where(done, after, before)
             curves[row, place] = _probabilities(classifier, steps, label, batch_size)
@@ -94,12 +105,12 @@ def _ranks(heatmap: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _probabilities(classifier: "Classifier", images: Tensor, label: int, batch_size: int) -> Floats:
-    found = []
+    probabilities = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         batch = batch.to(classifier.dtype).contiguous(memory_format=classifier.memory_format)
-        found.append(activate(classifier.network(batch), classifier.task)[:, label].float().cpu())
-    return np.asarray(torch.cat(found).numpy(), dtype=np.float64)
+        probabilities.append(activate(classifier.network(batch), classifier.task)[:, label].float().cpu())
+    return np.asarray(torch.cat(probabilities).numpy(), dtype=np.float64)
 
 
 def random_heatmaps(num_maps: int, size: Sequence[int], seed: int) -> Tensor:
@@ -117,3 +128,76 @@ def random_heatmaps(num_maps: int, size: Sequence[int], seed: int) -> Tensor:
     noise = blurred(torch.rand(num_maps, 1, *size, generator=generator), _SMOOTH)[:, 0]
     low, high = noise.amin(dim=(1, 2), keepdim=True), noise.amax(dim=(1, 2), keepdim=True)
     return (noise - low) / (high - low).clamp_min(torch.finfo(noise.dtype).tiny)
+
+
+def check_faithfulness(
+    explain_task: ExplainTask, cases: Sequence[Pair], maps: Mapping[str, Tensor], bootstrap: CaseBootstrap
+) -> FaithfulnessResult:
+    """Return how the score changes as pixels change in the order of the heatmaps, and in a random one.
+
+    Args:
+        explain_task: What is explained.
+        cases: P of them, a sample.
+        maps: Their heatmaps by method.
+        bootstrap: Of the cases.
+    """
+    size = next(iter(maps.values())).shape[-2:]
+    blind = random_heatmaps(len(cases), size, explain_task.settings.seed)
+    curves = {
+        # An empty map tells no order; in reading order its pixels would go row by row.
+        name: _curves_of(
+            explain_task,
+            cases,
+            torch.where(is_empty(heat)[:, None, None], blind, heat),
+            f"Deletion and insertion, {METHOD_NAMES.get(name, name)}",
+        )
+        for name, heat in ({**maps, RANDOM_ORDER: blind}).items()
+    }
+    random = curves[RANDOM_ORDER]
+    return FaithfulnessResult(
+        cases=len(cases),
+        positives=explain_task.num_positive(cases),
+        shares=random.shares.tolist(),
+        methods={
+            name: _against_random(of_method, None if name == RANDOM_ORDER else random, bootstrap)
+            for name, of_method in curves.items()
+        },
+    )
+
+
+def _curves_of(explain_task: ExplainTask, cases: Sequence[Pair], heat: Tensor, title: str) -> Curves:
+    settings = explain_task.settings
+    parts, num_done = [], 0
+    for part in track(list(batches(cases, settings.batch_size)), title, console=Console(stderr=True)):
+        images, pairs = read(explain_task.images, part)
+        parts.append(
+            faithfulness(
+                explain_task.classifier,
+                images,
+                pairs,
+                heat[num_done : num_done + len(part)],
+                kind=settings.baseline,
+                num_steps=settings.num_curve_steps,
+                batch_size=settings.batch_size,
+            )
+        )
+        num_done += len(part)
+    return Curves(
+        parts[0].shares,
+        np.concatenate([part.deletion for part in parts]),
+        np.concatenate([part.insertion for part in parts]),
+    )
+
+
+def _against_random(curves: Curves, random: Curves | None, bootstrap: CaseBootstrap) -> MethodFaithfulness:
+    areas = bootstrap.mean(curves.areas())
+    differences = (
+        [None, None] if random is None else bootstrap.mean(curves.areas() - random.areas(), signed=True)
+    )
+    deletion, insertion = (
+        CurveResult(np.round(curve.mean(axis=0), 5).tolist(), area, difference)
+        for curve, area, difference in zip(
+            (curves.deletion, curves.insertion), areas, differences, strict=True
+        )
+    )
+    return MethodFaithfulness(deletion, insertion)

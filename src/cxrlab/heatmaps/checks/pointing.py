@@ -1,10 +1,7 @@
-"""Does a heatmap point? Every method against the boxes, beside what never saw the image or learnt nothing.
-
-How well heatmaps point, in numbers: by finding and in the mean, beside what never saw the image.
-"""
+"""Does a heatmap point? Every method against the boxes, beside what never saw the image or learnt nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +9,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import nn
 
+from cxrlab.evaluation.results import Outcome
 from cxrlab.heatmaps.cases import Explain, heatmaps
 from cxrlab.heatmaps.checks.boxes import (
     THRESHOLDS,
     BoxCases,
-    Floats,
     Overlaps,
     Pointing,
     best_threshold,
@@ -27,24 +24,35 @@ from cxrlab.heatmaps.checks.boxes import (
     overlaps,
     uniform_chance,
 )
-from cxrlab.heatmaps.checks.case_bootstrap import MACRO, CaseBootstrap, Estimate
 from cxrlab.heatmaps.methods.cam import Pair
-from cxrlab.heatmaps.methods.names import METHOD_NAMES
+from cxrlab.heatmaps.results import (
+    CaseCounts,
+    Estimates,
+    MethodDifferences,
+    PointingDifference,
+    PointingResult,
+    RegionThresholds,
+    SizeResult,
+    UnusableBoxes,
+)
+from cxrlab.heatmaps.settings import METHOD_NAMES
 from cxrlab.heatmaps.task import ExplainTask
+from cxrlab.metrics.bootstrap import MACRO, CaseBootstrap, Estimate
+from cxrlab.metrics.predictions import Floats
 
 OVERLAP_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-
-
 """Overlaps from which a region counts as a hit, as in the founding paper of the NIH set."""
 
+PRIORS = {"box_frequency": box_frequency, "image_centre": image_centre, "uniform_chance": uniform_chance}
 
-_ROUNDING = 1e-9
-
+RANDOM = "random: "
+"""Before the name of a method: the same of networks with random weights."""
 
 Sources = Mapping[str, Sequence[Pointing]]
-
-
 """By name; a source that is several, such as networks of different seeds, counts as their mean."""
+
+_LEAST_VALIDATION = 10  # cases with boxes; fewer cannot choose a threshold
+_ROUNDING = 1e-9
 
 
 def measures(pointing: Pointing) -> tuple[list[str], Floats]:
@@ -60,8 +68,8 @@ def measures(pointing: Pointing) -> tuple[list[str], Floats]:
 
 def _means_of(pointings: Sequence[Pointing]) -> tuple[list[str], Floats]:
     """Return the measures of a source that is several, such as networks of different seeds: their mean."""
-    found = [measures(pointing) for pointing in pointings]
-    return found[0][0], np.mean([values for _, values in found], axis=0)
+    measured = [measures(pointing) for pointing in pointings]
+    return measured[0][0], np.mean([values for _, values in measured], axis=0)
 
 
 def by_finding(
@@ -82,64 +90,85 @@ def by_finding(
 
 
 def difference(
-    one: Sequence[Pointing], other: Sequence[Pointing], cases: BoxCases, bootstrap: CaseBootstrap
-) -> dict[str, Estimate]:
+    first: Sequence[Pointing],
+    second: Sequence[Pointing],
+    cases: BoxCases,
+    bootstrap: CaseBootstrap,
+    *,
+    than: str,
+) -> dict[str, PointingDifference]:
     """Return by how much one source points at the finding more often than another, by finding and macro.
 
     The two are compared case by case, where both have a say.
 
-    Returns:
-        Estimates, with how many patients are ``discordant``: of whose cases one source hits more than the
-        other.
+    Args:
+        first: A source.
+        second: Another one.
+        cases: Of both.
+        bootstrap: Of the cases.
+        than: What the second is called in a sentence.
     """
-    hits = [np.mean([pointing.hits for pointing in pointings], axis=0) for pointings in (one, other)]
+    hits = [np.mean([pointing.hits for pointing in source], axis=0) for source in (first, second)]
     differences = hits[0] - hits[1]
-    found = bootstrap.by_group(differences[:, None], cases.findings, signed=True)
     result = {}
-    for name, (row,) in found.items():
+    for name, (row,) in bootstrap.by_group(differences[:, None], cases.findings, signed=True).items():
         chosen = (cases.findings == name) | (name == MACRO)
-        discordant = _num_apart(differences[chosen], bootstrap.patients[chosen])
-        result[name] = {**row, "discordant": discordant}
+        discordant = _num_discordant(differences[chosen], bootstrap.patients[chosen])
+        result[name] = compared(row, discordant, level=bootstrap.level, than=than)
     return result
 
 
-def _num_apart(differences: Floats, patients: npt.NDArray[np.int64]) -> int:
+def _num_discordant(differences: Floats, patients: npt.NDArray[np.int64]) -> int:
     """Return of how many patients the differences do not sum to 0; what is NaN counts as 0."""
     sums = np.bincount(patients, weights=np.nan_to_num(differences))
     return int((np.abs(sums) > _ROUNDING).sum())
 
 
-def verdict(found: Estimate, level: float, than: str) -> str:
-    """Return in words whether a heatmap points better than something else.
+def compared(estimate: Estimate, discordant: int, *, level: float, than: str) -> PointingDifference:
+    """Return a difference with its outcome, and that in words.
 
     Where few patients are discordant, the bootstrap's interval is too narrow. At a level of 0.95 there must
     be 6: fewer would all differ in the same way by chance more often than once in 20 times.
 
     Args:
-        found: Their difference, see :func:`difference`.
+        estimate: Of the difference.
+        discordant: Patients of whose cases one source hits more than the other.
         level: Of the interval.
-        than: What it is compared with.
+        than: What the source is compared with.
 
     Example:
-        >>> verdict({"value": 0.2, "low": 0.1, "high": 0.3, "discordant": 9}, 0.95, "the box-frequency map")
+        >>> compared(Estimate(0.2, 0.1, 0.3), 9, level=0.95, than="the box-frequency map").description
         'better than the box-frequency map'
-        >>> verdict({"value": 0.2, "low": -0.1, "high": 0.5, "discordant": 9}, 0.95, "the box-frequency map")
-        'not shown to be better than the box-frequency map'
+        >>> compared(Estimate(0.2, -0.1, 0.5), 9, level=0.95, than="the box-frequency map").outcome
+        'unclear'
     """
-    if found["value"] is None:
-        return "not compared: no other patient has a box of it"
-    is_above, is_below = (
-        end is not None and sign * end > 0 for end, sign in ((found["low"], 1), (found["high"], -1))
+    outcome, description = (
+        _outcome(estimate, discordant, level),
+        "not compared: no other patient has a box of it",
     )
-    are_few = 2 * 0.5 ** found["discordant"] > 1 - level + _ROUNDING
-    if (is_above or is_below) and not are_few:
-        return f"{'better' if is_above else 'worse'} than {than}"
-    return f"not shown to be better than {than}{' (too few patients to tell)' if is_above else ''}"
+    is_above = estimate.low is not None and estimate.low > 0
+    if outcome == "unclear":
+        few = " (too few patients to tell)" if is_above else ""
+        description = f"not shown to be better than {than}{few}"
+    elif outcome != "not_compared":
+        description = f"{outcome} than {than}"
+    return PointingDifference(estimate.value, estimate.low, estimate.high, discordant, outcome, description)
+
+
+def _outcome(estimate: Estimate, discordant: int, level: float) -> Outcome:
+    if estimate.value is None:
+        return "not_compared"
+    is_above, is_below = (
+        end is not None and sign * end > 0 for end, sign in ((estimate.low, 1), (estimate.high, -1))
+    )
+    if not (is_above or is_below) or 2 * 0.5**discordant > 1 - level + _ROUNDING:
+        return "unclear"
+    return "better" if is_above else "worse"
 
 
 def by_size(
     sources: Sources, edges: Sequence[float], cases: BoxCases, bootstrap: CaseBootstrap
-) -> list[dict[str, Any]]:
+) -> list[SizeResult]:
     """Return how often each source points at the finding, by the share of the image that its boxes cover.
 
     Args:
@@ -149,30 +178,17 @@ def by_size(
         bootstrap: Of the cases.
 
     Returns:
-        For each size that there is ``from``, ``to``, ``cases``, ``patients`` and ``pointing`` by source.
+        One entry for each size that there is.
     """
     areas, names = cases.areas, list(sources)
-    hits = np.stack([np.mean([one.hits for one in sources[name]], axis=0) for name in names], axis=1)
+    hits = np.stack([np.mean([source.hits for source in sources[name]], axis=0) for name in names], axis=1)
     result = []
     for low, high in zip((0.0, *edges), (*edges, 1.0), strict=True):
         chosen = np.flatnonzero((areas > low) & (areas <= high))
         if len(chosen):
-            pointing = dict(zip(names, bootstrap.mean(hits, chosen), strict=True))
-            counts = {"cases": len(chosen), "patients": bootstrap.num_patients(chosen)}
-            result.append({"from": low, "to": high, **counts, "pointing": pointing})
+            pointing: Estimates = dict(zip(names, bootstrap.mean(hits, chosen), strict=True))
+            result.append(SizeResult(low, high, len(chosen), bootstrap.num_patients(chosen), pointing))
     return result
-
-
-PRIORS = {"box_frequency": box_frequency, "image_centre": image_centre, "uniform_chance": uniform_chance}
-
-
-_LEAST_VALIDATION = 10  # cases with boxes; fewer do not settle a threshold
-
-
-RANDOM = "random: "
-
-
-"""Before the name of a method: the same of networks with random weights."""
 
 
 class _Boxes(NamedTuple):
@@ -180,55 +196,56 @@ class _Boxes(NamedTuple):
     validation: BoxCases  # empty where thresholds are crossfitted
 
 
-class _Found(NamedTuple):
+class _Measured(NamedTuple):
     pointing: Pointing
     overlaps: Overlaps
     thresholds: npt.NDArray[np.int64]
 
 
-def check_pointing(explain_task: ExplainTask) -> dict[str, Any]:
+def check_pointing(explain_task: ExplainTask) -> PointingResult:
     """Return how well each method's heatmaps point at boxes; see docs/heatmaps.md for the protocol.
 
     The cases are all images with a box of a finding, whatever the network says of them. A heatmap's region is
     what lies at or above a threshold, which is chosen for each method by the mean IoU over findings: on the
     validation part where it has at least 10 cases with boxes, else on the other patients' boxes of the part
-    itself, in folds.
-
-    Returns:
-        What stands as ``pointing`` in ``explanation.json``; ``{"cases": {}, …}`` where there is no box.
+    itself, in folds. Without a box nothing is measured.
     """
     manifest, settings = explain_task.manifest, explain_task.settings
-    rows = explain_task.cases["row"].unique().tolist()
-    cases = BoxCases.of(manifest, rows, explain_task.names)
-    facts = {"without_boxes": _without_boxes(explain_task, cases), "unusable": _unusable(explain_task)}
+    cases = BoxCases.of(manifest, explain_task.cases["row"].unique().tolist(), explain_task.names)
+    without_boxes = _without_boxes(explain_task, cases)
+    unusable = UnusableBoxes(len(manifest.unusable_boxes), list(manifest.unusable_boxes[:5]))
     if not len(cases):
-        return {"cases": {}, **facts}
+        return PointingResult({}, without_boxes, unusable)
     boxes = _Boxes(cases, _validation_cases(explain_task))
-    found = {method: [_found(explain_task, boxes, method)] for method in settings.methods}
-    found |= {
-        RANDOM + method: several for method, several in _of_random_networks(explain_task, boxes).items()
-    }
-    priors = {name: prior(cases, settings.tolerance) for name, prior in PRIORS.items()}
-    sources = {name: [one.pointing for one in several] for name, several in found.items()}
-    everything = sources | {name: [pointing] for name, pointing in priors.items()}
+    measured = {method: [_measured(explain_task, boxes, method)] for method in settings.methods}
+    random = _of_random_networks(explain_task, boxes)
+    measured |= {RANDOM + method: networks for method, networks in random.items()}
+    sources = {name: [entry.pointing for entry in entries] for name, entries in measured.items()}
+    sources |= {name: [prior(cases, settings.tolerance)] for name, prior in PRIORS.items()}
     bootstrap = CaseBootstrap.of(
         cases.patients, num_resamples=settings.num_resamples, level=settings.level, seed=settings.seed
     )
+    return PointingResult(
+        cases=_counts(cases),
+        without_boxes=without_boxes,
+        unusable=unusable,
+        tolerance=settings.tolerance,
+        thresholds=_thresholds(measured, boxes, settings.num_folds),
+        empty={
+            name: float(np.mean([entry.overlaps.num_empty for entry in entries]))
+            for name, entries in measured.items()
+        },
+        findings=by_finding(sources, cases, bootstrap),
+        differences={method: _differences(method, sources, cases, bootstrap) for method in settings.methods},
+        against_first=_against_first(settings.methods, sources, cases, bootstrap),
+        sizes=by_size(sources, settings.size_edges, cases, bootstrap),
+    )
+
+
+def _counts(cases: BoxCases) -> dict[str, CaseCounts]:
+    table = cases.counts()
     return {
-        "cases": cases.counts().to_dict("index"),
-        **facts,
-        "tolerance": settings.tolerance,
-        "thresholds": _thresholds(found, boxes, settings.num_folds),
-        "empty": {name: _mean_empty([one.overlaps for one in several]) for name, several in found.items()},
-        "findings": by_finding(everything, cases, bootstrap),
-        "differences": {
-            method: _differences(method, everything, cases, bootstrap) for method in settings.methods
-        },
-        "against_first": {
-            method: difference(everything[settings.methods[0]], everything[method], cases, bootstrap)
-            for method in settings.methods[1:]
-        },
-        "sizes": by_size(everything, settings.size_edges, cases, bootstrap),
+        str(finding): CaseCounts(int(row["cases"]), int(row["patients"])) for finding, row in table.iterrows()
     }
 
 
@@ -244,24 +261,20 @@ def _without_boxes(explain_task: ExplainTask, cases: BoxCases) -> dict[str, int]
     return {str(name): int(count) for name, count in positives.items() if name not in cases.names}
 
 
-def _unusable(explain_task: ExplainTask) -> dict[str, Any]:
-    """Return how many boxes were left out, and what is wrong with the first ones."""
-    unusable = explain_task.manifest.unusable_boxes
-    return {"boxes": len(unusable), "such_as": list(unusable[:5])}
-
-
-def _found(explain_task: ExplainTask, boxes: _Boxes, method: str, network: nn.Module | None = None) -> _Found:
+def _measured(
+    explain_task: ExplainTask, boxes: _Boxes, method: str, network: nn.Module | None = None
+) -> _Measured:
     explain = explain_task.explain(method, network)
     title = f"{METHOD_NAMES[method]} of boxed findings" if network is None else ""
     predicted = _overlaps(explain_task, explain, boxes.predicted, title)
     if len(boxes.validation):
-        known = _overlaps(explain_task, explain, boxes.validation, title and f"{title}, validation")
-        best = best_threshold(known, boxes.validation.findings)
+        validation = _overlaps(explain_task, explain, boxes.validation, title and f"{title}, validation")
+        best = best_threshold(validation, boxes.validation.findings)
         thresholds = np.full(len(boxes.predicted), best, dtype=np.int64)
     else:
         settings = explain_task.settings
         thresholds = crossfitted_thresholds(predicted, boxes.predicted, settings.num_folds, settings.seed)
-    return _Found(Pointing.at(predicted, thresholds), predicted, thresholds)
+    return _Measured(Pointing.at(predicted, thresholds), predicted, thresholds)
 
 
 def _overlaps(explain_task: ExplainTask, explain: Explain, cases: BoxCases, title: str) -> Overlaps:
@@ -270,13 +283,13 @@ def _overlaps(explain_task: ExplainTask, explain: Explain, cases: BoxCases, titl
         (int(row), number[finding]) for row, finding in zip(cases.rows, cases.findings, strict=True)
     ]
     size = explain_task.settings.batch_size
-    found = heatmaps(explain, explain_task.images, pairs, num_images=size, title=title)
-    return overlaps(cases, (on_grid(one[None])[0] for one in found), explain_task.settings.tolerance)
+    maps = heatmaps(explain, explain_task.images, pairs, num_images=size, title=title)
+    return overlaps(cases, (on_grid(heatmap[None])[0] for heatmap in maps), explain_task.settings.tolerance)
 
 
-def _of_random_networks(explain_task: ExplainTask, boxes: _Boxes) -> dict[str, list[_Found]]:
+def _of_random_networks(explain_task: ExplainTask, boxes: _Boxes) -> dict[str, list[_Measured]]:
     settings = explain_task.settings
-    found: dict[str, list[_Found]] = {method: [] for method in settings.methods}
+    measured: dict[str, list[_Measured]] = {method: [] for method in settings.methods}
     networks = track(
         _with_nothing_learnt(explain_task),
         "Networks with random weights, boxed findings",
@@ -284,8 +297,8 @@ def _of_random_networks(explain_task: ExplainTask, boxes: _Boxes) -> dict[str, l
         console=Console(stderr=True),
     )
     for network, method in networks:
-        found[method].append(_found(explain_task, boxes, method, network))
-    return found
+        measured[method].append(_measured(explain_task, boxes, method, network))
+    return measured
 
 
 def _with_nothing_learnt(explain_task: ExplainTask) -> Iterator[tuple[nn.Module, str]]:
@@ -296,32 +309,36 @@ def _with_nothing_learnt(explain_task: ExplainTask) -> Iterator[tuple[nn.Module,
             yield network, method
 
 
-def _thresholds(found: Mapping[str, list[_Found]], boxes: _Boxes, num_folds: int) -> dict[str, Any]:
-    chosen = {
-        name: sorted({float(THRESHOLDS[place]) for one in several for place in one.thresholds.tolist()})
-        for name, several in found.items()
+def _thresholds(measured: Mapping[str, list[_Measured]], boxes: _Boxes, num_folds: int) -> RegionThresholds:
+    values = {
+        name: sorted({float(THRESHOLDS[place]) for entry in entries for place in entry.thresholds.tolist()})
+        for name, entries in measured.items()
     }
     if len(boxes.validation):
-        return {"on": "validation", "cases": len(boxes.validation), "values": chosen}
+        return RegionThresholds("validation", values, cases=len(boxes.validation))
     num_patients = len(set(boxes.predicted.patients.tolist()))
-    return {"on": "other patients", "folds": min(num_folds, num_patients), "values": chosen}
-
-
-def _mean_empty(several: list[Overlaps]) -> float:
-    return float(np.mean([one.num_empty for one in several]))
+    return RegionThresholds("other patients", values, folds=min(num_folds, num_patients))
 
 
 def _differences(
-    method: str, sources: Mapping[str, list[Pointing]], cases: BoxCases, bootstrap: CaseBootstrap
-) -> dict[str, Any]:
-    """Return by how much a method points more often than what it must beat, by finding, and in words."""
-    others = {"box_frequency": "box_frequency", "random_network": RANDOM + method}
-    result: dict[str, Any] = {
-        name: difference(sources[method], sources[other], cases, bootstrap) for name, other in others.items()
+    method: str, sources: Sources, cases: BoxCases, bootstrap: CaseBootstrap
+) -> MethodDifferences:
+    """Return by how much a method points more often than what it must beat, by finding."""
+    prior, random = (
+        difference(sources[method], sources[name], cases, bootstrap, than=than)
+        for name, than in (
+            ("box_frequency", "the box-frequency map"),
+            (RANDOM + method, "networks with random weights"),
+        )
+    )
+    return MethodDifferences(box_frequency=prior, random_network=random)
+
+
+def _against_first(
+    methods: Sequence[str], sources: Sources, cases: BoxCases, bootstrap: CaseBootstrap
+) -> dict[str, dict[str, PointingDifference]]:
+    first, *others = methods
+    return {
+        method: difference(sources[first], sources[method], cases, bootstrap, than=METHOD_NAMES[method])
+        for method in others
     }
-    for key, name, than in (
-        ("words", "box_frequency", "the box-frequency map"),
-        ("random_words", "random_network", "networks with random weights"),
-    ):
-        result[key] = {finding: verdict(one, bootstrap.level, than) for finding, one in result[name].items()}
-    return result

@@ -1,15 +1,13 @@
-"""Does a heatmap lie on the lungs? How much of it lies outside, at the border and in the corners.
+"""Does a heatmap lie where no lung is? How much of it is outside the lungs, at the border, in the corners.
 
 The lungs' bounding region is found by thresholding, and is rough. Against the lungs that the synthetic
 radiographs are drawn with, the box has an intersection over union of 0.92 in the median (0.84 in the lower
 quartile); of real radiographs, about 97 in 100 of the NIH set and 64 in 100 of children's give a region, and
 the others get the usual place.
-
-Does a heatmap lie where no lung is? By label, over a sample of positives, with the worst of them.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -18,27 +16,23 @@ from scipy.ndimage import find_objects, gaussian_filter, label
 from torch import Tensor
 
 from cxrlab.heatmaps.cases import batches, read
-from cxrlab.heatmaps.checks.boxes import GRID, Floats, Mask, on_grid
-from cxrlab.heatmaps.checks.case_bootstrap import MACRO, CaseBootstrap, Names
+from cxrlab.heatmaps.checks.boxes import GRID, Mask, on_grid
 from cxrlab.heatmaps.methods.cam import Pair
+from cxrlab.heatmaps.results import FlaggedZone, LungsResult
 from cxrlab.heatmaps.task import ExplainTask
+from cxrlab.metrics.bootstrap import MACRO, CaseBootstrap, Estimate, Names
+from cxrlab.metrics.predictions import Floats
 
 _BLUR, _SURROUNDINGS = 3.0, 48.0  # cells: of ribs and vessels, and of what a lung is darker than
-
-
 _DARKEST = np.arange(0.5, 0.12, -0.03)  # shares of cells called dark, until two lungs stand apart
-
-
 _LEAST_LUNG = 0.025  # of the image's area
-
-
 _MOST_APART = 0.2  # of the image's side: heights of the middles of two lungs
-
-
 _SIDES = ((0.4, 0.98), (0.3, 0.98))  # of the box around both: width and height
-
-
 _USUAL = (0.12, 0.1, 0.88, 0.86)  # left, top, right, bottom: the medians of those that were found
+_MOST_EXAMPLES = 4
+_ROUNDING = 1e-9
+_LEAST_FOUND = 0.25
+"""Share of images with lungs below which nothing is said of them. Blood cells give 0.1, children 0.6."""
 
 
 class LungRegion(NamedTuple):
@@ -81,7 +75,9 @@ class _Place(NamedTuple):
 def _around_both(dark: Mask) -> tuple[int, int, int, int] | None:
     """Return left, top, right and bottom of the box around two dark places that may be the lungs."""
     places = list(_large_places(dark))
-    sides = ([one for one in places if (one.middle[1] < GRID / 2) == is_left] for is_left in (True, False))
+    sides = (
+        [place for place in places if (place.middle[1] < GRID / 2) == is_left] for is_left in (True, False)
+    )
     left, right = (next(iter(side), None) for side in sides)
     if left is None or right is None or abs(left.middle[0] - right.middle[0]) > _MOST_APART * GRID:
         return None
@@ -163,26 +159,46 @@ def energy_shares(heatmap: Floats, masks: Zones) -> Floats:
 ZONES = Zones._fields
 
 
-_MOST_EXAMPLES = 4
-
-
-_LEAST_FOUND = 0.25
-
-
-"""Share of images with lungs below which nothing is said of them. Blood cells give 0.1, children 0.6."""
-
-
-def check_shortcuts(explain_task: ExplainTask) -> tuple[dict[str, Any], list[Pair]]:
+def check_shortcuts(explain_task: ExplainTask) -> tuple[LungsResult, list[Pair]]:
     """Return the share of each method's energy outside the lungs' bounding region, at the border, in corners.
 
     Where hardly any image has lungs, be it no radiograph of a chest, nothing is said of what lies outside.
 
     Returns:
-        What stands as ``shortcuts`` in ``explanation.json``, and the cases with the largest share in a zone
-        that is flagged, by the first method.
+        What was found, and the cases with the largest share in a zone that is flagged, by the first method.
     """
     settings = explain_task.settings
     cases = explain_task.sample(settings.num_located)
+    shares, areas, regions_found = _measured(explain_task, cases)
+    bootstrap = CaseBootstrap.of(
+        [explain_task.patient(row) for row, _ in cases],
+        num_resamples=settings.num_resamples,
+        level=settings.level,
+        seed=settings.seed,
+    )
+    empty = {method: float(np.isnan(values).all(axis=1).mean()) for method, values in shares.items()}
+    if regions_found < _LEAST_FOUND:
+        for values in (areas, *shares.values()):
+            values[:, ZONES.index("outside")] = np.nan
+    flagged = _flagged(shares, areas, bootstrap, settings.most_outside)
+    mean_areas = [None if np.isnan(area) else float(area) for area in areas.mean(axis=0)]
+    labels = np.array([explain_task.names[label] for _, label in cases], dtype=object)
+    result = LungsResult(
+        cases=len(cases),
+        positives=explain_task.num_positive(cases),
+        regions_found=regions_found,
+        areas=dict(zip(ZONES, mean_areas, strict=True)),
+        methods={method: _by_label(values, labels, bootstrap) for method, values in shares.items()},
+        unlike=flagged,
+        empty=empty,
+    )
+    first = settings.methods[0]
+    return result, _examples(shares[first], cases, [flag.zone for flag in flagged if flag.method == first])
+
+
+def _measured(explain_task: ExplainTask, cases: Sequence[Pair]) -> tuple[dict[str, Floats], Floats, float]:
+    """Return shares of energy by method and areas of the zones, each ``(P, 3)``, and how many have lungs."""
+    settings = explain_task.settings
     shares: dict[str, list[Floats]] = {method: [] for method in settings.methods}
     areas, is_found = [], []
     parts = list(batches(cases, settings.batch_size))
@@ -190,64 +206,42 @@ def check_shortcuts(explain_task: ExplainTask) -> tuple[dict[str, Any], list[Pai
         images, pairs = read(explain_task.images, part)
         regions = [lung_region(image) for image in images]
         masks = [zones(regions[image], settings.border, settings.corner) for image, _ in pairs]
-        areas += [one.areas for one in masks]
+        areas += [mask.areas for mask in masks]
         is_found += [regions[image].is_found for image, _ in pairs]
-        for method, row in shares.items():
-            found = on_grid(explain_task.explain(method)(images, pairs))
-            row += [energy_shares(heat, one) for heat, one in zip(found, masks, strict=True)]
-    patients = [explain_task.patient(row) for row, _ in cases]
-    bootstrap = CaseBootstrap.of(
-        patients, num_resamples=settings.num_resamples, level=settings.level, seed=settings.seed
-    )
-    labels = np.array([explain_task.names[label] for _, label in cases], dtype=object)
-    found_shares = {method: np.array(row) for method, row in shares.items()}
-    known_areas, regions_found = np.array(areas), float(np.mean(is_found))
-    if regions_found < _LEAST_FOUND:
-        for values in (known_areas, *found_shares.values()):
-            values[:, ZONES.index("outside")] = np.nan
-    flagged = _flagged(found_shares, known_areas, bootstrap, settings.most_outside)
-    mean_areas = [None if np.isnan(area) else float(area) for area in known_areas.mean(axis=0)]
-    numbers: dict[str, Any] = {
-        "cases": len(cases),
-        "positives": explain_task.num_positive(cases),
-        "regions_found": regions_found,
-        "areas": dict(zip(ZONES, mean_areas, strict=True)),
-        "methods": {method: _by_label(values, labels, bootstrap) for method, values in found_shares.items()},
-        "unlike": flagged,
-    }
-    return numbers, _examples(
-        found_shares[settings.methods[0]], cases, numbers["unlike"], settings.methods[0]
-    )
+        for method, rows in shares.items():
+            maps = on_grid(explain_task.explain(method)(images, pairs))
+            rows += [energy_shares(heat, mask) for heat, mask in zip(maps, masks, strict=True)]
+    by_method = {method: np.array(rows) for method, rows in shares.items()}
+    return by_method, np.array(areas), float(np.mean(is_found))
 
 
-def _by_label(values: Floats, labels: Names, bootstrap: CaseBootstrap) -> dict[str, Any]:
+def _by_label(values: Floats, labels: Names, bootstrap: CaseBootstrap) -> dict[str, dict[str, Estimate]]:
     rows = bootstrap.by_group(values, labels) | {MACRO: bootstrap.mean(values)}
     return {label: dict(zip(ZONES, row, strict=True)) for label, row in rows.items()}
 
 
 def _flagged(
-    shares: dict[str, Floats], areas: Floats, bootstrap: CaseBootstrap, most_outside: float
-) -> list[dict[str, str]]:
+    shares: Mapping[str, Floats], areas: Floats, bootstrap: CaseBootstrap, most_outside: float
+) -> list[FlaggedZone]:
     """Return where a method has more than an even map has, outside the lungs also more than a share."""
     flagged, several = [], bootstrap.num_patients(np.arange(len(areas))) > 1
     for method, values in shares.items():
         mean, excess = bootstrap.mean(values), bootstrap.mean(values - areas, signed=True)
         for place, zone in enumerate(ZONES):
-            share, least = mean[place]["value"], excess[place]["low"]
+            share, least = mean[place].value, excess[place].low
             if least is None and several:  # it does not vary
-                least = excess[place]["value"]
-            is_more = least is not None and least > 1e-9
-            if is_more and (zone != "outside" or share > most_outside):
-                flagged.append({"method": method, "zone": zone})
+                least = excess[place].value
+            if share is None or least is None or least <= _ROUNDING:
+                continue
+            if zone != "outside" or share > most_outside:
+                flagged.append(FlaggedZone(method, zone))
     return flagged
 
 
-def _examples(
-    shares: Floats, cases: Sequence[Pair], flagged: Sequence[dict[str, str]], method: str
-) -> list[Pair]:
-    """Return the cases with the largest shares in the zones in which a method was flagged."""
-    places = [ZONES.index(one["zone"]) for one in flagged if one["method"] == method]
-    if not places:
+def _examples(shares: Floats, cases: Sequence[Pair], flagged: Sequence[str]) -> list[Pair]:
+    """Return the cases with the largest shares in the flagged zones."""
+    if not flagged:
         return []
+    places = [ZONES.index(zone) for zone in flagged]
     worst = np.nan_to_num(shares[:, places].max(axis=1), nan=-1.0)
     return [cases[place] for place in np.argsort(-worst, kind="stable")[:_MOST_EXAMPLES]]

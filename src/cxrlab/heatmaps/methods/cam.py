@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError, TrainingError
-from cxrlab.heatmaps.methods.layers import SpatialNetwork, layer_name, target_layers, undisturbed
-from cxrlab.heatmaps.methods.names import CAM_METHODS
+from cxrlab.heatmaps.methods.layers import layer_name, target_layers, undisturbed
 from cxrlab.heatmaps.methods.perturbation import as_heatmaps
+from cxrlab.heatmaps.settings import CAM_METHODS
+from cxrlab.models.network import Network
 
 if TYPE_CHECKING:
     from pytorch_grad_cam.base_cam import BaseCAM
@@ -40,8 +41,7 @@ def activation_maps(
     back as it was: modes, statistics, gradients and hooks.
 
     Args:
-        network: A network with ``feature_layer`` and ``to_grid`` (see
-            :class:`cxrlab.heatmaps.methods.layers.SpatialNetwork`), such as ``cxrlab.models.timm_network.TimmNetwork``.
+        network: A :class:`cxrlab.models.Network` with a ``feature_layer``.
         images: Preprocessed floats on the network's device, shape ``(N, C, H, W)``.
         pairs: P of them: the number of an image, and the index of a label.
         method: One of ``CAM_METHODS``. ``eigencam`` shows the main pattern of the features, whatever the
@@ -87,7 +87,7 @@ def _maps_of_batch(
     with _recorded(layers) as kept:
         logits = network(images)
     _check_labels(pairs, logits.shape[1])
-    spatial = cast(SpatialNetwork, network)
+    spatial = cast(Network, network)
     _check_reached(network, layers, kept)
     activations = [_grid(spatial, kept[layer]) for layer in layers]
     for values in activations:
@@ -156,7 +156,7 @@ def _recorded(layers: list[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
             handle.remove()
 
 
-def _grid(network: SpatialNetwork, values: Tensor) -> Tensor:
+def _grid(network: Network, values: Tensor) -> Tensor:
     """Return activations or gradients as ``(B, F, h, w)`` in what NumPy has: it lacks bfloat16."""
     try:
         grid = network.to_grid(values.detach()).float() if values.ndim in (3, 4) else values
@@ -192,15 +192,15 @@ def _check_reached(network: nn.Module, layers: list[nn.Module], kept: dict[nn.Mo
             )
 
 
-def _check_places(network: SpatialNetwork, layers: list[nn.Module], gradients: Sequence[Tensor]) -> None:
+def _check_places(network: Network, layers: list[nn.Module], gradients: Sequence[Tensor]) -> None:
     """Refuse a layer of which only what stands for the whole image, a class token, is read behind it."""
     for layer, values in zip(layers, gradients, strict=True):
         if values.any() and not _grid(network, values).any():
-            module = cast(nn.Module, network)
+            last = network.feature_layer
             raise ConfigError(
-                f"explanation.layers names {layer_name(module, layer)!r}, of which only the class token is "
+                f"explanation.layers names {layer_name(network, layer)!r}, of which only the class token is "
                 "read behind it: no place in it speaks for a finding. Choose an earlier layer; the last one "
-                f"that can be read is {layer_name(module, network.feature_layer)}."
+                f"that can be read is {layer_name(network, last) if last else 'none'}."
             )
 
 

@@ -1,42 +1,49 @@
-"""Which layers of a network an activation map reads.
+"""Which layers of a network an activation map reads, and a network left as it was once it has been read."""
 
-Gradients of a network outside its training, without any trace left in it.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.heatmaps.settings import CAM_METHODS
+from cxrlab.models.network import Network
 
 _LEAST_SIDE = 7  # cells
 
 
-class SpatialNetwork(Protocol):
-    """What an activation map asks of a network, beside its logits."""
-
-    @property
-    def feature_layer(self) -> nn.Module:
-        """The layer whose output is weighted and summed."""
-
-    def to_grid(self, activations: Tensor) -> Tensor:
-        """Bring the output of ``feature_layer`` to ``(B, F, h, w)``."""
-
-
 def is_explainable(network: nn.Module) -> bool:
-    """Tell whether a network has what an activation map needs, see :class:`SpatialNetwork`."""
-    return hasattr(network, "feature_layer") and hasattr(network, "to_grid")
+    """Tell whether a network has spatial features that an activation map can read."""
+    return isinstance(network, Network) and network.feature_layer is not None
+
+
+def unexplainable_reason(network: nn.Module, methods: Sequence[str]) -> str | None:
+    """Return why heatmaps by some methods cannot be made of a network; None where they can.
+
+    Nothing is passed through the network, so that this can be asked before any image is decoded.
+
+    Args:
+        network: As :func:`cxrlab.models.wrap` gives it.
+        methods: Their names; those that do not read a layer, such as ``occlusion``, suit every network.
+
+    Example:
+        >>> from cxrlab.models import wrap
+        >>> unexplainable_reason(wrap(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), 2, 1), ["gradcam"])
+        'Sequential has no spatial features (Network.feature_layer), which gradcam reads'
+    """
+    by_layer = [method for method in methods if method in CAM_METHODS]
+    if not by_layer or is_explainable(network):
+        return None
+    title = network.title if isinstance(network, Network) else type(network).__name__
+    return f"{title} has no spatial features (Network.feature_layer), which {', '.join(by_layer)} reads"
 
 
 def target_layers(network: nn.Module, layers: str | Sequence[str], image: Tensor) -> list[nn.Module]:
     """Return the layers that an activation map reads; the mean of several layers' maps is taken.
 
     Args:
-        network: See :class:`SpatialNetwork`; its property ``stage_layers``, where it has one, names what ends
-            its stages.
+        network: With a ``feature_layer``; its ``stage_layers`` are what ends its stages.
         layers: ``auto`` for the last spatial features, or, where these have fewer than 7 cells a side, the
             last stage that has as many: 7 is what networks made for 224 pixels have, and fewer hide where a
             finding is. ``fused`` for this layer, the last stage of a finer grid before it, and all after it:
@@ -47,33 +54,28 @@ def target_layers(network: nn.Module, layers: str | Sequence[str], image: Tensor
     Raises:
         ConfigError: If the network has no spatial features, no such layer, or none of a finer grid.
     """
-    if not is_explainable(network):
+    if not isinstance(network, Network) or network.feature_layer is None:
+        title = network.title if isinstance(network, Network) else type(network).__name__
         raise ConfigError(
-            "Activation maps need a network with feature_layer and to_grid (see cxrlab.heatmaps.methods.layers."
-            f"SpatialNetwork); {type(network).__name__} lacks them. Use explanation.methods=[occlusion], or "
-            "add them."
+            f"Activation maps need spatial features, and {title} has none that cxrlab finds. Use "
+            "explanation.methods=[occlusion], or give it a feature_layer (see cxrlab.models.Network)."
         )
     if layers in ("auto", "fused"):
-        return _by_grid(network, image, fused=layers == "fused")
+        return _by_grid(network, network.feature_layer, image, fused=layers == "fused")
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise ConfigError("explanation.layers=[] names no layer; auto chooses one.")
     return [_named(network, name) for name in names]
 
 
-def _stages(network: nn.Module) -> Mapping[str, nn.Module]:
-    stages: Mapping[str, nn.Module] = getattr(network, "stage_layers", {})
-    return stages
-
-
-def _named(network: nn.Module, name: str) -> nn.Module:
+def _named(network: Network, name: str) -> nn.Module:
     try:
         layer = network.get_submodule(name)
     except AttributeError:
         layer = network
     if layer is network:
-        known = _suggested(network)
-        listed = f"Those that end a stage are {', '.join(known)}; layers" if known else "Layers"
+        names = _suggested(network)
+        listed = f"Those that end a stage are {', '.join(names)}; layers" if names else "Layers"
         raise ConfigError(
             f"explanation.layers names {name!r}, and the network has no such layer. {listed}.txt in the run "
             "directory lists all."
@@ -81,11 +83,11 @@ def _named(network: nn.Module, name: str) -> nn.Module:
     return layer
 
 
-def _suggested(network: nn.Module) -> list[str]:
+def _suggested(network: Network) -> list[str]:
     """Return the names of layers that end a stage, up to the last one that a map can be read from."""
-    last = layer_name(network, cast(SpatialNetwork, network).feature_layer)
+    last = "" if network.feature_layer is None else layer_name(network, network.feature_layer)
     return [
-        *(name for name in _stages(network) if not last.startswith(f"{name}.")),
+        *(name for name in network.stage_layers if not last.startswith(f"{name}.")),
         *([last] if last else []),
     ]
 
@@ -95,9 +97,9 @@ def layer_name(network: nn.Module, layer: nn.Module) -> str:
     return next((name for name, module in network.named_modules() if module is layer), "")
 
 
-def _by_grid(network: nn.Module, image: Tensor, *, fused: bool) -> list[nn.Module]:
+def _by_grid(network: Network, last: nn.Module, image: Tensor, *, fused: bool) -> list[nn.Module]:
     """Choose among the last spatial features and the stages whose grids are finer than theirs."""
-    last, stages = cast(SpatialNetwork, network).feature_layer, list(_stages(network).values())
+    stages = list(network.stage_layers.values())
     sides = _sides(network, [*stages, last], image)
     finer = [layer for layer in stages if sides.get(layer, 0) > sides[last]]
     candidates = [*finer, last]  # the grids get coarser
@@ -107,18 +109,18 @@ def _by_grid(network: nn.Module, image: Tensor, *, fused: bool) -> list[nn.Modul
     if chosen == 0:
         raise ConfigError(
             f"explanation.layers=fused needs a layer with a finer grid than {sides[candidates[0]]}x"
-            f"{sides[candidates[0]]}, and none of {list(_stages(network))} has one. Set "
+            f"{sides[candidates[0]]}, and none of {list(network.stage_layers)} has one. Set "
             "explanation.layers=auto, or name layers."
         )
     return candidates[chosen - 1 :]
 
 
-def _sides(network: nn.Module, layers: Sequence[nn.Module], image: Tensor) -> dict[nn.Module, int]:
+def _sides(network: Network, layers: Sequence[nn.Module], image: Tensor) -> dict[nn.Module, int]:
     """Return how many cells a side the output of each layer has."""
     sides: dict[nn.Module, int] = {}
 
     def record(layer: nn.Module, _: object, output: Tensor) -> None:
-        sides[layer] = min(cast(SpatialNetwork, network).to_grid(output).shape[-2:])
+        sides[layer] = min(network.to_grid(output).shape[-2:])
 
     handles = [layer.register_forward_hook(record) for layer in layers]
     try:

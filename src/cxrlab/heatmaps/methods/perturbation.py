@@ -1,14 +1,13 @@
 """What stands for missing information in an image, and how a heatmap is made of values by pixel."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from cxrlab.errors import ConfigError
-
-Baseline = Literal["mean", "blur", "black"]
+from cxrlab.heatmaps.settings import Baseline
 
 _BLUR = 0.08  # of the width: nothing smaller than a heart is left
 

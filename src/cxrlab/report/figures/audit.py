@@ -1,16 +1,17 @@
 """Figures of an audit, each drawn from the audit's report and returned as PNG."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 
+from cxrlab.data.audit import AuditReport
 from cxrlab.data.audit.drift import LARGEST
 from cxrlab.report.figures.style import COLOURS, SEQUENTIAL, new_figure, styled
 from cxrlab.report.html import png
 
-Report = dict[str, Any]
+Numbers = npt.NDArray[np.float64]
 
 _DPI = 110
 _PART_COLOURS = {"train": COLOURS[0], "val": COLOURS[2], "test": COLOURS[1], "all": COLOURS[0]}
@@ -25,19 +26,17 @@ def _legend_beside(axes: Axes) -> None:
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _parts(report: Report) -> list[str]:
-    return [row["part"] for row in report["parts"]]
+def _parts(report: AuditReport) -> list[str]:
+    return [counts.part for counts in report.parts]
 
 
-def _by_part(report: Report, key: str) -> dict[str, list[float]]:
-    """Return one number a label, in the labels' order, for each part; NaN where there is none."""
-    rows = {(row["part"], row["label"]): row[key] for row in report["labels"]}
-    return {
-        part: [
-            np.nan if (value := rows[part, label]) is None else value for label in report["data"]["labels"]
-        ]
-        for part in _parts(report)
+def _prevalence_by_part(report: AuditReport) -> dict[str, list[float]]:
+    """Return each label's share of positives, in the labels' order, for each part; NaN where unknown."""
+    shares = {
+        (counts.part, counts.label): np.nan if counts.prevalence is None else counts.prevalence
+        for counts in report.labels
     }
+    return {part: [shares[part, label] for label in report.data.labels] for part in _parts(report)}
 
 
 def _grouped_bars(axes: Axes, names: Sequence[str], values: dict[str, list[float]]) -> None:
@@ -53,19 +52,19 @@ def _grouped_bars(axes: Axes, names: Sequence[str], values: dict[str, list[float
         _legend_beside(axes)
 
 
-def label_frequencies(report: Report) -> bytes:
+def label_frequencies(report: AuditReport) -> bytes:
     """Draw the share of positives among the known, by label and part."""
-    labels = report["data"]["labels"]
+    labels = report.data.labels
     with styled():
         figure = new_figure(8, 1.2 + 0.16 * len(labels) * (1 + len(_parts(report))))
         axes = figure.subplots()
-        shares = _by_part(report, "prevalence")
+        shares = _prevalence_by_part(report)
         _grouped_bars(axes, labels, {part: [100 * v for v in values] for part, values in shares.items()})
         axes.set_xlabel("positives among the known (%)")
         return png(figure, _DPI)
 
 
-def loss_contributions(prevalence: Sequence[float]) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+def loss_contributions(prevalence: Sequence[float]) -> dict[str, Numbers]:
     """Return the mean weight of a known target's positive and negative term, without and with weighting.
 
     A label with the share p of positives gives the plain loss p positive and 1 - p negative terms per known
@@ -89,10 +88,10 @@ def loss_contributions(prevalence: Sequence[float]) -> dict[str, np.ndarray[Any,
     }
 
 
-def loss_balance(report: Report) -> bytes:
+def loss_balance(report: AuditReport) -> bytes:
     """Draw what positives and negatives contribute to the loss before and after weighting, by label."""
-    labels, part = report["data"]["labels"], _parts(report)[0]
-    weights = loss_contributions(_by_part(report, "prevalence")[part])
+    labels, part = report.data.labels, _parts(report)[0]
+    weights = loss_contributions(_prevalence_by_part(report)[part])
     with styled():
         figure = new_figure(10, 1.4 + 0.3 * len(labels))
         axes = figure.subplots(1, 2, sharey=True)
@@ -114,10 +113,10 @@ def loss_balance(report: Report) -> bytes:
         return png(figure, _DPI)
 
 
-def cooccurrence(report: Report) -> bytes:
+def cooccurrence(report: AuditReport) -> bytes:
     """Draw, as a heat map, which share of the images with one label has another one too."""
-    labels = report["cooccurrence"]["labels"]
-    counts = np.array(report["cooccurrence"]["counts"], dtype=float)
+    labels = report.cooccurrence.labels
+    counts = np.array(report.cooccurrence.counts, dtype=float)
     share = 100 * counts / np.maximum(np.diag(counts)[:, None], 1)
     np.fill_diagonal(share, np.nan)
     with styled():
@@ -136,7 +135,7 @@ def cooccurrence(report: Report) -> bytes:
         return png(figure, _DPI)
 
 
-def _numbers(axes: Axes, share: Any) -> None:
+def _numbers(axes: Axes, share: Numbers) -> None:
     highest = np.nanmax(share, initial=1)
     for (row, column), value in np.ndenumerate(share):
         if np.isfinite(value):
@@ -144,9 +143,9 @@ def _numbers(axes: Axes, share: Any) -> None:
                       color="white" if value > 0.6 * highest else "black")  # fmt: skip
 
 
-def images_per_patient(report: Report) -> bytes:
+def images_per_patient(report: AuditReport) -> bytes:
     """Draw the share of each part's patients by their number of images."""
-    rows = {row["part"]: row["patients"] for row in report["images_per_patient"]}
+    rows = {entry.part: entry.patients for entry in report.images_per_patient}
     names = sorted(
         {name for counts in rows.values() for name in counts}, key=lambda name: int(name.rstrip("+"))
     )
@@ -170,25 +169,24 @@ def images_per_patient(report: Report) -> bytes:
         return png(figure, _DPI)
 
 
-def drift(report: Report) -> bytes | None:
+def drift(report: AuditReport) -> bytes | None:
     """Draw the standardised mean differences between the parts, the largest first; None for one part."""
-    known = [row for row in report["drift"] if row["smd"] is not None]
+    known = [(entry, entry.smd) for entry in report.drift if entry.smd is not None]
     largest: dict[str, float] = {}
-    for row in known:
-        largest[row["variable"]] = max(largest.get(row["variable"], 0.0), abs(row["smd"]))
+    for entry, smd in known:
+        largest[entry.variable] = max(largest.get(entry.variable, 0.0), abs(smd))
     names = sorted(largest, key=lambda name: -largest[name])[:_MOST_DRIFT]
     if not names:
         return None
-    pairs = list(dict.fromkeys((row["reference"], row["part"]) for row in known))
+    pairs = list(dict.fromkeys((entry.reference, entry.part) for entry, _ in known))
     with styled():
         figure = new_figure(8, 1.4 + 0.25 * len(names))
         axes = figure.subplots()
         for number, (pair, marker) in enumerate(zip(pairs, "osD", strict=False)):
-            drawn = [row for row in known if (row["reference"], row["part"]) == pair]
-            for row in drawn:
-                if row["variable"] in names:
-                    axes.plot(row["smd"], names.index(row["variable"]), marker, color=COLOURS[number],
-                              fillstyle="full" if row["flagged"] else "none")  # fmt: skip
+            for entry, smd in known:
+                if (entry.reference, entry.part) == pair and entry.variable in names:
+                    axes.plot(smd, names.index(entry.variable), marker, color=COLOURS[number],
+                              fillstyle="full" if entry.flagged else "none")  # fmt: skip
             axes.plot([], [], marker, color=COLOURS[number], label=f"{pair[0]} to {pair[1]}")
         axes.axvspan(-LARGEST, LARGEST, color="0.92", zorder=0)
         axes.axvline(0, color="0.6", linewidth=0.8, zorder=0)
@@ -199,7 +197,7 @@ def drift(report: Report) -> bytes | None:
         return png(figure, _DPI)
 
 
-def ages(years: dict[str, Any]) -> bytes:
+def ages(years: dict[str, Numbers]) -> bytes:
     """Draw the distribution of the ages, by part.
 
     Args:

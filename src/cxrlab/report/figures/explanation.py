@@ -1,14 +1,21 @@
-"""Figures of what the checks of heatmaps found."""
+"""Figures of what the checks of heatmaps measured."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxrlab.heatmaps.checks.case_bootstrap import MACRO
-from cxrlab.heatmaps.checks.pointing import RANDOM
-from cxrlab.heatmaps.checks.randomization import RANDOM_ORDER
-from cxrlab.report.explanation_tables import PRIOR_NAMES, finding_name, source_names
+from cxrlab.heatmaps.checks import RANDOM, RANDOM_ORDER
+from cxrlab.heatmaps.results import ExplanationResult, FaithfulnessResult, PointingResult, RandomizationResult
+from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.report.explanation_tables import (
+    PRIOR_NAMES,
+    boxed_pointing,
+    finding_name,
+    findings_of,
+    source_names,
+)
 from cxrlab.report.figures.style import (
     COLOURS,
     LINES,
@@ -22,8 +29,6 @@ from cxrlab.report.figures.style import (
 )
 from cxrlab.report.formatting import level
 
-Numbers = dict[str, Any]
-
 DESCRIPTIONS = {
     "pointing": "How often heatmaps point at each finding, beside random weights, usual places and chance",
     "randomization": "How alike heatmaps stay as the network gets random weights, from the head to the stem",
@@ -33,76 +38,71 @@ _SPREAD = 0.8  # of the points within the row of a finding
 _MUTED = {"box_frequency": "D", "image_centre": "P", "uniform_chance": "X"}
 
 
-def explanation_figures(numbers: Numbers) -> dict[str, Figure]:
-    """Return the figures for which there is something to draw, by name.
-
-    Args:
-        numbers: As in ``explanation.json``.
-    """
-    drawn = {
-        "pointing": pointing(numbers) if numbers["pointing"]["cases"] else None,
-        "randomization": randomization(numbers),
-        "faithfulness": faithfulness(numbers),
-    }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+def explanation_figures(result: ExplanationResult) -> dict[str, Figure]:
+    """Return the figures for which there is something to draw, by name."""
+    drawn = {}
+    if (boxed := boxed_pointing(result)) is not None:
+        drawn["pointing"] = pointing(result, boxed)
+    if result.randomization is not None:
+        drawn["randomization"] = randomization(result.randomization, result.methods)
+    if result.faithfulness is not None:
+        drawn["faithfulness"] = faithfulness(result.faithfulness, result.methods)
+    return drawn
 
 
-def pointing(numbers: Numbers) -> Figure:
+def pointing(result: ExplanationResult, boxed: PointingResult) -> Figure:
     """Draw how often each source points at each finding."""
-    found, names = numbers["pointing"]["findings"], source_names(numbers)
-    findings = [*numbers["pointing"]["cases"], *([MACRO] if len(found) > 2 else [])]
-    sources = [*numbers["methods"], *(RANDOM + method for method in numbers["methods"]), *PRIOR_NAMES]
+    names, findings = source_names(result), findings_of(boxed)
+    methods = list(result.methods)
+    sources = [*methods, *(RANDOM + method for method in methods), *PRIOR_NAMES]
     with styled():
         figure = new_figure(8.2, 1.5 + len(findings) * (0.16 + 0.11 * len(sources)) + 0.16 * len(sources) / 3)
         axes, entries = figure.subplots(), []
         for number, source in enumerate(sources):
             shift = _SPREAD * ((number + 0.5) / len(sources) - 0.5)
             rows = [
-                (place + shift, found[finding][source]["pointing"]) for place, finding in enumerate(findings)
+                (place + shift, boxed.findings[finding][source]["pointing"])
+                for place, finding in enumerate(findings)
             ]
-            known = [(place, one) for place, one in rows if one["value"] is not None]
-            if known:
-                places, estimates = zip(*known, strict=True)
-                entries.append((points(axes, estimates, places, **_look(numbers, source)), names[source]))
-        axes.set_yticks(range(len(findings)), [shown(finding_name(one)) for one in findings])
+            defined = [(place, estimate) for place, estimate in rows if estimate.value is not None]
+            if defined:
+                places, estimates = zip(*defined, strict=True)
+                entries.append((points(axes, estimates, places, **_look(methods, source)), names[source]))
+        axes.set_yticks(range(len(findings)), [shown(finding_name(finding)) for finding in findings])
         axes.set(ylim=(len(findings) - 0.5, -0.5), xlim=(-0.02, 1.02))
         axes.grid(axis="y", visible=False)
         for place in range(1, len(findings)):
             axes.axhline(place - 0.5, color="#dddddd", linewidth=0.8, zorder=0)
-        interval = level(numbers["interval"]["level"])
+        coverage = level(result.interval.level)
         axes.set_xlabel(
-            f"share of cases in which the point lies in a box of the finding ({interval} interval)"
+            f"share of cases in which the point lies in a box of the finding ({coverage} interval)"
         )
         legend(figure, entries, loc="outside upper left", ncols=3)
         return figure
 
 
-def _look(numbers: Numbers, source: str) -> dict[str, Any]:
+def _look(methods: Sequence[str], source: str) -> dict[str, Any]:
     if source in _MUTED:
         return {"fmt": _MUTED[source], "color": MUTED, "markersize": 5}
     method = source.removeprefix(RANDOM)
-    number = list(numbers["methods"]).index(method)
+    number = methods.index(method)
     look = {"fmt": MARKERS[number % len(MARKERS)], "color": COLOURS[number % len(COLOURS)]}
     return look if method == source else {**look, "markerfacecolor": "white"}
 
 
-def randomization(numbers: Numbers) -> Figure:
+def randomization(measured: RandomizationResult, names: Mapping[str, str]) -> Figure:
     """Draw how alike maps stay to those of the trained network, by rank correlation and SSIM."""
-    found = numbers["randomization"]
-    steps = ["trained", *found["steps"]]
+    steps = ["trained", *measured.steps]
     with styled():
         figure = new_figure(8.6, 3.5)
-        panels = figure.subplots(1, 2)
+        ranks, similarity = figure.subplots(1, 2)
         entries: list[Any] = []
-        for axes, (key, title) in zip(
-            panels, (("rank_correlation", "rank correlation"), ("ssim", "SSIM")), strict=True
-        ):
-            entries = []
-            for number, (method, one) in enumerate(found["methods"].items()):
-                same = {"value": 1.0, "low": None, "high": None}
-                look = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
-                line = _curve(axes, [same, *one[key]], look)
-                entries.append((line, numbers["methods"][method]))
+        for number, (method, likeness) in enumerate(measured.methods.items()):
+            look = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
+            _curve(ranks, [Estimate(1.0), *likeness.rank_correlation], look)
+            line = _curve(similarity, [Estimate(1.0), *likeness.ssim], look)
+            entries.append((line, names[method]))
+        for axes, title in ((ranks, "rank correlation"), (similarity, "SSIM")):
             axes.axhline(0, color=MUTED, linewidth=0.8)
             axes.set_xticks(
                 range(len(steps)), [shown(step, 14, 2) for step in steps], rotation=40, ha="right"
@@ -114,38 +114,39 @@ def randomization(numbers: Numbers) -> Figure:
         return figure
 
 
-def _curve(axes: Axes, estimates: list[Numbers], look: dict[str, Any]) -> Any:
-    known = [(place, one) for place, one in enumerate(estimates) if one["value"] is not None]
-    places = [place for place, _ in known]
-    (line,) = axes.plot(places, [one["value"] for _, one in known], marker="o", markersize=4, **look)
-    lows, highs = (
-        [one["value"] if one[end] is None else one[end] for _, one in known] for end in ("low", "high")
-    )
+def _curve(axes: Axes, estimates: Sequence[Estimate], look: Mapping[str, Any]) -> Any:
+    defined = [
+        (place, entry, entry.value) for place, entry in enumerate(estimates) if entry.value is not None
+    ]
+    places = [place for place, _, _ in defined]
+    (line,) = axes.plot(places, [value for _, _, value in defined], marker="o", markersize=4, **look)
+    lows = [value if estimate.low is None else estimate.low for _, estimate, value in defined]
+    highs = [value if estimate.high is None else estimate.high for _, estimate, value in defined]
     axes.fill_between(places, lows, highs, color=look["color"], alpha=0.15, linewidth=0)
     return line
 
 
-def faithfulness(numbers: Numbers) -> Figure:
+def faithfulness(measured: FaithfulnessResult, names: Mapping[str, str]) -> Figure:
     """Draw the mean probability as pixels are taken away, and as they are brought back."""
-    found = numbers["faithfulness"]
     with styled():
         figure = new_figure(8.6, 3.4)
-        panels = figure.subplots(1, 2, sharey=True)
+        deletion, insertion = figure.subplots(1, 2, sharey=True)
         entries: list[Any] = []
-        for axes, kind in zip(panels, ("deletion", "insertion"), strict=True):
-            entries = []
-            for number, (method, one) in enumerate(found["methods"].items()):
-                look: dict[str, Any] = {
-                    "color": COLOURS[number % len(COLOURS)],
-                    "linestyle": LINES[number % len(LINES)],
-                }
-                if method == RANDOM_ORDER:
-                    look = {"color": MUTED, "linestyle": "--"}
-                (line,) = axes.plot(found["shares"], one[kind]["curve"], **look)
-                entries.append((line, numbers["methods"].get(method, method)))
-            axes.set_title(f"{kind}: the hottest pixels {'go' if kind == 'deletion' else 'come'} first")
+        for number, (method, curves) in enumerate(measured.methods.items()):
+            look: dict[str, Any] = {
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": LINES[number % len(LINES)],
+            }
+            if method == RANDOM_ORDER:
+                look = {"color": MUTED, "linestyle": "--"}
+            deletion.plot(measured.shares, curves.deletion.curve, **look)
+            (line,) = insertion.plot(measured.shares, curves.insertion.curve, **look)
+            entries.append((line, names.get(method, method)))
+        deletion.set_title("deletion: the hottest pixels go first")
+        insertion.set_title("insertion: the hottest pixels come first")
+        for axes in (deletion, insertion):
             axes.set(xlim=(0, 1), ylim=(0, 1))
-        panels[0].set_ylabel("mean probability of the finding")
+        deletion.set_ylabel("mean probability of the finding")
         figure.supxlabel("share of the pixels")
         legend(figure, entries, loc="outside upper left", ncols=4)
         return figure

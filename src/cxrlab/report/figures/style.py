@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
@@ -98,7 +99,7 @@ def shown(name: object, width: int = 28, lines: int = 3) -> str:
 
 
 def points(
-    axes: Axes, estimates: Sequence[Estimate], places: Sequence[float], **look: Any
+    axes: Axes, estimates: Sequence[Any], places: Sequence[float], **look: Any
 ) -> ErrorbarContainer:
     """Draw estimates as points with their intervals, as far as there are any, from left to right.
 
@@ -108,6 +109,7 @@ def points(
         places: Heights, shape ``(n,)``.
         **look: Of matplotlib's ``errorbar``.
     """
+    estimates = [one if isinstance(one, dict) else asdict(one) for one in estimates]
     values = [one["value"] for one in estimates]
     settings: Any = {"fmt": "o", "markersize": 5.5, "elinewidth": 1.4, "zorder": 3} | look
     return axes.errorbar(values, places, xerr=whiskers(estimates), **settings)

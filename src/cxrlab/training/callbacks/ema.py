@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from cxrlab.errors import ConfigError
+from cxrlab.training.module import Classifier
 
 # TensorFlow's and timm's warm-up: the average must forget the random weights that it starts from.
 _WARMUP = (1.0, 10.0)
@@ -32,7 +33,7 @@ class WeightAveraging(EMAWeightAveraging):
         Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017.
     """
 
-    def __init__(self, *, decay: float) -> None:
+    def __init__(self, *, decay: float = 0.99) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f"callbacks.ema.decay={decay} must be at least 0 and below 1.")
         super().__init__(decay=decay)
@@ -56,7 +57,8 @@ class WeightAveraging(EMAWeightAveraging):
     ) -> None:
         """Average, after an optimizer step."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self._hand_on_decision(pl_module)
+        if self._average_model is not None:
+            _copy_operating_point(pl_module, self._average_model.module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the average in place: the module has yet to choose its thresholds."""
@@ -65,11 +67,7 @@ class WeightAveraging(EMAWeightAveraging):
         """Give the module its current weights back, and the average's thresholds."""
         if self._average_model is not None:
             self._swap_models(pl_module)
-            _copy_decision(self._average_model.module, pl_module)
-
-    def _hand_on_decision(self, pl_module: pl.LightningModule) -> None:
-        if self._average_model is not None:
-            _copy_decision(pl_module, self._average_model.module)
+            _copy_operating_point(self._average_model.module, pl_module)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -79,7 +77,7 @@ class WeightAveraging(EMAWeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
 
-def _copy_decision(source: Any, target: Any) -> None:
-    """Copy thresholds and calibration from one module to another, where they have any."""
-    if hasattr(source, "decision"):
+def _copy_operating_point(source: Any, target: Any) -> None:
+    """Copy thresholds and calibration from one module to another, where they are classifiers."""
+    if isinstance(source, Classifier):
         target.operating_point.load_state_dict(source.operating_point.state_dict())

@@ -1,18 +1,14 @@
-"""Predictions tables: one row an image, what every later evaluation of a run starts from.
-
-What the processes of one training saw, brought together.
-"""
+"""Predictions tables: one row an image, what every later evaluation of a run starts from."""
 
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from cxrlab.data.manifest import COVARIATE, Manifest
+from cxrlab.metrics.predictions import predictions_frame
 
 T = TypeVar("T")
 
@@ -24,35 +20,6 @@ def gathered(trainer: pl.Trainer, own: T) -> list[T]:
     shares: list[T | None] = [None] * trainer.world_size
     torch.distributed.all_gather_object(shares, own)
     return [share for share in shares if share is not None]
-
-
-def predictions_table(
-    manifest: Manifest, index: Tensor, probabilities: Tensor, targets: Tensor, thresholds: Tensor
-) -> pd.DataFrame:
-    """Return a table of predictions.
-
-    Args:
-        manifest: The data set that ``index`` counts the rows of.
-        index: Shape ``(N,)``.
-        probabilities: Shape ``(N, L)``.
-        targets: Shape ``(N, L)``; NaN unknown.
-        thresholds: A label is predicted where its probability is at least this, shape ``(L,)``; NaN for none.
-
-    Returns:
-        Columns ``image, patient, part, covariate/<name>…, target/<label>…, probability/<label>…`` and
-        ``prediction/<label>…``, in the order of the manifest.
-    """
-    order = torch.argsort(index)
-    known = ["image", "patient", "part", *(COVARIATE + name for name in manifest.covariates)]
-    table = manifest.table.iloc[index[order].tolist()][known].reset_index(drop=True)
-    called = (probabilities >= thresholds).double()
-    predictions = torch.where(torch.isnan(thresholds), torch.nan, called)
-    blocks = (("target/", targets), ("probability/", probabilities), ("prediction/", predictions))
-    for prefix, values in blocks:
-        columns = [prefix + label for label in manifest.labels]
-        block = pd.DataFrame(values[order].double().numpy(), columns=columns)
-        table = pd.concat([table, block], axis=1)
-    return table
 
 
 class Predictions(Callback):
@@ -98,11 +65,18 @@ class Predictions(Callback):
         self._outputs = []
         if not outputs or not trainer.is_global_zero:
             return
-        columns = {
-            name: torch.cat([one[name] for one in outputs]) for name in ("index", "probabilities", "targets")
-        }
-        self.dirpath.mkdir(parents=True, exist_ok=True)
+        index, probabilities, targets = (
+            torch.cat([batch[name] for batch in outputs]) for name in ("index", "probabilities", "targets")
+        )
+        order = torch.argsort(index)
         manifest = trainer.datamodule.manifest  # type: ignore[attr-defined]
-        thresholds = pl_module.operating_point.thresholds.cpu()
-        table = predictions_table(manifest, **columns, thresholds=thresholds)
+        table = predictions_frame(
+            manifest,
+            index[order].tolist(),
+            manifest.labels,
+            probabilities[order].double().numpy(),
+            targets=targets[order].double().numpy(),
+            thresholds=pl_module.operating_point.thresholds.double().cpu().numpy(),
+        )
+        self.dirpath.mkdir(parents=True, exist_ok=True)
         table.to_csv(self.dirpath / f"{part}.csv", index=False)

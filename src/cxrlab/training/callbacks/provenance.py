@@ -116,7 +116,7 @@ class Provenance(Callback):
                 "images": len(data.manifest),
                 "patients": int(data.manifest.table["patient"].nunique()),
                 "fingerprint": data.manifest.fingerprint(),
-                "split": dict(getattr(data.split, "keywords", {})),
+                "split": data.split.record(),
             },
             "seconds": dict(data.seconds),
         }

@@ -1,6 +1,7 @@
-"""Checkpoints within an epoch, so that what stops a training costs minutes at most.
+"""What lets a training be stopped and resumed: checkpoints within an epoch, and the random state in each.
 
-Random state in the checkpoint, so that a resumed run goes on with the numbers it would have drawn.
+A resumed run goes on with the numbers that it would have drawn, and what stops a training costs minutes at
+most.
 """
 
 import logging
@@ -18,9 +19,9 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from cxrlab.errors import ConfigError
+from cxrlab.files import RunDir
 
 log = logging.getLogger(__name__)
-
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,10 +41,10 @@ class Interruption(Callback):
         ConfigError: If ``minutes`` is not above 0.
     """
 
-    def __init__(self, *, run_dir: str, minutes: float) -> None:
+    def __init__(self, *, run_dir: str, minutes: float = 10) -> None:
         if not minutes > 0:
             raise ConfigError(f"callbacks.interruption.minutes={minutes} must be above 0.")
-        self.run_dir = Path(run_dir)
+        self.run_dir = RunDir(Path(run_dir))
         self.minutes = minutes
         self._received: signal.Signals | None = None
         self._handlers: dict[signal.Signals, Any] = {}
@@ -52,15 +53,15 @@ class Interruption(Callback):
 
     @property
     def _path(self) -> Path:
-        return self.run_dir / "checkpoints" / "last.ckpt"
+        return self.run_dir.last_checkpoint
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Listen to the signals."""
         self._saved_at = time.monotonic()
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             # What is ignored stays so: a job in the background is not to be stopped by Ctrl-C.
-            heard = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
-            self._handlers = {one: signal.signal(one, self._note) for one in heard}
+            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._note) for number in heard}
 
     def _note(self, number: int, _: FrameType | None) -> None:
         received = signal.Signals(number)
@@ -108,8 +109,8 @@ class Interruption(Callback):
             self._stop()
 
     def _give_back(self) -> None:
-        for one, handler in self._handlers.items():
-            signal.signal(one, handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         self._handlers = {}
 
     def on_exception(
@@ -189,4 +190,4 @@ def _restore(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda"]])
+        torch.cuda.set_rng_state_all([values.cpu() for values in state["cuda"]])

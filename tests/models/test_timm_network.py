@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.models.timm_network import TimmNetwork, architecture, layer_table, without_initial_weights
+from cxrlab.models.timm_network import TimmNetwork, layer_table
 
 OPTIONS = {
     "pretrained": False, "checkpoint_path": None, "hidden": None, "dropout": 0.0, "feature_dropout": 0.0, "freeze": None, "unfreeze_epoch": None, "num_labels": 4, "channels": 1,
@@ -77,19 +77,6 @@ def test_a_transformer_rejects_a_size_that_its_patches_do_not_fill():
         TimmNetwork(backbone="vit_small_patch16_224", **{**OPTIONS, "image_size": 100})
 
 
-def test_initial_weights_leave_the_description():
-    given = {
-        "_target_": "x",
-        "_partial_": True,
-        "pretrained": True,
-        "checkpoint_path": "a.pth",
-        "hidden": None,
-    }
-    assert without_initial_weights(given) == {
-        "_target_": "x", "pretrained": False, "checkpoint_path": None, "hidden": None,
-    }  # fmt: skip
-
-
 def test_the_layer_table_lists_shapes_and_adds_up():
     network = TimmNetwork(backbone="resnet10t", **OPTIONS)
     table = layer_table(network, image_size=64, channels=1)
@@ -119,17 +106,6 @@ def test_the_dropout_of_features_stands_before_the_hidden_layer_and_acts_in_trai
         network.train(mode)(torch.randn(4, 1, 64, 64))
     assert seen[0].eq(0).all()
     assert seen[1].ne(0).any()
-
-
-def test_an_architecture_says_nothing_of_freezing_and_knows_what_earlier_checkpoints_lack():
-    target = "cxrlab.models.timm_network.TimmNetwork"
-    earlier = {"_target_": target, "backbone": "resnet10t", "pretrained": True}
-    neutral = {"pretrained": False, "feature_dropout": 0.0, "freeze": None, "unfreeze_epoch": None}
-    assert architecture(earlier) == {**earlier, **neutral}
-    assert architecture({**earlier, "freeze": 2, "feature_dropout": 0.2})["freeze"] is None
-    assert architecture({**earlier, "feature_dropout": 0.2})["feature_dropout"] == 0.2
-    other = {"_target_": "cxrlab.models.sequential.SequentialNetwork", "layers": []}
-    assert architecture(other) == other
 
 
 @pytest.mark.parametrize(

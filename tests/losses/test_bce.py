@@ -45,7 +45,7 @@ def test_masked_bce_equals_torch_where_all_is_known():
     logits = torch.randn(16, 5, generator=generator) * 4
     targets = (torch.rand(16, 5, generator=generator) < 0.3).float()
     expected = F.binary_cross_entropy_with_logits(logits, targets)
-    torch.testing.assert_close(BCE(frequencies=[0.3] * 5, label_smoothing=0.0)(logits, targets), expected)
+    torch.testing.assert_close(BCE(label_smoothing=0.0)(logits, targets), expected)
 
 
 def test_unknown_targets_have_no_loss_and_no_gradient():
@@ -99,7 +99,7 @@ def test_smoothing_is_the_cross_entropy_with_softened_targets():
     logits = torch.randn(16, 5, generator=generator) * 4
     targets = (torch.rand(16, 5, generator=generator) < 0.3).float()
     expected = F.binary_cross_entropy_with_logits(logits, targets * 0.8 + 0.1)
-    loss = BCE(frequencies=[0.3] * 5, label_smoothing=0.2)
+    loss = BCE(label_smoothing=0.2)
     torch.testing.assert_close(loss(logits, targets), expected)
     unknown = torch.full((1, 5), torch.nan)
     torch.testing.assert_close(loss(torch.cat([logits, logits[:1]]), torch.cat([targets, unknown])), expected)
@@ -113,6 +113,6 @@ def test_the_heavier_weight_is_capped_and_the_lighter_one_stays():
 
 def test_numbers_out_of_range_are_rejected():
     with pytest.raises(ConfigError, match=r"loss.label_smoothing=1.5 must lie between 0 and 1"):
-        BCE(frequencies=[0.5], label_smoothing=1.5)
+        BCE(label_smoothing=1.5)
     with pytest.raises(ConfigError, match=r"loss.max_ratio=0.5 must be at least 1"):
         WeightedBCE(frequencies=[0.5], max_ratio=0.5)

@@ -1,0 +1,189 @@
+"""Builds what a composed config describes for a training: network, classifier, trainer."""
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ProgressBar
+from torch import nn
+
+from cxrlab.cli import config
+from cxrlab.data.datamodule import DataModule
+from cxrlab.errors import ConfigError
+from cxrlab.files import RunDir
+from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
+from cxrlab.metrics.streaming import check_monitor
+from cxrlab.models.network import architecture, make_network, without_initial_weights
+from cxrlab.models.preprocess import STATISTICS_IMAGES
+from cxrlab.task import check_exclusive
+from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
+from cxrlab.training.module import Classifier
+from cxrlab.training.optim import parameter_groups
+from cxrlab.training.precision import choose_precision, saved_precision
+
+log = logging.getLogger(__name__)
+
+
+def check_device(cfg: DictConfig) -> None:
+    """Refuse ``trainer.accelerator=gpu`` where there is none.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    accelerator = cfg.trainer.get("accelerator")
+    is_there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not is_there:
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}, but no GPU is found. Set trainer=auto or trainer=cpu."
+        )
+
+
+def throwaway_classifier(cfg: DictConfig) -> Classifier:
+    """Build a classifier of two labels with random weights, to see what it can do before images are decoded.
+
+    The random state is left as it was.
+
+    Raises:
+        ConfigError: If it cannot be built.
+    """
+    description = {**without_initial_weights(config.plain(cfg.model)), "_partial_": True}
+    shape = {"image_size": cfg.data.image_size, "channels": cfg.data.channels}
+    with torch.random.fork_rng(devices=[]):
+        factory = config.guarded(OmegaConf.create(description), "model")
+        network = make_network(factory, num_labels=2, **shape)
+    return Classifier(
+        labels=["first", "second"],
+        preprocess={"normalize": "none", "resize": cfg.data.resize, **shape},
+        network=architecture(config.plain(cfg.model)),
+        module=network,
+        channels_last=cfg.channels_last,
+    ).eval()
+
+
+def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
+    """Build the classifier: what the data decide is passed on to each of its parts.
+
+    Args:
+        cfg: As in conf/train.yaml, checked.
+        data: Prepared.
+
+    Raises:
+        UserError: If the config does not fit the data, or a part of it another.
+    """
+    labels, settings = data.manifest.labels, data.settings
+    shape = {"image_size": settings.image_size, "channels": settings.channels}
+    description = config.plain(cfg.model)
+    mean, std = _statistics(cfg.preprocess.normalize, data)
+    _check_monitors(cfg, labels)
+    return Classifier(
+        labels=labels,
+        preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
+        network={**architecture(description), "num_labels": len(labels), **shape},
+        module=make_network(_network_factory(cfg), num_labels=len(labels), **shape),
+        loss=_loss(cfg, data),
+        optimizer=config.guarded(cfg.optimizer, "optimizer"),
+        scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
+        monitor=cfg.monitor,
+        channels_last=cfg.channels_last,
+        threshold=cfg.evaluation.threshold,
+        calibration=cfg.evaluation.calibration,
+        task=cfg.task,
+        views=cfg.views,
+        grouping=functools.partial(
+            parameter_groups,
+            rates=config.build(cfg.layer_rates),
+            lr=cfg.optimizer.get("lr"),
+            decay_norms_and_biases=cfg.decay_norms_and_biases,
+        ),
+    )
+
+
+def _network_factory(cfg: DictConfig) -> Callable[..., nn.Module]:
+    """Return what makes the network; of a resumed run without its initial weights, which it had."""
+    description = config.plain(cfg.model)
+    freezes = description.get("freeze") not in (None, "norm_statistics")
+    if freezes and not (cfg.resume or cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")):
+        log.warning(
+            "model.freeze=%s keeps random weights: set model.pretrained or model.checkpoint_path",
+            cfg.model.freeze,
+        )
+    resumed = OmegaConf.create({**without_initial_weights(description), "_partial_": True})
+    return config.guarded(resumed if cfg.resume else cfg.model, "model")
+
+
+def _loss(cfg: DictConfig, data: DataModule) -> nn.Module:
+    targets = data.targets[data.rows("train")]
+    loss = build_loss(config.guarded(cfg.loss, "loss"), label_frequencies(targets).tolist())
+    check_task(loss, cfg.task)
+    warn_of_balancing_twice(loss, cfg.data.sampling)
+    if cfg.task == "multiclass":
+        check_exclusive(data.targets, data.manifest.labels)
+    return loss
+
+
+def _check_monitors(cfg: DictConfig, labels: list[str]) -> None:
+    check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
+    if "monitor" in cfg.scheduler:
+        keys = ("scheduler.monitor", "scheduler.mode")
+        check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
+
+
+def _statistics(normalize: str, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
+    """Return mean and deviation of training images, where the normalisation needs them."""
+    if normalize == "image_then_sample":
+        log.warning(
+            "preprocess.normalize=image_then_sample shows the network differently normalised images in "
+            "training and in evaluation. It is there to repeat a published recipe; use training or image."
+        )
+    if normalize not in STATISTICS_IMAGES:
+        return None, None
+    return data.training_statistics(STATISTICS_IMAGES[normalize])
+
+
+def decide_precision(cfg: DictConfig, classifier: Classifier, files: RunDir) -> str:
+    """Return the trainer's precision: a resumed run's own, and where that is "auto", what suits."""
+    if cfg.trainer.get("precision") != "auto":
+        return str(cfg.trainer.get("precision", "32-true"))
+    if cfg.resume and (saved := saved_precision(files.path)):
+        return saved
+    uses_gpu = cfg.trainer.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return choose_precision(classifier.network, torch.device("cuda" if uses_gpu else "cpu"))
+
+
+def build_trainer(cfg: DictConfig) -> pl.Trainer:
+    """Build the trainer with its callbacks and loggers.
+
+    Raises:
+        ConfigError: If one of them cannot be built.
+    """
+    callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
+    # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
+    bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+    is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
+    trainer: pl.Trainer = config.guarded(cfg.trainer, "trainer")(
+        callbacks=[callback for callback in callbacks if is_shown or callback not in bars],
+        logger=[config.build(node) for node in cfg.logger.values() if node is not None],
+        plugins=[AtomicCheckpointIO()],
+        enable_progress_bar=is_shown,
+    )
+    return trainer
+
+
+def fit(
+    trainer: pl.Trainer, classifier: Classifier, data: DataModule, files: RunDir, *, resume: bool
+) -> None:
+    """Train, from the start or from the last checkpoint of a run.
+
+    Raises:
+        ConfigError: If the trainer refuses its settings.
+    """
+    last = files.last_checkpoint if resume else None
+    try:
+        trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
+    except MisconfigurationException as error:
+        raise ConfigError(f"The trainer refuses: {error}") from error

@@ -1,0 +1,58 @@
+"""``cxrlab <command>``: the commands, and how one is started."""
+
+import difflib
+import runpy
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "prepare": "decode a data set into the cache, split it by patient, and audit it",
+    "train": "train a classifier, evaluate it on patients it has not seen, and write a report",
+    "evaluate": "evaluate a run, an ensemble of runs, or another program's predictions",
+    "compare": "rank runs or predictions over the same images, with paired differences",
+    "explain": "draw heatmaps of a run, and check whether they are to be trusted",
+}
+"""What each command does, in the order in which a person meets them."""
+
+
+def overview() -> str:
+    """Return what ``cxrlab --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {description}" for name, description in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Usage: cxrlab <command> [key=value ...]",
+            "",
+            *lines,
+            "",
+            "cxrlab <command> --help shows a command's groups and examples, cxrlab --version the version.",
+        ]
+    )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Start a command as ``python -m cxrlab.<command>`` would, so that its subprocesses find it as well.
+
+    Args:
+        arguments: Of the command line, the command first.
+
+    Returns:
+        The exit status: 0, or 2 where there is no such command. A command that fails exits by itself.
+    """
+    command, *rest = arguments or ["--help"]
+    if command in ("--help", "-h", "help"):
+        print(overview())
+        return 0
+    if command == "--version":
+        import cxrlab
+
+        print(f"cxrlab {cxrlab.__version__}")
+        return 0
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        print(f"cxrlab has no command {command!r}.{hint}\n\n{overview()}", file=sys.stderr)
+        return 2
+    sys.argv = [sys.argv[0], *rest]
+    runpy.run_module(f"cxrlab.{command}", run_name="__main__", alter_sys=True)
+    return 0

@@ -1,0 +1,211 @@
+"""The config of a run that goes on: values of the run, code of today's conf and command line.
+
+A run directory may be a stranger's. Of its config only what today's conf/ builds at the same key is built,
+what the command line names there, or what is of a trusted package; where files go is today's too.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_overrides
+from cxrlab.errors import ConfigError, MissingFileError
+from cxrlab.files import RunDir
+
+_CHANGEABLE = (
+    "trainer",
+    "callbacks",
+    "logger",
+    "data.root",
+    "data.split.file",
+    "data.num_workers",
+    "data.cache_dir",
+    "data.image_device",
+    "test",
+    "report",
+    "explanation",
+    "metrics",
+    "trust",
+)
+"""What a resumed run may change; all else would make it another run."""
+
+_WRITING = ("trainer", "callbacks", "logger")
+"""Groups whose objects write files: where to is never taken from a run."""
+
+_LOADED = ("metrics", "report.sections")
+"""Lists of dotted paths that are imported."""
+
+
+def resumed_config(cfg: DictConfig) -> DictConfig:
+    """Return the config that a run was started with, changed by what the resuming command may change.
+
+    Raises:
+        ConfigError: If the command changes anything else, or is a multirun; or if the run's config names code
+            that neither today's conf, nor the command line, nor ``trust`` names.
+        MissingFileError: If the run never finished an epoch.
+    """
+    files = RunDir(Path(cfg.resume))
+    if is_multirun():
+        raise ConfigError("resume= continues one run; it cannot be part of a multirun.")
+    if not files.last_checkpoint.is_file():
+        raise MissingFileError(
+            f"resume={files}: there is no checkpoints/last.ckpt, so nothing was saved to go on from."
+        )
+    loaded = OmegaConf.load(files.config)
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{files.config} holds no config.")
+    node: Any = OmegaConf.to_container(loaded, resolve=False)
+    _take_references(node)
+    saved: DictConfig = OmegaConf.create(node)
+    for override in task_overrides():
+        _apply(override, cfg, saved)
+    saved.resume, saved.run_dir = str(files), str(files.path.resolve())
+    saved.trust = cfg.trust  # the run's own would let it choose
+    _check(saved, cfg, files)
+    return saved
+
+
+def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> None:
+    """Put what the command line sets into a run's config, if it may be changed or is what it was."""
+    key = override.split("=", 1)[0].lstrip("+~")
+    if key == "resume":
+        return
+    value = OmegaConf.select(cfg, key)
+    if any(key == name or key.startswith(f"{name}.") for name in _CHANGEABLE):
+        OmegaConf.update(saved, key, value, merge=False, force_add=True)
+    elif value is None or OmegaConf.select(saved, key) != value:
+        raise ConfigError(
+            f"{override} cannot change a run that is resumed; only {', '.join(_CHANGEABLE)} can. "
+            "Start a new run."
+        )
+
+
+def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
+    """Refuse what a run's config would have built, imported or written that today's does not name."""
+    trust = list(today.trust)
+    node = plain(resolved(saved))
+    for key, described in _described(node):
+        target = described["_target_"]
+        if target in _todays_targets(key, today) or _is_trusted(target, trust):
+            continue
+        raise ConfigError(
+            f"{files.config} names {key}._target_={target}, which today's conf/ does not name there, so "
+            "it was not built: a run must not choose what code runs. If you know it, add "
+            f"trust=[{str(target).partition('.')[0]}], or name it on the command line again."
+        )
+    for key in _LOADED:
+        known = OmegaConf.select(today, key) or []
+        for path in OmegaConf.select(saved, key) or []:
+            if path not in known and not _is_trusted(path, trust):
+                raise ConfigError(
+                    f"{files.config} names {path} in {key}, so it was not imported: a run must not "
+                    f"choose what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it on "
+                    "the command line again."
+                )
+    for group in _WRITING:
+        for key, text in _texts(node.get(group), group):
+            if _leads_out(text, Path(saved.run_dir)) and OmegaConf.select(today, key) != text:
+                raise ConfigError(
+                    f"{files.config} holds {key}={text}, a path outside of the run: not used. If it is "
+                    "yours, give it on the command line again."
+                )
+
+
+def _is_trusted(target: object, trust: Sequence[str]) -> bool:
+    return isinstance(target, str) and target.partition(".")[0] in trust
+
+
+def _described(node: object, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every description of something to be built, with its dotted path."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield key, node
+        for name, value in node.items():
+            yield from _described(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from _described(value, f"{key}[{place}]")
+
+
+def _texts(node: object, key: str) -> Iterator[tuple[str, str]]:
+    """Yield every text below a node, with its dotted path."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _texts(value, f"{key}.{name}")
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from _texts(value, f"{key}[{place}]")
+
+
+def _leads_out(text: str, run_dir: Path) -> bool:
+    """Tell whether a text would be a path outside of a run directory; a relative one is inside."""
+    if not text.startswith(("/", "~")) and ".." not in Path(text).parts:
+        return False
+    return text.startswith("~") or not (run_dir / text).resolve().is_relative_to(run_dir)
+
+
+def _todays_targets(key: str, today: DictConfig) -> set[str]:
+    """Return what today's conf/ or command line builds at a key."""
+    nodes, references = _conf(_folders())
+    at_key = nodes.get(key, []) + nodes.get(references.get(key, ""), [])
+    targets = {str(node["_target_"]) for node in at_key}
+    try:
+        composed = OmegaConf.select(today, key)
+    except OmegaConfBaseException:  # not a key of today's config, such as that of an item of a list
+        composed = None
+    if isinstance(composed, DictConfig) and "_target_" in composed:
+        targets.add(str(composed["_target_"]))
+    return targets
+
+
+def _take_references(saved: dict[str, Any]) -> None:
+    """Set, in place, the paths of what writes files as today's conf/ sets them: below the run directory."""
+    nodes, _ = _conf(_folders())
+    for group in _WRITING:
+        for key, described in _described(saved.get(group), group):
+            for todays in nodes.get(key, []):
+                if todays["_target_"] != described["_target_"] or not isinstance(described, dict):
+                    continue
+                described.update(
+                    (name, value)
+                    for name, value in todays.items()
+                    if isinstance(value, str) and "${run_dir}" in value
+                )
+
+
+def _folders() -> tuple[Path, ...]:
+    """Return today's folders of configs: the project's, and those of ``--config-dir``."""
+    folders = [config_dir()]
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        folders += [Path(source.path) for source in sources if source.schema == "file"]
+    return tuple(dict.fromkeys(folders))
+
+
+@functools.cache
+def _conf(folders: tuple[Path, ...]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """Return what conf/ builds, by key; and keys that refer to another, as data.augment does."""
+    nodes: dict[str, list[dict[str, Any]]] = {}
+    references: dict[str, str] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            text = path.read_text(encoding="utf-8")
+            content = yaml.safe_load(text)
+            package = re.match(r"# @package (\S+)", text)
+            where = ".".join(path.relative_to(folder).parent.parts) if package is None else package[1]
+            where = "" if where == "_global_" else where
+            for key, node in _described(content, where):
+                nodes.setdefault(key, []).append(dict(node))
+            for key, value in _texts(content, where):
+                if (reference := re.fullmatch(r"\$\{([\w.]+)\}", value)) is not None:
+                    references[key.lstrip(".")] = reference[1]
+    return nodes, references

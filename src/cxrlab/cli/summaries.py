@@ -1,0 +1,96 @@
+"""What a training says on the terminal."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.callbacks import EarlyStopping
+
+from cxrlab.data.datamodule import DataModule
+from cxrlab.data.manifest import PARTS
+from cxrlab.errors import TrainingError
+from cxrlab.files import RunDir
+from cxrlab.losses import class_weights
+from cxrlab.report.figures.learning import learning_curves
+from cxrlab.training.module import Classifier
+
+log = logging.getLogger(__name__)
+
+
+@rank_zero_only
+def log_network(classifier: Classifier, layers_path: Path) -> None:
+    """Say how many parameters the network has, and where its layers are listed."""
+    total = sum(parameter.numel() for parameter in classifier.network.parameters())
+    trainable = sum(p.numel() for p in classifier.network.parameters() if p.requires_grad)
+    log.info(
+        "Network: %s parameters, %s of them trainable; the layers are in %s",
+        f"{total:,}", f"{trainable:,}", layers_path,
+    )  # fmt: skip
+
+
+@rank_zero_only
+def log_data(data: DataModule, classifier: Classifier) -> None:
+    """Say how many images, patients and positives each part has, and what each label weighs."""
+    manifest = data.manifest
+    log.info(
+        "Data: %s, %d images of %d patients below %s; split %s, fingerprint %s",
+        manifest.name or "images", len(manifest), manifest.table["patient"].nunique(), manifest.root,
+        data.split.method, manifest.fingerprint(),
+    )  # fmt: skip
+    table = pd.DataFrame(index=["images", "patients", *manifest.labels])
+    for name in PARTS:
+        part = manifest.part(name)
+        positives = np.nansum(part.targets, axis=0).astype(int).tolist()
+        table[name] = [len(part), part.table["patient"].nunique(), *positives]
+    for name, weights in class_weights(classifier.loss).items():
+        table[f"{name} weight"] = ["", "", *(f"{weight:.4f}" for weight in weights.tolist())]
+    log.info("Images, patients, and positives of each label by part:\n%s", table.to_string())
+
+
+def log_training(trainer: pl.Trainer, monitor: str, files: RunDir) -> None:
+    """Draw the learning curves, and say how many epochs ran, why they ended, and how good the best was.
+
+    Raises:
+        TrainingError: If no epoch was finished, so that there is no checkpoint.
+    """
+    if not files.best_checkpoint.is_file():
+        raise TrainingError(
+            f"No epoch was finished, so there is no checkpoint in {files}: raise trainer.max_time or "
+            "trainer.max_epochs."
+        )
+    stoppers = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+    stopped = any(stopper.stopped_epoch for stopper in stoppers)
+    reason = f", since {monitor} got no better for {stoppers[0].patience} of them" if stopped else ""
+    score = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    if "train/loss" not in trainer.callback_metrics:
+        log.info(
+            "All %s epochs were done before: nothing was trained. trainer.max_epochs=<more> goes on.",
+            trainer.max_epochs,
+        )
+    elif score is not None:
+        log.info("Epochs trained: %d%s; best %s: %.4f", trainer.current_epoch, reason, monitor, float(score))
+    _draw_learning_curves(files)
+
+
+@rank_zero_only
+def _draw_learning_curves(files: RunDir) -> None:
+    if files.metrics.is_file():
+        learning_curves(pd.read_csv(files.metrics), files.learning_curves)
+
+
+def log_evaluation(table: str, part: str, data: DataModule, files: RunDir, *, page: bool) -> None:
+    """Print the table of an evaluation, and say what was left out and where everything is."""
+    log.info("\nThe best epoch's network on the %s part:\n%s", part, table)
+    if len(data.unreadable):
+        log.info(
+            "%d images could not be read and were left out; they are listed in %s.",
+            len(data.unreadable), files.unreadable.name,
+        )  # fmt: skip
+    if page:
+        log.info("\nThe page: %s", files.report)
+        log.info("Everything is in %s", files)
+    else:
+        log.info("\nEverything is in %s", files)

@@ -1,0 +1,452 @@
+"""What an evaluation and a comparison found: the content of ``evaluation.json`` and ``comparison.json``.
+
+Every class is frozen, and the JSON is its ``asdict``: the attributes are the keys.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from cxrlab.errors import OutputError
+from cxrlab.files import RunDir, write_json, write_text
+from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.metrics.calibration import CalibrationResult
+from cxrlab.metrics.predictions import DataFacts as DataFacts
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
+
+FORMAT = 1
+
+Estimates = Mapping[str, Estimate]
+"""By the name of the metric."""
+
+Outcome = Literal["better", "worse", "unclear", "not_compared"]
+"""Of the first against the second; "unclear" where no difference is shown."""
+
+
+@dataclass(frozen=True)
+class EvaluatedData:
+    """Which images were evaluated.
+
+    Attributes:
+        name: Of the data set; "" where it has none.
+        part: ``train``, ``val``, ``test`` or "" for a table of its own.
+        images: How many.
+        patients: How many; None where they are unknown.
+        fingerprint: Of the data set's manifest, or None.
+        split: How the data set was split, or None.
+        source: File or run of the predictions.
+    """
+
+    name: str
+    part: str
+    images: int
+    patients: int | None
+    fingerprint: str | None
+    split: str | None
+    source: str
+
+    @classmethod
+    def of(cls, table: PredictionTable, facts: DataFacts, source: str) -> "EvaluatedData":
+        """Describe the images of a table."""
+        patients = table.num_patients if table.patients_known else None
+        return cls(facts.name, table.part, len(table), patients, facts.fingerprint, facts.split, source)
+
+
+@dataclass(frozen=True)
+class IntervalMethod:
+    """How the intervals were made.
+
+    Attributes:
+        level: Coverage, such as 0.95.
+        unit: What was resampled.
+        resamples: How many.
+        seed: Start of the random numbers.
+        method: In words.
+    """
+
+    level: float
+    unit: Literal["patient", "image"]
+    resamples: int
+    seed: int
+    method: str = "percentile bootstrap"
+
+    @classmethod
+    def of(cls, table: PredictionTable, settings: EvaluationSettings) -> "IntervalMethod":
+        """Tell how the intervals of a table are made."""
+        unit: Literal["patient", "image"] = "patient" if table.patients_known else "image"
+        return cls(settings.level, unit, settings.num_resamples, settings.seed)
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """How many images a label has.
+
+    Attributes:
+        images: Those whose target is known.
+        positives: With the finding.
+        negatives: Without it.
+        positive_patients: Patients with such images; None where patients are unknown.
+        tp: True positives at the label's threshold; these four are None where it has none.
+        fp: False positives.
+        tn: True negatives.
+        fn: False negatives.
+    """
+
+    images: int
+    positives: int
+    negatives: int
+    positive_patients: int | None
+    tp: int | None
+    fp: int | None
+    tn: int | None
+    fn: int | None
+
+
+@dataclass(frozen=True)
+class LabelThreshold:
+    """From which probability on a label is predicted positive.
+
+    Attributes:
+        value: None where none could be chosen.
+        rule: By which it was, such as ``youden``.
+        source: On what, such as ``validation``; or ``given``.
+    """
+
+    value: float | None
+    rule: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """What a reader must know before believing a number.
+
+    Attributes:
+        kind: A word to tell it by.
+        label: Whose numbers it is about; None for all.
+        message: A sentence for people.
+    """
+
+    kind: str
+    label: str | None
+    message: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class of the classification report.
+
+    Attributes:
+        class_: Its name; ``class`` in the JSON.
+        precision: Share of its members among the images that were given it.
+        recall: Share of its members that were given it.
+        f1: Harmonic mean of both.
+        support: Its images.
+    """
+
+    class_: str
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    support: int
+
+
+@dataclass(frozen=True)
+class ClassificationReport:
+    """Precision, recall and F1 of each class, where every image has one class.
+
+    Attributes:
+        kind: ``binary`` for one label and its absence, ``exclusive`` for labels that exclude one another.
+        classes: One row a class.
+        accuracy: Share of the images that were given their class.
+        matrix: Images by true class (rows) and given class (columns).
+    """
+
+    kind: Literal["binary", "exclusive"]
+    classes: Sequence[ClassRow]
+    accuracy: Estimate
+    matrix: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class SubgroupRow:
+    """One label in one group of images.
+
+    Attributes:
+        covariate: What the groups are by, such as ``view``.
+        group: The value that they share.
+        label: Or ``macro`` for the mean.
+        images: Those whose target is known.
+        patients: Of the group; None where they are unknown.
+        positives: None for the mean.
+        negatives_from: ``all`` for a group without negatives: AUROC is then against those of the whole table.
+        num_labels: How many labels a mean is of; 1 for a label.
+        auroc: Area under the ROC curve.
+        sensitivity: At the label's threshold.
+        specificity: At the label's threshold.
+    """
+
+    covariate: str
+    group: str
+    label: str
+    images: int
+    patients: int | None
+    positives: int | None
+    negatives_from: Literal["group", "all"]
+    num_labels: int
+    auroc: Estimate
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The largest gap between two groups of a covariate, in one metric of one label.
+
+    Attributes:
+        covariate: What the groups are by.
+        label: Or ``macro`` for the mean.
+        metric: ``auroc``, ``sensitivity`` or ``specificity``.
+        groups: The two.
+        images: Of each.
+        difference: The first group's value minus the second's.
+        p: Two-sided; None where nothing could be tested.
+        p_holm: The same, corrected for the number of gaps tested together.
+        outcome: Of the first group against the second.
+        description: The same in words.
+    """
+
+    covariate: str
+    label: str
+    metric: str
+    groups: tuple[str, str]
+    images: tuple[int, int]
+    difference: Estimate
+    p: float | None
+    p_holm: float | None
+    outcome: Outcome
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedValue(Estimate):
+    """Our AUROC, to be set beside published ones.
+
+    Attributes:
+        label: Whose it is; ``macro`` for the mean.
+    """
+
+    label: str
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """What a paper reports.
+
+    Attributes:
+        name: Of the method.
+        source: The paper.
+        split: On which test images.
+        values: AUROC by label.
+        macro: Mean AUROC; None where ours is of other labels.
+    """
+
+    name: str
+    source: str
+    split: str
+    values: Mapping[str, float]
+    macro: float | None
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """Our AUROC beside published ones.
+
+    Attributes:
+        ours: By label; last the mean, as ``macro``, where means may be set beside one another.
+        rows: The papers'.
+        note: What may be set beside what.
+    """
+
+    ours: Sequence[PublishedValue]
+    rows: Sequence[PublishedRow]
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """Every number of an evaluation, as in ``evaluation.json``, and the curves, as in ``curves.csv``.
+
+    Attributes:
+        format: Of the JSON file.
+        data: Which images were evaluated.
+        interval: How the intervals were made.
+        labels: Of each label its metrics.
+        macro: Metrics' means over the labels that define them.
+        micro: Metrics of all pairs of image and label pooled.
+        num_macro_labels: Labels whose AUROC is defined.
+        counts: By label.
+        thresholds: By label; empty where none were chosen.
+        prevalence: For which PPV and NPV are given besides the sample's own, or None.
+        flags: What weakens the evaluation.
+        classification_report: None where images can have several labels or none.
+        calibration: Whether probabilities mean what they say.
+        subgroups: Metrics by groups of images.
+        gaps: The largest difference between groups, by covariate, metric and label.
+        published: None where nothing comparable is published.
+        seconds: What was spent, by phase.
+        curves: See :func:`~cxrlab.evaluation.curves.label_curves`; not in the JSON.
+    """
+
+    format: int = FORMAT
+    data: EvaluatedData
+    interval: IntervalMethod
+    labels: Mapping[str, Estimates]
+    macro: Estimates
+    micro: Estimates
+    num_macro_labels: int
+    counts: Mapping[str, LabelCounts]
+    thresholds: Mapping[str, LabelThreshold]
+    prevalence: float | None
+    flags: Sequence[Caveat]
+    classification_report: ClassificationReport | None
+    calibration: CalibrationResult
+    subgroups: Sequence[SubgroupRow]
+    gaps: Sequence[Gap]
+    published: PublishedTable | None
+    seconds: Mapping[str, float]
+    curves: pd.DataFrame = field(repr=False, compare=False)
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether the labels are classes that exclude one another."""
+        report = self.classification_report
+        return report is not None and report.kind == "exclusive"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``evaluation.json``."""
+        content = _as_json(self)
+        del content["curves"]
+        return content
+
+    def save(self, folder: Path) -> None:
+        """Write ``evaluation.json`` and ``curves.csv``.
+
+        Raises:
+            OutputError: If they cannot be written.
+        """
+        run_dir = RunDir(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(run_dir.evaluation, self.to_json())
+            write_text(run_dir.curves, self.curves.to_csv(index=False))
+        except OSError as error:
+            raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a metric of one model minus that of another says.
+
+    Attributes:
+        difference: The first model's value minus the second's.
+        p: Two-sided; None where nothing could be tested.
+        p_holm: The same, corrected for the number of tests.
+        outcome: Of the first model against the second.
+        description: The same in words.
+    """
+
+    difference: Estimate
+    p: float | None
+    p_holm: float | None
+    outcome: Outcome
+    description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPair(Difference):
+    """Two models: the difference of their macro AUROC, and of each label's.
+
+    Attributes:
+        models: Their names.
+        labels: Differences of AUROC by label.
+        metrics: Differences of the macro means of a person's own metrics.
+    """
+
+    models: tuple[str, str]
+    labels: Mapping[str, Difference]
+    metrics: Mapping[str, Difference] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """A row of the leaderboard.
+
+    Attributes:
+        name: Of the model.
+        macro_auroc: Mean over the labels.
+        macro_average_precision: Mean over the labels.
+        labels: AUROC by label.
+        metrics: Macro means of a person's own metrics.
+    """
+
+    name: str
+    macro_auroc: Estimate
+    macro_average_precision: Estimate
+    labels: Estimates
+    metrics: Estimates = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What only some of the tables held.
+
+    Attributes:
+        images: How many.
+        labels: Their names.
+    """
+
+    images: int
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """Every number of a comparison, as in ``comparison.json``.
+
+    Attributes:
+        data: The images that all tables hold.
+        interval: How the intervals were made.
+        num_macro_labels: Labels whose AUROC is defined.
+        models: The leaderboard, best first.
+        pairs: The paired differences, best models first.
+        left_out: What not all tables held.
+        flags: What weakens the comparison.
+    """
+
+    data: EvaluatedData
+    interval: IntervalMethod
+    num_macro_labels: int
+    models: Sequence[ModelScores]
+    pairs: Sequence[ModelPair]
+    left_out: LeftOut
+    flags: Sequence[Caveat]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``comparison.json``."""
+        return _as_json(self)
+
+
+def _as_json(result: EvaluationResult | ComparisonResult) -> dict[str, Any]:
+    """Return ``asdict`` as JSON gives it back: tuples are lists, and ``class_`` is called ``class``."""
+
+    def as_object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {
+            key.removesuffix("_"): list(value) if isinstance(value, tuple) else value for key, value in items
+        }
+
+    return asdict(result, dict_factory=as_object)

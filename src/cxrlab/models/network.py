@@ -1,0 +1,355 @@
+"""What cxrlab asks of a network, and how any ``nn.Module`` answers.
+
+``Network`` is the protocol: a module of images and logits that also says where its spatial features are,
+which parameters make a stage, and what it adds to the loss. ``wrap`` gives the same to a plain module, and
+``build_network`` makes a network from the plain description that a checkpoint holds.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cxrlab.errors import CheckpointError, ConfigError
+from cxrlab.files import build, locate
+
+# Classes that a checkpoint may name without anybody's trust.
+OWN_NETWORKS = (
+    "cxrlab.models.TimmNetwork",
+    "cxrlab.models.timm_network.TimmNetwork",
+    "cxrlab.models.SequentialNetwork",
+    "cxrlab.models.sequential.SequentialNetwork",
+)
+# What training alone needs, and what a file must not choose: where weights come from.
+_OF_TRAINING: dict[str, Any] = {
+    "pretrained": False,
+    "checkpoint_path": None,
+    "freeze": None,
+    "unfreeze_epoch": None,
+}
+_SHAPE = ("num_labels", "channels", "image_size")
+
+
+class Network(nn.Module):
+    """Images ``(B, C, H, W)`` in, logits ``(B, L)`` out, and answers to what the rest of cxrlab asks.
+
+    Every answer has a default that says "none", so that a subclass gives what it has. A module that is no
+    ``Network`` is wrapped by :func:`wrap`, which finds its spatial features.
+
+    Attributes:
+        image_size: Height and width of the images that it is made for, in pixels.
+        channels: Their channels.
+    """
+
+    image_size: int
+    channels: int
+
+    @property
+    def title(self) -> str:
+        """What it is called in messages: the name of its class."""
+        return type(self).__name__
+
+    @property
+    def feature_layer(self) -> nn.Module | None:
+        """The layer that class activation maps read, the last with places; None where there is none."""
+        return None
+
+    @property
+    def stage_layers(self) -> Mapping[str, nn.Module]:
+        """The layers that end a stage, by name, the finest grid first: other places for activation maps."""
+        return {}
+
+    def to_grid(self, activations: Tensor) -> Tensor:
+        """Bring the output of such a layer to ``(B, F, h, w)``."""
+        return activations
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Return the parameters by stage, the stem's first, without the head's; empty where not known."""
+        return []
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters of the head; empty where it is not told apart."""
+        return []
+
+    def penalty(self) -> Tensor | float:
+        """Return what is added to the loss of training, such as a sum of squared weights."""
+        return 0.0
+
+    def at_epoch(self, epoch: int) -> None:
+        """Take note of the epoch, counted from 0; called before every step of training."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return plain arguments that build the same network again, but for shape and initial weights."""
+        return {}
+
+
+class PlainNetwork(Network):
+    """A module that is no :class:`Network`, with what can be found out from one image through it.
+
+    Args:
+        module: Images ``(B, C, H, W)`` in, logits ``(B, L)`` out. Its weights stand below ``module.`` in a
+            checkpoint.
+        image_size: Height and width of the images in pixels.
+        channels: Their channels.
+
+    Raises:
+        ConfigError: If the module does not take such images, or gives no logits.
+    """
+
+    def __init__(self, module: nn.Module, image_size: int, channels: int) -> None:
+        super().__init__()
+        self.module = module
+        self.image_size, self.channels = image_size, channels
+        self._feature_name, self._stage_names = _spatial_layers(module, image_size, channels)
+
+    @property
+    def title(self) -> str:
+        """The name of the module's class."""
+        return type(self.module).__name__
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
+        logits = self.module(images)
+        if not isinstance(logits, Tensor):
+            raise ConfigError(
+                f"The network {self.title} gives a {type(logits).__name__}, not logits (B, L). "
+                "Networks with outputs beside the main one have a switch for it, such as aux_logits=false."
+            )
+        return logits
+
+    @property
+    def feature_layer(self) -> nn.Module | None:
+        """The last layer whose output has places, unless tokens come behind it."""
+        return None if self._feature_name is None else self.module.get_submodule(self._feature_name)
+
+    @property
+    def stage_layers(self) -> Mapping[str, nn.Module]:
+        """The last layers of each finer grid, by name."""
+        return {f"module.{name}": self.module.get_submodule(name) for name in self._stage_names}
+
+
+def wrap(module: nn.Module, image_size: int, channels: int) -> Network:
+    """Return a network as it is, and any other module in an adapter.
+
+    Args:
+        module: Images ``(B, C, H, W)`` in, logits ``(B, L)`` out.
+        image_size: Height and width of the images in pixels.
+        channels: Their channels.
+
+    Raises:
+        ConfigError: If the module does not take such images, or gives no logits.
+
+    Example:
+        >>> network = wrap(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 3)), 8, 1)
+        >>> network.feature_layer
+        Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1))
+        >>> wrap(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 8, 1).feature_layer is None
+        True
+    """
+    return module if isinstance(module, Network) else PlainNetwork(module, image_size, channels)
+
+
+class _Output(NamedTuple):
+    """What one call of a layer gave: its name, the smaller side of its grid, and its depth in the module."""
+
+    name: str
+    side: int
+    depth: int
+
+
+@torch.no_grad()
+def _spatial_layers(module: nn.Module, image_size: int, channels: int) -> tuple[str | None, list[str]]:
+    """Return the name of the last layer with places, and the last ones of each finer grid, finest first.
+
+    A layer that is called more than once is no place to read: its outputs are not told apart. Where tokens
+    come behind the last grid, as in a vision transformer, that grid is of patches before any of them was
+    looked at: there is no layer to name.
+    """
+    outputs: list[_Output] = []
+    num_calls: dict[str, int] = {}
+
+    def record(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            num_calls[name] = num_calls.get(name, 0) + 1
+            if isinstance(output, Tensor) and output.ndim in (3, 4):
+                side = min(output.shape[-2:]) if output.ndim == 4 else 0
+                outputs.append(_Output(name, side, name.count(".")))
+
+        return hook
+
+    handles = [layer.register_forward_hook(record(name)) for name, layer in module.named_modules() if name]
+    try:
+        _check_logits(module, image_size, channels)
+    finally:
+        for handle in handles:
+            handle.remove()
+    grids = [n for n, output in enumerate(outputs) if output.side > 1 and num_calls[output.name] == 1]
+    if not grids or any(output.side == 0 for output in outputs[grids[-1] :]):
+        return None, []
+    last = outputs[grids[-1]]
+    finer: dict[int, _Output] = {}
+    for output in (outputs[n] for n in grids):
+        # The outermost of a grid ends a stage; those inside it are in the midst of a block.
+        if output.side > last.side and output.depth <= finer.get(output.side, output).depth:
+            finer[output.side] = output
+    return last.name, [finer[side].name for side in sorted(finer, reverse=True)]
+
+
+def _check_logits(module: nn.Module, image_size: int, channels: int) -> None:
+    """Pass one black image through a module, and leave it as it was."""
+    parameter = next(module.parameters(), torch.zeros(()))
+    shape = (1, channels, image_size, image_size)
+    with _in_eval_mode(module), torch.random.fork_rng(devices=[]):
+        try:
+            logits = module(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device))
+        except Exception as error:  # a person's own code may fail in any way
+            reason = next(iter(str(error).splitlines()), "")
+            raise ConfigError(
+                f"The network {type(module).__name__} fails on an image of the shape {shape} (images, "
+                f"data.channels, data.image_size twice): {type(error).__name__}: {reason}"
+            ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"The network {type(module).__name__} gives {given} for an image of the shape {shape}, not "
+            "logits of the shape (1, L). Return one logit a label."
+        )
+
+
+@contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(layer, layer.training) for layer in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+def shape_arguments(
+    constructor: Callable[..., Any], *, num_labels: int, channels: int, image_size: int
+) -> dict[str, int]:
+    """Return those of the three arguments that a network's constructor takes, by the names it has for them.
+
+    A parameter named ``num_labels`` gets the number of logits, else one named ``num_classes``, as
+    torchvision's networks have it. ``channels`` and ``image_size`` are passed where they are parameters too.
+    A class that takes any keyword gets all three; a function that takes any, such as
+    ``torchvision.models.resnet18``, hands them on to a torchvision class and gets ``num_classes``.
+
+    Raises:
+        ConfigError: If the constructor takes no number of logits.
+
+    Example:
+        >>> def network(num_classes: int, channels: int) -> nn.Module: ...
+        >>> shape_arguments(network, num_labels=2, channels=1, image_size=64)
+        {'num_classes': 2, 'channels': 1}
+    """
+    parameters = inspect.signature(constructor).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    shape = {"num_labels": num_labels, "channels": channels, "image_size": image_size}
+    if "num_labels" not in parameters and ("num_classes" in parameters or takes_any):
+        if "num_classes" in parameters or not _is_class(constructor):
+            named = {name: value for name, value in shape.items() if name in parameters}
+            return {"num_classes": num_labels, **named}
+    elif "num_labels" not in parameters:
+        name = getattr(constructor, "__qualname__", repr(constructor))
+        raise ConfigError(
+            f"The network {name} takes {', '.join(parameters) or 'no argument'}, and no number of logits: "
+            "give its constructor a parameter num_labels (or num_classes)."
+        )
+    return {name: value for name, value in shape.items() if takes_any or name in parameters}
+
+
+def _is_class(constructor: Callable[..., Any]) -> bool:
+    inner = inspect.unwrap(constructor)
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    return inspect.isclass(inner)
+
+
+def make_network(
+    constructor: Callable[..., nn.Module], *, num_labels: int, channels: int, image_size: int
+) -> Network:
+    """Build a network for a shape, see :func:`shape_arguments`, and wrap it.
+
+    Args:
+        constructor: A class, a function, or a ``functools.partial`` of one, with all other arguments.
+        num_labels: Number of logits, L.
+        channels: Channels of the input, C.
+        image_size: Height and width of the input in pixels.
+
+    Raises:
+        ConfigError: If it takes no such arguments, or what it makes does not take such images.
+    """
+    shape = shape_arguments(constructor, num_labels=num_labels, channels=channels, image_size=image_size)
+    return wrap(constructor(**shape), image_size, channels)
+
+
+def without_initial_weights(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's description with no source of weights, for when a checkpoint brings them."""
+    kept = {name: value for name, value in description.items() if name not in {"_partial_", "_convert_"}}
+    if str(kept.get("_target_")).startswith("torchvision."):
+        kept.pop("weights", None)
+    return kept | {name: _OF_TRAINING[name] for name in ("pretrained", "checkpoint_path") if name in kept}
+
+
+def architecture(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's description without what is about its training, as a checkpoint keeps it."""
+    kept = without_initial_weights(description)
+    if kept.get("_target_") in OWN_NETWORKS:
+        kept |= {name: value for name, value in _OF_TRAINING.items() if name in kept}
+    return kept
+
+
+def describe(network: Network, num_labels: int) -> dict[str, Any]:
+    """Return the description of a network made in Python: its class, its arguments, and its shape."""
+    kind = type(network.module if isinstance(network, PlainNetwork) else network)
+    return architecture(
+        {
+            "_target_": f"{kind.__module__}.{kind.__qualname__}",
+            **network.arguments(),
+            "num_labels": num_labels,
+            "channels": network.channels,
+            "image_size": network.image_size,
+        }
+    )
+
+
+def build_network(description: Mapping[str, Any], trust: Sequence[str] = ()) -> Network:
+    """Build a network from the plain description that a checkpoint holds, without any initial weights.
+
+    Args:
+        description: ``_target_``, ``num_labels``, ``channels``, ``image_size`` and the other arguments.
+        trust: Packages whose networks may be built beside those of :data:`OWN_NETWORKS`, such as
+            ``["my_lab"]``.
+
+    Raises:
+        ConfigError: If the class is neither listed nor trusted, or does not exist.
+        CheckpointError: If it is no network, or cannot be built so.
+    """
+    # A file must not choose what is downloaded or read either.
+    node = architecture(description)
+    target, source = str(node.get("_target_")), "The checkpoint (network._target_)"
+    constructor = locate(target, OWN_NETWORKS, trust, source=source)
+    if inspect.isclass(constructor) and not issubclass(constructor, nn.Module):
+        raise CheckpointError(f"{source} names {target}, which is no torch.nn.Module.")
+    image_size, channels = int(node.get("image_size", 0)), int(node.get("channels", 0))
+    shape = shape_arguments(
+        constructor, num_labels=int(node.get("num_labels", 0)), channels=channels, image_size=image_size
+    )
+    others = {name: value for name, value in node.items() if name not in _SHAPE}
+    try:
+        module = build(others, OWN_NETWORKS, trust, source=source, **shape)
+    except TypeError as error:
+        raise CheckpointError(
+            f"{source} names {target}, which cannot be built with {sorted(others.keys() - {'_target_'})}: "
+            f"{error}. Build it yourself and pass module=<the network>."
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise CheckpointError(f"{source} names {target}, which gives a {type(module).__name__}, no network.")
+    return wrap(module, image_size, channels)

@@ -1,0 +1,103 @@
+"""A run evaluated, at the end of its training and by ``cxrlab evaluate`` alike; and an ensemble of runs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cxrlab.evaluation.ensemble import (
+    check_no_training_patients,
+    check_same_task,
+    ensemble,
+    ensemble_validation,
+    shared_images,
+)
+from cxrlab.evaluation.operating_point import from_validation, run_operating_point
+from cxrlab.evaluation.results import EvaluationResult
+from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.report.evaluation_page import (
+    Evaluation,
+    ensemble_model_info,
+    run_model_info,
+    with_checks,
+    write_results,
+)
+from cxrlab.report.panels import draw_run_panels, read_panels
+from cxrlab.runs.run import Run
+from cxrlab.runs.run_data import PredictedImages
+
+# More than a page has room for: it chooses itself, and says how many it left out.
+_PANEL_BYTES = 10_000_000
+
+
+def evaluate_own_part(
+    run: Run, predicted: PredictedImages, settings: EvaluationSettings, *, page: bool, images: bool
+) -> EvaluationResult:
+    """Evaluate what a run predicted of one of its parts, into its own folder, as its training ends.
+
+    Args:
+        run: The run, with the weights of its best epoch.
+        predicted: Of its test part, or of validation where the test part was not read.
+        settings: How it is evaluated.
+        page: Whether to draw the page and its figures.
+        images: Whether radiographs, and names of images and patients, may stand on the page.
+
+    Returns:
+        What ``evaluation.json`` holds.
+    """
+    evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
+    return write_results(evaluation, settings, run.run_dir, page=page, images=images)
+
+
+def run_evaluation(
+    run: Run,
+    predicted: PredictedImages,
+    settings: EvaluationSettings,
+    folder: Path,
+    *,
+    heatmaps_per_label: int,
+) -> Evaluation:
+    """Return a run's predictions with its operating point; heatmaps it has not drawn are drawn.
+
+    Args:
+        run: The run.
+        predicted: What it predicts of the images.
+        settings: How it is evaluated.
+        folder: Where heatmaps go.
+        heatmaps_per_label: Hits, and errors, of each label; 0 for none.
+    """
+    thresholds, calibrator = run_operating_point(run, settings, predicted.table.labels, predicted.validation)
+    is_drawn = predicted.images is None and predicted.table.part == "test"  # by the training
+    heatmaps_dir = run.files.test_heatmaps if is_drawn else folder / "heatmaps"
+    if predicted.manifest is not None and predicted.images is not None and heatmaps_per_label:
+        draw_run_panels(run, predicted, thresholds, heatmaps_dir, per_label=heatmaps_per_label)
+    panels, _ = read_panels(heatmaps_dir, budget_bytes=_PANEL_BYTES)
+    model_info = run_model_info(run.run_dir, run.config, panels=panels, notes=predicted.notes)
+    model_info = replace(model_info, unseen=predicted.unseen)
+    if is_drawn:
+        model_info = with_checks(model_info, run.run_dir)
+    evaluation = Evaluation(predicted.table, thresholds, calibrator, predicted.facts, model_info)
+    return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
+
+
+def ensemble_evaluation(
+    runs: Sequence[Run], predicted: Sequence[PredictedImages], settings: EvaluationSettings
+) -> Evaluation:
+    """Return the mean of several runs' predictions, with thresholds of the mean on their validation part.
+
+    Raises:
+        DataError: If tasks, images, labels or targets differ, or one was trained on patients of another's
+            test part.
+    """
+    check_same_task(runs)
+    is_external = predicted[0].is_external
+    tables = [member.table for member in predicted]
+    table = ensemble(shared_images(tables) if is_external else tables)
+    if not is_external:
+        check_no_training_patients(runs, table)
+    validation = ensemble_validation(runs, table.labels, [member.validation for member in predicted])
+    thresholds, calibrator = (None, None) if validation is None else from_validation(validation, settings)
+    notes = tuple(dict.fromkeys(note for member in predicted for note in member.notes))
+    unseen = all(member.unseen for member in predicted) if is_external else None
+    model_info = ensemble_model_info([run.run_dir for run in runs], [run.config for run in runs], notes=notes)
+    model_info = replace(model_info, unseen=unseen)
+    return Evaluation(table, thresholds, calibrator, predicted[0].facts, model_info)

@@ -1,0 +1,96 @@
+"""What a training writes to its run directory beside the files of its callbacks."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+
+import pandas as pd
+import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from cxrlab.data.audit import AuditReport
+from cxrlab.data.datamodule import DataModule
+from cxrlab.data.manifest import Manifest, read_table
+from cxrlab.errors import DataError, MissingFileError
+from cxrlab.files import RunDir, replacing, write_text
+from cxrlab.metrics.streaming import METRICS
+from cxrlab.models.timm_network import layer_table
+from cxrlab.models.weights import check_weights_fit
+from cxrlab.training.module import Classifier
+
+
+def check_same_run(manifest: Manifest, classifier: Classifier, files: RunDir) -> None:
+    """Compare what a resumed run reads with what it was started on.
+
+    Raises:
+        DataError: If an image, a label or a part differs: a patient could cross from training to test.
+        CheckpointError: If the last checkpoint does not fit the network, or cannot be read.
+    """
+    if not files.manifest.is_file():
+        raise MissingFileError(f"resume={files}: there is no manifest.csv, which says what was trained on.")
+    before = replace(manifest, table=read_table(files.manifest))
+    if before.fingerprint() != manifest.fingerprint():
+        different = set(before.table["image"]) ^ set(manifest.table["image"])
+        if not different:
+            raise DataError(
+                f"resume={files}: the labels or parts of its manifest.csv are not those of the config "
+                f"(fingerprint {manifest.fingerprint()} for {before.fingerprint()}): was either edited?"
+            )
+        raise DataError(
+            f"resume={files}: the data below {manifest.root} are not those that the run was started on "
+            f"(fingerprint {manifest.fingerprint()} for {before.fingerprint()}; {len(different)} images "
+            f"differ, such as {sorted(different)[:3]}). A new split would put patients of training into "
+            "the test part: bring the data back as they were, or start a new run."
+        )
+    check_weights_fit(classifier, files.last_checkpoint)
+
+
+@rank_zero_only
+def remove_evaluation(files: RunDir) -> None:
+    """Remove what was predicted and computed with the weights that a resumed training is about to replace.
+
+    Else, were it stopped, an earlier network's predictions would stand beside a later one's thresholds.
+    """
+    for path in (
+        files.predictions("val"), files.predictions("test"), files.results, files.evaluation, files.curves,
+        files.explanation, files.report, files.model_card,
+    ):  # fmt: skip
+        path.unlink(missing_ok=True)
+    for folder in (files.test_heatmaps, files.flagged_heatmaps):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@rank_zero_only
+def save_data(data: DataModule, report: AuditReport, files: RunDir) -> None:
+    """Write which image is in which part, what the audit found, and what could not be read."""
+    with replacing(files.manifest) as temporary:
+        data.manifest.to_csv(temporary)
+    write_text(files.audit, json.dumps(asdict(report), indent=1) + "\n")
+    if len(data.unreadable):
+        write_text(files.unreadable, data.unreadable.report.to_csv(index=False))
+
+
+@rank_zero_only
+def save_layers(classifier: Classifier, files: RunDir) -> None:
+    """Write the table of the network's layers."""
+    shape = classifier.preprocess
+    write_text(files.layers, layer_table(classifier.network, shape.image_size, shape.channels))
+
+
+def result_rows(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[dict[str, object]]:
+    """Return the metrics of the part that was just evaluated: one row a label, and the macro mean."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    num_images, num_known, num_positives = classifier.evaluated
+    rows: list[dict[str, object]] = []
+    for label, images, positives in zip(classifier.labels, num_known, num_positives, strict=True):
+        counts = {"part": part, "label": label, "images": images, "positives": positives}
+        rows.append({**counts, **{metric: values.get(f"{part}/{metric}/{label}") for metric in METRICS}})
+    macro = {"part": part, "label": "macro mean", "images": num_images, "positives": None}
+    return [*rows, {**macro, **{metric: values.get(f"{part}/{metric}") for metric in METRICS}}]
+
+
+@rank_zero_only
+def save_results(rows: list[dict[str, object]], files: RunDir) -> None:
+    """Write results.csv."""
+    table = pd.DataFrame(rows).astype({"positives": "Int64"}).round(6)
+    write_text(files.results, table.to_csv(index=False))

@@ -1,0 +1,113 @@
+"""Hydra's callback that keeps the table of a multirun."""
+
+import atexit
+import gc
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from cxrlab.errors import UserError
+
+
+class SweepTable(Callback):
+    """Keeps the table of a multirun, also where jobs fail."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table when the process ends: Hydra calls no later hook once a job has failed."""
+        path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
+        atexit.register(_print_table, path, str(config.monitor))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Start the clock; the job's row says "running" until it ends, or for ever where it is killed."""
+        self.start = time.perf_counter()
+        if config.hydra.mode == RunMode.MULTIRUN:
+            self._write(config, "running", None, "")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Write the job's row."""
+        outcome = job_return._return_value
+        error = outcome if job_return.status is JobStatus.FAILED else None
+        if config.hydra.mode == RunMode.MULTIRUN:
+            metric = outcome if isinstance(outcome, float) else None
+            status = "completed" if error is None else "failed"
+            self._write(config, status, metric, "" if error is None else _reason(error))
+            _free(error)
+
+    def _write(self, config: DictConfig, status: str, metric: float | None, error: str) -> None:
+        from cxrlab.sweeps.table import add_job  # pandas is not needed to answer --help
+
+        row: dict[str, object] = {
+            "job": int(config.hydra.job.num),
+            "status": status,
+            "metric": metric,
+            "seconds": round(time.perf_counter() - self.start, 1),
+            "overrides": " ".join(str(override) for override in config.hydra.overrides.task),
+            "error": error,
+            "monitor": str(config.monitor),
+            "folder": os.path.relpath(
+                config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute()
+            ),
+        }
+        row |= _seed(config) | _fold(config)
+        path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
+        add_job(path, row, maximize=config.monitor_mode == "max")
+
+
+def _overrides_but(config: DictConfig, key: str) -> str:
+    """Return what the command line sets besides a key."""
+    overrides = [str(override) for override in config.hydra.overrides.task]
+    return " ".join(override for override in overrides if override.lstrip("+").split("=", 1)[0] != key)
+
+
+def _seed(config: DictConfig) -> dict[str, object]:
+    """Return a job's seed, and what else the command line sets; nothing where there is no seed."""
+    seed = OmegaConf.select(config, "seed")
+    return {"seed": seed, "but_seed": _overrides_but(config, "seed")} if isinstance(seed, int) else {}
+
+
+def _fold(config: DictConfig) -> dict[str, object]:
+    """Return which fold a job of a cross-validation has; nothing of another job."""
+    fold, num_folds, method = (
+        OmegaConf.select(config, f"data.split.{key}") for key in ("fold", "num_folds", "method")
+    )
+    if method != "folds" or not isinstance(fold, int) or not isinstance(num_folds, int):
+        return {}
+    configuration = _overrides_but(config, "data.split.fold")
+    return {"fold": fold, "num_folds": num_folds, "configuration": configuration}
+
+
+def _free(error: BaseException | None) -> None:
+    """Let go of what a failed job built: its error holds the frames, and they the network."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+
+
+def _print_table(path: Path, monitor: str) -> None:
+    if path.is_file():
+        from cxrlab.sweeps.table import close, printed
+
+        close(path)
+        print(printed(path, monitor))
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a job failed: in our own words where the error, or one that it was raised for, is ours."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    return f"{type(error).__name__}: {error}" if cause is None else str(cause)
