@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from omegaconf import DictConfig
 
-from cxrlab.data.audit.tables import terminal_table
+from cxrlab.data.audit import AuditReport, terminal_table
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 from cxrlab.prepare import prepare
@@ -127,7 +127,7 @@ def test_without_images_the_page_names_and_shows_none(small: Preparation, faulty
 def test_the_report_is_returned_and_told(small: Preparation, tmp_path: Path, caplog):
     with caplog.at_level(logging.INFO, logger="cxrlab"):
         report = prepare(small(tmp_path))
-    assert json.loads((tmp_path / "audit.json").read_text()) == report
+    assert AuditReport.from_json(json.loads((tmp_path / "audit.json").read_text())) == report
     assert terminal_table(report) in caplog.text
     assert f"The page: {tmp_path / 'audit.html'}" in caplog.text
 

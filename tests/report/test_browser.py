@@ -70,7 +70,7 @@ def full_subject(labels):
         title=f"A run: {LONG}", kind="run", network="resnet10t",
         trained_on=TrainingData(name="nih", parts={"train": (840, 280), "val": (120, 40)}),
         config={"data": {"root": f"/data/{'y' * 120}"}}, metrics=metrics, provenance=session,
-        audit={"findings": [{"severity": "warning", "message": LONG}]},
+        audit={"findings": [{"kind": "drift", "severity": "warning", "message": LONG, "count": 1}]},
         panels=panels(labels), notes=[LONG],
     )  # fmt: skip
 

@@ -26,7 +26,7 @@ def panels():
 
 
 def model_info():
-    found = {"severity": "warning", "message": "2 images are nearly the same.", "kind": "near", "images": ["p-007/00013_001.png"],
+    found = {"severity": "warning", "message": "2 images are nearly the same.", "kind": "near", "count": 2, "images": ["p-007/00013_001.png"],
              "patients": ["p-007"], "details": ["secret"]}  # fmt: skip
     session = {"command": ["python", "-m", "cxrlab.train", "data=table", "data.root=/data/jane Doe/x", "+data.split.file=secret.csv"],
                "versions": {"cxrlab": "0.1.0", EVIL: "1"}, "commit": "c0ffee", "hardware": {"cores": 2}, "seconds": {"fit": 3.0},

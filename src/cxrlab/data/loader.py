@@ -1,8 +1,6 @@
-"""Which images stand in which batch: a function of seed, epoch and rank, so that a resume repeats it.
+"""Batches of cached images, gathered in one indexing step from a file, from memory, or from the GPU's own.
 
-How often training images are drawn: rare findings as often as frequent ones, where that is wanted.
-
-Batches of cached images: gathered in one indexing step from a file, from memory, or from the GPU's own.
+Which images stand in which batch is a function of seed, epoch and rank, so that a resume repeats it.
 """
 
 from collections.abc import Iterator
@@ -16,6 +14,30 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from cxrlab.errors import ConfigError
+
+ImageDevice = Literal["auto", "disk", "host", "gpu"]
+Sampling = Literal["uniform", "balanced"]
+
+# Share of the GPU's free memory that images may take; the rest is the network's.
+_GPU_SHARE = 0.5
+_COPIED_AT_ONCE = 4096
+
+
+class Batch(TypedDict):
+    """What the loader yields.
+
+    Attributes:
+        images: uint8, shape ``(B, C, H, W)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
+        index: Row of each image in the manifest, shape ``(B,)``.
+        seed: Start of the random numbers that augment this batch: a function of seed, epoch, process and
+            number of the batch.
+    """
+
+    images: Tensor
+    targets: Tensor
+    index: Tensor
+    seed: int
 
 
 class Batches(Sampler[list[int]]):
@@ -88,9 +110,6 @@ class Batches(Sampler[list[int]]):
         return rng.choice(self.rows, size=self.num_drawn, p=shares)
 
 
-Sampling = Literal["uniform", "balanced"]
-
-
 def balanced_weights(targets: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return the probability of each image when a finding is drawn first, and then an image that shows it.
 
@@ -113,33 +132,6 @@ def balanced_weights(targets: npt.NDArray[np.floating]) -> npt.NDArray[np.float6
     weights = (shown[:, counts > 0] / counts[counts > 0]).sum(axis=1)
     shares: npt.NDArray[np.float64] = weights / weights.sum()
     return shares
-
-
-ImageDevice = Literal["auto", "disk", "host", "gpu"]
-
-
-# Share of the GPU's free memory that images may take; the rest is the network's.
-_GPU_SHARE = 0.5
-
-
-_COPIED_AT_ONCE = 4096
-
-
-class Batch(TypedDict):
-    """What the loader yields.
-
-    Attributes:
-        images: uint8, shape ``(B, C, H, W)``.
-        targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
-        index: Row of each image in the manifest, shape ``(B,)``.
-        seed: Start of the random numbers that augment this batch: a function of seed, epoch, process and
-            number of the batch.
-    """
-
-    images: Tensor
-    targets: Tensor
-    index: Tensor
-    seed: int
 
 
 class ImageStore:

@@ -3,18 +3,16 @@ import io
 from itertools import permutations, product
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
+from cxrlab.data.duplicates.hashing import perceptual_hash
 from cxrlab.data.duplicates.search import (
     MOST_DIFFERENT,
     find_across,
     find_near_duplicates,
-    groups_of_pairs,
     identical_groups,
     linked_groups,
-    perceptual_hash,
 )
 from cxrlab.data.readers import synthetic
 
@@ -121,15 +119,6 @@ def test_images_of_one_set_are_found_in_another(phantoms):
     pairs = find_across(hashed(images), images, hashed(others), others)
     assert sorted(pairs[["one", "other"]].to_numpy().tolist()) == [[3, 1], [5, 0]]
     assert find_across(hashed(images[:10]), images[:10], hashed(images[10:]), images[10:]).empty
-
-
-def test_stars_hold_only_what_was_compared_with_their_first():
-    chain = pd.DataFrame({"one": [0, 1, 2, 3], "other": [1, 2, 3, 4]})
-    groups = groups_of_pairs(chain)
-    pairs = set(chain.itertuples(index=False, name=None))
-    assert groups == [[1, 0, 2], [3, 4]]
-    assert all((row, first) in pairs or (first, row) in pairs for first, *rest in groups for row in rest)
-    assert groups_of_pairs(chain[:0]) == []
 
 
 def test_unlinked_patients_keep_their_names():

@@ -9,7 +9,6 @@ from cxrlab.data.duplicates.hashing import (
     HASH_WORDS,
     MOST_LOOKALIKES,
     RADIUS,
-    count_bits,
     find_candidates,
     mirrored_hash,
     perceptual_hash,
@@ -76,13 +75,6 @@ def test_a_nearly_constant_image_has_no_hash(level):
     assert not perceptual_hash(image).any()
 
 
-def test_bits_are_counted_by_arithmetic_too():
-    words = np.random.default_rng(0).integers(0, 2**64, (50, 4), dtype=np.uint64)
-    words[0] = [0, 2**64 - 1, 1, 2**63]
-    expected = [[int(word).bit_count() for word in row] for row in words]
-    assert count_bits(words).tolist() == expected
-
-
 def with_bits_turned(words: np.ndarray, rng: np.random.Generator, first: int, rest: int) -> np.ndarray:
     turned = bits(words).astype(bool)
     turned[rng.choice(64, first, replace=False)] ^= True
@@ -130,12 +122,6 @@ def test_lookalikes_are_those_of_a_search_of_all_pairs(hashes, tile, monkeypatch
     assert {pair[:2] for pair in within} == {(3, 30), (6, 33), (7, 34), (8, 35), (9, 36)}
     assert within == by_brute_force(hashes, None)
     assert as_set(find_candidates(hashes[:30], hashes[20:])) == by_brute_force(hashes[:30], hashes[20:])
-
-
-def test_an_older_numpy_finds_the_same(hashes, monkeypatch):
-    expected = as_set(find_candidates(hashes, None))
-    monkeypatch.delattr(np, "bitwise_count", raising=False)
-    assert as_set(find_candidates(hashes, None)) == expected
 
 
 def test_images_without_a_hash_are_like_no_other(hashes):

@@ -99,7 +99,9 @@ def test_a_folder_is_no_table(tmp_path):
         read_cells(tmp_path)
 
 
-CELLS = st.sampled_from(["", " ", "1", "0012", "-1", " 0.5 ", "True", "a.png", "NA", "é", "x y", "1e5", "nan"])
+CELLS = st.sampled_from(
+    ["", " ", "1", "0012", "-1", " 0.5 ", "True", "a.png", "NA", "é", "x y", "1e5", "nan"]
+)
 
 
 @given(st.lists(st.lists(CELLS, min_size=3, max_size=3), max_size=8), st.sampled_from(";,|"))

@@ -1,10 +1,16 @@
 import io
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from cxrlab.data.audit import AuditReport
+from cxrlab.data.audit import audit as run_audit
+from cxrlab.data.image_statistics import Appearance
+from cxrlab.data.manifest import Manifest
 from cxrlab.losses import masked_bce
 from cxrlab.report.figures import audit
 
@@ -18,35 +24,22 @@ def drawn(png: bytes) -> np.ndarray:
     return pixels
 
 
-def report(num_labels: int, parts: tuple[str, ...]) -> dict:
-    labels = [f"Pleural_Thickening {number}" for number in range(num_labels)]
+def report(num_labels: int, parts: tuple[str, ...]) -> AuditReport:
+    """The audit of 60 patients with one to three images, or with 25; of one label nothing is known."""
     rng = np.random.default_rng(0)
-    return {
-        "data": {"labels": labels},
-        "parts": [{"part": part} for part in parts],
-        "labels": [
-            {
-                "label": label,
-                "part": part,
-                "prevalence": None if label.endswith(" 1") else float(rng.random()),
-            }
-            for part in parts
-            for label in labels
-        ],
-        "cooccurrence": {"labels": labels, "counts": rng.integers(0, 50, (num_labels, num_labels)).tolist()},
-        "images_per_patient": [{"part": part, "patients": {"1": 4, "3": 1, "20+": 2}} for part in parts],
-        "drift": [
-            {
-                "variable": label,
-                "reference": "train",
-                "part": part,
-                "flagged": False,
-                "smd": None if label.endswith(" 1") else 0.1,
-            }
-            for part in parts[1:]
-            for label in labels
-        ],
-    }
+    patient = np.repeat(np.arange(60), [25, *rng.integers(1, 4, 59)])
+    part = np.array(parts, dtype=object)[patient % len(parts)] if len(parts) > 1 else ""
+    table = pd.DataFrame({"image": [f"{row}.png" for row in range(len(patient))], "split": "", "part": part})
+    table.insert(1, "patient", patient.astype(str))
+    for number in range(num_labels):
+        column = (rng.random(len(table)) < 0.3).astype(float)
+        table[f"label/Pleural_Thickening {number}"] = np.nan if number == 1 else column
+    facts = pd.DataFrame([[0.0] * len(Appearance._fields)] * len(table), columns=list(Appearance._fields))
+    facts = facts.assign(error="", warning="", digest="", width=32, height=32, mode="L", spread=200.0)
+    facts["brightness"] = rng.normal(120, 20, len(table))
+    none = pd.DataFrame({"one": [], "other": []}, dtype=int)
+    manifest = Manifest(Path("/data"), table)
+    return run_audit(manifest, facts, identical=[], pairs=none, missing=0, extra=[], raw=None)
 
 
 @pytest.mark.parametrize("num_labels", [1, 2, 14, 30])

@@ -83,25 +83,6 @@ def mirrored_hash(hashes: Hashes) -> Hashes:
     return hashes ^ _ODD
 
 
-def count_bits(words: Hashes) -> npt.NDArray[np.uint8]:
-    """Return the number of bits set in each word, by arithmetic: numpy below 2 has no instruction for it.
-
-    References:
-        Warren, Hacker's Delight, 2nd edition, section 5-1.
-    """
-    pairs = words - ((words >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    twos = np.uint64(0x3333333333333333)
-    fours = (pairs & twos) + ((pairs >> np.uint64(2)) & twos)
-    eights = (fours + (fours >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.asarray((eights * np.uint64(0x0101010101010101)) >> np.uint64(56), dtype=np.uint8)
-
-
-def _count(words: Hashes) -> npt.NDArray[np.uint8]:
-    if hasattr(np, "bitwise_count"):
-        return np.asarray(np.bitwise_count(words), dtype=np.uint8)
-    return count_bits(words)
-
-
 def find_candidates(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
     """Return the pairs of images whose hashes are close, as candidates to compare by their pixels.
 
@@ -150,7 +131,7 @@ def _search(queries: Hashes, targets: Hashes, first: Hashes, offset: int | None)
     for start in range(offset or 0, len(targets), _COLUMNS):
         row, column = _close(kinds[:, 0], first[start : start + _COLUMNS])
         column += start
-        distance = _count(kinds[row] ^ targets[column]).sum(axis=1, dtype=np.int64)
+        distance = np.bitwise_count(kinds[row] ^ targets[column]).sum(axis=1, dtype=np.int64)
         inverted = distance > 32 * HASH_WORDS
         distance = np.where(inverted, 64 * HASH_WORDS - distance, distance)
         mirrored, query = np.divmod(row, len(queries))
@@ -163,7 +144,7 @@ def _search(queries: Hashes, targets: Hashes, first: Hashes, offset: int | None)
 
 def _close(words: Hashes, others: Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return row and column of the words that are close to one another, or to the other's inverse."""
-    bits = _count(words[:, None] ^ others)
+    bits = np.bitwise_count(words[:, None] ^ others)
     # Both in one comparison: a number up to the radius wraps round and becomes a large one.
     bits -= np.uint8(FIRST_RADIUS + 1)
     row, column = np.divmod(np.flatnonzero(bits >= np.uint8(63 - 2 * FIRST_RADIUS)), len(others))

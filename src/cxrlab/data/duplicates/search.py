@@ -16,17 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.duplicates.alignment import differences, thumbnails
-from cxrlab.data.duplicates.hashing import HASH_WORDS, Hashes, find_candidates, perceptual_hash
-
-__all__ = [
-    "HASH_WORDS",
-    "find_across",
-    "find_near_duplicates",
-    "groups_of_pairs",
-    "identical_groups",
-    "linked_groups",
-    "perceptual_hash",
-]
+from cxrlab.data.duplicates.hashing import Hashes, find_candidates
 
 # Differences seen on chest_xray (1,304 images copied), nih (300) and malaria cells (600), stretched to 224
 # px, 2026-11-22. The largest of copies: JPEG of quality 50 to 90 0.013; half the size and back 0.006, cells
@@ -75,9 +65,9 @@ def find_near_duplicates(
             no pair of them is reported; without digests, such pairs are, with a difference of 0.
 
     Returns:
-        Columns ``one`` and ``other`` (rows, one < other), ``distance`` (bits of 256), ``difference`` (see
-        :func:`cxrlab.data.duplicates.alignment.differences`; up to 0.05), ``mirrored`` and ``inverted`` (whether the
-        other shows the one so); sorted by rows.
+        Columns ``one`` and ``other`` (rows, one < other), ``distance`` (bits of 256), ``difference`` (up to
+        0.05, see :func:`cxrlab.data.duplicates.alignment.differences`), ``mirrored`` and ``inverted``
+        (whether the other shows the one so); sorted by rows.
     """
     hashes = hashes.copy()
     for group in identical_groups(digests or []):
@@ -123,34 +113,6 @@ def _differences(pairs: pd.DataFrame, pixels: Pixels, other_pixels: Pixels) -> n
     others[mirrored] = others[mirrored, :, ::-1]
     others[inverted] *= -1  # without the offset, which no comparison sees
     return differences(ones, others)
-
-
-def groups_of_pairs(pairs: pd.DataFrame) -> list[list[int]]:
-    """Arrange pairs in groups for display: a row and others that were each compared with it.
-
-    Args:
-        pairs: Columns ``one`` and ``other`` of one data set.
-
-    Returns:
-        Rows; the first of each group is near-identical to all others of it, and no row is in two groups.
-        Rows with most partners come first.
-
-    Example:
-        >>> groups_of_pairs(pd.DataFrame({"one": [0, 1], "other": [1, 2]}))
-        [[1, 0, 2]]
-    """
-    partners: dict[int, set[int]] = {}
-    for one, other in zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True):
-        partners.setdefault(one, set()).add(other)
-        partners.setdefault(other, set()).add(one)
-    taken: set[int] = set()
-    groups = []
-    for row in sorted(partners, key=lambda row: (-len(partners[row]), row)):
-        members = sorted(partners[row] - taken)
-        if row not in taken and members:
-            groups.append([row, *members])
-            taken.update(groups[-1])
-    return groups
 
 
 def linked_groups(patients: Sequence[str], links: Iterable[tuple[int, int]]) -> npt.NDArray[np.object_]:

@@ -1,7 +1,4 @@
-"""The folder of a raw data set: whether it is there, and what to say of it when something in it is not.
-
-The images that a table lists: their paths under the root, and which of them are there.
-"""
+"""Paths in a raw data set: its root, the images that a table lists, and which of them are there."""
 
 import os
 import re
@@ -14,6 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.errors import ConfigError, DataError, MissingFileError
+
+# Listing a folder costs some 8 us and looking for one file 3 us (ext4, warm), but over a network each of them
+# is a round trip: a folder is listed where many of its files are wanted.
+_FEW = 8
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:")
 
 
 def check_root(root: Path) -> None:
@@ -36,14 +38,6 @@ def listing(folder: Path, most: int = 10) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-# Listing a folder costs some 8 us and looking for one file 3 us (ext4, warm), but over a network each of them
-# is a round trip: a folder is listed where many of its files are wanted.
-_FEW = 8
-
-
-_ABSOLUTE = re.compile(r"/|[A-Za-z]:")
-
-
 def compiled(pattern: str, key: str) -> re.Pattern[str]:
     """Return a regular expression that the config gave.
 
@@ -61,8 +55,8 @@ def paths_under_root(
 ) -> "pd.Series[str]":
     """Return the paths that a table gives as paths under the root, with forward slashes.
 
-    Only the text of a path is evaluated: it may go through a symbolic link, as folders of images often do, but
-    may not name anything outside the root by itself.
+    Only the text of a path is looked at: it may go through a symbolic link, as folders of images often do,
+    but may not name anything outside the root by itself.
 
     Args:
         cells: Paths as the table has them; the index is the line in the file.
@@ -99,16 +93,16 @@ def present(root: Path, images: Sequence[str]) -> npt.NDArray[np.bool_]:
     rows: dict[str, list[int]] = defaultdict(list)
     for row, image in enumerate(images):
         rows[image.rpartition("/")[0]].append(row)
-    found = np.zeros(len(images), dtype=bool)
+    is_there = np.zeros(len(images), dtype=bool)
     for folder, members in rows.items():
         try:
             # Text, for with Path objects the 180,000 folders of CheXpert take twice as long.
-            found[members] = _present_in(
+            is_there[members] = _present_in(
                 f"{root}/{folder}", [images[row].rpartition("/")[2] for row in members]
             )
         except OSError as error:
             raise DataError(f"The images of {root / folder} cannot be listed: {error}.") from error
-    return found
+    return is_there
 
 
 def _present_in(folder: str, names: list[str]) -> list[bool]:

@@ -1,7 +1,4 @@
-"""NIH ChestX-ray14 as distributed, or any part of it, as a manifest.
-
-The table of NIH ChestX-ray14: findings, patient, view, sex and age of each image.
-"""
+"""NIH ChestX-ray14 as distributed, or any part of it, as a manifest."""
 
 import logging
 import os
@@ -33,14 +30,13 @@ LABELS = (
     "Pleural_Thickening",
     "Hernia",
 )
-
-
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+BOXES = "BBox_List_2017.csv"
+LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+_MIN_IMAGES = 50
+_ORIGINAL_SIZE = 1024.0  # boxes are in pixels of the original image
 _OLDEST = 120.0  # the first edition of the table holds ages up to 414 years
-
-
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "D": 1 / 365.25}
-
-
 _COLUMNS = {
     "Image Index": "image",
     "Finding Labels": "findings",
@@ -49,77 +45,6 @@ _COLUMNS = {
     "Patient Gender": "sex",
     "View Position": "view",
 }
-
-
-def read_table(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read the table of ChestX-ray14, either edition, plain or ``.gz``; the images need not be there.
-
-    Returns:
-        One row an image: ``image`` (bare file name), ``patient``, ``covariate/view``, ``covariate/sex``,
-        ``covariate/age`` (years; NaN where absent or above 120) and the 14 labels, all 0 for "No Finding".
-        And the columns ``image``, ``findings`` and ``age`` as they are listed, ages in years, for the audit.
-
-    Raises:
-        DataError: If a column is missing, a name or patient is empty, or a finding or an age is unknown.
-    """
-    raw = read_cells(path)
-    missing = [name for name in _COLUMNS if name not in raw]
-    if missing:
-        raise DataError(f"The table {path} lacks the columns {missing}; it has {list(raw)}.")
-    raw = raw.rename(columns=_COLUMNS)
-    for name in ("Image Index", "Patient ID"):
-        if empty := int((raw[_COLUMNS[name]] == "").sum()):
-            raise DataError(f"{empty} rows of {path} have nothing in the column {name!r}.")
-    columns: dict[str, object] = {"image": raw["image"], "patient": raw["patient"]}
-    columns |= {COVARIATE + name: raw[name] for name in ("view", "sex")}
-    ages = _parse_ages(raw["age"], path)
-    columns[COVARIATE + "age"] = ages.where(ages <= _OLDEST)
-    findings = _parse_findings(raw["findings"], path)
-    columns |= {LABEL + name: findings[:, index] for index, name in enumerate(LABELS)}
-    return pd.DataFrame(columns), raw[["image", "findings"]].assign(age=ages)
-
-
-def _parse_findings(findings: "pd.Series[str]", path: Path) -> npt.NDArray[np.float64]:
-    """Return 0 and 1, shape ``(N, 14)``; each of the some 800 combinations is taken apart once."""
-    codes, combinations = pd.factorize(findings)
-    rows = np.zeros((len(combinations), len(LABELS)))
-    for row, combination in zip(rows, combinations, strict=True):
-        # "No Finding" beside a finding is a contradiction that the audit names; the finding counts.
-        for name in set(combination.split("|")) - {"No Finding"}:
-            if name not in LABELS:
-                raise DataError(
-                    f"The column 'Finding Labels' of {path} holds {combination!r}; {name!r} is none of "
-                    f"the 14 findings {list(LABELS)}."
-                )
-            row[LABELS.index(name)] = 1.0
-    return rows[codes]
-
-
-def _parse_ages(ages: "pd.Series[str]", path: Path) -> "pd.Series[float]":
-    """Return years from ``58``, ``058Y`` or ``011M``: the two editions of the table differ."""
-    parts = ages.str.extract(r"^(?P<number>\d+)(?P<unit>[YMD]?)$")
-    wrong = ages[parts["number"].isna() & (ages != "")].unique()
-    if len(wrong):
-        raise DataError(
-            f"The column 'Patient Age' of {path} holds {list(wrong[:3])}; ages look like 58 or 058Y."
-        )
-    return parts["number"].astype(float) * parts["unit"].map(_YEARS).astype(float)
-
-
-TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
-
-
-BOXES = "BBox_List_2017.csv"
-
-
-LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
-
-
-_MIN_IMAGES = 50
-
-
-_ORIGINAL_SIZE = 1024.0  # boxes are in pixels of the original image
-
 
 _log = logging.getLogger(__name__)
 
@@ -144,9 +69,9 @@ def read(root: Path) -> Manifest:
     table_path = _find_table(root)
     table, raw = read_table(table_path)
     table.insert(2, "split", read_lists(root, table["image"]))
-    found = _scan(root)
-    _check_present(table["image"], found, table_path)
-    paths = {name: found[name] for name in table["image"] if name in found}
+    files = _scan(root)
+    _check_present(table["image"], files, table_path)
+    paths = {name: files[name] for name in table["image"] if name in files}
     present = table.assign(image=table["image"].map(paths)).dropna(subset="image")
     listed = set(table["image"])
     manifest = Manifest(
@@ -155,7 +80,7 @@ def read(root: Path) -> Manifest:
         num_listed=len(table),
         name="nih",
         missing=tuple(sorted(listed - paths.keys())),
-        extra=tuple(path for name, path in found.items() if name not in listed),
+        extra=tuple(path for name, path in files.items() if name not in listed),
         raw=raw,
     )
     if (root / BOXES).is_file():
@@ -256,3 +181,58 @@ def read_boxes(path: Path, paths: dict[str, str]) -> pd.DataFrame:
         raise DataError(f"A box of {path} is not in numbers: {error}.") from error
     boxes[list(BOX_COLUMNS[2:])] = pixels / _ORIGINAL_SIZE
     return boxes.assign(image=boxes["image"].map(paths)).dropna(subset="image").reset_index(drop=True)
+
+
+def read_table(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read the table of ChestX-ray14, either edition, plain or ``.gz``; the images need not be there.
+
+    Returns:
+        One row an image: ``image`` (bare file name), ``patient``, ``covariate/view``, ``covariate/sex``,
+        ``covariate/age`` (years; NaN where absent or above 120) and the 14 labels, all 0 for "No Finding".
+        And the columns ``image``, ``findings`` and ``age`` as they are listed, ages in years, for the audit.
+
+    Raises:
+        DataError: If a column is missing, a name or patient is empty, or a finding or an age is unknown.
+    """
+    raw = read_cells(path)
+    missing = [name for name in _COLUMNS if name not in raw]
+    if missing:
+        raise DataError(f"The table {path} lacks the columns {missing}; it has {list(raw)}.")
+    raw = raw.rename(columns=_COLUMNS)
+    for name in ("Image Index", "Patient ID"):
+        if empty := int((raw[_COLUMNS[name]] == "").sum()):
+            raise DataError(f"{empty} rows of {path} have nothing in the column {name!r}.")
+    columns: dict[str, object] = {"image": raw["image"], "patient": raw["patient"]}
+    columns |= {COVARIATE + name: raw[name] for name in ("view", "sex")}
+    ages = _parse_ages(raw["age"], path)
+    columns[COVARIATE + "age"] = ages.where(ages <= _OLDEST)
+    findings = _parse_findings(raw["findings"], path)
+    columns |= {LABEL + name: findings[:, index] for index, name in enumerate(LABELS)}
+    return pd.DataFrame(columns), raw[["image", "findings"]].assign(age=ages)
+
+
+def _parse_findings(findings: "pd.Series[str]", path: Path) -> npt.NDArray[np.float64]:
+    """Return 0 and 1, shape ``(N, 14)``; each of the some 800 combinations is taken apart once."""
+    codes, combinations = pd.factorize(findings)
+    rows = np.zeros((len(combinations), len(LABELS)))
+    for row, combination in zip(rows, combinations, strict=True):
+        # "No Finding" beside a finding is a contradiction that the audit names; the finding counts.
+        for name in set(combination.split("|")) - {"No Finding"}:
+            if name not in LABELS:
+                raise DataError(
+                    f"The column 'Finding Labels' of {path} holds {combination!r}; {name!r} is none of "
+                    f"the 14 findings {list(LABELS)}."
+                )
+            row[LABELS.index(name)] = 1.0
+    return rows[codes]
+
+
+def _parse_ages(ages: "pd.Series[str]", path: Path) -> "pd.Series[float]":
+    """Return years from ``58``, ``058Y`` or ``011M``: the two editions of the table differ."""
+    parts = ages.str.extract(r"^(?P<number>\d+)(?P<unit>[YMD]?)$")
+    wrong = ages[parts["number"].isna() & (ages != "")].unique()
+    if len(wrong):
+        raise DataError(
+            f"The column 'Patient Age' of {path} holds {list(wrong[:3])}; ages look like 58 or 058Y."
+        )
+    return parts["number"].astype(float) * parts["unit"].map(_YEARS).astype(float)

@@ -1,9 +1,4 @@
-"""Any data set whose images, patients and labels stand in CSV tables, as a manifest.
-
-The rows of one table as rows of a manifest: paths, patients, parts, covariates and labels.
-
-The CSV files of a data set: which they are, whose part they list, and their columns by name.
-"""
+"""Any data set whose images, patients and labels stand in CSV tables, as a manifest."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,209 +24,7 @@ PART_WORDS = {
     "testing": "test",
 }
 
-
-@dataclass(frozen=True)
-class Sheet:
-    """One CSV file.
-
-    Attributes:
-        path: Where it lies.
-        part: "train", "val" or "test" where all of it is of that part, else "".
-        cells: Text; the index is the line in the file.
-    """
-
-    path: Path
-    part: str
-    cells: pd.DataFrame
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the columns."""
-        return [str(name) for name in self.cells]
-
-    def find(self, name: str) -> str | None:
-        """Return the column called ``name``, if need be in other case; None where there is none.
-
-        Raises:
-            DataError: If several columns differ from it and from one another in case only.
-        """
-        if name in self.names:
-            return name
-        near = [column for column in self.names if column.casefold() == name.strip().casefold()]
-        if len(near) > 1:
-            raise DataError(f"{self.path} has the columns {near}: write {name!r} as one of them is written.")
-        return near[0] if near else None
-
-    def column(self, name: str, key: str) -> "pd.Series[str]":
-        """Return the cells of the column called ``name``.
-
-        Args:
-            name: Name of the column, in any case.
-            key: Key of the config that gave the name, for messages.
-
-        Raises:
-            DataError: If there is no such column.
-        """
-        found = self.find(name)
-        if found is None:
-            raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.")
-        return self.cells[found]
-
-    def under(self, prefix: str) -> dict[str, str]:
-        """Return the columns that start with ``prefix``, by what follows it."""
-        return {name.removeprefix(prefix): name for name in self.names if name.startswith(prefix)}
-
-
-def open_sheets(root: Path, tables: str | Mapping[str, str | list[str] | None] | None) -> list[Sheet]:
-    """Read the tables of a data set.
-
-    Args:
-        root: Folder that the names of the tables are relative to.
-        tables: One file; or one or several for each part, null for none; or None for the only CSV file there.
-
-    Raises:
-        ConfigError: If a part is unknown, or no table is named.
-        MissingFileError: If a table does not exist.
-        DataError: If a table cannot be read, or lists nothing.
-    """
-    named: list[tuple[str, str]] = []
-    if isinstance(tables, Mapping):
-        for word, names in tables.items():
-            files = [names] if isinstance(names, str) else names or []
-            named += [(_part(word), name) for name in files]
-    else:
-        named.append(("", _only_table(root) if tables is None else tables))
-    if not named:
-        raise ConfigError(f"data.reader.tables={tables} names no table.")
-    return [_open(root, part, name) for part, name in named]
-
-
-def _part(word: str) -> str:
-    if word.lower() not in PART_WORDS:
-        raise ConfigError(f"data.reader.tables names the part {word!r}; parts are train, val and test.")
-    return PART_WORDS[word.lower()]
-
-
-def _only_table(root: Path) -> str:
-    names = sorted(path.name for path in root.iterdir() if path.name.lower().endswith((".csv", ".csv.gz")))
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise MissingFileError(f"data.root={root} holds no CSV file; it holds {listing(root)}.")
-    raise ConfigError(
-        f"data.root={root} holds {len(names)} CSV files, {names[:5]}: set data.reader.tables to one, or to "
-        "one for each part."
-    )
-
-
-def _open(root: Path, part: str, name: str) -> Sheet:
-    path = root / Path(name).expanduser()
-    if not path.is_file():
-        elsewhere = Path(name).resolve()
-        raise MissingFileError(
-            f"There is no table {path}, which data.reader.tables names; {root} holds {listing(root)}."
-            + (f" For the one in the working directory write {elsewhere}." if elsewhere.is_file() else "")
-        )
-    cells = read_cells(path)
-    if cells.empty:
-        raise DataError(f"The table {path} lists nothing: below its header {list(cells)} there is no row.")
-    return Sheet(path, part, cells)
-
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where in a table what is found: the arguments of :func:`cxrlab.data.readers.table.read`, resolved."""
-
-    image_column: str
-    image_folder: str
-    path_prefix: str | None
-    image_suffix: str
-    patient_column: str | None
-    patient_pattern: str | None
-    split_column: str | None
-    covariates: Mapping[str, str]
-    labels: Mapping[str, str]
-    uncertain: Mapping[str, Uncertain]
-    blank: Blank
-
-
-def rows(sheet: Sheet, layout: Layout) -> pd.DataFrame:
-    """Return the rows of one table as a manifest has them, but for the covariates, which are still text.
-
-    Returns:
-        Columns ``image``, ``patient``, ``split``, ``covariate/<name>`` and ``label/<name>``; the index is the
-        line in the file. A covariate whose column this table lacks is "".
-
-    Raises:
-        ConfigError: If a regular expression of the layout is none.
-        DataError: If a column is missing, or a cell cannot be used.
-    """
-    images = paths_under_root(
-        sheet.column(layout.image_column, "data.reader.image_column"),
-        folder=layout.image_folder,
-        prefix=layout.path_prefix,
-        suffix=layout.image_suffix,
-        path=sheet.path,
-    )
-    columns: dict[str, object] = {
-        "image": images,
-        "patient": _patients(sheet, images, layout),
-        "split": _splits(sheet, layout),
-    }
-    for name, column in layout.covariates.items():
-        found = sheet.find(column)
-        columns[COVARIATE + name] = sheet.cells[found] if found else pd.Series("", index=images.index)
-    for name, column in layout.labels.items():
-        columns[LABEL + name] = parse_labels(
-            sheet.column(column, "data.reader.labels"),
-            name=column,
-            path=sheet.path,
-            uncertain=layout.uncertain[name],
-            blank=layout.blank,
-        )
-    return pd.DataFrame(columns)
-
-
-def _patients(sheet: Sheet, images: "pd.Series[str]", layout: Layout) -> "pd.Series[str]":
-    if layout.patient_pattern is not None:
-        pattern = compiled(layout.patient_pattern, "data.reader.patient_pattern")
-        group = min(pattern.groups, 1)
-        matches = [pattern.search(image) for image in images]
-        patients = pd.Series([match[group] or "" if match else "" for match in matches], index=images.index)
-        source = f"data.reader.patient_pattern={layout.patient_pattern} finds no patient in"
-    elif layout.patient_column is not None:
-        patients = sheet.column(layout.patient_column, "data.reader.patient_column")
-        source = f"The column {layout.patient_column!r} of {sheet.path} is empty for"
-    else:
-        _log.warning(
-            f"data.reader.patient_column is null: every image of {sheet.path} counts as a patient of its "
-            "own, so that patients cannot be kept apart, and images of one may be in both train and test"
-        )
-        return images
-    missed = images[patients == ""]
-    if len(missed):
-        raise DataError(
-            f"{source} {len(missed)} of {len(images)} images, for instance {list(missed[:3])}, "
-            f"the first in line {missed.index[0]}."
-        )
-    return patients
-
-
-def _splits(sheet: Sheet, layout: Layout) -> "pd.Series[str]":
-    if layout.split_column is None:
-        return pd.Series(sheet.part, index=sheet.cells.index)
-    words = sheet.column(layout.split_column, "data.reader.split_column")
-    parts = words.str.lower().map(PART_WORDS | {"": ""})
-    wrong = words[parts.isna()]
-    if len(wrong):
-        raise DataError(
-            f"The column {layout.split_column!r} of {sheet.path} holds {wrong.iloc[0]!r} in line "
-            f"{wrong.index[0]}; parts are train, val and test. To read none: data.reader.split_column=null."
-        )
-    return parts
 
 
 def read(
@@ -308,6 +101,131 @@ def read(
     _check_present(root, len(table), missing, sheets)
     called = name or root.resolve().name
     return Manifest(root, table[there], num_listed=len(table), name=called, missing=missing)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One CSV file.
+
+    Attributes:
+        path: Where it lies.
+        part: "train", "val" or "test" where all of it is of that part, else "".
+        cells: Text; the index is the line in the file.
+    """
+
+    path: Path
+    part: str
+    cells: pd.DataFrame
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [str(name) for name in self.cells]
+
+    def find(self, name: str) -> str | None:
+        """Return the column called ``name``, if need be in other case; None where there is none.
+
+        Raises:
+            DataError: If several columns differ from it and from one another in case only.
+        """
+        if name in self.names:
+            return name
+        near = [column for column in self.names if column.casefold() == name.strip().casefold()]
+        if len(near) > 1:
+            raise DataError(f"{self.path} has the columns {near}: write {name!r} as one of them is written.")
+        return near[0] if near else None
+
+    def column(self, name: str, key: str) -> "pd.Series[str]":
+        """Return the cells of the column called ``name``.
+
+        Args:
+            name: Name of the column, in any case.
+            key: Key of the config that gave the name, for messages.
+
+        Raises:
+            DataError: If there is no such column.
+        """
+        found = self.find(name)
+        if found is None:
+            raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.")
+        return self.cells[found]
+
+    def under(self, prefix: str) -> dict[str, str]:
+        """Return the columns that start with ``prefix``, by what follows it."""
+        return {name.removeprefix(prefix): name for name in self.names if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where in a table what is found: the arguments of :func:`cxrlab.data.readers.table.read`, resolved."""
+
+    image_column: str
+    image_folder: str
+    path_prefix: str | None
+    image_suffix: str
+    patient_column: str | None
+    patient_pattern: str | None
+    split_column: str | None
+    covariates: Mapping[str, str]
+    labels: Mapping[str, str]
+    uncertain: Mapping[str, Uncertain]
+    blank: Blank
+
+
+def open_sheets(root: Path, tables: str | Mapping[str, str | list[str] | None] | None) -> list[Sheet]:
+    """Read the tables of a data set.
+
+    Args:
+        root: Folder that the names of the tables are relative to.
+        tables: One file; or one or several for each part, null for none; or None for the only CSV file there.
+
+    Raises:
+        ConfigError: If a part is unknown, or no table is named.
+        MissingFileError: If a table does not exist.
+        DataError: If a table cannot be read, or lists nothing.
+    """
+    named: list[tuple[str, str]] = []
+    if isinstance(tables, Mapping):
+        for word, names in tables.items():
+            files = [names] if isinstance(names, str) else names or []
+            named += [(_part(word), name) for name in files]
+    else:
+        named.append(("", _only_table(root) if tables is None else tables))
+    if not named:
+        raise ConfigError(f"data.reader.tables={tables} names no table.")
+    return [_open(root, part, name) for part, name in named]
+
+
+def _part(word: str) -> str:
+    if word.lower() not in PART_WORDS:
+        raise ConfigError(f"data.reader.tables names the part {word!r}; parts are train, val and test.")
+    return PART_WORDS[word.lower()]
+
+
+def _only_table(root: Path) -> str:
+    names = sorted(path.name for path in root.iterdir() if path.name.lower().endswith((".csv", ".csv.gz")))
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise MissingFileError(f"data.root={root} holds no CSV file; it holds {listing(root)}.")
+    raise ConfigError(
+        f"data.root={root} holds {len(names)} CSV files, {names[:5]}: set data.reader.tables to one, or to "
+        "one for each part."
+    )
+
+
+def _open(root: Path, part: str, name: str) -> Sheet:
+    path = root / Path(name).expanduser()
+    if not path.is_file():
+        elsewhere = Path(name).resolve()
+        raise MissingFileError(
+            f"There is no table {path}, which data.reader.tables names; {root} holds {listing(root)}."
+            + (f" For the one in the working directory write {elsewhere}." if elsewhere.is_file() else "")
+        )
+    cells = read_cells(path)
+    if cells.empty:
+        raise DataError(f"The table {path} lists nothing: below its header {list(cells)} there is no row.")
+    return Sheet(path, part, cells)
 
 
 def _covariate_columns(sheet: Sheet, covariates: Mapping[str, str | None] | None) -> dict[str, str]:
@@ -409,3 +327,79 @@ def _check_present(root: Path, listed: int, missing: Sequence[str], sheets: Sequ
             f"{len(missing)} of {listed} images listed in {where} are missing, for instance "
             f"{list(missing[:3])}; using the {listed - len(missing)} that are there"
         )
+
+
+def rows(sheet: Sheet, layout: Layout) -> pd.DataFrame:
+    """Return the rows of one table as a manifest has them, but for the covariates, which are still text.
+
+    Returns:
+        Columns ``image``, ``patient``, ``split``, ``covariate/<name>`` and ``label/<name>``; the index is the
+        line in the file. A covariate whose column this table lacks is "".
+
+    Raises:
+        ConfigError: If a regular expression of the layout is none.
+        DataError: If a column is missing, or a cell cannot be used.
+    """
+    images = paths_under_root(
+        sheet.column(layout.image_column, "data.reader.image_column"),
+        folder=layout.image_folder,
+        prefix=layout.path_prefix,
+        suffix=layout.image_suffix,
+        path=sheet.path,
+    )
+    columns: dict[str, object] = {
+        "image": images,
+        "patient": _patients(sheet, images, layout),
+        "split": _splits(sheet, layout),
+    }
+    for name, column in layout.covariates.items():
+        found = sheet.find(column)
+        columns[COVARIATE + name] = sheet.cells[found] if found else pd.Series("", index=images.index)
+    for name, column in layout.labels.items():
+        columns[LABEL + name] = parse_labels(
+            sheet.column(column, "data.reader.labels"),
+            name=column,
+            path=sheet.path,
+            uncertain=layout.uncertain[name],
+            blank=layout.blank,
+        )
+    return pd.DataFrame(columns)
+
+
+def _patients(sheet: Sheet, images: "pd.Series[str]", layout: Layout) -> "pd.Series[str]":
+    if layout.patient_pattern is not None:
+        pattern = compiled(layout.patient_pattern, "data.reader.patient_pattern")
+        group = min(pattern.groups, 1)
+        matches = [pattern.search(image) for image in images]
+        patients = pd.Series([match[group] or "" if match else "" for match in matches], index=images.index)
+        source = f"data.reader.patient_pattern={layout.patient_pattern} finds no patient in"
+    elif layout.patient_column is not None:
+        patients = sheet.column(layout.patient_column, "data.reader.patient_column")
+        source = f"The column {layout.patient_column!r} of {sheet.path} is empty for"
+    else:
+        _log.warning(
+            f"data.reader.patient_column is null: every image of {sheet.path} counts as a patient of its "
+            "own, so that patients cannot be kept apart, and images of one may be in both train and test"
+        )
+        return images
+    missed = images[patients == ""]
+    if len(missed):
+        raise DataError(
+            f"{source} {len(missed)} of {len(images)} images, for instance {list(missed[:3])}, "
+            f"the first in line {missed.index[0]}."
+        )
+    return patients
+
+
+def _splits(sheet: Sheet, layout: Layout) -> "pd.Series[str]":
+    if layout.split_column is None:
+        return pd.Series(sheet.part, index=sheet.cells.index)
+    words = sheet.column(layout.split_column, "data.reader.split_column")
+    parts = words.str.lower().map(PART_WORDS | {"": ""})
+    wrong = words[parts.isna()]
+    if len(wrong):
+        raise DataError(
+            f"The column {layout.split_column!r} of {sheet.path} holds {wrong.iloc[0]!r} in line "
+            f"{wrong.index[0]}; parts are train, val and test. To read none: data.reader.split_column=null."
+        )
+    return parts
