@@ -1,14 +1,26 @@
 import json
+import logging
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cxrlab.evaluation.comparison import compare, describe, outcome
+from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.evaluation.comparison import (
+    align,
+    compare,
+    describe,
+    external_tables,
+    outcome,
+    run_dirs,
+    run_tables,
+)
 from cxrlab.evaluation.results import Difference, LeftOut
 from cxrlab.metrics.bootstrap import Estimate, estimate, holm, p_value, patient_counts
 from cxrlab.metrics.delong import delong_test
@@ -256,33 +268,6 @@ def test_flags():
     assert result.interval.unit == "image"
 
 
-def closed_test(p_values):
-    """Holm's adjusted p-values from their definition: Bonferroni's test of every subset of hypotheses."""
-    numbers = range(len(p_values))
-    subsets = [subset for size in range(1, len(p_values) + 1) for subset in combinations(numbers, size)]
-    bonferroni = {subset: min(1.0, len(subset) * min(p_values[one] for one in subset)) for subset in subsets}
-    return [max(p for subset, p in bonferroni.items() if one in subset) for one in numbers]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_holm_is_the_closed_test(seed):
-    p_values = np.random.default_rng(seed).random(7).round(1 + seed % 2) ** (
-        1 + seed
-    )  # ties, 0 and small ones
-    assert holm(list(p_values)) == pytest.approx(closed_test(list(p_values)))
-
-
-def test_holm_leaves_out_what_was_not_tested():
-    # By hand: 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 not below the one before.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    adjusted = holm([np.nan, 0.01, 0.04, np.nan, 0.03, 0.005])
-    assert np.isnan([adjusted[0], adjusted[3]]).all()
-    assert [adjusted[index] for index in (1, 2, 4, 5)] == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.7, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-    assert np.isnan(holm([np.nan])).all()
-
-
 @pytest.mark.parametrize(
     ("value", "low", "high", "p_holm", "expected"),
     [
@@ -301,3 +286,172 @@ def test_holm_leaves_out_what_was_not_tested():
 def test_descriptions(value, low, high, p_holm, expected):
     difference = Estimate(value, low, high)
     assert describe(("a", "b"), difference, outcome(difference, p_holm, 0.95)) == expected
+
+
+def simulated(*, labels=("edema", "mass"), num=40, seed=0, with_patients=True, part="test"):
+    """Targets and patients go by the image alone, probabilities by the seed."""
+    numbers = np.arange(num)
+    frame = pd.DataFrame({"image": [f"{number:03d}.png" for number in numbers], "part": part})
+    if with_patients:
+        frame["patient"] = [f"p{number // 2}" for number in numbers]
+    generator = np.random.default_rng(seed)
+    for label in labels:
+        target = (numbers * len(label) % 7 < 3).astype(float)
+        frame[f"target/{label}"] = np.where(numbers % 10 == 9, np.nan, target)
+        frame[f"probability/{label}"] = generator.random(num)
+    return PredictionTable.from_frame(frame, f"table {seed}")
+
+
+def rows_of(one, chosen):
+    return one.rows(np.asarray(chosen))
+
+
+def test_the_same_table_is_left_as_it_is():
+    first, second = simulated(), simulated(seed=1)
+    alignment = align({"a": first, "b": second})
+    assert (alignment.num_images_left_out, alignment.labels_left_out) == (0, ())
+    for name, before in (("a", first), ("b", second)):
+        pd.testing.assert_frame_equal(alignment.tables[name].to_frame(), before.to_frame())
+
+
+def test_rows_and_labels_of_another_order_are_put_right():
+    first = simulated()
+    order = np.random.default_rng(3).permutation(40)
+    second = rows_of(simulated(seed=1, labels=("mass", "edema")), order)
+    aligned = align({"a": first, "b": second}).tables["b"]
+    assert aligned.labels == ("edema", "mass")
+    assert list(aligned.images) == list(first.images)
+    assert list(aligned.patients) == list(first.patients)
+    np.testing.assert_array_equal(aligned.targets, first.targets)
+    back = np.argsort(order)
+    np.testing.assert_array_equal(aligned.probabilities, second.probabilities[back][:, [1, 0]])
+
+
+def test_only_common_images_and_labels_stay():
+    first = rows_of(simulated(labels=("edema", "mass", "nodule")), np.arange(2, 40))
+    second = rows_of(simulated(seed=1, labels=("hernia", "mass", "edema")), np.arange(0, 39))
+    alignment = align({"a": first, "b": second})
+    assert alignment.num_images_left_out == 3
+    assert alignment.labels_left_out == ("nodule", "hernia")
+    for one in alignment.tables.values():
+        assert list(one.images) == [f"{number:03d}.png" for number in range(2, 39)]
+        assert one.labels == ("edema", "mass")
+        assert one.num_patients == 19
+
+
+def test_too_few_common_images_are_rejected():
+    first = simulated()
+    assert len(align({"a": first, "b": rows_of(simulated(seed=1), np.arange(36))}).tables["a"]) == 36
+    with pytest.raises(DataError, match=r"Only 35 images are in all tables, .*'a': 40, 'b': 35.*under 90%"):
+        align({"a": first, "b": rows_of(simulated(seed=1), np.arange(35))})
+    renamed = replace(first, images=np.array([f"x/{name}" for name in first.images], dtype=object))
+    with pytest.raises(DataError, match="Only 0 images"):
+        align({"a": first, "b": renamed})
+
+
+def test_no_common_label_is_rejected():
+    with pytest.raises(DataError, match=r"no label in common: .*\['edema'\].*\['mass'\]"):
+        align({"a": simulated(labels=("edema",)), "b": simulated(labels=("mass",))})
+
+
+@pytest.mark.parametrize(("old", "new"), [(None, 1.0), (None, 0.0), (1.0, 0.0), (0.0, np.nan)])
+def test_other_targets_are_rejected(old, new):
+    first, second = simulated(), simulated(seed=1)
+    targets = second.targets.copy()
+    old_rows = np.isnan(targets[:, 1]) if old is None else targets[:, 1] == old
+    row = np.flatnonzero(old_rows)[1]
+    targets[row, 1] = new
+    with pytest.raises(DataError, match=rf"1 images have another target for 'mass' in 'b' .*{row:03d}\.png"):
+        align({"a": first, "b": replace(second, targets=targets)})
+
+
+def test_patients_come_from_any_table_that_knows_them():
+    alignment = align({"a": simulated(with_patients=False), "b": simulated(seed=1)})
+    for one in alignment.tables.values():
+        assert one.patients_known
+        assert one.num_patients == 20
+    neither = align({name: simulated(with_patients=False) for name in "ab"}).tables["a"]
+    assert not neither.patients_known
+    assert neither.num_patients == 40
+
+
+def test_patients_may_be_named_otherwise_but_not_shared_otherwise():
+    first, second = simulated(), simulated(seed=1)
+    names = np.array([f"other {number}" for number in range(20)], dtype=object)
+    renumbered = replace(second, patients=19 - second.patients, patient_names=names)
+    aligned = align({"a": first, "b": renumbered}).tables["b"]
+    assert list(aligned.patients) == list(first.patients)
+    torn = second.patients.copy()
+    torn[1] = 1  # image 1 leaves image 0 and joins images 2 and 3
+    with pytest.raises(
+        DataError, match=r"'a' and 'b' disagree on .* 4 images, such as \['000.png', '001.png'"
+    ):
+        align({"c": simulated(with_patients=False), "a": first, "b": replace(second, patients=torn)})
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [(("test", "test"), "test"), (("", "test"), "test"), (("test", "val"), "val"), (("", ""), "")],
+)
+def test_the_most_flattering_part_is_kept(parts, expected):
+    tables = {name: simulated(part=part) for name, part in zip("ab", parts, strict=True)}
+    assert {one.part for one in align(tables).tables.values()} == {expected}
+
+
+def test_one_table_is_no_comparison():
+    with pytest.raises(ConfigError, match=r"at least two models; it has \['a'\]"):
+        align({"a": simulated()})
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, make_predictions):
+    def make(name: str, *overrides: str, parts: tuple[str, ...] = ("val", "test")) -> Path:
+        run = tmp_path / name
+        (run / ".hydra").mkdir(parents=True)
+        (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
+        (run / "predictions").mkdir()
+        for part in parts:
+            make_predictions(part=part).to_frame().to_csv(run / "predictions" / f"{part}.csv", index=False)
+        return run
+
+    return make
+
+
+def test_runs_are_named_by_folder_and_by_what_tells_them_apart(make_run):
+    runs = [make_run("1/a", "model=resnet50", "seed=3"), make_run("1/b", "model=densenet121", "seed=3")]
+    tables = run_tables(run_dirs(runs), None)
+    assert list(tables) == ["a model=resnet50", "b model=densenet121"]
+    assert {table.part for table in tables.values()} == {"test"}
+
+
+def test_a_sweep_is_its_finished_jobs_in_their_order(make_run, tmp_path, caplog):
+    for job in (0, 10, 2):
+        make_run(f"sweep/{job}", f"optimizer.lr={job}", parts=("val",))
+    (tmp_path / "sweep" / "sweep.csv").write_text("job\n")
+    (tmp_path / "sweep" / "3").mkdir()
+    with caplog.at_level(logging.WARNING):
+        runs = run_dirs([tmp_path / "sweep"])
+        tables = run_tables(runs, None)
+    assert [run.name for run in runs] == ["0", "2", "10"]
+    assert {table.part for table in tables.values()} == {"val"}
+    assert "1 of 4 jobs" in caplog.text
+    assert "validation parts are compared" in caplog.text
+
+
+def test_what_is_no_run_is_named(make_run, tmp_path):
+    run = make_run("a")
+    with pytest.raises(MissingFileError, match=r"runs=.*nowhere holds no predictions"):
+        run_dirs([run, tmp_path / "nowhere"])
+    with pytest.raises(ConfigError, match="names one run twice"):
+        run_dirs([run, tmp_path / "a" / "predictions" / ".."])
+    with pytest.raises(MissingFileError, match=r"no predictions table .*test.csv"):
+        run_tables([run, make_run("b", parts=("val",))], "test")
+
+
+def test_files_of_other_programs_are_named_by_their_stem(tmp_path, make_predictions):
+    for name in ("ours", "theirs"):
+        make_predictions().to_frame().to_csv(tmp_path / f"{name}.csv", index=False)
+    paths = [tmp_path / "ours.csv", tmp_path / "theirs.csv"]
+    assert list(external_tables(paths, tmp_path / "ours.csv", [])) == ["ours", "theirs"]
+    with pytest.raises(ConfigError, match="names one file twice"):
+        external_tables([paths[0], paths[0]], paths[0], [])

@@ -117,7 +117,9 @@ def test_small_groups_are_counted_but_not_evaluated():
     nothing = Estimate(None)
     small = [row for row in rows if row.group == "small"]
     assert [row.images for row in small] == [19, 19, 19]
-    assert all(getattr(row, metric) == nothing for row in small for metric in ("auroc", "sensitivity", "specificity"))
+    assert all(
+        getattr(row, metric) == nothing for row in small for metric in ("auroc", "sensitivity", "specificity")
+    )
     assert gaps == []
 
 

@@ -1,28 +1,35 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit, logit
-from sklearn.metrics import roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from cxrlab.errors import ConfigError, DataError
-from cxrlab.metrics.bootstrap import patient_counts
-from cxrlab.metrics.calibration import Calibrator, evaluate_calibration, fit_calibrator
+from cxrlab.metrics.bootstrap import Estimate, patient_counts
+from cxrlab.metrics.calibration import (
+    Calibrator,
+    Reliability,
+    describe_calibration,
+    equal_mass_bins,
+    evaluate_calibration,
+    fit_calibrator,
+    fit_line,
+    fit_temperature,
+    holds_zero,
+    reliability,
+    smoothed_targets,
+    spiegelhalter_z,
+)
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
-SETTINGS = EvaluationSettings(
-    threshold="youden",
-    calibration="platt",
-    num_resamples=200,
-    level=0.95,
-    prevalence=0.1,
-    age_bands=[],
-    min_positives=10,
-    min_group_images=20,
-    seed=0,
-)
+SETTINGS = EvaluationSettings(num_resamples=200)
+
 METHODS = ["temperature", "temperature_by_label", "platt"]
 
 
@@ -180,3 +187,288 @@ def test_numbers_that_are_no_calibration_are_rejected(slopes, intercepts):
 def test_an_unknown_method_is_rejected():
     with pytest.raises(ConfigError, match="evaluation.calibration=isotonic.*platt"):
         fit_calibrator(*draw(20), "isotonic", "validation")
+
+
+# Reliability
+
+
+def draw_label(count: int = 3000, slope: float = 1.0, shift: float = 0.0, seed: int = 0):
+    """Return probabilities, and targets whose log odds are ``slope`` times theirs, plus ``shift``."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(-1, 1.5, count)
+    return expit(logits), (generator.random(count) < expit(slope * logits + shift)).astype(float)
+
+
+def assess(p, y, patients=None, resamples: int = 200):
+    patients = np.arange(len(p)) if patients is None else patients
+    return reliability(p, y, patients, patient_counts(int(patients.max()) + 1, resamples, 0), SETTINGS)
+
+
+def test_bins_without_ties_are_quantiles():
+    p, y = draw_label(3000)
+    observed, predicted = calibration_curve(y, p, n_bins=15, strategy="quantile")
+    bins = assess(p, y).bins
+    assert [one.images for one in bins] == [200] * 15
+    assert [one.observed.value for one in bins] == pytest.approx(observed.tolist())
+    assert [one.predicted for one in bins] == pytest.approx(predicted.tolist())
+
+
+def test_equal_probabilities_share_a_bin():
+    generator = np.random.default_rng(1)
+    p = generator.integers(0, 30, 500) / 30
+    p[:250] = 0.0
+    bins = equal_mass_bins(p)
+    for value in np.unique(p):
+        assert len(np.unique(bins[p == value])) == 1
+    order = np.argsort(p)
+    assert (np.diff(bins[order]) >= 0).all()
+    assert set(bins) == set(range(bins.max() + 1))
+
+
+def test_ties_lie_at_their_mean_rank():
+    assert equal_mass_bins(np.array([0.2, 0.1, 0.2, 0.2, 0.9, 0.2]), 3).tolist() == [1, 0, 1, 1, 2, 1]
+
+
+def test_few_images_have_few_bins():
+    assert equal_mass_bins(np.array([0.3, 0.1, 0.2])).tolist() == [2, 0, 1]
+    assert equal_mass_bins(np.full(50, 0.4)).tolist() == [0] * 50
+    assert equal_mass_bins(np.empty(0)).tolist() == []
+
+
+def test_numbers_equal_plain_formulas_of_the_known_images():
+    p, y = draw_label(500, slope=0.5)
+    generator = np.random.default_rng(2)
+    patients = np.r_[np.arange(100), generator.integers(100, size=400)]
+    y[generator.random(500) < 0.2] = np.nan
+    numbers = assess(p, y, patients)
+    known = ~np.isnan(y)
+    p, y, patients = p[known], y[known], patients[known]
+    bins = equal_mass_bins(p)
+    ece = sum(abs(p[bins == one].sum() - y[bins == one].sum()) for one in range(15)) / len(p)
+    assert numbers.ece.value == pytest.approx(ece)
+    assert numbers.brier.value == pytest.approx(brier_score_loss(y, p))
+    assert numbers.bias.value == pytest.approx(p.mean() - y.mean())
+    assert numbers.spiegelhalter.value == pytest.approx(np.mean((y - p) * (1 - 2 * p)))
+    weights = patient_counts(100, 200, 0)[patients]
+    biases = ((p - y) @ weights) / weights.sum(axis=0)
+    expected = tuple(np.quantile(biases, [0.025, 0.975]))
+    assert (numbers.bias.low, numbers.bias.high) == pytest.approx(expected, abs=1e-6)
+    in_last = bins == 14
+    shares = (y[in_last] @ weights[in_last]) / weights[in_last].sum(axis=0)
+    last = numbers.bins[14].observed
+    assert (last.low, last.high) == pytest.approx(tuple(np.quantile(shares, [0.025, 0.975])), abs=1e-6)
+
+
+def test_calibrated_probabilities_are_told_from_distorted_ones():
+    assert assess(*draw_label()).is_calibrated is True
+    shifted = assess(*draw_label(shift=-1.0))
+    assert shifted.is_calibrated is False
+    assert shifted.bias.low > 0
+    extreme = assess(*draw_label(6000, slope=0.4, shift=-0.5))
+    assert extreme.is_calibrated is False
+    assert extreme.spiegelhalter.low > 0
+    timid = assess(*draw_label(6000, slope=2.5, shift=0.9))
+    assert timid.spiegelhalter.high < 0
+
+
+def test_the_interval_of_the_calibration_error_holds_its_value():
+    for seed in range(20):
+        ece = assess(*draw_label(400, seed=seed)).ece
+        assert 0 <= ece.low <= ece.value <= ece.high
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("slope", "tolerated"), [(1.0, 0.92), (0.6, 0.93)])
+def test_the_interval_of_the_calibration_error_covers_the_true_one(slope: float, tolerated: float):
+    everyone = expit(np.random.default_rng(9).normal(-1, 1.5, 300_000))
+    logits = np.log(everyone / (1 - everyone))
+    edges = np.quantile(everyone, np.arange(1, 15) / 15)
+    truth = (
+        np.abs(np.bincount(np.digitize(everyone, edges), everyone - expit(slope * logits))).sum() / 300_000
+    )
+    found = [assess(*draw_label(600, slope, seed=seed), resamples=300).ece for seed in range(300)]
+    covered = np.mean([one.low <= truth <= one.high for one in found])
+    assert covered >= tolerated
+
+
+@pytest.mark.parametrize("present", [0.0, 1.0])
+def test_one_class_cannot_be_evaluated(present: float):
+    numbers = assess(np.linspace(0.1, 0.9, 50), np.full(50, present))
+    assert numbers.is_calibrated is None
+    assert numbers.bias.value == pytest.approx(0.5 - present)
+
+
+def test_few_positives_cannot_be_evaluated():
+    p, y = draw_label(300)
+    y[np.flatnonzero(y == 1)[9:]] = np.nan
+    assert assess(p, y).is_calibrated is None
+
+
+def test_nothing_known_is_undefined():
+    numbers = assess(np.array([0.2, 0.3]), np.array([np.nan, np.nan]))
+    assert numbers.ece == numbers.brier == numbers.bias == Estimate(None)
+    assert numbers.bins == []
+    assert numbers.is_calibrated is None
+
+
+def test_nothing_that_varies_has_no_interval():
+    numbers = assess(np.full(60, 0.5), np.r_[np.zeros(30), np.ones(30)], np.zeros(60, dtype=np.int64))
+    assert numbers.ece == Estimate(0.0)
+    assert numbers.is_calibrated is None
+    assert holds_zero(numbers.bias) is None
+
+
+# Spiegelhalter's z
+
+
+def test_z_is_standard_normal_for_calibrated_probabilities():
+    found = np.array([spiegelhalter_z(*draw_label(1000, seed=seed)) for seed in range(400)])
+    assert abs(found.mean()) < 4 / 400**0.5
+    assert found.std() == pytest.approx(1.0, abs=0.15)
+    assert (abs(found) > 1.96).mean() == pytest.approx(0.05, abs=0.045)
+
+
+@pytest.mark.parametrize(("factor", "sign"), [(4.0, 1), (0.25, -1)])
+def test_z_is_far_from_0_where_logits_are_too_far_apart_or_too_close(factor: float, sign: int):
+    p, y = draw_label(3000)
+    distorted = expit(factor * logit(p))
+    z = spiegelhalter_z(distorted, y)
+    assert sign * z > 10
+    result = assess(distorted, y)
+    assert result.spiegelhalter_z == z
+    assert sign * result.spiegelhalter.value > 0
+    assert abs(result.spiegelhalter.value) < 1  # a mean of (y - p)(1 - 2p): it could never pass 1.96
+    steepness = 1 - 2 * distorted
+    expected = ((y - distorted) * steepness).sum() / (steepness**2 * distorted * (1 - distorted)).sum() ** 0.5
+    assert z == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("p", [[], [0.5, 0.5], [0.0, 1.0]])
+def test_z_without_variance_is_undefined(p):
+    assert spiegelhalter_z(np.array(p), np.ones(len(p))) is None
+
+
+def test_unknown_targets_do_not_count_in_z():
+    p, y = draw_label(300)
+    y[::3] = np.nan
+    known = ~np.isnan(y)
+    assert assess(p, y).spiegelhalter_z == spiegelhalter_z(p[known], y[known])
+
+
+# Descriptions
+
+
+def result_with(bias, spiegelhalter, is_calibrated):
+    def around(low, high):
+        return Estimate((low + high) / 2, low, high)
+
+    nothing = Estimate(None)
+    return Reliability(nothing, nothing, around(*bias), around(*spiegelhalter), None, is_calibrated, [])
+
+
+FINE = result_with((-0.1, 0.1), (-0.1, 0.1), True)
+AFTER = "after Platt scaling fitted on validation"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "classes", "treatment", "words"),
+    [
+        (FINE, (50, 50), AFTER, f"calibrated {AFTER}"),
+        (FINE, (50, 50), "", "calibrated"),
+        (FINE, (9, 50), AFTER, "cannot be evaluated: fewer than 10 positives"),
+        (FINE, (50, 9), "", "cannot be evaluated: fewer than 10 negatives"),
+        (replace(FINE, is_calibrated=None), (50, 50), "", "cannot be evaluated: nothing varies between resamples"),
+        (result_with((0.2, 0.22), (-1, 1), False), (50, 50), "", "too high by 0.21 on average"),
+        (result_with((-0.0022, -0.002), (1, 2), False), (50, 50), AFTER, f"too low by 0.0021 on average, {AFTER}"),
+        (result_with((2e-5, 2.2e-5), (1, 2), False), (50, 50), "", "too high by 0.000021 on average"),
+        (result_with((-1, 1), (1, 2), False), (50, 50), "", "not calibrated: high ones too high and low ones too low"),
+        (result_with((-1, 1), (-2, -1), False), (50, 50), "", "not calibrated: high ones too low and low ones too high"),
+    ],
+)  # fmt: skip
+def test_the_words_say_what_is_wrong(predicted, classes, treatment, words):
+    assert describe_calibration(predicted, classes, 10, treatment) == words
+
+
+# Fits
+
+
+def draw_logits(count: int = 2000, slope: float = 0.6, intercept: float = -1.5, seed: int = 0):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(-1, 2, count)
+    targets = (generator.random(count) < expit(slope * logits + intercept)).astype(float)
+    return logits, targets
+
+
+def loss(logits, aims):
+    return lambda line: (
+        np.logaddexp(0, line[0] * logits + line[1]) - aims * (line[0] * logits + line[1])
+    ).mean()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slope_and_intercept_equal_scikit_learn(seed: int):
+    logits, targets = draw_logits(slope=0.3 + seed / 2, seed=seed)
+    aims = smoothed_targets(targets)
+    # an image with the target 0.9 is nine tenths of a positive and one of a negative
+    reference = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(
+        np.r_[logits, logits][:, None],
+        np.r_[np.ones_like(aims), np.zeros_like(aims)],
+        sample_weight=np.r_[aims, 1 - aims],
+    )
+    expected = (reference.coef_[0, 0], reference.intercept_[0])
+    assert fit_line(logits, aims) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.5, 1.0, 3.0])
+def test_a_temperature_equals_a_search(scale: float):
+    logits, targets = draw_logits(slope=scale, intercept=0.0)
+    aims = smoothed_targets(targets)
+    expected = minimize(lambda x: loss(logits, aims)([x[0], 0.0]), [1.0], method="Nelder-Mead", tol=1e-10).x[
+        0
+    ]
+    assert fit_temperature(logits, aims) == pytest.approx(expected, abs=1e-5)
+    assert fit_temperature(logits, targets) == pytest.approx(scale, rel=0.15)
+
+
+def test_what_was_distorted_is_found_again():
+    logits, targets = draw_logits(count=200_000)
+    assert fit_line(logits, smoothed_targets(targets)) == pytest.approx((0.6, -1.5), abs=0.03)
+
+
+def test_separable_data_stay_finite():
+    logits = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+    targets = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    aims = smoothed_targets(targets)
+    expected = minimize(loss(logits, aims), [1.0, 0.0], tol=1e-12).x
+    assert fit_line(logits, aims) == pytest.approx(tuple(expected), abs=1e-4)
+    assert fit_temperature(logits, aims) < 20
+    assert fit_temperature(logits, targets) == 20.0  # without smoothing only the bound holds it
+
+
+def test_one_outlier_and_a_rare_finding_converge():
+    logits = np.r_[np.full(50_000, -16.1), np.linspace(-16, -10, 300), 16.1]
+    targets = np.r_[np.zeros(50_290), np.ones(11)]
+    aims = smoothed_targets(targets)
+    slope, intercept = fit_line(logits, aims)
+    fitted = expit(slope * logits + intercept)
+    assert abs((fitted - aims).mean()) < 1e-9  # at the maximum both derivatives are 0
+    assert abs(((fitted - aims) * logits).mean()) < 1e-8
+
+
+def test_no_ranking_leaves_a_bounded_temperature_and_a_negative_slope():
+    logits, targets = draw_logits(slope=-1.0, intercept=0.0)
+    assert fit_temperature(logits, smoothed_targets(targets)) == pytest.approx(1 / 20)
+    assert fit_line(logits, smoothed_targets(targets))[0] < 0
+
+
+def test_equal_logits_leave_the_slope_at_1():
+    aims = smoothed_targets([1, 0, 0, 0])
+    slope, intercept = fit_line(np.full(4, 2.0), aims)
+    assert slope == 1.0
+    assert expit(2.0 + intercept) == pytest.approx(aims.mean())
+    assert fit_temperature(np.zeros(4), aims) == 1.0
+
+
+def test_smoothing_is_platts():
+    np.testing.assert_allclose(smoothed_targets([0, 1, 1, 1]), [1 / 3, 0.8, 0.8, 0.8])
+    assert np.isfinite(smoothed_targets([0, 0])).all()

@@ -1,21 +1,21 @@
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, asdict, replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from cxrlab.errors import ConfigError
 from cxrlab.metrics.settings import EvaluationSettings
 
-SETTINGS = EvaluationSettings(
-    threshold="youden",
-    calibration="temperature",
-    num_resamples=1000,
-    level=0.95,
-    prevalence=None,
-    age_bands=[40, 60],
-    min_positives=10,
-    min_group_images=100,
-    seed=0,
-)
+SETTINGS = EvaluationSettings()
+
+
+def test_the_defaults_are_those_of_the_yaml():
+    path = Path(__file__).parents[2] / "conf" / "evaluation" / "default.yaml"
+    values = yaml.safe_load(path.read_text())
+    assert values.pop("_target_") == "cxrlab.metrics.settings.EvaluationSettings"
+    defaults = asdict(EvaluationSettings())
+    assert values == defaults | {"age_bands": list(defaults["age_bands"])}
 
 
 @pytest.mark.parametrize(

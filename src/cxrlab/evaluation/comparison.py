@@ -31,10 +31,21 @@ from cxrlab.evaluation.results import (
     ModelScores,
     Outcome,
 )
-from cxrlab.metrics.bootstrap import ROUNDING, Estimate, estimate, holm, macro_mean, p_value, patient_counts
+from cxrlab.metrics.bootstrap import (
+    ROUNDING,
+    Counts,
+    Estimate,
+    estimate,
+    holm,
+    macro_mean,
+    p_value,
+    patient_counts,
+)
 from cxrlab.metrics.delong import area_difference, delong
+from cxrlab.metrics.estimates import plain_bootstrap
 from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
 from cxrlab.metrics.ranking import label_rankings
+from cxrlab.metrics.registry import METRICS, Metric
 from cxrlab.metrics.settings import EvaluationSettings
 
 log = logging.getLogger(__name__)
@@ -172,36 +183,44 @@ def compare(tables: Tables, settings: EvaluationSettings, data: DataFacts | None
     """
     alignment = align(tables)
     table = next(iter(alignment.tables.values()))
-    models, macros = _leaderboard(alignment.tables, settings)
+    counts = patient_counts(table.num_patients, settings.num_resamples, settings.seed)
+    compared = [metric for metric in METRICS.added if metric.needs == "scores"]
+    macros = {
+        name: {metric.name: _macro(metric, other, counts) for metric in compared}
+        for name, other in alignment.tables.items()
+    }
+    models, aurocs = _leaderboard(alignment.tables, macros, counts, settings.level)
     ranked = {model.name: alignment.tables[model.name] for model in models}
+    own = {metric: {name: means[metric.name] for name, means in macros.items()} for metric in compared}
     sources = ", ".join(other.source for other in tables.values())
     return ComparisonResult(
         data=EvaluatedData.of(table, data or DataFacts(""), sources),
         interval=IntervalMethod.of(table, settings),
         num_macro_labels=sum(auroc.value is not None for auroc in models[0].labels.values()),
         models=models,
-        pairs=_pairs(ranked, macros, settings.level),
+        pairs=_pairs(ranked, aurocs, own, settings.level),
         left_out=LeftOut(alignment.num_images_left_out, list(alignment.labels_left_out)),
         flags=_caveats(tables, alignment, settings),
     )
 
 
-def outcome(difference: Estimate, p_holm: float, level: float) -> Outcome:
+def outcome(difference: Estimate, p_holm: float, level: float, *, higher_is_better: bool = True) -> Outcome:
     """Return what a difference says of the first model; it is shown where ``p_holm`` is below 1 - level."""
     if difference.value is None or np.isnan(p_holm):
         return "not_compared"
     if p_holm + level < 1:
-        return "worse" if difference.value < 0 else "better"
+        return "worse" if (difference.value < 0) == higher_is_better else "better"
     return "unclear"
 
 
-def describe(models: Pair, difference: Estimate, result: Outcome) -> str:
+def describe(models: Pair, difference: Estimate, result: Outcome, *, higher_is_better: bool = True) -> str:
     """Return what a difference says, in words.
 
     Args:
         models: Whose difference it is: the first minus the second.
         difference: With its interval.
         result: Of :func:`outcome`.
+        higher_is_better: Of the metric.
 
     Example:
         >>> describe(("a", "b"), Estimate(-0.021, -0.032, -0.010), "worse")
@@ -209,11 +228,13 @@ def describe(models: Pair, difference: Estimate, result: Outcome) -> str:
         >>> describe(("a", "b"), Estimate(0.004, -0.010, 0.018), "unclear")
         'no difference shown: 0.004 (-0.010 to 0.018)'
     """
-    if difference.value is None:
-        return "cannot be compared: one class only"
     if result == "worse":
-        return describe((models[1], models[0]), -difference, "better")
+        return describe((models[1], models[0]), -difference, "better", higher_is_better=higher_is_better)
+    if result == "better" and not higher_is_better:
+        difference = -difference
     value, low, high = difference.value, difference.low, difference.high
+    if value is None:
+        return "cannot be compared: one class only"
     amount = _signed(value)
     is_apart = False
     if low is not None and high is not None:
@@ -231,50 +252,87 @@ def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"  # never -0.000
 
 
-def _leaderboard(tables: Tables, settings: EvaluationSettings) -> tuple[list[ModelScores], dict[str, Macro]]:
-    """Return the models, best first, and the macro AUROC of each with its resamples."""
+def _macro(metric: Metric, table: PredictionTable, counts: Counts) -> Macro:
+    """Return the macro mean of a person's metric with its resamples."""
+    values = plain_bootstrap(metric, table, np.full(len(table.labels), np.nan), counts)
+    return macro_mean(values.values, values.samples)
+
+
+def _leaderboard(
+    tables: Tables, macros: Mapping[str, Mapping[str, Macro]], counts: Counts, level: float
+) -> tuple[list[ModelScores], dict[str, Macro]]:
+    """Return the models, best first, and the macro AUROC of each with its resamples.
+
+    Args:
+        tables: By the name of their model.
+        macros: Of each model the macro means of a person's metrics, with their resamples.
+        counts: How often each patient stands in each resample.
+        level: Coverage.
+    """
     models: list[ModelScores] = []
-    macros: dict[str, Macro] = {}
-    first = next(iter(tables.values()))
-    counts = patient_counts(first.num_patients, settings.num_resamples, settings.seed)
+    aurocs: dict[str, Macro] = {}
     for name, table in tables.items():
         ranking = label_rankings(table, counts)
-        macros[name] = macro_mean(ranking.auroc, ranking.auroc_samples)
+        aurocs[name] = macro_mean(ranking.auroc, ranking.auroc_samples)
         precision = macro_mean(ranking.average_precision, ranking.average_precision_samples)
         by_label = zip(table.labels, ranking.auroc, ranking.auroc_samples, strict=True)
         models.append(
             ModelScores(
                 name=name,
-                macro_auroc=estimate(*macros[name], settings.level),
-                macro_average_precision=estimate(*precision, settings.level),
-                labels={label: estimate(value, drawn, settings.level) for label, value, drawn in by_label},
+                macro_auroc=estimate(*aurocs[name], level),
+                macro_average_precision=estimate(*precision, level),
+                labels={label: estimate(value, drawn, level) for label, value, drawn in by_label},
+                metrics={metric: estimate(*macro, level) for metric, macro in macros[name].items()},
             )
         )
-    models.sort(key=lambda model: np.nan_to_num(macros[model.name][0]), reverse=True)
-    return models, macros
+    models.sort(key=lambda model: np.nan_to_num(aurocs[model.name][0]), reverse=True)
+    return models, aurocs
 
 
-def _pairs(tables: Tables, macros: Mapping[str, Macro], level: float) -> list[ModelPair]:
-    """Return the paired tests of the macro means, and of the labels within each pair, best models first."""
+def _pairs(
+    tables: Tables,
+    aurocs: Mapping[str, Macro],
+    own: Mapping[Metric, Mapping[str, Macro]],
+    level: float,
+) -> list[ModelPair]:
+    """Return the paired tests of the macro means, and of the labels within each pair, best models first.
+
+    Args:
+        tables: By the name of their model, best first.
+        aurocs: Macro means of AUROC by the name of the model.
+        own: Macro means of a person's metrics by the name of the model.
+        level: Coverage.
+    """
     pairs = list(combinations(tables, 2))
-    differences = _bootstrapped_differences(pairs, macros, level)
+    differences = _bootstrapped_differences(pairs, aurocs, level)
+    metrics = {
+        metric.name: _bootstrapped_differences(pairs, means, level, higher_is_better=metric.higher_is_better)
+        for metric, means in own.items()
+    }
     shown = len(pairs) if len(tables) <= MOST_IN_ALL_PAIRS else len(tables) - 1
     by_label = _label_differences(pairs[:shown], tables, level)
     return [
-        ModelPair(**vars(difference), models=pair, labels=labels)
-        for pair, difference, labels in zip(pairs, differences, by_label, strict=False)
+        ModelPair(
+            **vars(differences[row]),
+            models=pair,
+            labels=labels,
+            metrics={name: of_pairs[row] for name, of_pairs in metrics.items()},
+        )
+        for row, (pair, labels) in enumerate(zip(pairs, by_label, strict=False))
     ]
 
 
 def _bootstrapped_differences(
-    pairs: Sequence[Pair], macros: Mapping[str, Macro], level: float
+    pairs: Sequence[Pair], macros: Mapping[str, Macro], level: float, *, higher_is_better: bool = True
 ) -> list[Difference]:
     """Return the paired test of a macro mean for each pair, corrected for all of them."""
     values = [macros[first][0] - macros[second][0] for first, second in pairs]
     drawn = [macros[first][1] - macros[second][1] for first, second in pairs]
     raw = [_bootstrap_p(value, samples) for value, samples in zip(values, drawn, strict=True)]
     return [
-        _difference(pair, estimate(value, samples, level), p, p_holm, level)
+        _difference(
+            pair, estimate(value, samples, level), p, p_holm, level, higher_is_better=higher_is_better
+        )
         for pair, value, samples, p, p_holm in zip(pairs, values, drawn, raw, holm(raw), strict=True)
     ]
 
@@ -314,14 +372,22 @@ def _label_differences(pairs: Sequence[Pair], tables: Tables, level: float) -> l
     return result
 
 
-def _difference(pair: Pair, difference: Estimate, p: float, p_holm: float, level: float) -> Difference:
-    result = outcome(difference, p_holm, level)
+def _difference(
+    pair: Pair,
+    difference: Estimate,
+    p: float,
+    p_holm: float,
+    level: float,
+    *,
+    higher_is_better: bool = True,
+) -> Difference:
+    result = outcome(difference, p_holm, level, higher_is_better=higher_is_better)
     return Difference(
         difference=difference,
         p=None if np.isnan(p) else p,
         p_holm=None if np.isnan(p_holm) else p_holm,
         outcome=result,
-        description=describe(pair, difference, result),
+        description=describe(pair, difference, result, higher_is_better=higher_is_better),
     )
 
 
@@ -336,6 +402,12 @@ def _caveats(tables: Tables, alignment: Alignment, settings: EvaluationSettings)
     if alignment.num_images_left_out:
         message = f"{alignment.num_images_left_out} images are not in every table; {len(table)} are compared."
         result.append(Caveat("images_left_out", None, message))
+    left_out = [metric.title for metric in METRICS.added if metric.needs == "decisions"]
+    if left_out:
+        message = (
+            f"Models are compared by their probabilities, without thresholds: {', '.join(left_out)} left out."
+        )
+        result.append(Caveat("decisions_left_out", None, message))
     if alignment.labels_left_out:
         message = f"Labels that not every model has are left out: {', '.join(alignment.labels_left_out)}."
         result.append(Caveat("labels_left_out", None, message))

@@ -19,15 +19,13 @@ from cxrlab.evaluation.results import (
     LabelThreshold,
 )
 from cxrlab.evaluation.subgroups import subgroup_numbers
-from cxrlab.metrics.bootstrap import Counts, Estimate, estimate, macro_mean, patient_counts
+from cxrlab.metrics.bootstrap import Counts, Estimate, patient_counts
 from cxrlab.metrics.calibration import Calibrator, evaluate_calibration
-from cxrlab.metrics.confusion import MetricEstimates, confusion_counts, label_operating_estimates
+from cxrlab.metrics.confusion import confusion_counts
 from cxrlab.metrics.delong import delong_estimate
+from cxrlab.metrics.estimates import MetricEstimates, metric_estimates
 from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable
-from cxrlab.metrics.ranking import label_rankings, micro_ranking
 from cxrlab.metrics.settings import EvaluationSettings
-
-__all__ = ["DataFacts", "evaluate"]
 
 T = TypeVar("T")
 
@@ -69,21 +67,19 @@ def evaluate(
     counts = clock.timed(
         "resampling", patient_counts, table.num_patients, settings.num_resamples, settings.seed
     )
-    ranked = clock.timed("auroc", _ranking_estimates, table, counts, settings)
-    operating = clock.timed("threshold", label_operating_estimates, table, values, counts, settings)
+    metrics = clock.timed("metrics", _metric_estimates, table, values, counts, settings)
     delong = clock.timed("delong", _delong_estimates, table, settings)
     subgroups, gaps = clock.timed("subgroups", subgroup_numbers, table, values, counts, settings)
     calibration = clock.timed("calibration", evaluate_calibration, table, calibrator, counts, settings)
     curves = clock.timed("curves", label_curves, table, settings)
-    labels = {label: ranked.labels[label] | operating.labels[label] | delong[label] for label in table.labels}
-    macro = ranked.macro | operating.macro
+    labels = {label: metrics.labels[label] | delong[label] for label in table.labels}
     return EvaluationResult(
         data=EvaluatedData.of(table, data, table.source),
         interval=IntervalMethod.of(table, settings),
         labels=labels,
-        macro=macro,
-        micro=ranked.micro | operating.micro,
-        num_macro_labels=sum(metrics["auroc"].value is not None for metrics in labels.values()),
+        macro=metrics.macro,
+        micro=metrics.micro,
+        num_macro_labels=sum(estimates["auroc"].value is not None for estimates in labels.values()),
         counts=_counts(table, values),
         thresholds=_thresholds(table, thresholds),
         prevalence=settings.prevalence,
@@ -92,29 +88,16 @@ def evaluate(
         calibration=calibration,
         subgroups=subgroups,
         gaps=gaps,
-        published=published_table(labels, macro, data.name, data.split),
+        published=published_table(labels, metrics.macro, data.name, data.split),
         seconds=clock.seconds,
         curves=curves,
     )
 
 
-def _ranking_estimates(
-    table: PredictionTable, counts: Counts, settings: EvaluationSettings
+def _metric_estimates(
+    table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
 ) -> MetricEstimates:
-    """Return AUROC and average precision."""
-    ranked, pooled = label_rankings(table, counts), micro_ranking(table, counts)
-    result = MetricEstimates({label: {} for label in table.labels}, {}, {})
-    for metric in ("auroc", "average_precision"):
-        values, samples = getattr(ranked, metric), getattr(ranked, f"{metric}_samples")
-        for row, label in enumerate(table.labels):
-            result.labels[label][metric] = estimate(values[row], samples[row], settings.level)
-        result.macro[metric] = estimate(*macro_mean(values, samples), settings.level)
-        result.micro[metric] = estimate(
-            float(np.squeeze(getattr(pooled, metric))),
-            np.ravel(getattr(pooled, f"{metric}_samples")),
-            settings.level,
-        )
-    return result
+    return metric_estimates(table, thresholds, counts, level=settings.level, prevalence=settings.prevalence)
 
 
 def _delong_estimates(table: PredictionTable, settings: EvaluationSettings) -> dict[str, dict[str, Estimate]]:

@@ -4,13 +4,9 @@ import pandas as pd
 
 from cxrlab.evaluation.results import ComparisonResult, EvaluationResult
 from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.metrics.registry import METRICS
 
-_COLUMNS = {
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-}
+_SHOWN = ("auroc", "average_precision", "sensitivity", "specificity")
 
 
 def interval(estimate: Estimate) -> str:
@@ -31,15 +27,17 @@ def interval(estimate: Estimate) -> str:
 
 def terminal_table(result: EvaluationResult) -> str:
     """Return the main metrics by label with their intervals, the macro mean, and what weakens them."""
+    columns = {METRICS[name].title: name for name in _SHOWN}
+    columns |= {metric.title: metric.name for metric in METRICS.added if metric.name in result.macro}
     rows = {
         label: {
             "positives": f"{result.counts[label].positives} of {result.counts[label].images}",
-            **{title: interval(metrics[name]) for name, title in _COLUMNS.items()},
+            **{title: interval(metrics[name]) for title, name in columns.items()},
         }
         for label, metrics in result.labels.items()
     }
     if len(rows) > 1:
-        macro = {title: interval(result.macro[name]) for name, title in _COLUMNS.items()}
+        macro = {title: interval(result.macro[name]) for title, name in columns.items()}
         rows[f"macro mean of {result.num_macro_labels}"] = {"positives": "", **macro}
     table = pd.DataFrame(rows).T
     shown = table.loc[:, (table != "-").any(axis=0)].to_string()
@@ -53,9 +51,18 @@ def leaderboard(result: ComparisonResult) -> str:
         {
             "macro AUROC": [interval(model.macro_auroc) for model in result.models],
             "macro average precision": [interval(model.macro_average_precision) for model in result.models],
+            **{
+                f"macro {METRICS[name].title}": [interval(model.metrics[name]) for model in result.models]
+                for name in result.models[0].metrics
+            },
         },
         index=[model.name for model in result.models],
     )
     pairs = [f"  {' against '.join(pair.models)}: {pair.description}" for pair in result.pairs]
+    pairs += [
+        f"  {' against '.join(pair.models)}, {METRICS[name].title}: {difference.description}"
+        for pair in result.pairs
+        for name, difference in pair.metrics.items()
+    ]
     notes = [f"  Note: {caveat.message}" for caveat in result.flags]
     return "\n".join([table.to_string(), *pairs, *notes])

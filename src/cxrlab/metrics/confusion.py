@@ -1,49 +1,12 @@
-"""Metrics at a threshold, and the Brier score: by label, macro and micro, with intervals."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+"""Outcomes at a threshold, counted, and the metrics of these counts."""
 
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.metrics.bootstrap import Counts, Estimate, estimate, macro_mean, patient_sums, ratio, resampled
+from cxrlab.metrics.bootstrap import Counts, patient_sums, ratio, resampled
 from cxrlab.metrics.predictions import Floats, PredictionTable
-from cxrlab.metrics.settings import EvaluationSettings
 
 Integers = npt.NDArray[np.int64]
-
-# Proportions, and which of tp, fp, tn, fn are the images that they are proportions of.
-_PROPORTIONS = {
-    "accuracy": [0, 1, 2, 3],
-    "sensitivity": [0, 3],
-    "specificity": [1, 2],
-    "ppv": [0, 1],
-    "npv": [2, 3],
-}
-
-
-@dataclass(frozen=True)
-class MetricEstimates:
-    """Estimates by the name of the metric.
-
-    Attributes:
-        labels: Of each label.
-        macro: Means over the labels that the whole sample defines.
-        micro: Of all pairs of image and label pooled.
-    """
-
-    labels: Mapping[str, dict[str, Estimate]]
-    macro: dict[str, Estimate]
-    micro: dict[str, Estimate]
-
-
-class _Bootstrapped(NamedTuple):
-    """A metric of K labels: whole sample ``(K,)``, resamples ``(K, B)``, patients behind it ``(K,)``."""
-
-    values: Floats
-    samples: Floats
-    units: Integers
 
 
 def confusion_counts(
@@ -58,7 +21,7 @@ def confusion_counts(
     Returns:
         Four arrays of shape ``(L,)``; 0 in all four for a label whose threshold is NaN.
     """
-    tp, fp, tn, fn = _outcomes(table, thresholds).sum(axis=1)
+    tp, fp, tn, fn = label_outcomes(table, thresholds).sum(axis=1)
     return tp, fp, tn, fn
 
 
@@ -72,7 +35,10 @@ def resampled_confusion_counts(
         thresholds: Shape ``(L,)``.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
     """
-    tp, fp, tn, fn = resampled(_by_patient(table, _outcomes(table, thresholds)), counts)
+    outcomes = label_outcomes(table, thresholds)
+    columns = outcomes.transpose(1, 0, 2).reshape(len(table), -1)
+    sums = patient_sums(columns, table.patients, table.num_patients)
+    tp, fp, tn, fn = resampled(sums.reshape(4, len(table.labels), -1), counts)
     return tp, fp, tn, fn
 
 
@@ -133,89 +99,16 @@ def ppv_npv_at(sensitivity: Floats, specificity: Floats, prevalence: float) -> t
     return ratio(hits, hits + alarms), ratio(rejections, rejections + misses)
 
 
-def label_operating_estimates(
-    table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
-) -> MetricEstimates:
-    """Return every metric that needs a threshold, and the Brier score, which needs none, with intervals.
+def label_outcomes(table: PredictionTable, thresholds: Floats) -> npt.NDArray[np.bool_]:
+    """Return which images are true and false positives, true and false negatives of each label.
 
     Args:
-        table: What is evaluated.
-        thresholds: Shape ``(L,)``; where one is NaN, the label's metrics are undefined but for Brier's.
-        counts: How often each patient stands in each resample, shape ``(P, B)``.
-        settings: With the coverage; and the prevalence for ``ppv_at_prevalence`` and ``npv_at_prevalence``,
-            which are left out where it is None.
+        table: Targets and probabilities.
+        thresholds: Shape ``(L,)``.
 
-    References:
-        Brier, Monthly Weather Review 78:1, 1950.
+    Returns:
+        Shape ``(4, N, L)``; False in all four where the target is unknown, or the threshold NaN.
     """
-    outcomes = _by_patient(table, _outcomes(table, thresholds))  # (4, L, P)
-    errors = _by_patient(table, _squared_errors(table))  # (2, L, P)
-    metrics = _metrics(outcomes, errors, counts, settings.prevalence)
-    pooled = _metrics(
-        outcomes.sum(axis=1, keepdims=True), errors.sum(axis=1, keepdims=True), counts, settings.prevalence
-    )
-    return MetricEstimates(
-        labels={
-            label: {name: _one(metric, row, settings.level) for name, metric in metrics.items()}
-            for row, label in enumerate(table.labels)
-        },
-        macro={name: _macro(metric, settings.level) for name, metric in metrics.items()},
-        micro={name: _one(metric, 0, settings.level) for name, metric in pooled.items()},
-    )
-
-
-def _outcomes(table: PredictionTable, thresholds: Floats) -> npt.NDArray[np.bool_]:
-    """Return which images are tp, fp, tn, fn of each label, shape ``(4, N, L)``."""
     called, present = table.probabilities >= thresholds, table.targets == 1
     outcomes = np.stack([called & present, called & ~present, ~called & ~present, ~called & present])
     return outcomes & table.known & ~np.isnan(thresholds)
-
-
-def _squared_errors(table: PredictionTable) -> Floats:
-    """Return the squared errors, 0 where unknown, and what is known: shape ``(2, N, L)``."""
-    errors = np.where(table.known, (table.probabilities - table.targets) ** 2, 0.0)
-    return np.stack([errors, table.known])
-
-
-def _by_patient(table: PredictionTable, values: npt.NDArray[Any]) -> Floats:
-    """Turn ``(K, N, L)`` into sums ``(K, L, P)``."""
-    columns = values.transpose(1, 0, 2).reshape(len(table), -1)
-    sums = patient_sums(columns, table.patients, table.num_patients)
-    return sums.reshape(len(values), len(table.labels), table.num_patients)
-
-
-def _metrics(
-    outcomes: Floats, errors: Floats, counts: Counts, prevalence: float | None
-) -> dict[str, _Bootstrapped]:
-    """Return each metric of sums by patient, shapes ``(4, K, P)`` and ``(2, K, P)``."""
-    values, samples = (
-        _with_prevalence(threshold_metrics(*sums), prevalence)
-        for sums in (outcomes.sum(axis=2), resampled(outcomes, counts))
-    )
-    nobody = np.zeros(outcomes.shape[1], dtype=np.int64)
-    units = {name: (outcomes[rows].sum(axis=0) > 0).sum(axis=1) for name, rows in _PROPORTIONS.items()}
-    drawn = resampled(errors, counts)
-    brier = _Bootstrapped(ratio(*errors.sum(axis=2)), ratio(*drawn), nobody)
-    return {"brier": brier} | {
-        name: _Bootstrapped(values[name], samples[name], units.get(name, nobody)) for name in values
-    }
-
-
-def _with_prevalence(metrics: dict[str, Floats], prevalence: float | None) -> dict[str, Floats]:
-    if prevalence is None:
-        return metrics
-    ppv, npv = ppv_npv_at(metrics["sensitivity"], metrics["specificity"], prevalence)
-    return metrics | {"ppv_at_prevalence": ppv, "npv_at_prevalence": npv}
-
-
-def _one(metric: _Bootstrapped, row: int, level: float) -> Estimate:
-    return estimate(float(metric.values[row]), metric.samples[row], level, units=int(metric.units[row]))
-
-
-def _macro(metric: _Bootstrapped, level: float) -> Estimate:
-    """Return the mean over the labels that the whole sample defines."""
-    defined = ~np.isnan(metric.values)
-    value, means = macro_mean(metric.values, metric.samples)
-    # Only where every label is 0, or every label 1, do units matter: the label with the fewest decides.
-    units = int(metric.units[defined].min()) if defined.any() else 0
-    return estimate(value, means, level, units=units)

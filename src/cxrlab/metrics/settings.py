@@ -31,15 +31,15 @@ class EvaluationSettings:
         ConfigError: If a value is out of its range.
     """
 
-    threshold: str | float
-    calibration: CalibrationMethod
-    num_resamples: int
-    level: float
-    prevalence: float | None
-    age_bands: Sequence[float]
-    min_positives: int
-    min_group_images: int
-    seed: int
+    threshold: str | float = "youden"
+    calibration: CalibrationMethod = "platt"
+    num_resamples: int = 1000
+    level: float = 0.95
+    prevalence: float | None = 0.1
+    age_bands: Sequence[float] = (0, 18, 40, 60, 80)
+    min_positives: int = 10
+    min_group_images: int = 20
+    seed: int = 0
 
     @property
     def given_threshold(self) -> float | None:

@@ -1,4 +1,8 @@
-"""Metrics by label, from probabilities; a label that cannot be evaluated is NaN, never 0 or 0.5."""
+"""Metrics during a training, from probabilities; a label that cannot be evaluated is NaN, never 0 or 0.5.
+
+Which ones the registry tells. AUROC, average precision and accuracy are torchmetrics', on the device; the
+function of any other is called on the processor.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,12 +14,13 @@ from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
 from cxrlab.errors import ConfigError
+from cxrlab.metrics.registry import METRICS, Metric
 from cxrlab.task import Task
 
-METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_ON_DEVICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "auroc": binary_auroc,
     "average_precision": binary_average_precision,
-    "accuracy": binary_accuracy,  # at the probability 0.5
+    "accuracy": binary_accuracy,  # of what is above the probability 0.5
 }
 
 
@@ -31,19 +36,23 @@ def check_monitor(monitor: str, mode: str, labels: Sequence[str], *, keys: tuple
     Raises:
         ConfigError: With the metrics that there are.
     """
-    known = ["val/loss", *(f"val/{name}" for name in METRICS)]
-    by_label = {f"val/{name}/{label}" for name in METRICS for label in labels}
-    if monitor not in known and monitor not in by_label:
+    metrics = {f"val/{metric.name}": metric for metric in METRICS.in_training}
+    by_label = {f"{name}/{label}": metric for name, metric in metrics.items() for label in labels}
+    monitored = (metrics | by_label).get(monitor)
+    if monitored is None and monitor != "val/loss":
+        name = monitor.removeprefix("val/").partition("/")[0]
+        hint = f" {name} is computed during a training with metrics=[{name}]." if name in METRICS else ""
         raise ConfigError(
-            f"{keys[0]}={monitor} is no metric of validation; there are {known}, and each by label."
+            f"{keys[0]}={monitor} is no metric of validation; there are {['val/loss', *metrics]}, and each "
+            f"but the loss by label.{hint}"
         )
-    right = "min" if monitor == "val/loss" else "max"
+    right = "max" if monitored is not None and monitored.higher_is_better else "min"
     if mode != right:
         raise ConfigError(f"{keys[1]}={mode} would choose the worst {monitor}: set {keys[1]}={right}.")
 
 
 class LabelMetrics(torchmetrics.Metric):
-    """AUROC, average precision and accuracy of each label, and their macro means.
+    """The registry's metrics of each label, and their macro means.
 
     torchmetrics' multilabel forms give 0 to a label without positives, and that pulls the mean down; here
     such a label is NaN and left out of the mean. States are gathered over processes without padding.
@@ -61,6 +70,7 @@ class LabelMetrics(torchmetrics.Metric):
         super().__init__()
         self.labels = list(labels)
         self.task = task
+        self.metrics = METRICS.in_training
         self._counts: tuple[int, list[int], list[int]] = (0, [], [])
         self._predicted_images = (torch.empty(0), torch.empty(0))
         self.add_state("probabilities", default=[], dist_reduce_fx="cat")
@@ -90,7 +100,7 @@ class LabelMetrics(torchmetrics.Metric):
         known = ~torch.isnan(targets)
         self._predicted_images = (probabilities, targets)
         self._counts = (len(targets), known.sum(dim=0).tolist(), targets.nansum(dim=0).int().tolist())
-        return label_metrics(probabilities, targets, self.labels, self.task)
+        return label_metrics(probabilities, targets, self.labels, self.task, self.metrics)
 
     def counts(self) -> tuple[int, list[int], list[int]]:
         """Return the images, and by label the known targets and the positives, that ``compute`` last saw."""
@@ -104,7 +114,11 @@ class LabelMetrics(torchmetrics.Metric):
 
 
 def label_metrics(
-    probabilities: Tensor, targets: Tensor, labels: Sequence[str], task: Task = "multilabel"
+    probabilities: Tensor,
+    targets: Tensor,
+    labels: Sequence[str],
+    task: Task = "multilabel",
+    metrics: Sequence[Metric] | None = None,
 ) -> dict[str, Tensor]:
     """Return each metric of each label, and its mean over the labels where it is defined.
 
@@ -114,6 +128,7 @@ def label_metrics(
         labels: L names.
         task: ``multiclass`` makes ``accuracy`` the share of images whose largest probability is that of
             their class; by label it stays that of each class against all others, at the probability 0.5.
+        metrics: By default those that the registry has for a training.
 
     Returns:
         Scalars by name: ``auroc`` is the macro mean, ``auroc/<label>`` one label's. AUROC and average
@@ -125,13 +140,13 @@ def label_metrics(
         tensor(1.)
     """
     results: dict[str, Tensor] = {}
-    for name, function in METRICS.items():
+    for metric in METRICS.in_training if metrics is None else metrics:
         values = [
-            _defined(name, function, probabilities[:, column], targets[:, column])
+            _label_metric(metric, probabilities[:, column], targets[:, column])
             for column in range(len(labels))
         ]
-        results[name] = torch.stack(values).nanmean()
-        results |= {f"{name}/{label}": value for label, value in zip(labels, values, strict=True)}
+        results[metric.name] = torch.stack(values).nanmean()
+        results |= {f"{metric.name}/{label}": value for label, value in zip(labels, values, strict=True)}
     if task == "multiclass":
         results["accuracy"] = _exclusive_accuracy(probabilities, targets)
     return results
@@ -144,16 +159,23 @@ def _exclusive_accuracy(probabilities: Tensor, targets: Tensor) -> Tensor:
     return is_right.float().mean()  # NaN of none
 
 
-def _defined(
-    name: str, function: Callable[[Tensor, Tensor], Tensor], scores: Tensor, targets: Tensor
-) -> Tensor:
+def _label_metric(metric: Metric, probabilities: Tensor, targets: Tensor) -> Tensor:
     """Return a metric over the known targets of one label, or NaN where they do not define it."""
     known = ~torch.isnan(targets)
-    wanted = targets[known].long()
-    positives = int(wanted.sum())
-    if wanted.numel() == 0 or (name != "accuracy" and positives in (0, wanted.numel())):
+    scores, wanted = probabilities[known], targets[known]
+    if metric.name in _ON_DEVICE:
+        return _on_device(metric.name, scores, wanted)
+    predictions = (scores > 0.5).double() if metric.needs == "decisions" else scores.double()
+    value = metric(predictions.cpu().numpy(), wanted.double().cpu().numpy())
+    return torch.tensor(value, dtype=torch.float32, device=scores.device)
+
+
+def _on_device(name: str, scores: Tensor, targets: Tensor) -> Tensor:
+    """Return one of torchmetrics' metrics; of one class only there is but the accuracy."""
+    positives = int(targets.sum())
+    if targets.numel() == 0 or (name != "accuracy" and positives in (0, targets.numel())):
         return torch.tensor(math.nan, device=scores.device)
-    return function(scores[known], wanted).float()
+    return _ON_DEVICE[name](scores, targets.long()).float()
 
 
 def undefined_labels(results: dict[str, Tensor], labels: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import RunDir, replacing, write_text
-from cxrlab.metrics.streaming import METRICS
+from cxrlab.metrics.registry import METRICS
 from cxrlab.models.timm_network import layer_table
 from cxrlab.models.weights import check_weights_fit
 from cxrlab.training.module import Classifier
@@ -81,12 +81,13 @@ def result_rows(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[
     """Return the metrics of the part that was just evaluated: one row a label, and the macro mean."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     num_images, num_known, num_positives = classifier.evaluated
+    metrics = [metric.name for metric in METRICS.in_training]
     rows: list[dict[str, object]] = []
     for label, images, positives in zip(classifier.labels, num_known, num_positives, strict=True):
         counts = {"part": part, "label": label, "images": images, "positives": positives}
-        rows.append({**counts, **{metric: values.get(f"{part}/{metric}/{label}") for metric in METRICS}})
+        rows.append({**counts, **{metric: values.get(f"{part}/{metric}/{label}") for metric in metrics}})
     macro = {"part": part, "label": "macro mean", "images": num_images, "positives": None}
-    return [*rows, {**macro, **{metric: values.get(f"{part}/{metric}") for metric in METRICS}}]
+    return [*rows, {**macro, **{metric: values.get(f"{part}/{metric}") for metric in metrics}}]
 
 
 @rank_zero_only

@@ -1,8 +1,21 @@
+import math
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from cxrlab.metrics.bootstrap import Estimate, estimate, p_value, patient_counts
+from cxrlab.metrics.bootstrap import (
+    Estimate,
+    estimate,
+    holm,
+    macro_mean,
+    p_value,
+    patient_counts,
+    patient_sums,
+    ratio,
+    resampled,
+)
 from cxrlab.metrics.ranking import ranking
 
 
@@ -110,6 +123,90 @@ def test_p_value_agrees_with_the_interval():
 @pytest.mark.parametrize("differences", [[], [np.nan, np.nan]])
 def test_p_value_of_nothing_is_undefined(differences):
     assert np.isnan(p_value(differences))
+
+
+@pytest.mark.parametrize("value", [-0.4, 0.4])
+def test_a_difference_and_its_negative_have_the_same_interval_turned_round(value):
+    drawn = np.random.default_rng(0).normal(value, 0.1, 500)
+    there, back = estimate(value, drawn, 0.95, signed=True), estimate(-value, -drawn, 0.95, signed=True)
+    assert -there == back
+    assert -Estimate(None) == Estimate(None)
+
+
+def test_a_difference_that_never_varied_may_have_either_sign():
+    share = estimate(1.0, [1.0] * 9, 0.95, units=10)
+    difference = estimate(1.0, [1.0] * 9, 0.95, units=10, signed=True)
+    assert (difference.value, difference.high) == (1.0, 1.0)
+    assert difference.low == pytest.approx(2 * share.low - 1)  # from -1 to 1 it is twice as far
+    nothing = estimate(0.0, [0.0] * 9, 0.95, units=10, signed=True)
+    assert nothing.low == -nothing.high < 0
+    assert estimate(-1.0, [-1.0] * 9, 0.95, units=10, signed=True) == -difference
+
+
+def closed_test(p_values):
+    """Holm's adjusted p-values from their definition: Bonferroni's test of every subset of hypotheses."""
+    numbers = range(len(p_values))
+    subsets = [subset for size in range(1, len(p_values) + 1) for subset in combinations(numbers, size)]
+    bonferroni = {subset: min(1.0, len(subset) * min(p_values[one] for one in subset)) for subset in subsets}
+    return [max(p for subset, p in bonferroni.items() if one in subset) for one in numbers]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_is_the_closed_test(seed):
+    p_values = np.random.default_rng(seed).random(7).round(1 + seed % 2) ** (
+        1 + seed
+    )  # ties, 0 and small ones
+    assert holm(list(p_values)) == pytest.approx(closed_test(list(p_values)))
+
+
+def test_holm_leaves_out_what_was_not_tested():
+    # By hand: 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 not below the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    adjusted = holm([np.nan, 0.01, 0.04, np.nan, 0.03, 0.005])
+    assert np.isnan([adjusted[0], adjusted[3]]).all()
+    assert [adjusted[index] for index in (1, 2, 4, 5)] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+    assert np.isnan(holm([np.nan])).all()
+
+
+def test_the_macro_mean_can_ask_for_all_labels():
+    values = np.array([1.0, np.nan, 3.0])
+    samples = np.array([[1.0, 1.0], [9.0, 9.0], [3.0, np.nan]])
+    mean, drawn = macro_mean(values, samples)
+    assert (mean, drawn.tolist()) == (2.0, [2.0, 1.0])
+    _, complete = macro_mean(values, samples, complete=True)
+    np.testing.assert_array_equal(complete, [2.0, np.nan])
+    assert math.isnan(macro_mean(np.array([np.nan]), np.ones((1, 2)))[0])
+
+
+def test_a_resample_sums_over_the_images_of_the_patients_drawn():
+    generator = np.random.default_rng(0)
+    patients = np.r_[np.arange(7), generator.integers(7, size=30)]
+    values = generator.random((37, 3))
+    counts = patient_counts(7, 20, seed=1)
+    drawn = resampled(patient_sums(values, patients, 7), counts)
+    for resample in range(20):
+        images = np.repeat(np.arange(37), counts[patients, resample].astype(int))
+        np.testing.assert_allclose(drawn[:, resample], values[images].sum(axis=0), rtol=1e-5)
+
+
+def test_leading_axes_are_kept_and_whole_numbers_are_exact():
+    sums = np.arange(24.0).reshape(2, 3, 4)
+    counts = patient_counts(4, 5, seed=0)
+    expected = np.einsum("abp,pr->abr", sums, counts.astype(float))
+    np.testing.assert_array_equal(resampled(sums, counts), expected)
+
+
+def test_a_patient_without_images_sums_to_zero():
+    np.testing.assert_array_equal(patient_sums([[2.0]], np.array([1]), 3), [[0.0, 2.0, 0.0]])
+
+
+def test_nothing_divided_by_nothing_is_undefined():
+    result = ratio([1.0, 2.0, 0.0], [[4.0], [0.0]])
+    np.testing.assert_array_equal(result, [[0.25, 0.5, 0.0], [np.nan] * 3])
+    assert float(ratio(1, 2)) == 0.5
+    assert float(ratio(1.0, np.nan)) == pytest.approx(np.nan, nan_ok=True)
 
 
 DISTANCE = 1.0  # between the means of the positives' and the negatives' scores, in standard deviations

@@ -6,6 +6,9 @@ import torch
 from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score
 
 from cxrlab.errors import ConfigError
+from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.metrics.estimates import metric_estimates
+from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.streaming import LabelMetrics, check_monitor, label_metrics, undefined_labels
 
 LABELS = ["Edema", "Mass", "Nodule"]
@@ -112,3 +115,34 @@ def test_a_monitor_is_checked_and_named_by_its_key():
             check_monitor(name, "max", LABELS, keys=keys)
     with pytest.raises(ConfigError, match=r"^scheduler.mode=max would choose the worst val/loss: set sch"):
         check_monitor("val/loss", "max", LABELS, keys=keys)
+
+
+@pytest.mark.parametrize("case", ["ties and unknown targets", "one class", "never known", "all tied"])
+def test_training_and_evaluation_agree(case: str):
+    """torchmetrics' AUROC, average precision and accuracy are those of evaluation.json."""
+    probabilities, targets = draw(300, missing=0.3)
+    if case == "one class":
+        targets[:, 1] = 0.0
+    elif case == "never known":
+        targets[:, 1] = torch.nan
+    elif case == "all tied":
+        probabilities[:, 1] = 0.25
+    table = PredictionTable(
+        images=np.array([str(row) for row in range(300)], dtype=object),
+        patients=np.arange(300) // 2,
+        labels=tuple(LABELS),
+        targets=targets.double().numpy(),
+        probabilities=probabilities.double().numpy(),
+    )
+    # A training's accuracy is of what lies above 0.5, a threshold's of what is at least that.
+    thresholds = np.full(3, np.nextafter(0.5, 1.0))
+    evaluated = metric_estimates(table, thresholds, patient_counts(150, 1, seed=0), level=0.95)
+    trained = label_metrics(probabilities, targets, LABELS)
+    for name in ("auroc", "average_precision", "accuracy"):
+        values = {"": evaluated.macro[name].value}
+        values |= {f"/{label}": metrics[name].value for label, metrics in evaluated.labels.items()}
+        for suffix, value in values.items():
+            expected = math.nan if value is None else value
+            assert float(trained[name + suffix]) == pytest.approx(expected, abs=1e-6, nan_ok=True), (
+                name + suffix
+            )

@@ -61,7 +61,7 @@ def check(report, truth, called, patients) -> None:
         reference = expected[row.class_]
         for ours, theirs in (("precision",) * 2, ("recall",) * 2, ("f1", "f1-score")):
             assert getattr(row, ours).value == pytest.approx(reference[theirs])
-        assert row.support == reference.support
+        assert row.support == reference["support"]
     assert report.accuracy.value == pytest.approx(metrics.accuracy_score(truth, called))
     assert report.matrix == metrics.confusion_matrix(truth, called, labels=numbers).tolist()
     samples = []

@@ -8,25 +8,13 @@ from sklearn import metrics
 from cxrlab.metrics.bootstrap import Estimate, patient_counts
 from cxrlab.metrics.confusion import (
     confusion_counts,
-    label_operating_estimates,
     ppv_npv_at,
     resampled_confusion_counts,
     threshold_metrics,
 )
+from cxrlab.metrics.estimates import metric_estimates
 from cxrlab.metrics.predictions import PredictionTable
-from cxrlab.metrics.settings import EvaluationSettings
 
-SETTINGS = EvaluationSettings(
-    threshold="youden",
-    calibration="none",
-    num_resamples=200,
-    level=0.95,
-    prevalence=0.1,
-    age_bands=[],
-    min_positives=10,
-    min_group_images=20,
-    seed=0,
-)
 LABELS = ("Edema", "Mass", "Nodule")
 THRESHOLDS = np.array([0.5, 0.3, 0.6])
 
@@ -67,7 +55,7 @@ REFERENCES = {
 def test_metrics_of_each_label_macro_and_micro_equal_scikit_learn():
     table = draw()
     counts = patient_counts(40, 100, seed=0)
-    numbers = label_operating_estimates(table, THRESHOLDS, counts, SETTINGS)
+    numbers = metric_estimates(table, THRESHOLDS, counts, level=0.95, prevalence=0.1)
     pooled_targets, pooled_calls, pooled_scores = [], [], []
     for column, label in enumerate(LABELS):
         targets, scores = known_of(table, column)
@@ -108,7 +96,7 @@ def test_counts_equal_scikit_learn_in_the_sample_and_in_each_resample():
 def test_intervals_equal_a_loop_over_resamples():
     table = draw()
     counts = patient_counts(40, 40, seed=4)
-    numbers = label_operating_estimates(table, THRESHOLDS, counts, SETTINGS)
+    numbers = metric_estimates(table, THRESHOLDS, counts, level=0.95, prevalence=0.1)
     samples = {name: np.full((3, 40), np.nan) for name in ("f1", "mcc", "brier")}
     for resample in range(40):
         for column in range(3):
@@ -126,20 +114,18 @@ def test_intervals_equal_a_loop_over_resamples():
             found = numbers.labels[label][name]
             assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
         low, high = np.quantile(values.mean(axis=0), [0.025, 0.975])
-        assert (numbers.macro[name].low, numbers.macro[name].high) == pytest.approx(
-            (low, high), abs=1e-6
-        )
+        assert (numbers.macro[name].low, numbers.macro[name].high) == pytest.approx((low, high), abs=1e-6)
 
 
 def test_a_label_without_threshold_is_undefined_and_left_out_of_the_means():
     table = draw()
     counts = patient_counts(40, 100, seed=0)
     thresholds = np.array([0.5, np.nan, 0.6])
-    numbers = label_operating_estimates(table, thresholds, counts, SETTINGS)
+    numbers = metric_estimates(table, thresholds, counts, level=0.95, prevalence=0.1)
     assert numbers.labels["Mass"]["f1"] == Estimate(None)
     assert numbers.labels["Mass"]["brier"].value is not None
-    others = label_operating_estimates(
-        table.select_labels(["Edema", "Nodule"]), thresholds[[0, 2]], counts, SETTINGS
+    others = metric_estimates(
+        table.select_labels(["Edema", "Nodule"]), thresholds[[0, 2]], counts, level=0.95, prevalence=0.1
     )
     for name in REFERENCES:
         assert numbers.macro[name] == others.macro[name]
@@ -147,24 +133,31 @@ def test_a_label_without_threshold_is_undefined_and_left_out_of_the_means():
     assert [int(values[1]) for values in confusion_counts(table, thresholds)] == [0, 0, 0, 0]
 
 
-def test_without_any_threshold_only_brier_is_left():
+def test_without_any_threshold_what_needs_scores_is_left():
     table = draw()
-    numbers = label_operating_estimates(table, np.full(3, np.nan), patient_counts(40, 100, seed=0), SETTINGS)
+    numbers = metric_estimates(
+        table, np.full(3, np.nan), patient_counts(40, 100, seed=0), level=0.95, prevalence=0.1
+    )
     for block in (numbers.macro, numbers.micro, *numbers.labels.values()):
-        assert [name for name, one in block.items() if one.value is not None] == ["brier"]
+        known = [name for name, one in block.items() if one.value is not None]
+        assert known == ["auroc", "average_precision", "brier"]
 
 
 def test_one_class_only_leaves_what_it_defines():
     table = draw()
     targets = table.targets.copy()
     targets[:, 0] = np.where(np.isnan(targets[:, 0]), np.nan, 0.0)
-    numbers = label_operating_estimates(
-        replace(table, targets=targets), THRESHOLDS, patient_counts(40, 100, seed=0), SETTINGS
+    numbers = metric_estimates(
+        replace(table, targets=targets),
+        THRESHOLDS,
+        patient_counts(40, 100, seed=0),
+        level=0.95,
+        prevalence=0.1,
     )
     edema = numbers.labels["Edema"]
     undefined = {name for name, one in edema.items() if one.value is None}
     assert undefined == {
-        "sensitivity", "balanced_accuracy", "mcc", "ppv_at_prevalence", "npv_at_prevalence",
+        "auroc", "average_precision", "sensitivity", "balanced_accuracy", "mcc", "ppv_at_prevalence", "npv_at_prevalence",
     }  # fmt: skip
     assert edema["ppv"].value == 0.0
     means = [numbers.labels[label]["sensitivity"].value for label in LABELS[1:]]
@@ -175,8 +168,12 @@ def test_a_label_that_is_nowhere_known_is_undefined():
     table = draw()
     targets = table.targets.copy()
     targets[:, 1] = np.nan
-    numbers = label_operating_estimates(
-        replace(table, targets=targets), THRESHOLDS, patient_counts(40, 100, seed=0), SETTINGS
+    numbers = metric_estimates(
+        replace(table, targets=targets),
+        THRESHOLDS,
+        patient_counts(40, 100, seed=0),
+        level=0.95,
+        prevalence=0.1,
     )
     assert all(one.value is None for one in numbers.labels["Mass"].values())
 
@@ -192,7 +189,9 @@ def test_a_perfect_proportion_has_the_interval_of_the_patients_behind_it():
         targets=targets,
         probabilities=np.array([0.9] * 7 + [0.1] * 4)[:, None],
     )
-    numbers = label_operating_estimates(table, np.array([0.5]), patient_counts(8, 100, seed=0), SETTINGS)
+    numbers = metric_estimates(
+        table, np.array([0.5]), patient_counts(8, 100, seed=0), level=0.95, prevalence=0.1
+    )
     z2 = 1.959964**2
     for block in ("macro", "micro"):
         assert getattr(numbers, block)["sensitivity"] == numbers.labels["Mass"]["sensitivity"]
@@ -225,7 +224,9 @@ def test_predictive_values_at_the_samples_own_prevalence_are_its_own():
 
 
 def test_no_prevalence_leaves_its_metrics_out():
-    numbers = label_operating_estimates(
-        draw(), THRESHOLDS, patient_counts(40, 100, seed=0), replace(SETTINGS, prevalence=None)
+    numbers = metric_estimates(draw(), THRESHOLDS, patient_counts(40, 100, seed=0), level=0.95)
+    assert (
+        set(numbers.labels["Mass"])
+        == {"auroc", "average_precision", "brier", *REFERENCES}
+        == set(numbers.macro)
     )
-    assert set(numbers.labels["Mass"]) == {"brier", *REFERENCES} == set(numbers.macro)
