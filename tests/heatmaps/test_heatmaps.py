@@ -15,11 +15,14 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+import cxrlab.models
 from cxrlab.cli.config import config_dir
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, DataError, OutputError
 from cxrlab.heatmaps.callback import Heatmaps
 from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.models.network import wrap
+from cxrlab.training.operating_point import OperatingPoint
 
 pytestmark = [
     # Lightning's advice on speed; it depends on the machine.
@@ -34,7 +37,7 @@ PARTS = ["train"] * 8 + ["val"] * 6 + ["test"] * 6
 BOX_ROW = 9
 
 
-class Network(nn.Module):
+class Network(cxrlab.models.Network):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 4, 3, stride=2, padding=1)
@@ -68,7 +71,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.labels = LABELS
         self.preprocess = Preprocess()
-        self.network = network or Network()
+        self.network = wrap(network or Network(), 16, 1)
         self.memory_format = torch.contiguous_format
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -287,8 +290,8 @@ def test_outcomes_of_the_test_are_at_the_classifiers_own_thresholds(tmp_path: Pa
     class Decided(Classifier):
         def __init__(self, thresholds: list[float]) -> None:
             super().__init__()
-            self.operating_point = nn.Module()
-            self.operating_point.register_buffer("thresholds", torch.tensor(thresholds))
+            self.operating_point = OperatingPoint(2)
+            self.operating_point.thresholds.copy_(torch.tensor(thresholds))
 
     always, never = {"TP", "FP"}, {"FN"}
     for thresholds, expected in (([0.99, 0.01], [never, always]), ([0.01, 0.99], [always, never])):
@@ -305,8 +308,7 @@ def test_a_threshold_that_was_not_chosen_is_a_half(tmp_path: Path) -> None:
     class Undecided(Classifier):
         def __init__(self) -> None:
             super().__init__()
-            self.operating_point = nn.Module()
-            self.operating_point.register_buffer("thresholds", torch.full((2,), torch.nan))
+            self.operating_point = OperatingPoint(2)
 
     for name, kind in (("a", Classifier), ("b", Undecided)):
         pl.seed_everything(0, verbose=False)
@@ -400,10 +402,23 @@ def test_a_number_out_of_range_is_rejected(name: str, value: int, least: int) ->
         heatmaps(Path("unused"), **{name: value})
 
 
-def test_a_network_that_cannot_be_explained_is_rejected_at_once(tmp_path: Path) -> None:
-    trainer = make_trainer(heatmaps(tmp_path))
-    with pytest.raises(ConfigError, match=r"Sequential lacks them.*: callbacks\.heatmaps=null\.$"):
-        trainer.fit(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(256, 2))), datamodule=Data())
+def test_a_network_without_spatial_features_trains_and_is_warned_about_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(heatmaps(tmp_path), max_epochs=2)
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(256, 2)))
+    trainer.fit(classifier, datamodule=Data())
+    trainer.test(classifier, datamodule=Data(), verbose=False)
+    assert caplog.text.count("No heatmaps are drawn: Sequential has no spatial features") == 1
+    assert not list(tmp_path.glob("**/*.png"))
+
+
+def test_a_plain_convolutional_network_is_drawn(tmp_path: Path) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)
+    )
+    make_trainer(heatmaps(tmp_path), max_epochs=1).fit(Classifier(network), datamodule=Data())
+    assert cases_in(tmp_path / "val/epoch=000")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import cxrlab.models
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import OutputError
 from cxrlab.heatmaps.cases import Case
@@ -179,16 +180,17 @@ def test_panels_are_evaluated_again_at_other_thresholds() -> None:
     assert outcomes_at(panels, {}) == panels
 
 
-class Network(nn.Module):
+class Network(cxrlab.models.Network):
     def __init__(self) -> None:
         super().__init__()
-        self.feature_layer = nn.Conv2d(1, 3, 1)
+        self.conv = nn.Conv2d(1, 3, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.feature_layer(images).mean(dim=(2, 3))
+        return self.conv(images).mean(dim=(2, 3))
 
-    def to_grid(self, activations: Tensor) -> Tensor:
-        return activations
+    @property
+    def feature_layer(self) -> nn.Module:
+        return self.conv
 
 
 class Scaled(nn.Module):

@@ -1,12 +1,16 @@
+import importlib
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from cxrlab.data.loader import Batch
-from cxrlab.errors import CheckpointError
+from cxrlab.errors import ConfigError
+from cxrlab.losses import WeightedBCE
+from cxrlab.models import SequentialNetwork, TimmNetwork
 from cxrlab.training.module import Classifier
 
 SHAPE = {"image_size": 32, "channels": 1}
@@ -52,27 +56,125 @@ def test_logits_do_not_depend_on_the_memory_format(channels_last: bool):
     torch.testing.assert_close(classifier.predict_probabilities(images), torch.sigmoid(logits))
 
 
-def test_a_network_from_elsewhere_is_passed_in_and_never_looked_up(tmp_path: Path):
-    description = {"_target_": "somewhere.Own", "num_labels": 2}
-    first = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=description, module=Own(2))
+def save(classifier: Classifier, path: Path) -> Path:
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
-    trainer.strategy.connect(first)
-    trainer.save_checkpoint(tmp_path / "own.ckpt")
-    with pytest.raises(CheckpointError, match=r"'somewhere.Own', which is not of this package.*module="):
-        Classifier.load_from_checkpoint(tmp_path / "own.ckpt")
-    loaded = Classifier.load_from_checkpoint(tmp_path / "own.ckpt", module=Own(2))
-    assert torch.equal(loaded.network.layer.weight, first.network.layer.weight)
+    trainer.strategy.connect(classifier)
+    trainer.save_checkpoint(path)
+    return path
+
+
+def test_a_network_from_elsewhere_is_passed_in_and_never_looked_up(tmp_path: Path):
+    description = {"_target_": "somewhere.Own", "num_labels": 2, **SHAPE}
+    first = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=description, module=Own(2))
+    path = save(first, tmp_path / "own.ckpt")
+    with pytest.raises(ConfigError, match=r"network\._target_.*somewhere.Own.*trust=\[somewhere\]"):
+        Classifier.load_from_checkpoint(path)
+    loaded = Classifier.load_from_checkpoint(path, module=Own(2))
+    assert torch.equal(loaded.network.module.layer.weight, first.network.module.layer.weight)
     assert not loaded.training
 
 
-def test_a_classifier_loaded_for_prediction_says_what_training_needs():
+LAB = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_labels, width=4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_labels))
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+
+
+def test_a_network_of_a_trusted_package_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "lab_of_classifiers.py").write_text(LAB)
+    monkeypatch.syspath_prepend(tmp_path)
+    lab = importlib.import_module("lab_of_classifiers")
+    first = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=lab.Net(2))
+    path = save(first, tmp_path / "own.ckpt")
+    with pytest.raises(ConfigError, match=r"lab_of_classifiers.Net.*trust=\[lab_of_classifiers\]"):
+        Classifier.load_from_checkpoint(path)
+    loaded = Classifier.load_from_checkpoint(path, trust=["lab_of_classifiers"])
+    images = batch(3)["images"]
+    with torch.no_grad():
+        assert torch.equal(loaded(images), first.eval()(images))
+    wide = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=lab.Net(2, width=6))
+    path = save(wide, tmp_path / "wide.ckpt")  # a network in Python does not say what its arguments were
+    assert Classifier.load_from_checkpoint(path, module=lab.Net(2, width=6)).network.title == "Net"
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        TimmNetwork("mobilenetv3_small_050", num_labels=2, image_size=32, freeze="backbone"),
+        SequentialNetwork([{"conv": 4}, "pool"], num_labels=2, image_size=32),
+    ],
+)
+def test_a_classifier_made_in_python_is_loaded_again(network: nn.Module, tmp_path: Path):
+    first = Classifier(labels=("Edema", "Mass"), network=network, task="multiclass").eval()
+    loaded = Classifier.load_from_checkpoint(save(first, tmp_path / "own.ckpt"))
+    assert (loaded.labels, loaded.task, loaded.preprocess.image_size) == (["Edema", "Mass"], "multiclass", 32)
+    images = batch(3)["images"]
+    with torch.no_grad():
+        assert torch.equal(loaded(images), first(images))
+
+
+def test_names_in_a_checkpoint_are_those_of_the_network():
     classifier = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=NETWORK)
-    with pytest.raises(ValueError, match=r"give it a loss= to train"):
+    names = {name for name in classifier.state_dict() if name.startswith("network.")}
+    assert names == {f"network.{name}" for name in classifier.network.state_dict()}
+    assert "network.backbone.conv_stem.weight" in names
+
+
+def test_a_loss_with_values_of_its_own_does_not_hinder_loading(tmp_path: Path):
+    loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor([2.0, 3.0]))
+    first = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=NETWORK, loss=loss)
+    path = save(first, tmp_path / "own.ckpt")
+    assert "loss.pos_weight" in torch.load(path, weights_only=True)["state_dict"]
+    assert Classifier.load_from_checkpoint(path).loss is None
+
+
+class Images(pl.LightningDataModule):
+    """Two batches a part, and what a schedule asks of a data module."""
+
+    num_training_batches = 2
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        targets = torch.tensor([[1.0, 0.0], [0.0, torch.nan], [1.0, 1.0], [0.0, 0.0]])
+        return DataLoader([{**batch(4), "targets": targets}] * 2, batch_size=None)  # type: ignore[arg-type]
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("loss", [None, nn.BCEWithLogitsLoss(), WeightedBCE(frequencies=[0.5, 0.3])])
+def test_a_notebook_trains_with_a_few_lines(loss: nn.Module | None, tmp_path: Path):
+    classifier = Classifier(
+        labels=["Edema", "Mass"], network=SequentialNetwork(num_labels=2, image_size=32), loss=loss
+    )
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=tmp_path,
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in classifier.network.state_dict().items()}
+    trainer.fit(classifier, datamodule=Images())
+    assert any(
+        not torch.equal(value, before[name]) for name, value in classifier.network.state_dict().items()
+    )
+    assert torch.isfinite(torch.tensor(classifier.operating_point.threshold_values())).all()
+    assert 0 < float(trainer.callback_metrics["val/loss"]) < 2
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    assert Classifier.load_from_checkpoint(tmp_path / "trained.ckpt").labels == ["Edema", "Mass"]
+
+
+def test_a_step_outside_a_training_needs_a_loss():
+    classifier = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=NETWORK)
+    with pytest.raises(ValueError, match=r"give it loss="):
         classifier.training_step(batch(2), 0)
-    with pytest.raises(ValueError, match=r"give it an optimizer= to train"):
-        classifier.configure_optimizers()
+    optimizer = classifier.configure_optimizers()
+    assert (type(optimizer).__name__, optimizer.defaults["lr"]) == ("AdamW", 1e-3)
 
 
 def test_a_file_cannot_choose_what_is_read_or_downloaded(tmp_path: Path):
@@ -105,17 +207,11 @@ def test_views_are_averaged_and_the_loss_is_that_of_the_image_as_it_is(monkeypat
     )
 
 
-def test_views_are_kept_and_a_checkpoint_from_before_them_has_one(tmp_path: Path):
+def test_views_are_kept(tmp_path: Path):
     first = Classifier(
         labels=["Edema", "Mass"], preprocess=PREPROCESS, network=NETWORK, views=["identity", "zoom_in"]
     )
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    trainer.strategy.connect(first)
-    trainer.save_checkpoint(tmp_path / "views.ckpt")
-    assert Classifier.load_from_checkpoint(tmp_path / "views.ckpt").views == ["identity", "zoom_in"]
-    saved = torch.load(tmp_path / "views.ckpt", weights_only=True)
-    del saved["hyper_parameters"]["views"]
-    torch.save(saved, tmp_path / "before.ckpt")
-    assert Classifier.load_from_checkpoint(tmp_path / "before.ckpt").views == ["identity"]
+    assert Classifier.load_from_checkpoint(save(first, tmp_path / "views.ckpt")).views == [
+        "identity",
+        "zoom_in",
+    ]

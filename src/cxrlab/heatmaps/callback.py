@@ -24,7 +24,7 @@ from cxrlab.heatmaps.methods.layers import unexplainable_reason
 from cxrlab.heatmaps.settings import METHOD_NAMES, ExplanationSettings
 from cxrlab.heatmaps.task import training_images
 from cxrlab.training.callbacks.predictions import gathered
-from cxrlab.training.module import Classifier
+from cxrlab.training.operating_point import OperatingPoint
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,8 @@ def _datamodule(trainer: pl.Trainer) -> Any:
 
 def _thresholds(pl_module: pl.LightningModule) -> npt.NDArray[np.float64] | None:
     """Return the thresholds of a classifier, shape ``(L,)``; NaN where none was chosen yet; else None."""
-    return pl_module.operating_point.threshold_values() if isinstance(pl_module, Classifier) else None
+    operating_point = getattr(pl_module, "operating_point", None)
+    return operating_point.threshold_values() if isinstance(operating_point, OperatingPoint) else None
 
 
 def _pick(cases: pd.DataFrame, chosen: list[tuple[int, int]]) -> pd.DataFrame:

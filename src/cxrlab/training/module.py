@@ -240,7 +240,7 @@ class Classifier(pl.LightningModule):
         if self.loss is not None:
             loss = self._loss(logits, batch["targets"])
             size = len(batch["index"])
-            self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_fitting)
+            self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_logged)
         metrics.update(probabilities, batch["targets"])
         return {"index": batch["index"], "probabilities": probabilities, "targets": batch["targets"]}
 
@@ -283,6 +283,10 @@ class Classifier(pl.LightningModule):
     def _is_fitting(self) -> bool:
         return self.trainer.state.fn == "fit"
 
+    @property
+    def _is_logged(self) -> bool:
+        return self._is_fitting and bool(self.trainer.loggers)
+
     def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor]:
         """Log the metrics of a part, and return the probabilities and targets of all processes."""
         # Every process takes part in the gathering, also one that had no image to evaluate.
@@ -303,8 +307,8 @@ class Classifier(pl.LightningModule):
             )  # fmt: skip
         values = {f"{part}/{name}": value for name, value in results.items()}
         shown = f"{part}/auroc"
-        self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_fitting)
-        self.log_dict(values, logger=self._is_fitting)
+        self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_logged)
+        self.log_dict(values, logger=self._is_logged)
         return predicted
 
     def configure_optimizers(self) -> Any:

@@ -8,6 +8,8 @@ from torch import nn
 
 FULL, HALF = "32-true", "bf16-mixed"
 
+# Where Linux describes its processors.
+CPU_INFO = Path("/proc/cpuinfo")
 # The first compute capability with bf16 arithmetic: Ampere.
 _CAPABILITY = (8, 0)
 # Flags of processors that multiply matrices in bf16: AMX (Sapphire Rapids), AVX512-BF16 (Cooper Lake, Zen 4).
@@ -51,10 +53,9 @@ def is_depthwise(network: nn.Module) -> bool:
 
 def cpu_flags() -> set[str]:
     """Return the names of the instruction sets of this processor, as Linux spells them; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
+    if not CPU_INFO.is_file():
         return set()
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import cxrlab.models
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.heatmaps.methods.cam import Pair, activation_maps, grad_cam
 from cxrlab.heatmaps.methods.names import CAM_METHODS
@@ -31,7 +32,7 @@ BACKBONES = [
 ]
 
 
-class TinyNetwork(nn.Module):
+class TinyNetwork(cxrlab.models.Network):
     """Convolution, batch norm, feature layer, dropout and a head; no timm."""
 
     def __init__(

@@ -3,14 +3,15 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
-from cxrlab.heatmaps.methods.layers import SpatialNetwork, is_explainable, target_layers
+from cxrlab.heatmaps.methods.layers import is_explainable, target_layers
+from cxrlab.models.network import Network, wrap
 from cxrlab.models.sequential import Layer, SequentialNetwork
 from cxrlab.models.timm_network import TimmNetwork
 
 IMAGE = torch.zeros(1, 1, 16, 16)
 
 
-class Own(nn.Module):
+class Own(Network):
     """What a map needs and no more; the name of its features is its own."""
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ def num_hooks(network: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("network", [sequential({"conv": 2}, "pool", {"conv": 2}), Own()])
-def test_auto_is_the_feature_layer_where_its_grid_is_fine_enough(network: SpatialNetwork) -> None:
+def test_auto_is_the_feature_layer_where_its_grid_is_fine_enough(network: Network) -> None:
     assert isinstance(network, nn.Module)
     assert is_explainable(network)
     assert target_layers(network, "auto", IMAGE) == [network.feature_layer]
@@ -187,11 +188,10 @@ def test_no_name_at_all_is_rejected() -> None:
 
 @pytest.mark.parametrize("layers", ["auto", "fused", "0"])
 def test_a_network_without_spatial_features_is_rejected(layers: str) -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    network = wrap(nn.Sequential(nn.Flatten(), nn.Linear(256, 2)), 16, 1)
     assert not is_explainable(network)
     with pytest.raises(
-        ConfigError,
-        match=r"feature_layer and to_grid .*; Sequential lacks them.*explanation\.methods=\[occlusion\]",
+        ConfigError, match=r"Sequential has none .*explanation\.methods=\[occlusion\].*feature_layer"
     ):
         target_layers(network, layers, IMAGE)
 

@@ -2,23 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.metrics.settings import CalibrationMethod
 from cxrlab.training.operating_point import OperatingPoint
 
-
-@pytest.fixture
-def settings() -> EvaluationSettings:
-    return EvaluationSettings(
-        threshold="youden",
-        calibration="platt",
-        num_resamples=100,
-        level=0.95,
-        prevalence=None,
-        age_bands=[],
-        min_positives=1,
-        min_group_images=1,
-        seed=0,
-    )
+RULES: tuple[str, CalibrationMethod] = ("youden", "platt")
 
 
 def part(num_images: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,13 +19,15 @@ def part(num_images: int = 400) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_new_classifier_has_decided_nothing():
     operating_point = OperatingPoint(3)
     assert torch.isnan(operating_point.thresholds).all()
+    assert np.isnan(operating_point.threshold_values()).all()
+    assert operating_point.threshold_values().dtype == np.float64
     assert operating_point.calibrator("platt") is None
 
 
-def test_thresholds_maximise_youdens_index_on_validation(settings: EvaluationSettings):
+def test_thresholds_maximise_youdens_index_on_validation():
     probabilities, targets = part()
     operating_point = OperatingPoint(2)
-    operating_point.fit(probabilities, targets, settings)
+    operating_point.fit(probabilities, targets, *RULES)
 
     def youden(threshold: float) -> float:
         called, present = probabilities[:, 0] >= threshold, targets[:, 0] == 1
@@ -49,10 +38,10 @@ def test_thresholds_maximise_youdens_index_on_validation(settings: EvaluationSet
     assert torch.isnan(operating_point.thresholds[1])
 
 
-def test_the_calibration_brings_the_mean_to_the_prevalence(settings: EvaluationSettings):
+def test_the_calibration_brings_the_mean_to_the_prevalence():
     probabilities, targets = part()
     operating_point = OperatingPoint(2)
-    operating_point.fit(probabilities, targets, settings)
+    operating_point.fit(probabilities, targets, *RULES)
     calibrator = operating_point.calibrator("platt")
     assert calibrator is not None
     calibrated = calibrator.apply(probabilities.double().numpy())
@@ -62,9 +51,9 @@ def test_the_calibration_brings_the_mean_to_the_prevalence(settings: EvaluationS
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_half_precision_does_not_move_a_threshold(dtype: torch.dtype, settings: EvaluationSettings):
+def test_half_precision_does_not_move_a_threshold(dtype: torch.dtype):
     operating_point = OperatingPoint(2)
-    operating_point.fit(*part(), settings)
+    operating_point.fit(*part(), *RULES)
     before = operating_point.thresholds.clone()
     module = torch.nn.Sequential(torch.nn.Linear(1, 1), operating_point).to(dtype)
     assert module[0].weight.dtype == dtype
@@ -72,18 +61,18 @@ def test_half_precision_does_not_move_a_threshold(dtype: torch.dtype, settings: 
     assert operating_point.thresholds.dtype == torch.float32
 
 
-def test_the_state_goes_through_a_checkpoint(settings: EvaluationSettings):
+def test_the_state_goes_through_a_checkpoint():
     operating_point, other = OperatingPoint(2), OperatingPoint(2)
-    operating_point.fit(*part(), settings)
+    operating_point.fit(*part(), *RULES)
     other.load_state_dict(operating_point.state_dict())
     for name in ("thresholds", "slopes", "intercepts"):
         torch.testing.assert_close(getattr(other, name), getattr(operating_point, name), equal_nan=True)
 
 
-def test_neighbouring_float32_scores_stay_apart(settings: EvaluationSettings):
+def test_neighbouring_float32_scores_stay_apart():
     low = np.float32(0.3)
     high = np.nextafter(low, np.float32(1))
     probabilities = torch.tensor([[low], [low], [high], [high]])
     operating_point = OperatingPoint(1)
-    operating_point.fit(probabilities, torch.tensor([[0.0], [0.0], [1.0], [1.0]]), settings)
+    operating_point.fit(probabilities, torch.tensor([[0.0], [0.0], [1.0], [1.0]]), *RULES)
     assert (probabilities >= operating_point.thresholds).squeeze().tolist() == [False, False, True, True]

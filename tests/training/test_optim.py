@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.network import wrap
 from cxrlab.models.sequential import SequentialNetwork
 from cxrlab.models.timm_network import TimmNetwork
 from cxrlab.training.optim import LayerRates, parameter_groups, without_decay_of_vectors
@@ -96,14 +97,16 @@ def test_schedules_keep_the_ratios_of_the_groups():
 
 def test_a_network_without_stages_can_give_its_head_a_rate_but_no_decay():
     rates = partial(LayerRates, floor=0.0)
-    network = SMALL()
+    network, plain = SMALL(), wrap(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), 2, 1)
+    assert plain.title == "Sequential"
+    assert len(parameter_groups(plain, rates=LayerRates(**NEUTRAL), lr=0.1)) == 1
     groups = parameter_groups(
         network, rates=rates(stage_decay=1.0, head_factor=2.0), lr=0.1, decay_norms_and_biases=True
     )
     assert rate_of(groups, network.head[1].weight) == pytest.approx(0.2)
     assert rate_of(groups, network.features[0].weight) == 0.1
-    for one, values in ((network, {"stage_decay": 0.5}), (nn.Linear(1, 1), {"head_factor": 2.0})):
-        with pytest.raises(ConfigError, match=rf"layer_rates: {type(one).__name__} has no stages"):
+    for one, values in ((network, {"stage_decay": 0.5}), (plain, {"head_factor": 2.0})):
+        with pytest.raises(ConfigError, match=rf"layer_rates: {one.title} has no stages.*head_parameters"):
             LayerRates(**{**NEUTRAL, **values}).factors(one)
 
 

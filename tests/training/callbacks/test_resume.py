@@ -1,21 +1,25 @@
 """A training that is stopped anywhere ends, once resumed, with the very weights of one that was not."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 
-from cxrlab.errors import ConfigError
+from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.train import train
-from cxrlab.training.callbacks.resume import Interruption
+from cxrlab.training.callbacks.resume import Interruption, RandomState
 from cxrlab.training.module import Classifier
 
 Tiny = Callable[..., DictConfig]
@@ -176,8 +180,6 @@ def test_a_stop_says_how_to_go_on(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
 def test_weights_that_are_broken_are_not_kept(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     original = Classifier.training_step
     monkeypatch.setattr(Classifier, "training_step", lambda *args: original(*args) * float("nan"))
-    from cxrlab.errors import TrainingError
-
     with pytest.raises(TrainingError):
         train(tiny(tmp_path, *OPTIONS, "callbacks.interruption.minutes=1e-6"))
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
@@ -187,3 +189,48 @@ def test_weights_that_are_broken_are_not_kept(tiny: Tiny, tmp_path: Path, monkey
 def test_an_interval_of_nothing_is_rejected(minutes: float):
     with pytest.raises(ConfigError, match=r"callbacks.interruption.minutes=.* must be above 0"):
         Interruption(run_dir="run", minutes=minutes)
+
+
+def test_lightning_still_has_the_private_names_that_a_safe_checkpoint_needs():
+    """``_is_safe`` asks Lightning's loop for what no public name tells; one that is gone must not go unseen."""
+    loop = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit_loop.epoch_loop
+    assert callable(loop._num_ready_batches_reached)
+    assert callable(loop._should_accumulate)
+    assert loop.batch_progress.is_last_batch is False
+
+
+def draws() -> tuple[float, float, float, float]:
+    return random.random(), float(np.random.rand()), float(np.random.randn()), float(torch.rand(1))  # noqa: NPY002
+
+
+def test_the_generators_go_on_where_they_were(tmp_path):
+    pl.seed_everything(3, verbose=False)
+    draws()  # an odd number of normal draws, so that NumPy holds one back
+    torch.save(RandomState().state_dict(), tmp_path / "state.pt")
+    expected = [draws() for _ in range(3)]
+    pl.seed_everything(99, verbose=False)
+    callback = RandomState()
+    callback.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    draws()  # setting up draws numbers, before training starts
+    callback.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
+    assert [draws() for _ in range(3)] == expected
+
+
+def test_a_later_epoch_is_left_alone(tmp_path):
+    callback = RandomState()
+    callback.load_state_dict(callback.state_dict())
+    callback.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
+    first = draws()
+    callback.on_train_start(SimpleNamespace(global_rank=0), None)  # type: ignore[arg-type]
+    assert draws() != first
+
+
+def test_processes_go_ways_of_their_own():
+    seen = []
+    for rank in range(3):
+        torch.manual_seed(5)
+        RandomState().on_train_start(SimpleNamespace(global_rank=rank), None)  # type: ignore[arg-type]
+        seen.append(float(torch.rand(1)))
+    assert len(set(seen)) == 3
+    torch.manual_seed(5)
+    assert seen[0] == float(torch.rand(1))
