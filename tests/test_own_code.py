@@ -43,9 +43,9 @@ def test_the_doors_of_the_page_work_together(lab: Path, tiny_command: list[str])
         "--config-dir", "conf", "loss=rare", "model=small_net", "trust=[my_lab]",
         "metrics=[my_lab.metrics.squared_error]", "monitor=val/squared_error", "monitor_mode=min",
         "+callbacks.count={_target_: my_lab.training.CountEpochs, path: epochs.txt}",
-        "optimizer={_target_: torch.optim.NAdam, _partial_: true, lr: 1e-3}",
-        "scheduler={_target_: my_lab.training.halving, _partial_: true}",
-        "augment={_target_: my_lab.training.Noise, amount: 3.0}",
+        "~optimizer", "+optimizer={_target_: torch.optim.NAdam, _partial_: true, lr: 1e-3}",
+        "~scheduler", "+scheduler={_target_: my_lab.training.halving, _partial_: true}",
+        "~augment", "+augment={_target_: my_lab.training.Noise, amount: 3.0}",
         "report.page=true", "report.sections=[my_lab.report.our_section]",
     ]  # fmt: skip
     cxrlab(lab, "train", *tiny_command, *mine, "hydra.run.dir=run")
