@@ -46,9 +46,9 @@ def test_the_doors_of_the_page_work_together(lab: Path, tiny_command: list[str])
         "~optimizer", "+optimizer={_target_: torch.optim.NAdam, _partial_: true, lr: 1e-3}",
         "~scheduler", "+scheduler={_target_: my_lab.training.halving, _partial_: true}",
         "~augment", "+augment={_target_: my_lab.training.Noise, amount: 3.0}",
-        "report.page=true", "report.sections=[my_lab.report.our_section]",
+        "report.sections=[my_lab.report.our_section]",
     ]  # fmt: skip
-    cxrlab(lab, "train", *tiny_command, *mine, "hydra.run.dir=run")
+    cxrlab(lab, "train", *mine, *tiny_command, "report.page=true", "hydra.run.dir=run")
     assert (lab / "epochs.txt").read_text() == "1"
     page = (lab / "run" / "report.html").read_text()
     assert "From our lab" in page
