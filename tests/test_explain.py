@@ -207,7 +207,7 @@ def test_a_page_without_images_names_none(explained: Explained, finished_run: Pa
     assert not [name for name in manifest["image"] if name in words(out)]
     assert "data:image/jpeg" not in words(out)
     assert str(tmp_path) not in words(out)
-    assert "Do they point?" in words(out)
+    assert "Do they point at the findings?" in words(out)
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,8 @@ def test_a_page_without_images_names_none(explained: Explained, finished_run: Pa
         (["images=a.png", "root=/x"], "root= has no place beside images="),
         (["part=all"], "part=all needs data="),
         (["limit=0"], "limit=0 must be at least 1"),
-        (["checks=perhaps"], "checks='perhaps' does not fit"),
-        (["explanation.smoothing=2"], "explanation.smoothing=2 is a share"),
+        (["checks=perhaps"], "checks=perhaps is no check; choose from pointing, lungs"),
+        (["explanation.smoothing=2"], "explanation.smoothing=2 must be at least 0"),
         (["run=null"], "Give run="),
     ],
 )

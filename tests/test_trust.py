@@ -73,7 +73,9 @@ def edit(path: Path, change: Callable[[dict], None]) -> None:
 def put(content: dict, key: str, value: object) -> None:
     *above, last = key.split(".")
     for name in above:
-        content = content.setdefault(name, {})
+        if not isinstance(content.get(name), dict):
+            content[name] = {}
+        content = content[name]
     content[last] = value
 
 
@@ -221,11 +223,12 @@ def test_a_package_that_is_trusted_works_in_all_three_ways(
 ):
     run_dir, made = tmp_path / "run", tmp_path / "made"
     overrides = [
-        "model={_target_:their_lab.Network,_partial_:true}",
         "data.reader._target_=their_lab.read",
         f"+callbacks.mine={{_target_:their_lab.Quiet,path:{made}}}",
     ]
-    train(tiny(run_dir, *overrides))
+    cfg = tiny(run_dir, *overrides)
+    cfg.model = {"_target_": "their_lab.Network", "_partial_": True}
+    train(cfg)
     assert imported.exists()
     with pytest.raises(UserError, match=r"their_lab.Network.*trust=\[their_lab\]"):
         cxrlab.load_run(run_dir)

@@ -18,6 +18,7 @@ _VALUE_TYPES: dict[str, Any] = {
     "targets": str | None,
     "part": Literal["val", "test"] | None,
     "trust": list[str],
+    "metrics": list[str],
     "run_dir": str,
     "report.images": bool,
 }
@@ -26,9 +27,11 @@ _VALUE_TYPES: dict[str, Any] = {
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
+    from cxrlab.metrics import load_metrics
 
     cfg = config.checked(cfg, _VALUE_TYPES)
     config.build(cfg.evaluation)  # refuses a value out of its range
+    load_metrics(cfg.metrics)
     if not cfg.runs and not cfg.predictions:
         raise ConfigError(
             "Give runs=[<run>,<run>], runs=<the directory of a sweep>, or predictions=[<file>,<file>] "
@@ -58,6 +61,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     from cxrlab.files import RunDir, write_json
     from cxrlab.metrics.predictions import DataFacts
     from cxrlab.report.comparison_page import write_comparison
+    from cxrlab.report.model_info import Session
     from cxrlab.runs.run_data import run_facts
     from cxrlab.training.callbacks.provenance import environment
 
@@ -80,7 +84,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     write_json(RunDir(folder).comparison, result.to_json())
     session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
     write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
-    page = write_comparison(folder, result.to_json(), session, images=cfg.report.images)
+    page = write_comparison(folder, result, Session.from_json(session), images=cfg.report.images)
     log.info("%s\n\nThe page: %s", leaderboard(result), page)
     return result.to_json()
 

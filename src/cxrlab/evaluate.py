@@ -22,6 +22,7 @@ _VALUE_TYPES: dict[str, Any] = {
     "validation_targets": str | None,
     "threshold": float | None,
     "trust": list[str],
+    "metrics": list[str],
     "part": Literal["train", "val", "test", "all"] | None,
     "name": str | int | None,
     "root": str | None,
@@ -32,16 +33,21 @@ _VALUE_TYPES: dict[str, Any] = {
     "seed": int,
     "run_dir": str,
     "report.images": bool,
+    "report.sections": list[str],
 }
 
 
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
+    from cxrlab.metrics import load_metrics
     from cxrlab.models.views import check_views
+    from cxrlab.report.section import load_sections
 
     cfg = config.checked(cfg, _VALUE_TYPES)
     config.build(cfg.evaluation)  # refuses a value out of its range
+    load_metrics(cfg.metrics)
+    load_sections(cfg.report.sections)
     if cfg.views is not None:
         check_views(cfg.views)
     if (cfg.run is None) == (cfg.predictions is None):
@@ -89,11 +95,15 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """
     cfg = checked(cfg)
     from cxrlab.report.evaluation_page import write_evaluation
+    from cxrlab.report.section import load_sections
 
     console.configure_logging()
     settings: EvaluationSettings = config.build(cfg.evaluation)
     evaluation = _of_predictions(cfg, settings) if cfg.run is None else _of_runs(cfg, settings)
-    return write_evaluation(evaluation, settings, Path(cfg.run_dir), images=cfg.report.images)
+    sections = load_sections(cfg.report.sections)
+    return write_evaluation(
+        evaluation, settings, Path(cfg.run_dir), images=cfg.report.images, sections=sections
+    )
 
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":

@@ -28,6 +28,7 @@ LISTS = ("method", "labels", "images", "checks")
 _VALUE_TYPES: dict[str, Any] = {
     "run": str | None,
     "trust": list[str],
+    "metrics": list[str],
     "method": str | list[str] | None,
     "labels": str | list[str],
     "images": str | list[str] | None,
@@ -48,10 +49,12 @@ _VALUE_TYPES: dict[str, Any] = {
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
+    from cxrlab.metrics import load_metrics
 
     cfg = config.checked(cfg, _VALUE_TYPES)
     _settings(cfg)  # refuses a value out of its range
     _checks(cfg)
+    load_metrics(cfg.metrics)
     if cfg.run is None:
         raise ConfigError("Give run=<a run directory>: whose heatmaps are wanted?")
     for key in ("part", "data", "root"):

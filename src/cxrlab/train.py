@@ -26,6 +26,7 @@ _VALUE_TYPES: dict[str, Any] = {
     "trust": list[str],
     "task": Literal["multilabel", "multiclass"],
     "views": list[str],
+    "metrics": list[str],
     "monitor": str,
     "monitor_mode": Literal["max", "min"],
     "channels_last": bool,
@@ -35,6 +36,7 @@ _VALUE_TYPES: dict[str, Any] = {
     "report.page": bool,
     "report.check_heatmaps": bool,
     "report.images": bool,
+    "report.sections": list[str],
 }
 
 
@@ -45,10 +47,14 @@ def checked(cfg: DictConfig) -> DictConfig:
         ConfigError: Naming the key and the value.
     """
     from cxrlab.errors import ConfigError
+    from cxrlab.metrics import load_metrics
+    from cxrlab.report.section import load_sections
 
     cfg = config.checked(cfg, _VALUE_TYPES)
     for name in ("evaluation", "explanation", "layer_rates"):
         config.build(cfg[name])  # refuses a value out of its range
+    load_metrics(cfg.metrics)
+    load_sections(cfg.report.sections)
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")
@@ -193,6 +199,7 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
     from cxrlab.evaluation.terminal import terminal_table
     from cxrlab.heatmaps.checks import explain_training
     from cxrlab.report.evaluate_run import evaluate_own_part
+    from cxrlab.report.section import load_sections
     from cxrlab.runs.run import Run
     from cxrlab.runs.run_data import own_part
 
@@ -204,7 +211,12 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
             files.path, classifier, data, predicted.facts, part=part, settings=config.build(cfg.explanation)
         )
     result = evaluate_own_part(
-        run, predicted, config.build(cfg.evaluation), page=cfg.report.page, images=cfg.report.images
+        run,
+        predicted,
+        config.build(cfg.evaluation),
+        page=cfg.report.page,
+        images=cfg.report.images,
+        sections=load_sections(cfg.report.sections),
     )
     summaries.log_evaluation(terminal_table(result), part, data, files, page=cfg.report.page)
 

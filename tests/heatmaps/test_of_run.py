@@ -14,10 +14,9 @@ from PIL import Image
 from cxrlab.data.decode import decode
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.evaluation.evaluate import DataFacts
-from cxrlab.heatmaps.explain_run import best_labels, explain_task_of, predict_files, training_images
-from cxrlab.heatmaps.task import ExplainTask
-from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.runs.run_data import PredictedImages
+from cxrlab.heatmaps.task import ExplainTask, best_labels, explain_task_of, predict_files, training_images
+from cxrlab.metrics.predictions import PredictionTable
 
 MakeMaterial = Callable[..., ExplainTask]
 NAN = float("nan")

@@ -1,7 +1,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError, OutputError, TrainingError
-from cxrlab.evaluation.evaluate import DataFacts
-from cxrlab.heatmaps import explain_run
-from cxrlab.heatmaps.explain_run import explain_training
+from cxrlab.evaluation.results import DataFacts
+from cxrlab.heatmaps import checks
+from cxrlab.heatmaps.checks import explain_training
 from cxrlab.heatmaps.task import ExplainTask
 
 MakeMaterial = Callable[..., ExplainTask]
@@ -59,6 +59,8 @@ def test_the_checks_stand_in_the_run_directory(
     assert numbers["data"] == {"name": "drawn", "part": "test", "fingerprint": None}
     assert numbers["labels"] == ["Edema"]  # that with the higher validation AUROC
     assert numbers["images"] == 6
+    assert numbers["checks"] == ["pointing", "lungs"]  # the others are made by the command
+    assert numbers["randomization"] is numbers["faithfulness"] is numbers["agreement"] is None
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
@@ -71,7 +73,7 @@ def test_the_checks_stand_in_the_run_directory(
         (OSError(28, "No space left on device"), "not checked to the end: .* No space left on device"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
-            r"not checked to the end: CUDA out of memory\. With a smaller explanation\.batch_size, now 4, cxrlab\.explain",
+            r"not checked to the end: CUDA out of memory\. With a smaller explanation\.batch_size, now 4, cxrlab explain",
         ),
     ],
 )
@@ -82,10 +84,10 @@ def test_what_goes_wrong_is_a_warning_and_no_evaluation_is_lost(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(explain_task: ExplainTask) -> None:
+    def fail(explain_task: ExplainTask, checks: Sequence[str]) -> None:
         raise error
 
-    monkeypatch.setattr(explain_run, "check_heatmaps", fail)
+    monkeypatch.setattr(checks, "check_heatmaps", fail)
     ended()
     (record,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert re.search(told, record.getMessage())
@@ -100,8 +102,8 @@ def test_weights_that_are_not_finite_are_told(
             next(iter(classifier.network.parameters())).fill_(torch.nan)
         return kept(classifier, *_, **__)
 
-    kept = explain_run.explain_task_of
-    monkeypatch.setattr(explain_run, "explain_task_of", broken)
+    kept = checks.explain_task_of
+    monkeypatch.setattr(checks, "explain_task_of", broken)
     ended()
     assert "The heatmaps were not checked" in caplog.text
     assert "not finite" in caplog.text
@@ -109,9 +111,9 @@ def test_weights_that_are_not_finite_are_told(
 
 
 def test_another_error_is_no_warning(ended: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(explain_task: ExplainTask) -> nn.Module:
+    def fail(explain_task: ExplainTask, checks: Sequence[str]) -> nn.Module:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(explain_run, "check_heatmaps", fail)
+    monkeypatch.setattr(checks, "check_heatmaps", fail)
     with pytest.raises(RuntimeError, match="a fault of ours"):
         ended()

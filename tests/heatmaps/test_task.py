@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrlab.heatmaps.methods.dispatch import Explainer
+from cxrlab.heatmaps.methods import Explainer
 from cxrlab.heatmaps.random_networks import randomized_copy
 from cxrlab.heatmaps.task import ExplainTask
 

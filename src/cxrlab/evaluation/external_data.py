@@ -170,7 +170,7 @@ def other_data(
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
     if len(matched) < len(run.labels):
         left = [label for label in run.labels if label not in matched]
-        notes += (f"{manifest.name} has no label for {', '.join(left)}: left out.",)
+        notes += (f"The data set has no label for {', '.join(left)}: left out.",)
     table = predict_table(
         run.model,
         manifest,

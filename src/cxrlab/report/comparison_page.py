@@ -1,21 +1,22 @@
 """The page of a comparison: a leaderboard, and which differences are shown."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from matplotlib.figure import Figure
 
 import cxrlab
 from cxrlab.errors import OutputError
-from cxrlab.files import write_text
-from cxrlab.report import text as sentences
+from cxrlab.evaluation.comparison import describe
+from cxrlab.evaluation.results import ComparisonResult, Difference, ModelPair
+from cxrlab.files import RunDir, write_text
+from cxrlab.report import text
 from cxrlab.report.figures import groups
-from cxrlab.report.formatting import MINUS, counted, p
-from cxrlab.report.html import Redaction, inline, pages, save_figures
-from cxrlab.report.tables import Cell, Row, Table, estimated
-from cxrlab.report.text import records
-
-Numbers = dict[str, Any]
+from cxrlab.report.formatting import MINUS, p
+from cxrlab.report.html import figure_html, pages, save_figures
+from cxrlab.report.model_info import Session, public_name
+from cxrlab.report.tables import Cell, Row, Table, estimate_cell
 
 _MINUS = f" {MINUS} "
 _DESCRIPTIONS = {
@@ -26,148 +27,134 @@ _DESCRIPTIONS = {
 
 
 def write_comparison(
-    folder: Path, numbers: Numbers, provenance: Mapping[str, Any] | None, *, images: bool
+    folder: Path, comparison: ComparisonResult, session: Session | None, *, images: bool
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png`` of a comparison, and return the page's path.
 
     Args:
         folder: Where to; it is made if it is not there.
-        numbers: As in ``comparison.json``.
-        provenance: The session of ``provenance.json``, or None.
-        images: False leaves out the names of files and folders; models that bear one are numbered instead.
+        comparison: What was found.
+        session: With what it was computed, or None.
+        images: False leaves out the command and the names of files and folders; models, which may be called
+            by one, are numbered.
 
     Raises:
         OutputError: If a file cannot be written.
     """
-    labels = list(numbers["models"][0]["labels"])
-    redaction = Redaction(labels, active=not images)
-    numbers = _without_paths(numbers, redaction)
-    drawn = _figures(numbers)
-    context = {
-        **_words(numbers, redaction),
-        "tables": _tables(numbers),
-        "figures": inline(drawn, _DESCRIPTIONS),
-        "descriptions": _DESCRIPTIONS,
-        "sessions": records({"Comparison": provenance}, redaction),
-        "hidden": redaction.active,
-        "version": cxrlab.__version__,
-        "sections": [("leaderboard", "Leaderboard"), ("differences", "Differences")]
-        + ([("repeat", "How to repeat it")] if provenance else []),
-    }
+    shown = comparison if images else _numbered(comparison)
+    figures = _figures(shown)
+    sections = {"leaderboard": "Leaderboard", "differences": "Differences"}
+    records = text.records({"Comparison": session}, names=images)
+    if records:
+        sections["repeat"] = "How to repeat it"
+    page = pages().get_template("comparison.html.jinja").render(
+        title=text.comparison_title(shown),
+        headline=text.comparison_headline(shown),
+        caveats=list(dict.fromkeys(caveat.message for caveat in shown.flags)),
+        evaluated=text.evaluated(shown.data, shown.interval),
+        how_to_read=text.HOW_TO_READ,
+        figures={
+            name: figure_html(figure, alt=_DESCRIPTIONS[name], name=name) if figure else ""
+            for name, figure in figures.items()
+        },
+        models=_leaderboard(shown),
+        by_label=_by_label(shown),
+        pairs=_differences({_MINUS.join(pair.models): pair for pair in shown.pairs}, "models"),
+        pairs_by_label=_pairs_by_label(shown),
+        records=records,
+        names_left_out="" if images else text.NAMES_LEFT_OUT,
+        version=cxrlab.__version__,
+        sections=list(sections.items()),
+    )  # fmt: skip
+    run_dir = RunDir(folder)
     try:
-        save_figures(folder / "figures", drawn, _DESCRIPTIONS)
-        write_text(folder / "report.html", pages().get_template("comparison.html.jinja").render(context))
+        save_figures(run_dir.figures, figures)
+        write_text(run_dir.report, page)
     except OSError as error:
         raise OutputError(f"The comparison cannot be written to {folder}: {error}.") from error
-    return folder / "report.html"
+    return run_dir.report
 
 
-def _title(numbers: Numbers) -> str:
-    models, name = counted(len(numbers["models"]), "model"), numbers["data"]["name"]
-    return f"{models} on {name}" if name else f"{models} compared"
+def _numbered(comparison: ComparisonResult) -> ComparisonResult:
+    """Return the same with a number for the name of each model, which may be a path or a file."""
+    names = {model.name: f"model {place}" for place, model in enumerate(comparison.models, start=1)}
 
+    def renamed(pair: ModelPair) -> ModelPair:
+        models = (names[pair.models[0]], names[pair.models[1]])
 
-def _figures(numbers: Numbers) -> dict[str, Any]:
-    drawn = {
-        "leaderboard": groups.leaderboard(numbers),
-        "auroc_by_model": groups.auroc_by_model(numbers),
-        "differences": groups.differences(numbers),
-    }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+        def described(difference: Difference) -> str:
+            return describe(models, difference.difference, difference.outcome)
 
+        labels = {
+            label: replace(difference, description=described(difference))
+            for label, difference in pair.labels.items()
+        }
+        return replace(pair, models=models, labels=labels, description=described(pair))
 
-def _without_paths(numbers: Numbers, redaction: Redaction) -> Numbers:
-    """Return the numbers with a number for the name of each model that is a path or a file."""
-    if not redaction.active:
-        return numbers
-    names = [model["name"] for model in numbers["models"]]
-    renamed = {
-        name: f"model {place}" for place, name in enumerate(names, start=1) if redaction.text(name) != name
-    }
-    text = json.dumps(numbers, ensure_ascii=False)
-    for name in sorted(renamed, key=len, reverse=True):
-        inside = json.dumps(name, ensure_ascii=False)[1:-1]
-        text = text.replace(inside, renamed[name])
-    replaced: Numbers = json.loads(text)
-    return replaced
-
-
-def _words(numbers: Numbers, redaction: Redaction) -> dict[str, Any]:
-    return {
-        "title": redaction.text(_title(numbers)),
-        "headline": headline(numbers),
-        "flags": [redaction.text(message) for message in _flags(numbers)],
-        "evaluated": [(name, redaction.text(value)) for name, value in sentences.predicted(numbers)],
-    }
-
-
-def headline(numbers: Numbers) -> str:
-    """Return who came first, and whether the second is shown to be worse.
-
-    Args:
-        numbers: As in ``comparison.json``.
-    """
-    data, models = numbers["data"], numbers["models"]
-    images = counted(data["images"], "image")
-    if data["patients"] is not None:
-        images += f" of {counted(data['patients'], 'patient')}"
-    best, num_labels = models[0], len(models[0]["labels"])
-    mean = f"; mean of {numbers.get('num_macro_labels', num_labels)} findings" if num_labels > 1 else ""
-    rated = sentences.bracketed(best["macro_auroc"], numbers["interval"])
-    told = f"On {images}, {best['name']} came first ({rated}{mean})."
-    nearest = next((pair for pair in numbers["pairs"] if best["name"] in pair["models"]), None)
-    if nearest is None:
-        return told
-    one, other = nearest["models"]
-    return f"{told} Compared with {other if one == best['name'] else one}, {nearest['description']}."
-
-
-def _flags(numbers: Numbers) -> list[str]:
-    """Return what to beware of, each once, with what was left out if nothing else says it."""
-    told = [flag["message"] for flag in numbers["flags"]]
-    left_out = numbers["left_out"]
-    if left_out["images"] and not any(flag["kind"].startswith("left_out") for flag in numbers["flags"]):
-        told.append(f"{counted(left_out['images'], 'image')} that not all models evaluated were left out.")
-    return list(dict.fromkeys(told))
-
-
-def _tables(numbers: Numbers) -> dict[str, Any]:
-    models, pairs = numbers["models"], numbers["pairs"]
-    labels = list(models[0]["labels"])
-    several = len(labels) > 1
-    by_label = [Row(label, [estimated(model["labels"], label) for model in models]) for label in labels]
-    return {
-        "models": _leaderboard(numbers),
-        "by_label": Table(["label", *(model["name"] for model in models)], by_label) if several else None,
-        "pairs": _differences({_MINUS.join(pair["models"]): pair for pair in pairs}, "models"),
-        "pairs_by_label": [
-            (f"By label: {_MINUS.join(pair['models'])}", _differences(pair["labels"], "label"))
-            for pair in pairs
-            if several
+    return replace(
+        comparison,
+        data=replace(comparison.data, name=public_name(comparison.data.name), source=""),
+        models=[replace(model, name=names[model.name]) for model in comparison.models],
+        pairs=[renamed(pair) for pair in comparison.pairs],
+        flags=[
+            replace(caveat, message=text.PARTS_DIFFER) if caveat.kind == "parts_differ" else caveat
+            for caveat in comparison.flags
+            if caveat.kind != "note"
         ],
+    )
+
+
+def _figures(comparison: ComparisonResult) -> dict[str, Figure | None]:
+    return {
+        "leaderboard": groups.leaderboard(comparison),
+        "auroc_by_model": groups.auroc_by_model(comparison),
+        "differences": groups.differences(comparison),
     }
 
 
-def _leaderboard(numbers: Numbers) -> Table:
+def _leaderboard(comparison: ComparisonResult) -> Table:
     rows = [
-        Row(model["name"], [estimated(model, "macro_auroc"), estimated(model, "macro_average_precision")])
-        for model in numbers["models"]
+        Row(model.name, [estimate_cell(model.macro_auroc), estimate_cell(model.macro_average_precision)])
+        for model in comparison.models
     ]
-    mean = "mean " if len(numbers["models"][0]["labels"]) > 1 else ""
+    mean = "mean " if _has_several_labels(comparison) else ""
     return Table(["model", f"{mean}AUROC", f"{mean}average precision"], rows)
 
 
-def _differences(pairs: Mapping[str, Any], first: str) -> Table:
+def _by_label(comparison: ComparisonResult) -> Table | None:
+    if not _has_several_labels(comparison):
+        return None
+    models = comparison.models
+    rows = [
+        Row(label, [estimate_cell(model.labels[label]) for model in models]) for label in models[0].labels
+    ]
+    return Table(["label", *(model.name for model in models)], rows)
+
+
+def _pairs_by_label(comparison: ComparisonResult) -> Sequence[tuple[str, Table]]:
+    if not _has_several_labels(comparison):
+        return []
+    return [
+        (f"By label: {_MINUS.join(pair.models)}", _differences(pair.labels, "label"))
+        for pair in comparison.pairs
+    ]
+
+
+def _has_several_labels(comparison: ComparisonResult) -> bool:
+    return len(comparison.models[0].labels) > 1
+
+
+def _differences(differences: Mapping[str, Difference], first: str) -> Table:
     rows = [
         Row(
             name,
             [
-                estimated(pair, "difference"),
-                Cell(p(pair["p"])),
-                Cell(p(pair["p_holm"])),
-                Cell(pair["description"]),
+                estimate_cell(difference.difference),
+                Cell(p(difference.p)),
+                Cell(p(difference.p_holm)),
+                Cell(difference.description),
             ],
         )
-        for name, pair in pairs.items()
+        for name, difference in differences.items()
     ]
     return Table([first, "difference of AUROC", "p", "p, Holm", "in words"], rows, texts=frozenset({4}))

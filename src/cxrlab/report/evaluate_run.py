@@ -14,14 +14,10 @@ from cxrlab.evaluation.ensemble import (
 from cxrlab.evaluation.operating_point import from_validation, run_operating_point
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.report.evaluation_page import (
-    Evaluation,
-    ensemble_model_info,
-    run_model_info,
-    with_checks,
-    write_results,
-)
+from cxrlab.report.evaluation_page import Evaluation, with_checks, write_results
+from cxrlab.report.model_info import ensemble_model_info, run_model_info
 from cxrlab.report.panels import draw_run_panels, read_panels
+from cxrlab.report.section import Section
 from cxrlab.runs.run import Run
 from cxrlab.runs.run_data import PredictedImages
 
@@ -30,7 +26,13 @@ _PANEL_BYTES = 10_000_000
 
 
 def evaluate_own_part(
-    run: Run, predicted: PredictedImages, settings: EvaluationSettings, *, page: bool, images: bool
+    run: Run,
+    predicted: PredictedImages,
+    settings: EvaluationSettings,
+    *,
+    page: bool,
+    images: bool,
+    sections: Sequence[Section] = (),
 ) -> EvaluationResult:
     """Evaluate what a run predicted of one of its parts, into its own folder, as its training ends.
 
@@ -40,12 +42,13 @@ def evaluate_own_part(
         settings: How it is evaluated.
         page: Whether to draw the page and its figures.
         images: Whether radiographs, and names of images and patients, may stand on the page.
+        sections: A person's own sections of the page.
 
     Returns:
         What ``evaluation.json`` holds.
     """
     evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
-    return write_results(evaluation, settings, run.run_dir, page=page, images=images)
+    return write_results(evaluation, settings, run.run_dir, page=page, images=images, sections=sections)
 
 
 def run_evaluation(

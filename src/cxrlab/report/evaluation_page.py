@@ -1,194 +1,332 @@
-"""The page of an evaluation: one HTML file that needs no network; beside it a model card and the figures.
+"""An evaluation becomes files: its numbers, its page, the figures and the model card.
 
-An evaluation becomes files: evaluation.json, curves, predictions, figures, the page and the model card.
-
-What a run directory tells of its model: for the page of an evaluation.
+The page is one HTML file that needs no network: the sections of ``SECTIONS`` and a person's own.
 """
 
-import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from markupsafe import Markup
 
 import cxrlab
-from cxrlab.data.audit import Finding, summary
-from cxrlab.data.manifest import PARTS, read_table
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
-from cxrlab.files import RunDir, write_text
+from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.heatmaps.results import read_explanation
 from cxrlab.metrics.calibration import Calibrator
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.report import tables as group_tables
-from cxrlab.report import tables as label_tables
-from cxrlab.report import text
+from cxrlab.report import tables, text
 from cxrlab.report.explanation_page import explanation_section
-from cxrlab.report.figures.evaluation import DESCRIPTIONS, report_figures
-from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION
+from cxrlab.report.figures import calibration, groups, learning, performance
+from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION_FIGURES
 from cxrlab.report.figures.explanation import explanation_figures
-from cxrlab.report.formatting import counted
-from cxrlab.report.html import Redaction, inline, markdown, pages, save_figures
+from cxrlab.report.html import (
+    folded_html,
+    markdown,
+    pages,
+    paragraph_html,
+    part,
+    save_figures,
+    table_html,
+)
 from cxrlab.report.model_card import model_card
-from cxrlab.report.model_info import ModelInfo, Panel, TrainingData
+from cxrlab.report.model_info import ModelInfo, Session, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
-from cxrlab.report.text import records
+from cxrlab.report.section import PageContext, Section, with_sections
 from cxrlab.training.callbacks.provenance import environment
 
-Numbers = dict[str, Any]
-
-
-_SHORTCUTS = ("shortcut", "randomization")  # flags of heatmaps that stand at the top of the page
-
+log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4_900_000  # of a page, with its heatmaps
+_EXAMPLE_BYTES = 500_000
+_HEADING_BYTES = 300  # around a section, and of its line in the contents
+
+
+def _audit(context: PageContext) -> Markup | None:
+    findings = context.model_info.audit
+    if findings is None:
+        return None
+    verdict = Markup('<p class="verdict">{}</p>').format(text.audit(findings))
+    return _joined(_how_to_read("audit"), verdict)
+
+
+def _labels(context: PageContext) -> Markup:
+    result = context.result
+    several = len(result.labels) > 1  # of one label the figure would be a dot alone
+    return _joined(
+        _how_to_read("labels"),
+        _sentence(text.no_threshold(result) or text.thresholds(result)),
+        table_html(tables.main_table(result)),
+        context.figure(
+            "auroc_by_label",
+            performance.auroc_by_label(result) if several else None,
+            alt="AUROC of each label with its interval.",
+        ),
+        folded_html("Precision, recall and F1 by class", tables.class_table(result)),
+        folded_html(
+            "Further metrics, and the AUROC's interval by other methods", tables.further_table(result)
+        ),
+        folded_html("Counts and thresholds", tables.count_table(result)),
+        *_published(result),
+    )
+
+
+def _published(result: EvaluationResult) -> Iterator[Markup]:
+    means = tables.published_means(result)
+    if result.published is not None and means is not None:
+        yield _heading("Published results")
+        yield _sentence(result.published.note)
+        yield table_html(means)
+        yield folded_html("Published AUROC by label", tables.published_by_label(result))
+
+
+def _curves(context: PageContext) -> Markup | None:
+    result = context.result
+    roc = context.figure(
+        "roc",
+        performance.roc(result),
+        alt="ROC curve of each label with its band.",
+        caption="ROC curves: the share of findings that is found against the share of false positives.",
+    )
+    precision_recall = context.figure(
+        "precision_recall",
+        performance.precision_recall(result),
+        alt="Precision-recall curve of each label with its band.",
+        caption="Precision-recall curves: the share of positive predictions that is right against the share of "
+        "findings that is found.",
+    )
+    return _joined(_how_to_read("curves"), roc, precision_recall) if roc or precision_recall else None
+
+
+def _calibration(context: PageContext) -> Markup:
+    result = context.result
+    return _joined(
+        _how_to_read("calibration"),
+        _sentence(result.calibration.note),
+        _sentence(text.no_recalibration(result)),
+        context.figure(
+            "reliability",
+            calibration.reliability(result),
+            alt="Observed share of positives against predicted probability, by label.",
+        ),
+        _table(tables.calibration_table(result)),
+        folded_html(text.SPIEGELHALTER, tables.recalibration_table(result)),
+    )
+
+
+def _confusion(context: PageContext) -> Markup | None:
+    result = context.result
+    figure = context.figure("confusion", performance.confusion(result), alt=text.confusion(result))
+    reason = "" if figure else text.no_threshold(result)
+    return _joined(_how_to_read("confusion"), _sentence(reason), figure) if figure or reason else None
+
+
+def _subgroups(context: PageContext) -> Markup | None:
+    result = context.result
+    figure = context.figure(
+        "forest",
+        groups.forest(result),
+        alt="AUROC, sensitivity and specificity of each subgroup with their intervals.",
+        caption="Each group beside the value of all images (dashed), with intervals.",
+    )
+    by_covariate = tables.subgroup_tables(result)
+    if not figure and not by_covariate:
+        return None
+    gaps = tables.gap_table(result.gaps)
+    return _joined(
+        _how_to_read("subgroups"),
+        figure,
+        *((_heading("Gaps between groups"), table_html(gaps)) if gaps else ()),
+        *(folded_html(f"All groups of {covariate}", table) for covariate, table in by_covariate),
+    )
+
+
+def _learning(context: PageContext) -> Markup | None:
+    metrics = context.model_info.metrics
+    figure = context.figure(
+        "learning_curves",
+        None if metrics is None else learning.draw_learning_curves(metrics),
+        alt="Losses and validation AUROC by epoch.",
+    )
+    return _joined(_how_to_read("learning"), figure) if figure else None
+
+
+def _heatmaps(context: PageContext) -> Markup | None:
+    panels = [panel for panel in context.model_info.panels if panel.outcome != "TN"]
+    if not panels:
+        return None
+    how = _how_to_read("heatmaps")
+    findings, num_left_out = gallery(panels, context.room - len(how.encode()))
+    shown = (part("gallery", finding.finding, finding.errors, finding.hits) for finding in findings)
+    return _joined(how, _sentence(text.left_out(num_left_out)), *shown)
+
+
+def _explanation(context: PageContext) -> Markup | None:
+    explanation = context.model_info.explanation
+    figures = {} if explanation is None else explanation_figures(explanation)
+    context.figures.update({name: figures.get(name) for name in EXPLANATION_FIGURES})
+    if explanation is None:
+        return None
+    content = explanation_section(explanation, figures, context.model_info.examples, images=context.images)
+    template = pages().get_template("explanation_parts.html.jinja")
+    return Markup(template.make_module().section(content))  # type: ignore[attr-defined]
+
+
+def _repeat(context: PageContext) -> Markup | None:
+    records = text.records(context.model_info.sessions, names=context.images)
+    config = list(_flat(context.model_info.config or {}))
+    if not records and not config:
+        return None
+    return _joined(
+        part("sessions", records),
+        part("folded_facts", "The whole configuration", config) if config else "",
+        "" if context.images else part("small", text.NAMES_LEFT_OUT),
+    )
+
+
+def _card(context: PageContext) -> Markup:
+    return _joined(
+        part("small", text.CARD_FORM),
+        *(part("points", *points) for points in model_card(*without_names(context.result, context.model_info))),
+    )
+
+
+SECTIONS = (
+    Section("audit", "What the audit of the data found", _audit),
+    Section("labels", "Results by label", _labels),
+    Section("curves", "ROC and precision-recall", _curves),
+    Section("calibration", "Calibration", _calibration),
+    Section("confusion", "Confusion matrices", _confusion),
+    Section("subgroups", "Subgroups", _subgroups),
+    Section("learning", "Learning curves", _learning),
+    Section("heatmaps", "Heatmaps", _heatmaps, fills_page=True),
+    Section("explanation", "Are the heatmaps to be trusted?", _explanation),
+    Section("repeat", "How to repeat it", _repeat),
+    Section("card", "Model card", _card),
+)
+"""Of the page of an evaluation, in their order; one that has nothing to show is left out."""
+
+
+def _joined(*parts: str) -> Markup:
+    return Markup("\n").join(part for part in parts if part)
+
+
+def _how_to_read(id: str) -> Markup:
+    return part("how", text.HOW_TO_READ[id])
+
+
+def _sentence(sentence: str) -> Markup:
+    return paragraph_html(sentence) if sentence else Markup("")
+
+
+def _heading(title: str) -> Markup:
+    return Markup("<h3>{}</h3>").format(title)
+
+
+def _table(table: tables.Table | None) -> Markup:
+    return Markup("") if table is None else table_html(table)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted keys of a config with their values, as the command line has them."""
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is None:
+            yield f"{prefix}{name}", "null"
+        else:
+            yield f"{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def write_report(
-    folder: Path, numbers: Numbers, curves: pd.DataFrame, model_info: ModelInfo, *, images: bool
+    folder: Path,
+    result: EvaluationResult,
+    model_info: ModelInfo,
+    *,
+    images: bool,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write ``report.html``, ``model_card.md`` and ``figures/*.png``, and return the page's path.
 
     Args:
         folder: Where to; it is made if it is not there.
-        numbers: As in ``evaluation.json``.
-        curves: As in ``curves.csv``.
+        result: Every number of the evaluation.
         model_info: What was evaluated.
-        images: False leaves out what a data-use agreement may protect: radiographs, and the names of images,
-            patients, files and folders, also in commands and in the config. The model card never holds any.
+        images: False leaves out what a data-use agreement may protect: radiographs, commands, the config, and
+            the names of images, patients, files and folders. The model card never holds any.
+        sections: A person's own.
 
     Raises:
+        ConfigError: If one of the sections has no place.
         OutputError: If a file cannot be written.
     """
-    drawn = report_figures(numbers, curves, model_info.metrics)
-    checked = {} if model_info.explanation is None else explanation_figures(model_info.explanation)
-    redaction = Redaction(numbers["labels"], active=not images)
-    context = _context(numbers, model_info, redaction)
-    context["figures"] = inline(drawn, DESCRIPTIONS)
-    context["explanation"] = None
-    if model_info.explanation is not None:
-        context["explanation"] = explanation_section(
-            model_info.explanation, checked, model_info.examples, images=images
-        )
-    page = _with_heatmaps(context, model_info, images=images)
-    card = markdown().get_template("model_card.md.jinja").render(context)
+    nameless_result, nameless_info = without_names(result, model_info)
+    if not images:
+        result, model_info = nameless_result, nameless_info
+    context = PageContext(result, model_info, images)
+    page = _render(context, with_sections(SECTIONS, sections))
+    card = _render_card(nameless_result, nameless_info)
+    run_dir = RunDir(folder)
     try:
-        save_figures(folder / "figures", drawn | checked, DESCRIPTIONS | EXPLANATION)
-        write_text(folder / "report.html", page)
-        write_text(folder / "model_card.md", card)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_figures(run_dir.figures, context.figures)
+        write_text(run_dir.report, page)
+        write_text(run_dir.model_card, card)
     except OSError as error:
         raise OutputError(f"The report cannot be written to {folder}: {error}.") from error
-    return folder / "report.html"
+    return run_dir.report
 
 
-def _with_heatmaps(context: dict[str, Any], model_info: ModelInfo, *, images: bool) -> str:
-    """Render the page; the heatmaps get the room that the rest leaves."""
-    panels = [panel for panel in model_info.panels if images and panel.outcome != "TN"]
-    context["sections"] = list(_sections(context, model_info, has_heatmaps=bool(panels)))
-    template = pages().get_template("report.html.jinja")
-    page = template.render(context, gallery=[], left_out="")
-    if not panels:
-        return page
-    groups, num_left_out = gallery(panels, _MOST_BYTES - len(page.encode()))
-    left_out = (
-        f"{counted(num_left_out, 'heatmap')} more would not have fitted into a page below 5 MB."
-        if num_left_out
-        else ""
-    )
-    return template.render(context, gallery=groups, left_out=left_out)
+def _render(context: PageContext, sections: Sequence[Section]) -> str:
+    """Return the page; a section that fills it is built last, and gets the room that the others leave."""
+    bodies = _bodies(context, [section for section in sections if not section.fills_page])
+    filling = [section for section in sections if section.fills_page]
+    for section in filling:
+        room = _MOST_BYTES - len(_page(context, sections, bodies).encode()) - _HEADING_BYTES * len(filling)
+        bodies |= _bodies(replace(context, room=room), [section])
+    return _page(context, sections, bodies)
 
 
-def _context(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> dict[str, Any]:
-    """Return what the templates need, apart from figures and heatmaps."""
-    title = model_info.title or f"Evaluation on {numbers['data']['name']}"
-    hiding = Redaction(numbers["labels"], active=True)  # a model card is there to be shared
-    resumed = {f"Training, resumed ({number})": one for number, one in enumerate(model_info.resumed, 1)}
-    sessions = {"Training": model_info.provenance, **resumed, "Evaluation": model_info.evaluated}
+def _bodies(context: PageContext, sections: Iterable[Section]) -> dict[str, Markup]:
+    """Return the HTML of the sections that have something to show, by id."""
+    built = {section.id: section.build(context) for section in sections}
     return {
-        "title": redaction.text(title),
-        "training": redaction.text(text.training(model_info)),
-        "headline": text.headline(numbers, model_info),
-        "flags": _flags(numbers, model_info, redaction),
-        "evaluated": [(name, redaction.text(value)) for name, value in text.predicted(numbers)],
-        "verdict": redaction.text(_audit_summary(model_info.audit)) if model_info.audit else "",
-        "tables": _tables(numbers),
-        "thresholds": redaction.text(text.thresholds(numbers)),
-        "confusion_caption": text.confusion(numbers),
-        "no_threshold": text.no_threshold(numbers),
-        "calibration_note": (numbers["calibration"] or {}).get("note", ""),
-        "no_recalibration": text.no_recalibration(numbers),
-        "published_note": redaction.text(numbers["published"]["note"]) if numbers["published"] else "",
-        "sessions": records(sessions, redaction),
-        "config": redaction.config(model_info.config or {}),
-        "hidden": redaction.active,
-        "card_title": hiding.text(title),
-        "model_card": model_card(numbers, model_info, _flags(numbers, model_info, hiding), hiding),
-        "version": cxrlab.__version__,
+        id: body if isinstance(body, Markup) else paragraph_html(body) for id, body in built.items() if body
     }
 
 
-def _audit_summary(audit: dict[str, Any]) -> str:
-    return summary([Finding(**entry) for entry in audit["findings"]])
+def _page(context: PageContext, sections: Sequence[Section], bodies: Mapping[str, Markup]) -> str:
+    result, model_info = context.result, context.model_info
+    return pages().get_template("report.html.jinja").render(
+        title=text.title(result, model_info),
+        training=text.training(model_info),
+        headline=text.headline(result, model_info),
+        caveats=text.caveats(result, model_info),
+        evaluated=text.evaluated(result.data, result.interval),
+        sections=[(section.id, section.title, bodies[section.id]) for section in sections if section.id in bodies],
+        version=cxrlab.__version__,
+    )  # fmt: skip
 
 
-def _flags(numbers: Numbers, model_info: ModelInfo, redaction: Redaction) -> list[str]:
-    """Return what to beware of, each once."""
-    told = [*model_info.notes, *(flag["message"] for flag in numbers["flags"]), *text.caveats(numbers)]
-    if model_info.explanation is not None:
-        told += [flag.message for flag in model_info.explanation.flags if flag.kind in _SHORTCUTS]
-    return [redaction.text(message) for message in dict.fromkeys(told)]
-
-
-def _tables(numbers: Numbers) -> dict[str, Any]:
-    return {
-        "main": label_tables.main_table(numbers),
-        "further": label_tables.further_table(numbers),
-        "counts": label_tables.count_table(numbers),
-        "classes": label_tables.class_table(numbers),
-        "published_labels": label_tables.published_by_label(numbers),
-        "published_means": label_tables.published_means(numbers),
-        "calibration": group_tables.calibration_table(numbers),
-        "recalibration": group_tables.recalibration_table(numbers),
-        "gaps": group_tables.gap_table(numbers),
-        "subgroups": group_tables.subgroup_tables(numbers),
-    }
-
-
-def _sections(
-    context: Mapping[str, Any], model_info: ModelInfo, *, has_heatmaps: bool
-) -> Iterator[tuple[str, str]]:
-    """Yield id and title of each section that has something to show, or to say why it has not."""
-    figures, tables = context["figures"], context["tables"]
-    there = {
-        ("audit", "What the audit of the data found"): model_info.audit,
-        ("labels", "Results by label"): True,
-        ("curves", "ROC and precision-recall"): figures["roc"] or figures["precision_recall"],
-        ("calibration", "Calibration"): True,
-        ("confusion", "Confusion matrices"): figures["confusion"] or context["no_threshold"],
-        ("subgroups", "Subgroups"): figures["forest"] or tables["subgroups"],
-        ("learning", "Learning curves"): figures["learning_curves"],
-        ("heatmaps", "Heatmaps"): has_heatmaps,
-        ("explanation", "Are the heatmaps to be trusted?"): model_info.explanation,
-        ("repeat", "How to repeat it"): context["sessions"] or context["config"],
-        ("card", "Model card"): True,
-    }
-    yield from (section for section, is_there in there.items() if is_there)
-
-
-log = logging.getLogger(__name__)
+def _render_card(result: EvaluationResult, model_info: ModelInfo) -> str:
+    return markdown().get_template("model_card.md.jinja").render(
+        title=text.title(result, model_info),
+        headline=text.headline(result, model_info),
+        model_card=model_card(result, model_info),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated, and what its page tells beside the numbers.
+    """What is evaluated, and what its page says beside the numbers.
 
     Attributes:
         table: The predictions.
@@ -205,14 +343,19 @@ class Evaluation:
     model_info: ModelInfo
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
-        """Return the same with other thresholds, at which the heatmaps' outcomes are told too."""
+        """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
         by_finding = dict(zip(self.table.labels, thresholds.values.tolist(), strict=True))
         model_info = replace(self.model_info, panels=outcomes_at(self.model_info.panels, by_finding))
         return replace(self, thresholds=thresholds, model_info=model_info)
 
 
 def write_evaluation(
-    evaluation: Evaluation, settings: EvaluationSettings, folder: Path, *, images: bool
+    evaluation: Evaluation,
+    settings: EvaluationSettings,
+    folder: Path,
+    *,
+    images: bool,
+    sections: Sequence[Section] = (),
 ) -> dict[str, Any]:
     """Evaluate, and write everything to a folder of its own.
 
@@ -220,26 +363,28 @@ def write_evaluation(
         evaluation: What is evaluated.
         settings: How.
         folder: Where to.
-        images: Whether radiographs, and names of images and patients, may stand on the page.
+        images: Whether radiographs, commands, and names of images, patients and files may stand on the page.
+        sections: A person's own sections of the page.
 
     Returns:
-        The numbers of ``evaluation.json``.
+        The content of ``evaluation.json``.
 
     Raises:
         OutputError: If a file cannot be written.
     """
     start = time.perf_counter()
     session = environment("cxrlab.evaluate")
-    result = write_results(evaluation, settings, folder, images=images, session=session)
+    result = write_results(evaluation, settings, folder, images=images, sections=sections, session=session)
     thresholds = None if evaluation.thresholds is None else evaluation.thresholds.values
     session["seconds"] = {**result.seconds, "everything": round(time.perf_counter() - start, 1)}
+    run_dir = RunDir(folder)
     try:
         frame = evaluation.table.to_frame(thresholds)
         write_text(folder / "predictions.csv", frame.to_csv(index=False))
-        write_text(folder / "provenance.json", json.dumps({"sessions": [session]}, indent=2) + "\n")
+        write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
     except OSError as error:
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
-    log.info("\n%s\n\nThe page: %s", terminal_table(result), folder / "report.html")
+    log.info("\n%s\n\nThe page: %s", terminal_table(result), run_dir.report)
     return result.to_json()
 
 
@@ -250,7 +395,8 @@ def write_results(
     *,
     images: bool,
     page: bool = True,
-    session: dict[str, Any] | None = None,
+    sections: Sequence[Section] = (),
+    session: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
     """Evaluate, and write ``evaluation.json``, ``curves.csv``, the page, its figures and the model card.
 
@@ -258,8 +404,9 @@ def write_results(
         evaluation: What is evaluated.
         settings: How.
         folder: Where to.
-        images: Whether radiographs, and names of images and patients, may stand on the page.
+        images: Whether radiographs, commands, and names of images, patients and files may stand on the page.
         page: Whether to draw the page and its figures.
+        sections: A person's own sections of the page.
         session: With what it is evaluated; None where the training itself does it, and its own record says.
 
     Returns:
@@ -280,115 +427,20 @@ def write_results(
     result.save(folder)
     model_info = evaluation.model_info
     if session is not None:
-        model_info = replace(model_info, evaluated=session)
+        model_info = replace(model_info, evaluated=Session.from_json(session))
     if page:
-        write_report(folder, result.to_json(), result.curves, model_info, images=images)
+        write_report(folder, result, model_info, images=images, sections=sections)
     return result
 
 
-_EXAMPLE_BYTES = 500_000
-
-
-def run_model_info(
-    run_dir: Path, config: Mapping[str, Any], *, panels: Sequence[Panel], notes: Sequence[str]
-) -> ModelInfo:
-    """Return what is known of a run; what it did not write is left out.
+def with_checks(model_info: ModelInfo, folder: Path) -> ModelInfo:
+    """Add what a run found when it checked its heatmaps of the test part, if it did.
 
     Args:
-        run_dir: The run directory.
-        config: Its resolved config.
-        panels: Heatmaps of the images that are evaluated.
-        notes: Sentences for the reader.
+        model_info: Of the run.
+        folder: The run directory.
     """
-    session, *resumed = _sessions(run_dir)
-    data = session.get("data", {})
-    return ModelInfo(
-        title=f"{_network_name(config)} on {data.get('name') or 'its data'}",
-        kind="run",
-        network=_network(run_dir, config),
-        trained_on=_training_data(run_dir, data),
-        config=config,
-        audit=_read_json(run_dir / "audit.json"),
-        metrics=pd.read_csv(run_dir / "metrics.csv") if (run_dir / "metrics.csv").is_file() else None,
-        provenance=session or None,
-        resumed=resumed,
-        panels=panels,
-        notes=notes,
-    )
-
-
-def with_checks(model_info: ModelInfo, run_dir: Path) -> ModelInfo:
-    """Add what a run found when it checked its heatmaps of the test part, if it did."""
-    examples, _ = read_panels(run_dir / "heatmaps" / "flagged", budget_bytes=_EXAMPLE_BYTES)
-    explanation = read_explanation(RunDir(run_dir).explanation)
+    run_dir = RunDir(folder)
+    explanation = read_explanation(run_dir.explanation)
+    examples, _ = read_panels(run_dir.flagged_heatmaps, budget_bytes=_EXAMPLE_BYTES)
     return replace(model_info, explanation=explanation, examples=examples if explanation else ())
-
-
-def ensemble_model_info(
-    run_dirs: Sequence[Path], configs: Sequence[Mapping[str, Any]], *, notes: Sequence[str]
-) -> ModelInfo:
-    """Return what is known of several runs whose probabilities are averaged."""
-    networks = [_network(run_dir, config) for run_dir, config in zip(run_dirs, configs, strict=True)]
-    session = _sessions(run_dirs[0])[0]
-    trained = [_training_data(run_dir, _sessions(run_dir)[0].get("data", {})) for run_dir in run_dirs]
-    return ModelInfo(
-        title=f"An ensemble of {len(run_dirs)} networks",
-        kind="ensemble",
-        network="; ".join(networks),
-        trained_on=trained[0] if all(one == trained[0] for one in trained) else None,
-        audit=_read_json(run_dirs[0] / "audit.json"),
-        provenance=session or None,
-        notes=notes,
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
-
-
-def _sessions(run_dir: Path) -> list[dict[str, Any]]:
-    record = _read_json(run_dir / "provenance.json")
-    sessions: list[dict[str, Any]] = record["sessions"] if record else [{}]
-    return sessions
-
-
-def _network_name(config: Mapping[str, Any]) -> str:
-    model = config.get("model", {})
-    return str(model.get("backbone") or str(model.get("_target_", "a network")).rpartition(".")[2])
-
-
-def _network(run_dir: Path, config: Mapping[str, Any]) -> str:
-    """Return a network's name, input and size in words."""
-    data, model = config.get("data", {}), config.get("model", {})
-    words = [_network_name(config)]
-    if "image_size" in data:
-        kind = "grey" if data.get("channels") == 1 else "colour"
-        words.append(f"{kind} images of {data['image_size']} x {data['image_size']} pixels")
-    layers = run_dir / "layers.txt"
-    if layers.is_file():
-        total, trainable = layers.read_text(encoding="utf-8").strip().splitlines()[-1].split(", ")
-        words.append(total if trainable.split()[0] == total.split()[0] else f"{total}, {trainable}")
-    if model.get("pretrained"):
-        words.append("weights of ImageNet at the start")
-    return ", ".join(words)
-
-
-def _training_data(run_dir: Path, data: Mapping[str, Any]) -> TrainingData | None:
-    path = run_dir / "manifest.csv"
-    if not path.is_file():
-        return None
-    table = read_table(path)
-    parts = {
-        part: (int((table["part"] == part).sum()), int(table.loc[table["part"] == part, "patient"].nunique()))
-        for part in PARTS
-    }
-    split = data.get("split", {}).get("method")
-    return TrainingData(
-        name=str(data.get("name") or "its data"),
-        parts=parts,
-        split=split,
-        fingerprint=data.get("fingerprint"),
-    )

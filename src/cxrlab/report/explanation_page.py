@@ -38,11 +38,11 @@ from cxrlab.metrics.bootstrap import MACRO
 from cxrlab.report import explanation_tables
 from cxrlab.report.figures.explanation import DESCRIPTIONS, explanation_figures
 from cxrlab.report.formatting import counted, interval, level, number, percent
-from cxrlab.report.html import Redaction, inline, pages, save_figures
-from cxrlab.report.model_info import Panel
+from cxrlab.report.html import inline, pages, save_figures
+from cxrlab.report.model_info import Panel, Session
 from cxrlab.report.panels import Shown, embedded, read_panels
 from cxrlab.report.tables import Table
-from cxrlab.report.text import records
+from cxrlab.report.text import NAMES_LEFT_OUT, records
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +269,6 @@ def write_explanation(
     examples: Sequence[Panel],
     session: Mapping[str, Any],
     *,
-    labels: Sequence[str],
     images: bool,
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png``, and return the page's path.
@@ -281,22 +280,20 @@ def write_explanation(
         panels: The heatmaps, in the order in which they are shown.
         examples: Those that show what was flagged.
         session: Of ``provenance.json``.
-        labels: Names that stay although they may look like a path.
-        images: False leaves out radiographs, and the names of images, patients, files and folders.
+        images: False leaves out radiographs, the command, and names of images, patients, files and folders.
 
     Raises:
         OutputError: If a file cannot be written.
     """
-    redaction = Redaction(labels, active=not images)
     drawn = {} if result is None else explanation_figures(result)
     shown = list(panels) if images else []
     context: dict[str, Any] = {
-        "title": redaction.text(title),
+        "title": title if images else "Heatmaps",
         "headline": headline(result) if result else f"{counted(len(panels), 'heatmap')}, not checked.",
         "explanation": explanation_section(result, drawn, examples, images=images) if result else None,
         "facts": _facts(result, panels),
-        "sessions": records({"Explanation": session}, redaction),
-        "hidden": redaction.active,
+        "sessions": records({"Explanation": Session.from_json(session)}, names=images),
+        "names_left_out": "" if images else NAMES_LEFT_OUT,
         "version": cxrlab.__version__,
         "sections": [("heatmaps", "Heatmaps")] * bool(shown)
         + [("checks", "Are they to be trusted?")] * (result is not None)
@@ -314,7 +311,7 @@ def write_explanation(
     }
     run_dir = RunDir(folder)
     try:
-        save_figures(run_dir.figures, drawn, DESCRIPTIONS)
+        save_figures(run_dir.figures, {name: drawn.get(name) for name in DESCRIPTIONS})
         write_text(run_dir.report, template.render(context))
     except OSError as error:
         raise OutputError(f"The page cannot be written to {folder}: {error}.") from error
@@ -396,9 +393,7 @@ def write_explained(
         read_panels(gallery, budget_bytes=_ALL_BYTES)[0]
         for gallery in (run_dir.panels, run_dir.flagged_panels)
     )
-    page = write_explanation(
-        folder, title, result, shown, flagged, session, labels=explain_task.names, images=images
-    )
+    page = write_explanation(folder, title, result, shown, flagged, session, images=images)
     write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
     return page
 

@@ -1,10 +1,8 @@
 """Numbers as a reader sees them: 0.988 (0.971 to 0.996), and a dash for what is undefined."""
 
 import math
-from dataclasses import asdict
-from typing import Any
 
-Estimate = dict[str, Any]
+from cxrlab.metrics.bootstrap import Estimate
 
 DASH = "\u2013"
 MINUS = "\u2212"
@@ -27,33 +25,27 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", MINUS)
 
 
-def _plain(estimate: Any) -> Estimate:
-    return estimate if isinstance(estimate, dict) else asdict(estimate)
-
-
-def bounds(estimate: Any, digits: int = 3) -> str:
+def bounds(estimate: Estimate, digits: int = 3) -> str:
     """Return an interval without its value; nothing where there is none.
 
     Example:
-        >>> bounds({"value": 0.9, "low": 0.85, "high": 0.94}), bounds({"value": 1, "low": None, "high": None})
+        >>> bounds(Estimate(0.9, 0.85, 0.94)), bounds(Estimate(1.0))
         ('0.850 to 0.940', '')
     """
-    estimate = _plain(estimate)
-    if estimate["low"] is None or estimate["high"] is None:
+    if estimate.low is None or estimate.high is None:
         return ""
-    return f"{number(estimate['low'], digits)} to {number(estimate['high'], digits)}"
+    return f"{number(estimate.low, digits)} to {number(estimate.high, digits)}"
 
 
-def interval(estimate: Any, digits: int = 3) -> str:
+def interval(estimate: Estimate, digits: int = 3) -> str:
     """Return a value with its interval.
 
     Example:
-        >>> interval({"value": 0.988, "low": 0.971, "high": 0.996})
+        >>> interval(Estimate(0.988, 0.971, 0.996))
         '0.988 (0.971 to 0.996)'
     """
-    estimate = _plain(estimate)
     around = bounds(estimate, digits)
-    value = number(estimate["value"], digits)
+    value = number(estimate.value, digits)
     return f"{value} ({around})" if around else value
 
 

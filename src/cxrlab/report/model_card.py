@@ -1,50 +1,12 @@
 """The model card: what a model is for, on what it was evaluated, and what it must not be used for."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.report import text
 from cxrlab.report.formatting import counted, interval
-from cxrlab.report.html import Redaction
 from cxrlab.report.model_info import ModelInfo
-
-Numbers = dict[str, Any]
-
-
-class Section(NamedTuple):
-    """A heading and the points below it."""
-
-    title: str
-    lines: Sequence[str]
-
-
-def model_card(
-    numbers: Numbers, model_info: ModelInfo, flags: Sequence[str], redaction: Redaction
-) -> list[Section]:
-    """Return the sections of a model card, without those that have nothing to say.
-
-    Args:
-        numbers: As in ``evaluation.json``.
-        model_info: What was evaluated.
-        flags: What to beware of, as the page shows it.
-        redaction: Takes paths out of what comes from outside.
-
-    References:
-        Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
-    """
-    sections = [
-        Section("Model details", _details(model_info, redaction)),
-        Section("Intended use", _INTENDED),
-        Section("Factors", _factors(numbers)),
-        Section("Metrics", _metrics(numbers)),
-        Section("Evaluation data", _evaluation_data(numbers, redaction)),
-        Section("Training data", _training_data(model_info, redaction)),
-        Section("Quantitative analyses", _analyses(numbers)),
-        Section("Ethical considerations", _ETHICAL),
-        Section("Caveats and recommendations", [*flags, *_CAVEATS]),
-    ]
-    return [section for section in sections if section.lines]
-
 
 _INTENDED = (
     "Research on the classification of chest radiographs: comparing methods, and studying where they fail.",
@@ -67,97 +29,120 @@ _CAVEATS = (
     "PPV and NPV depend on how common a finding is among those examined.",
     "Radiographs only; no clinical information, no earlier image and no report was used.",
 )
+_KINDS = {
+    "run": "A network that gives each finding a probability.",
+    "ensemble": "The mean of the probabilities of several networks.",
+    "predictions": "Known by its predictions only; what made them is not recorded here.",
+}
 
 
-def _details(model_info: ModelInfo, redaction: Redaction) -> list[str]:
-    kinds = {
-        "run": "A network that gives each finding a probability.",
-        "ensemble": "The mean of the probabilities of several networks.",
-        "predictions": "Known by its predictions only; what made them is not recorded here.",
-    }
-    session = model_info.provenance or {}
-    version = (session.get("versions") or {}).get("cxrlab")
+class CardSection(NamedTuple):
+    """A heading and the points below it."""
+
+    title: str
+    lines: Sequence[str]
+
+
+def model_card(result: EvaluationResult, model_info: ModelInfo) -> list[CardSection]:
+    """Return the sections of a model card, without those that have nothing to say.
+
+    Args:
+        result: Of the evaluation; a card is there to be shared, so both arguments come without names, as
+            :func:`cxrlab.report.model_info.without_names` returns them.
+        model_info: What was evaluated.
+
+    References:
+        Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
+    """
+    sections = [
+        CardSection("Model details", _details(model_info)),
+        CardSection("Intended use", _INTENDED),
+        CardSection("Factors", _factors(result)),
+        CardSection("Metrics", _metrics(result)),
+        CardSection("Evaluation data", _evaluation_data(result)),
+        CardSection("Training data", _training_data(model_info)),
+        CardSection("Quantitative analyses", _analyses(result)),
+        CardSection("Ethical considerations", _ETHICAL),
+        CardSection("Caveats and recommendations", [*text.caveats(result, model_info), *_CAVEATS]),
+    ]
+    return [section for section in sections if section.lines]
+
+
+def _details(model_info: ModelInfo) -> list[str]:
+    networks = dict.fromkeys(map(text.describe_network, model_info.networks))
+    lines = [_KINDS[model_info.kind], *(f"{network}." for network in networks)]
+    session = model_info.provenance
+    if session is None:
+        return lines
+    version = session.versions.get("cxrlab")
     made = [
         f"with cxrlab {version}" if version else "",
-        f"started {session['started']}" if session.get("started") else "",
+        f"started {session.started}" if session.started else "",
     ]
-    lines = [kinds[model_info.kind], redaction.text(model_info.network) + "." if model_info.network else ""]
-    lines += [f"Trained {', '.join(filter(None, made))}." if any(made) else ""]
-    lines += [f"Code: commit {session['commit']}." if session.get("commit") else ""]
-    return [line for line in lines if line]
+    if any(made):
+        lines.append(f"Trained {', '.join(filter(None, made))}.")
+    if session.commit:
+        lines.append(f"Code: commit {session.commit}.")
+    return lines
 
 
-def _factors(numbers: Numbers) -> list[str]:
-    predicted = list(dict.fromkeys(str(group["covariate"]) for group in numbers["subgroups"]))
-    if not predicted:
+def _factors(result: EvaluationResult) -> list[str]:
+    covariates = list(dict.fromkeys(group.covariate for group in result.subgroups))
+    if not covariates:
         return [
             "No group was evaluated by itself: no covariate, such as view, sex or age, came with the images."
         ]
     return [
-        f"PredictedImages by group: {', '.join(predicted)}.",
+        f"Evaluated by group: {', '.join(covariates)}.",
         "Groups by anything else, such as ethnicity or device, were not evaluated.",
     ]
 
 
-def _metrics(numbers: Numbers) -> list[str]:
-    lines = [
+def _metrics(result: EvaluationResult) -> list[str]:
+    return [
         "AUROC and average precision, which need no threshold; at the threshold sensitivity, specificity, "
         "predictive values and F1; calibration error and Brier score.",
-        text.thresholds(numbers) or text.no_threshold(numbers) or "",
-        f"Intervals: {text.intervals(numbers)}.",
+        text.thresholds(result) or text.no_threshold(result),
+        f"Intervals: {text.intervals(result.data, result.interval)}.",
     ]
-    return [line for line in lines if line]
 
 
-def _evaluation_data(numbers: Numbers, redaction: Redaction) -> list[str]:
-    data = numbers["data"]
-    patients = counted(data["patients"], "patient") if data["patients"] is not None else "patients unknown"
-    told = [
-        redaction.text(f"{name} {value}") for name, value in text.predicted(numbers) if name != "intervals"
+def _evaluation_data(result: EvaluationResult) -> list[str]:
+    data = result.data
+    patients = counted(data.patients, "patient") if data.patients is not None else "patients unknown"
+    facts = [
+        f"{name} {value}" for name, value in text.evaluated(data, result.interval) if name != "intervals"
     ]
-    positives = [f"{label} {counts['positives']:,}" for label, counts in numbers["counts"].items()]
+    positives = [f"{label} {counts.positives:,}" for label, counts in result.counts.items()]
     return [
-        f"{counted(data['images'], 'image')}, {patients}; {', '.join(told)}.",
+        f"{counted(data.images, 'image')}, {patients}; {', '.join(facts)}.",
         f"Images with each finding: {', '.join(positives)}.",
     ]
 
 
-def _training_data(model_info: ModelInfo, redaction: Redaction) -> list[str]:
+def _training_data(model_info: ModelInfo) -> list[str]:
     trained = model_info.trained_on
     if trained is None:
         return ["Not recorded here."]
-    parts = [
-        f"{part} {counted(images, 'image')}"
-        + (f" of {counted(patients, 'patient')}" if patients is not None else "")
-        for part, (images, patients) in trained.parts.items()
-        if images
+    facts = [
+        trained.name,
+        f"split {trained.split}" if trained.split else "",
+        f"fingerprint {trained.fingerprint}" if trained.fingerprint else "",
     ]
-    told = [redaction.text(trained.name), f"split {trained.split}" if trained.split else ""]
-    told += [f"fingerprint {trained.fingerprint}" if trained.fingerprint else ""]
-    return [f"{', '.join(filter(None, told))}.", *([f"{'; '.join(parts)}."] if parts else [])]
+    lines = [", ".join(filter(None, facts)), text.parts(trained)]
+    return [f"{line}." for line in lines if line]
 
 
-def _analyses(numbers: Numbers) -> list[str]:
-    several = len(numbers["labels"]) > 1
-    lines = [f"AUROC, {label}: {interval(metrics['auroc'])}." for label, metrics in numbers["labels"].items()]
-    if several:
+def _analyses(result: EvaluationResult) -> list[str]:
+    lines = [f"AUROC, {label}: {interval(metrics['auroc'])}." for label, metrics in result.labels.items()]
+    if len(result.labels) > 1:
         lines.append(
-            f"AUROC, macro mean of {numbers['num_macro_labels']}: {interval(numbers['macro']['auroc'])}."
+            f"AUROC, macro mean of {result.num_macro_labels}: {interval(result.macro['auroc'])}."
         )
-    shown = [gap for gap in numbers["gaps"] if gap["p_holm"] is not None and gap["p_holm"] < 0.05]
-    lines += [_gap(gap) for gap in shown]
-    if numbers["gaps"] and not shown:
+    shown = [gap for gap in result.gaps if gap.outcome in ("better", "worse")]
+    lines += map(text.gap, shown)
+    if result.gaps and not shown:
         lines.append(
             "Between the groups compared, no difference was shown; that does not mean that there is none."
         )
     return lines
-
-
-def _gap(gap: dict[str, Any]) -> str:
-    one, other = gap["groups"]
-    metric = "AUROC" if gap["metric"] == "auroc" else gap["metric"]
-    label = "macro mean" if gap["label"] == "macro" else gap["label"]
-    told = (
-        f"Gap by {gap['covariate']} ({metric}, {label}): {one} minus {other} {interval(gap['difference'])}; "
-    )
-    return told + str(gap["description"]).rstrip(".") + "."

@@ -1,6 +1,6 @@
-"""Heatmaps for a page: read from the gallery that a run wrote, or drawn for images that it has not seen.
+"""Heatmaps for a page: read from the gallery of a run or drawn, and chosen within the page's room.
 
-Which heatmaps a page shows: the worst errors of each finding beside its best hits, within a budget.
+Of each finding a page shows the most confident errors beside the surest hits.
 """
 
 import base64
@@ -36,15 +36,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 _SIDE = 260  # pixels of each side of a panel: of a network for 224 pixels as it is, and readable on a phone
-
-
 _QUALITY = 80
-
-
 _BATCH_SIZE = 8  # Grad-CAM keeps activations and their gradients: no more than fits a small GPU
-
+_PER_KIND = 2  # errors, and hits, of each finding on a page
+_MARKUP = 400  # bytes around a picture
 
 # By whether the label is predicted positive, and whether it is.
 _OUTCOMES: dict[tuple[bool, bool], Outcome] = {
@@ -132,7 +128,8 @@ def _jpeg(picture: Image.Image) -> bytes:
 
 def _ordered(panels: Sequence[Panel]) -> list[Panel]:
     """Return panels by finding in the order in which these appear, hits first."""
-    place = {finding: number for number, finding in enumerate(dict.fromkeys(one.finding for one in panels))}
+    findings = dict.fromkeys(panel.finding for panel in panels)
+    place = {finding: number for number, finding in enumerate(findings)}
     return sorted(panels, key=lambda panel: (place[panel.finding], panel.outcome != "TP"))
 
 
@@ -143,14 +140,14 @@ def outcomes_at(panels: Sequence[Panel], thresholds: Mapping[str, float]) -> lis
         panels: As of ``read_panels``.
         thresholds: By finding; where one is missing or NaN the outcome stays.
     """
-    predicted = []
+    moved = []
     for panel in panels:
         threshold = thresholds.get(panel.finding, np.nan)
         if not np.isnan(threshold) and not np.isnan(panel.target):
-            called = panel.probability >= threshold
-            panel = replace(panel, outcome=_OUTCOMES[bool(called), panel.target == 1])
-        predicted.append(panel)
-    return _ordered(predicted)
+            is_predicted = bool(panel.probability >= threshold)
+            panel = replace(panel, outcome=_OUTCOMES[is_predicted, panel.target == 1])
+        moved.append(panel)
+    return _ordered(moved)
 
 
 def draw_run_panels(
@@ -162,8 +159,8 @@ def draw_run_panels(
 
     Args:
         run: Its network is explained, on the device where it is.
-        predicted: What it said of the images, with their manifest and pixels.
-        thresholds: Of the labels of ``evaluated.table``; None for the probability 0.5.
+        predicted: What it predicted of the images, with their manifest and pixels.
+        thresholds: Of the labels of ``predicted.table``; None for the probability 0.5.
         folder: Where the gallery is written.
         per_label: Hits of each label, and errors.
 
@@ -202,12 +199,6 @@ def draw_run_panels(
     write_gallery(folder, panels, manifest)
 
 
-_PER_KIND = 2  # errors, and hits, of each finding
-
-
-_MARKUP = 400  # bytes around a picture
-
-
 class Shown(NamedTuple):
     """A picture as the template takes it."""
 
@@ -234,43 +225,43 @@ def gallery(panels: Sequence[Panel], budget: int) -> tuple[list[Group], int]:
         panels: All there are.
         budget: Bytes for them in the page.
     """
-    chosen = {finding: _ranked(panels, finding) for finding in dict.fromkeys(one.finding for one in panels)}
+    findings = dict.fromkeys(panel.finding for panel in panels)
+    chosen = {finding: _ranked(panels, finding) for finding in findings}
     shown: set[int] = set()
     for panel in chain.from_iterable(zip_longest(*chosen.values())):
         if panel is not None and (cost := 4 * len(panel.jpeg) // 3 + _MARKUP) <= budget:
             budget -= cost
             shown.add(id(panel))
     groups = [
-        _group(finding, [one for one in ranked if id(one) in shown]) for finding, ranked in chosen.items()
+        _group(finding, [panel for panel in ranked if id(panel) in shown])
+        for finding, ranked in chosen.items()
     ]
     num_chosen = sum(map(len, chosen.values()))
     return [group for group in groups if group.errors or group.hits], num_chosen - len(shown)
 
 
 def _group(finding: str, panels: Sequence[Panel]) -> Group:
-    errors = [_shown(one) for one in panels if one.outcome != "TP"]
-    return Group(finding, errors, [_shown(one) for one in panels if one.outcome == "TP"])
+    errors = [_shown(panel) for panel in panels if panel.outcome != "TP"]
+    return Group(finding, errors, [_shown(panel) for panel in panels if panel.outcome == "TP"])
 
 
 def _ranked(panels: Sequence[Panel], finding: str) -> list[Panel]:
     """Return errors and hits of a finding in turn, the most telling first."""
-    of = {
-        outcome: [one for one in panels if one.finding == finding and one.outcome == outcome]
-        for outcome in ("FP", "FN", "TP")
-    }
-    alarms = sorted(of["FP"], key=lambda one: -one.probability)
-    misses = sorted(of["FN"], key=lambda one: one.probability)
-    hits = sorted(of["TP"], key=lambda one: -one.probability)[:_PER_KIND]
-    errors = _in_turn(alarms, misses)[:_PER_KIND]
-    return _in_turn(errors, hits)
+
+    def of(outcome: Outcome) -> list[Panel]:
+        chosen = [panel for panel in panels if panel.finding == finding and panel.outcome == outcome]
+        return sorted(chosen, key=lambda panel: panel.probability, reverse=outcome != "FN")
+
+    errors = _in_turn(of("FP"), of("FN"))[:_PER_KIND]
+    return _in_turn(errors, of("TP")[:_PER_KIND])
 
 
 def _in_turn(first: Sequence[Panel], second: Sequence[Panel]) -> list[Panel]:
-    return [one for pair in zip_longest(first, second) for one in pair if one is not None]
+    return [panel for pair in zip_longest(first, second) for panel in pair if panel is not None]
 
 
 def _shown(panel: Panel) -> Shown:
-    outcome = {"FP": "False alarm", "FN": "Miss", "TP": "Hit"}[panel.outcome]
+    outcome = {"FP": "False positive", "FN": "False negative", "TP": "True positive"}[panel.outcome]
     truth = "present" if panel.target == 1 else "absent"
     return Shown(
         source=embedded(panel.jpeg),

@@ -1,20 +1,24 @@
-"""Tables of a page: what stands in each cell, before it becomes HTML.
-
-Tables by label: the main one, further metrics, counts and thresholds, classes, published values.
-
-Tables of calibration and of subgroups.
-"""
+"""Tables of a page: what stands in each cell, before it becomes HTML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from cxrlab.evaluation.results import EvaluationResult, Gap, LabelCounts, PublishedRow
+from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.metrics.calibration import LabelCalibration, Reliability
 from cxrlab.report.formatting import DASH, MINUS, bounds, count, counted, level, number, p
 
-Estimate = dict[str, Any]
-
-
-_UNDEFINED: Estimate = {"value": None, "low": None, "high": None}
+_MAIN = {
+    "auroc": "AUROC", "average_precision": "average precision", "sensitivity": "sensitivity",
+    "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1",
+}  # fmt: skip
+_FURTHER = {
+    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "mcc": "MCC", "brier": "Brier score",
+    "ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}", "auroc": "AUROC, bootstrap",
+    "auroc_delong_clustered": "AUROC, DeLong by patient", "auroc_delong": "AUROC, DeLong by image",
+}  # fmt: skip
+_NUM_GAPS = 6  # that are shown
 
 
 class Cell(NamedTuple):
@@ -58,218 +62,214 @@ class Table:
     texts: frozenset[int] = field(default_factory=frozenset)
 
 
-def estimated(metrics: Mapping[str, Any], name: str, digits: int = 3) -> Cell:
+def estimate_cell(estimate: Estimate | None, digits: int = 3) -> Cell:
+    """Return an estimate with its interval; a dash for None.
+
+    Example:
+        >>> estimate_cell(Estimate(0.988, 0.971, 0.996))
+        Cell(text='0.988', small='0.971 to 0.996')
+    """
+    return Cell(DASH) if estimate is None else Cell(number(estimate.value, digits), bounds(estimate, digits))
+
+
+def estimated(metrics: Mapping[str, Estimate], name: str, digits: int = 3) -> Cell:
     """Return a metric with its interval; a dash for one that is not there.
 
     Example:
-        >>> estimated({"auroc": {"value": 0.988, "low": 0.971, "high": 0.996}}, "auroc")
+        >>> estimated({"auroc": Estimate(0.988, 0.971, 0.996)}, "auroc")
         Cell(text='0.988', small='0.971 to 0.996')
     """
-    estimate = metrics.get(name) or _UNDEFINED
-    estimate = estimate if isinstance(estimate, dict) else asdict(estimate)
-    return Cell(number(estimate["value"], digits), bounds(estimate, digits))
+    return estimate_cell(metrics.get(name), digits)
 
 
-def has_any(rows: Sequence[Mapping[str, Estimate]], name: str) -> bool:
-    """Return whether a metric is defined in any of the rows."""
-    return any((row.get(name) or _UNDEFINED)["value"] is not None for row in rows)
+def label_name(label: str) -> str:
+    """Return what a row is called: the mean over the labels has no name of its own."""
+    return "macro mean" if label == "macro" else label
 
 
-Numbers = dict[str, Any]
-
-
-_MAIN = {
-    "auroc": "AUROC", "average_precision": "average precision", "sensitivity": "sensitivity",
-    "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1",
-}  # fmt: skip
-
-
-_FURTHER = {
-    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "mcc": "MCC", "brier": "Brier score",
-    "ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}", "auroc": "AUROC, bootstrap",
-    "auroc_delong_clustered": "AUROC, DeLong by patient", "auroc_delong": "AUROC, DeLong by image",
-}  # fmt: skip
-
-
-def marks(numbers: Numbers) -> dict[str, str]:
-    """Return the flags of each label that has any, as one text."""
-    found: dict[str, str] = {}
-    for flag in numbers["flags"]:
-        if flag["label"] is not None:
-            found[flag["label"]] = " ".join(filter(None, [found.get(flag["label"], ""), flag["message"]]))
-    return found
-
-
-def main_table(numbers: Numbers) -> Table:
+def main_table(result: EvaluationResult) -> Table:
     """Return what a reader looks for first, with intervals, and the means over the labels."""
-    return _metric_table(numbers, _MAIN, "label", with_positives=True)
+    return _metric_table(result, _MAIN, with_positives=True)
 
 
-def further_table(numbers: Numbers) -> Table:
+def further_table(result: EvaluationResult) -> Table:
     """Return the other metrics, and the AUROC's intervals by three methods side by side."""
-    prevalence = level(numbers["prevalence"]) if numbers["prevalence"] else ""
-    names = {key: name.format(prevalence) for key, name in _FURTHER.items()}
-    return _metric_table(numbers, names, "label", with_positives=False)
+    prevalence = level(result.prevalence) if result.prevalence else ""
+    titles = {name: title.format(prevalence) for name, title in _FURTHER.items()}
+    return _metric_table(result, titles, with_positives=False)
 
 
-def _metric_table(numbers: Numbers, names: Mapping[str, str], first: str, *, with_positives: bool) -> Table:
-    blocks = [*numbers["labels"].values(), numbers["macro"], numbers["micro"]]
-    shown = [metric for metric in names if has_any(blocks, metric)]
-    flagged = marks(numbers)
-    rows = []
-    for label, metrics in numbers["labels"].items():
-        cells = [_positives(numbers["counts"][label])] if with_positives else []
-        cells += [estimated(metrics, metric) for metric in shown]
-        rows.append(Row(label, cells, mark=flagged.get(label, "")))
-    columns = [first, *(["positives"] if with_positives else []), *(names[metric] for metric in shown)]
-    return Table(columns, rows + _means(numbers, shown, with_positives=with_positives))
+def _metric_table(result: EvaluationResult, titles: Mapping[str, str], *, with_positives: bool) -> Table:
+    """Return a column for each metric that is defined for any label."""
+    blocks = [*result.labels.values(), result.macro, result.micro]
+    shown = [name for name in titles if any(name in block and block[name].value is not None for block in blocks)]
+    marks = _marks(result)
+    rows = [
+        Row(
+            label,
+            [
+                *([_positives(result.counts[label])] if with_positives else []),
+                *(estimated(metrics, name) for name in shown),
+            ],
+            mark=marks.get(label, ""),
+        )
+        for label, metrics in result.labels.items()
+    ]
+    columns = ["label", *(["positives"] if with_positives else []), *(titles[name] for name in shown)]
+    return Table(columns, rows + _means(result, shown, with_positives=with_positives))
 
 
-def _positives(counts: Mapping[str, Any]) -> Cell:
-    return Cell(count(counts["positives"]), f"of {count(counts['images'])}")
+def _marks(result: EvaluationResult) -> dict[str, str]:
+    """Return the caveats of each label that has any, as one text."""
+    marks: dict[str, str] = {}
+    for caveat in result.flags:
+        if caveat.label is not None:
+            marks[caveat.label] = f"{marks.get(caveat.label, '')} {caveat.message}".strip()
+    return marks
 
 
-def _means(numbers: Numbers, shown: Sequence[str], *, with_positives: bool) -> list[Row]:
+def _positives(counts: LabelCounts) -> Cell:
+    return Cell(count(counts.positives), f"of {count(counts.images)}")
+
+
+def _means(result: EvaluationResult, shown: Sequence[str], *, with_positives: bool) -> list[Row]:
     """Return the macro and micro rows; one label is its own mean."""
-    if len(numbers["labels"]) == 1:
+    if len(result.labels) == 1:
         return []
-    names = {"macro": f"macro mean of {numbers['num_macro_labels']}", "micro": "micro, all pooled"}
+    means = {f"macro mean of {result.num_macro_labels}": result.macro, "micro, all pooled": result.micro}
     blank = [Cell("")] if with_positives else []
     return [
-        Row(name, [*blank, *(estimated(numbers[block], metric) for metric in shown)], strong=True)
-        for block, name in names.items()
+        Row(name, [*blank, *(estimated(metrics, metric) for metric in shown)], strong=True)
+        for name, metrics in means.items()
     ]
 
 
-def count_table(numbers: Numbers) -> Table:
+def count_table(result: EvaluationResult) -> Table:
     """Return counts and thresholds, with rule and source."""
     columns = ["label", "threshold", "rule", "chosen on", "TP", "FP", "TN", "FN", "images", "positives",
                "negatives", "patients with it"]  # fmt: skip
-    rows = []
-    for label, counts in numbers["counts"].items():
-        threshold = numbers["thresholds"].get(label, {"value": None, "rule": DASH, "source": DASH})
-        cells = [number(threshold["value"]), threshold["rule"], threshold["source"]]
-        cells += [
-            count(counts[name])
-            for name in ("tp", "fp", "tn", "fn", "images", "positives", "negatives", "positive_patients")
-        ]
-        rows.append(Row(label, [Cell(text) for text in cells], mark=marks(numbers).get(label, "")))
+    marks, rows = _marks(result), []
+    for label, counts in result.counts.items():
+        threshold = result.thresholds.get(label)
+        texts = [DASH] * 3 if threshold is None else [number(threshold.value), threshold.rule, threshold.source]
+        numbers = (counts.tp, counts.fp, counts.tn, counts.fn, counts.images, counts.positives,
+                   counts.negatives, counts.positive_patients)  # fmt: skip
+        cells = [Cell(text) for text in [*texts, *map(count, numbers)]]
+        rows.append(Row(label, cells, mark=marks.get(label, "")))
     return Table(columns, rows, texts=frozenset({2, 3}))
 
 
-def class_table(numbers: Numbers) -> Table | None:
+def class_table(result: EvaluationResult) -> Table | None:
     """Return the classification report; None where labels may be present together."""
-    report = numbers.get("classification_report")
+    report = result.classification_report
     if report is None:
         return None
     rows = [
-        Row(
-            str(one["class"]),
-            [*(estimated(one, name) for name in ("precision", "recall", "f1")), Cell(count(one["support"]))],
-        )
-        for one in report["classes"]
+        Row(row.class_, [*map(estimate_cell, (row.precision, row.recall, row.f1)), Cell(count(row.support))])
+        for row in report.classes
     ]
-    total = sum(one["support"] for one in report["classes"])
-    accuracy = [Cell(""), Cell(""), estimated(report, "accuracy"), Cell(count(total))]
+    total = sum(row.support for row in report.classes)
+    accuracy = [Cell(""), Cell(""), estimate_cell(report.accuracy), Cell(count(total))]
     rows.append(Row("accuracy", accuracy, strong=True))
     return Table(["class", "precision", "recall", "F1", "images"], rows)
 
 
-def published_by_label(numbers: Numbers) -> Table | None:
+def published_by_label(result: EvaluationResult) -> Table | None:
     """Return our AUROC beside those that papers give by label; None where none does."""
-    published = numbers.get("published")
-    papers = [row for row in published["rows"] if row["values"]] if published else []
-    if not published or not papers:
+    published = result.published
+    papers = [row for row in published.rows if row.values] if published else []
+    if published is None or not papers:
         return None
     rows = [
         Row(
-            "mean of all" if ours["label"] == "macro" else ours["label"],
-            [estimated({"auroc": ours}, "auroc"), *(_of_paper(paper, ours["label"]) for paper in papers)],
-            strong=ours["label"] == "macro",
+            "mean of all" if ours.label == "macro" else ours.label,
+            [estimate_cell(ours), *(_published_cell(paper, ours.label) for paper in papers)],
+            strong=ours.label == "macro",
         )
-        for ours in published["ours"]
+        for ours in published.ours
     ]
-    return Table(["label", "ours", *(paper["name"] for paper in papers)], rows)
+    return Table(["label", "ours", *(paper.name for paper in papers)], rows)
 
 
-def _of_paper(paper: Numbers, label: str) -> Cell:
-    return Cell(number(paper["macro"] if label == "macro" else paper["values"].get(label)))
+def _published_cell(paper: PublishedRow, label: str) -> Cell:
+    return Cell(number(paper.macro if label == "macro" else paper.values.get(label)))
 
 
-def published_means(numbers: Numbers) -> Table | None:
-    """Return our mean AUROC beside those of papers, each with its split."""
-    published = numbers.get("published")
-    if not published or not any(paper["macro"] for paper in published["rows"]):
+def published_means(result: EvaluationResult) -> Table | None:
+    """Return our mean AUROC beside those of papers, each with its split; None where papers give none."""
+    published = result.published
+    if published is None or not any(paper.macro for paper in published.rows):
         return None
-    mean = next((one for one in published["ours"] if one["label"] == "macro"), None)
-    split = Cell(numbers["data"]["split"] or DASH)
-    ours = Row("ours", [estimated({"auroc": mean} if mean else {}, "auroc"), split, Cell("this page")])
+    mean = next((ours for ours in published.ours if ours.label == "macro"), None)
+    ours = Row("ours", [estimate_cell(mean), Cell(result.data.split or DASH), Cell("this page")])
     rows = [
-        Row(paper["name"], [Cell(number(paper["macro"])), Cell(paper["split"]), Cell(paper["source"])])
-        for paper in published["rows"]
+        Row(paper.name, [Cell(number(paper.macro)), Cell(paper.split), Cell(paper.source)])
+        for paper in published.rows
     ]
     return Table(["model", "mean AUROC", "split", "source"], [ours, *rows], texts=frozenset({2, 3}))
 
 
-_MOST_GAPS = 6
-
-
-_SHOWN = 0.05
-
-
-def calibration_table(numbers: Numbers) -> Table | None:
-    """Return calibration errors before and after recalibration, and verdicts in words; None without any."""
-    calibration = numbers.get("calibration")
-    if not calibration or not calibration["labels"]:
+def calibration_table(result: EvaluationResult) -> Table | None:
+    """Return calibration errors before and after recalibration, and what they mean; None without any."""
+    labels = result.calibration.labels
+    if not labels:
         return None
-    labels = calibration["labels"]
-    times = ["before", "after"] if any(one["after"] for one in labels.values()) else ["before"]
+    stages = ["before", "after"] if _is_recalibrated(result) else ["before"]
     names = {"ece": "calibration error", "bias": "bias", "brier": "Brier score"}
-    columns = [f"{name} {time}" if len(times) > 1 else name for name in names.values() for time in times]
+    columns = [f"{name} {stage}" if len(stages) > 1 else name for name in names.values() for stage in stages]
     rows = [
-        Row(
-            label,
-            [
-                *(estimated(one[time] or {}, name) for name in names for time in times),
-                Cell(one["description"]),
-            ],
-        )
-        for label, one in labels.items()
+        Row(label, [*_reliability_cells(calibration, len(stages) > 1), Cell(calibration.description)])
+        for label, calibration in labels.items()
     ]
     return Table(["label", *columns, "in words"], rows, texts=frozenset({len(columns) + 1}))
 
 
-def recalibration_table(numbers: Numbers) -> Table | None:
-    """Return slope and intercept of the recalibrated logit by label, and Spiegelhalter's z."""
-    calibration = numbers.get("calibration")
-    if not calibration or not any(one["after"] for one in calibration["labels"].values()):
+def _reliability_cells(calibration: LabelCalibration, with_after: bool) -> list[Cell]:
+    before, after = calibration.before, calibration.after
+    pairs = [
+        (before.ece, after and after.ece), (before.bias, after and after.bias), (before.brier, after and after.brier)
+    ]  # fmt: skip
+    return [estimate_cell(estimate) for pair in pairs for estimate in pair[: 1 + with_after]]
+
+
+def _is_recalibrated(result: EvaluationResult) -> bool:
+    return any(calibration.after is not None for calibration in result.calibration.labels.values())
+
+
+def recalibration_table(result: EvaluationResult) -> Table | None:
+    """Return slope and intercept of the recalibrated logit by label, and Spiegelhalter's z; None without any."""
+    if not _is_recalibrated(result):
         return None
     rows = [
         Row(
             label,
             [
-                Cell(number(one["slope"])),
-                Cell(number(one["intercept"])),
-                estimated(one["before"], "spiegelhalter", 2),
-                estimated(one["after"] or {}, "spiegelhalter", 2),
+                Cell(number(calibration.slope)),
+                Cell(number(calibration.intercept)),
+                _spiegelhalter(calibration.before),
+                _spiegelhalter(calibration.after),
             ],
         )
-        for label, one in calibration["labels"].items()
+        for label, calibration in result.calibration.labels.items()
     ]
     return Table(["label", "slope", "intercept", "Spiegelhalter z before", "after"], rows)
 
 
-def subgroup_tables(numbers: Numbers) -> list[tuple[str, Table]]:
+def _spiegelhalter(reliability: Reliability | None) -> Cell:
+    return Cell(DASH if reliability is None else number(reliability.spiegelhalter_z, 2))
+
+
+def subgroup_tables(result: EvaluationResult) -> list[tuple[str, Table]]:
     """Return a table for each covariate."""
     columns = ["label", "group", "images", "patients", "positives", "AUROC", "sensitivity", "specificity"]
     tables: dict[str, list[Row]] = {}
-    shared = {group["covariate"] for group in numbers["subgroups"] if group["negatives_from"] == "all"}
-    for group in numbers["subgroups"]:
-        counts = [count(group[name]) for name in ("images", "patients", "positives")]
-        cells = [Cell(str(group["group"])), *map(Cell, counts)]
-        cells += [estimated(group, name) for name in ("auroc", "sensitivity", "specificity")]
-        name = "macro mean" if group["label"] == "macro" else group["label"]
-        tables.setdefault(group["covariate"], []).append(Row(name, cells, strong=group["label"] == "macro"))
+    shared = {group.covariate for group in result.subgroups if group.negatives_from == "all"}
+    for group in result.subgroups:
+        counts = (group.images, group.patients, group.positives)
+        cells = [Cell(str(group.group)), *(Cell(count(value)) for value in counts)]
+        cells += map(estimate_cell, (group.auroc, group.sensitivity, group.specificity))
+        row = Row(label_name(group.label), cells, strong=group.label == "macro")
+        tables.setdefault(group.covariate, []).append(row)
     caption = "The groups hold no images without the finding: those of all groups stand in for them."
     return [
         (covariate, Table(columns, rows, caption if covariate in shared else "", frozenset({1})))
@@ -277,35 +277,34 @@ def subgroup_tables(numbers: Numbers) -> list[tuple[str, Table]]:
     ]
 
 
-def gap_table(numbers: Numbers) -> Table | None:
+def gap_table(gaps: Sequence[Gap]) -> Table | None:
     """Return the clearest gaps between groups, those that were shown first; None without any."""
-    gaps = numbers["gaps"]
     if not gaps:
         return None
     columns = ["label", "covariate", "metric", "groups", "difference", "p, Holm", "in words"]
-    chosen = sorted(gaps, key=_rank)[:_MOST_GAPS]
+    chosen = sorted(gaps, key=_rank)[:_NUM_GAPS]
     caption = (
         f"The {len(chosen)} clearest of {counted(len(gaps), 'gap')} that were tested."
         if len(chosen) < len(gaps)
         else ""
     )
-    return Table(columns, [_gap(gap) for gap in chosen], caption, frozenset({1, 2, 3, 6}))
+    return Table(columns, [_gap_row(gap) for gap in chosen], caption, frozenset({1, 2, 3, 6}))
 
 
-def _gap(gap: dict[str, Any]) -> Row:
+def _gap_row(gap: Gap) -> Row:
     cells = [
-        Cell(str(gap["covariate"])),
-        Cell("AUROC" if gap["metric"] == "auroc" else gap["metric"]),
-        Cell(f" {MINUS} ".join(map(str, gap["groups"]))),
-        estimated(gap, "difference"),
-        Cell(p(gap["p_holm"])),
-        Cell(gap["description"]),
+        Cell(str(gap.covariate)),
+        Cell("AUROC" if gap.metric == "auroc" else gap.metric),
+        Cell(f" {MINUS} ".join(map(str, gap.groups))),
+        estimate_cell(gap.difference),
+        Cell(p(gap.p_holm)),
+        Cell(gap.description),
     ]
-    return Row("macro mean" if gap["label"] == "macro" else gap["label"], cells)
+    return Row(label_name(gap.label), cells)
 
 
-def _rank(gap: dict[str, Any]) -> tuple[float, float]:
+def _rank(gap: Gap) -> tuple[float, float]:
     """Return what to sort by: gaps that were shown by their size, the others, mostly chance, by p."""
-    if gap["p_holm"] is not None and gap["p_holm"] < _SHOWN:
-        return (0, -abs(gap["difference"]["value"]))
-    return (1, 1.0 if gap["p"] is None else gap["p"])
+    if gap.outcome in ("better", "worse") and gap.difference.value is not None:
+        return (0, -abs(gap.difference.value))
+    return (1, 1.0 if gap.p is None else gap.p)

@@ -1,226 +1,348 @@
-"""The result in words: what was trained on what, how well it ranks, and what a reader must beware of.
+"""The sentences of a page and a model card: every one that is made of a result is made here."""
 
-How a result can be repeated: command, versions, commit, data, hardware and seconds of a session.
-"""
-
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from cxrlab.report.formatting import bounds, count, counted, level, number, percent, seconds
-from cxrlab.report.html import Redaction
-from cxrlab.report.model_info import ModelInfo, TrainingData
+from cxrlab.data.audit import Finding, summary
+from cxrlab.evaluation.results import ComparisonResult, EvaluatedData, EvaluationResult, Gap, IntervalMethod
+from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.report.formatting import bounds, count, counted, interval, level, number, percent, seconds
+from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
 
-Numbers = dict[str, Any]
+HOW_TO_READ = {
+    "audit": "Before training, the data were searched for what makes results untrue: a patient in two parts, "
+    "duplicates, wrong labels, unreadable files. A fault makes results untrue, a warning may.",
+    "labels": "In brackets or small print stands the interval in which the true value plausibly lies. AUROC: how "
+    "often an image with the finding is ranked above one without it; 0.5 is guessing. Sensitivity: of those with "
+    "the finding, the share that is predicted positive. Specificity: of those without it, the share that is "
+    "predicted negative. PPV and NPV: how often a positive, or a negative, prediction is right; they hold for "
+    "this mix of images only.",
+    "curves": "The more a curve bends to its corner (upper left for ROC, upper right for precision-recall), the "
+    "better. The band shows how far the curve may lie elsewhere by chance. For a rare finding the "
+    "precision-recall curve tells more: it shows how many positive predictions would be false.",
+    "calibration": "Of the images given a probability of 30 %, 30 in 100 should have the finding: points on the "
+    "diagonal. A ranking can be perfect with probabilities that are far too high or too low; calibration error "
+    "is the mean distance from the diagonal, bias the mean prediction minus the observed share.",
+    "confusion": "Rows are the truth, columns what the model predicts at the threshold: the diagonal is right, the "
+    "rest are false negatives and false positives.",
+    "subgroups": "Each line is a group of images. Where two intervals lie apart, the model may serve one group "
+    "worse. Small groups have wide intervals, and that no difference is shown does not mean that there is none.",
+    "learning": "Training loss should fall. Where validation loss rises while training loss falls, the network "
+    "overfits; the epoch that was best on validation is the one that is evaluated here.",
+    "heatmaps": "Left of each pair the radiograph, right the same with the parts that raised the score in warm "
+    "colours. A heatmap shows what the network's score depended on. It does not outline a lesion, does not say "
+    "that the reason is a medical one, and looks convincing where the network is wrong.",
+    "leaderboard": "AUROC: how often an image with the finding is ranked above one without it; 0.5 is guessing. "
+    "The intervals of two models may overlap although one is better: all models were evaluated on the same "
+    "images, so it is the interval of their difference, below, that decides.",
+    "differences": "Each line is the first model minus the second. An interval that lies on one side of 0 shows a "
+    "difference; p-values are corrected for there being several (Holm). That no difference is shown does not "
+    "mean that there is none: more patients could show one.",
+}
 
+SPIEGELHALTER = (
+    "What was fitted, and Spiegelhalter's z (beyond 1.96 either way: not calibrated, were every image another patient's)"
+)
 
-Estimate = dict[str, Any]
+NAMES_LEFT_OUT = (
+    "Commands, the configuration, and the names of files, folders, images and patients are left out of this page "
+    "(report.images=false)."
+)
 
+CARD_FORM = (
+    "In the form of Mitchell et al., Model Cards for Model Reporting, FAT* 2019. Also in model_card.md."
+)
 
-_NAMES = {"run": "the model", "ensemble": "the ensemble", "predictions": "the model behind these predictions"}
+PARTS_DIFFER = "The tables are of different parts: a model chosen on these images is flattered."
 
-
+_MODEL_NAMES = {
+    "run": "the model",
+    "ensemble": "the ensemble",
+    "predictions": "the model behind these predictions",
+}
 _PART_NOUNS = {"train": "training", "val": "validation", "test": "test"}
+_RULES = {"youden": "the highest sensitivity + specificity (Youden)", "f1": "the highest F1"}
+_SHORTCUTS = ("shortcut", "randomization")  # caveats of heatmaps that stand at the top of the page
 
 
-def headline(numbers: Numbers, model_info: ModelInfo) -> str:
+def title(result: EvaluationResult, model_info: ModelInfo) -> str:
+    """Return the title of the page of an evaluation."""
+    if model_info.title:
+        return model_info.title
+    networks, data = model_info.networks, result.data.name
+    subject = {
+        "run": networks[0].name if networks else "A network",
+        "ensemble": f"An ensemble of {len(networks)} networks",
+        "predictions": "Evaluation",
+    }[model_info.kind]
+    return f"{subject} on {data}" if data else subject
+
+
+def headline(result: EvaluationResult, model_info: ModelInfo) -> str:
     """Return the result in one sentence that needs no statistics to be understood.
 
     The AUROC is the share of pairs, one image with the finding and one without it, that are ranked rightly.
 
     Args:
-        numbers: As in ``evaluation.json``.
+        result: Of the evaluation.
         model_info: What was evaluated.
 
     References:
         Hanley and McNeil, Radiology 143:29, 1982.
     """
-    images = _images(numbers, model_info)
-    macro = numbers["macro"]["auroc"]
-    if macro["value"] is None:
+    images, model = _evaluated_images(result, model_info), _MODEL_NAMES[model_info.kind]
+    macro = result.macro["auroc"]
+    if macro.value is None:
         return (
-            f"On {images}, no AUROC could be computed for {_NAMES[model_info.kind]}: no finding is present in "
-            "some of them and absent in others."
+            f"On {images}, no AUROC could be computed for {model}: no finding is present in some of them and "
+            "absent in others."
         )
-    share = f"{_pair(numbers)} {percent(macro['value'])} of the time"
-    told = bracketed(macro, numbers["interval"]) + _mean_of(numbers)
-    return f"On {images}, {_NAMES[model_info.kind]} ranked {share} ({told})."
+    share = f"{_pair(result)} {percent(macro.value)} of the time"
+    return f"On {images}, {model} ranked {share} ({auroc(macro, result.interval)}{_mean_of(result)})."
 
 
-def _images(numbers: Numbers, model_info: ModelInfo) -> str:
-    data = numbers["data"]
-    images = counted(data["images"], "image")
-    of = f"{images} of {counted(data['patients'], 'patient')}" if data["patients"] is not None else images
-    if data["part"] == "train":
-        return f"the very {of} that it was trained on, which says nothing about new patients"
-    if data["part"] == "val":
-        return f"the very {of} that its best epoch and thresholds were chosen on, which is optimistic"
-    if is_unseen(numbers, model_info):
-        of += " it had never seen"
-    return of if data["patients"] is not None else f"{of} (patients unknown)"
+def _evaluated_images(result: EvaluationResult, model_info: ModelInfo) -> str:
+    data = result.data
+    images = _images_of_patients(data.images, data.patients)
+    if data.part == "train":
+        return f"the very {images} that it was trained on, which says nothing about new patients"
+    if data.part == "val":
+        return f"the very {images} that its best epoch and thresholds were chosen on, which is optimistic"
+    if is_unseen(result, model_info):
+        images += " it had never seen"
+    return images if data.patients is not None else f"{images} (patients unknown)"
 
 
-def is_unseen(numbers: Numbers, model_info: ModelInfo) -> bool:
+def _images_of_patients(images: int, patients: int | None) -> str:
+    of_patients = f" of {counted(patients, 'patient')}" if patients is not None else ""
+    return counted(images, "image") + of_patients
+
+
+def is_unseen(result: EvaluationResult, model_info: ModelInfo) -> bool:
     """Return whether the evaluated patients are known to be none of the training's."""
     if model_info.unseen is not None:
         return model_info.unseen
-    return model_info.kind != "predictions" and numbers["data"]["part"] == "test"
+    return model_info.kind != "predictions" and result.data.part == "test"
 
 
-def _pair(numbers: Numbers) -> str:
-    if is_exclusive(numbers):
+def _pair(result: EvaluationResult) -> str:
+    if result.is_exclusive:
         return "an image of a class above one of another class"
-    labels = list(numbers["labels"])
+    labels = list(result.labels)
     return f"an image with {labels[0] if len(labels) == 1 else 'the finding'} above one without it"
 
 
-def is_exclusive(numbers: Numbers) -> bool:
-    """Return whether the labels are classes that exclude one another."""
-    report = numbers.get("classification_report")
-    return report is not None and report["kind"] == "exclusive"
-
-
-def bracketed(auroc: Estimate, interval: Mapping[str, Any]) -> str:
+def auroc(estimate: Estimate, method: IntervalMethod) -> str:
     """Return an AUROC with its interval, and whose images it takes for whose.
 
     Args:
-        auroc: The estimate.
-        interval: How intervals were made, as in ``evaluation.json``.
+        estimate: The AUROC.
+        method: How intervals were made.
 
     Example:
-        >>> bracketed({"value": 0.988, "low": 0.971, "high": 0.996}, {"level": 0.95, "unit": "patient"})
+        >>> auroc(Estimate(0.988, 0.971, 0.996), IntervalMethod(0.95, "patient", 1000, seed=0))
         'AUROC 0.988, 95 % interval 0.971 to 0.996'
     """
-    around = bounds(auroc)
+    around = bounds(estimate)
     if not around:
-        return f"AUROC {number(auroc['value'])}, no interval could be given"
-    alone = " as if each image were another patient's" if interval["unit"] == "image" else ""
-    return f"AUROC {number(auroc['value'])}, {level(interval['level'])} interval {around}{alone}"
+        return f"AUROC {number(estimate.value)}, no interval could be given"
+    alone = " as if each image were another patient's" if method.unit == "image" else ""
+    return f"AUROC {number(estimate.value)}, {level(method.level)} interval {around}{alone}"
 
 
-def _mean_of(numbers: Numbers) -> str:
-    num_labels, num_judged = len(numbers["labels"]), numbers["num_macro_labels"]
-    noun = "classes" if is_exclusive(numbers) else "findings"
+def _mean_of(result: EvaluationResult) -> str:
+    num_labels, num_defined = len(result.labels), result.num_macro_labels
+    noun = "classes" if result.is_exclusive else "findings"
     if num_labels == 1:
         return ""
-    if num_judged < num_labels:
-        return f"; mean of the {num_judged} of {num_labels} {noun} for which it is defined"
+    if num_defined < num_labels:
+        return f"; mean of the {num_defined} of {num_labels} {noun} for which it is defined"
     return f"; mean of {num_labels} {noun}"
-
-
-def confusion(numbers: Numbers) -> str:
-    """Return what the confusion matrices show."""
-    if is_exclusive(numbers):
-        return "The class of the highest probability beside the true one."
-    return "Confusion matrix of each label at its threshold."
 
 
 def training(model_info: ModelInfo) -> str:
     """Return what was trained on what, in one or two sentences."""
-    if model_info.trained_on is None:
+    network = "; ".join(dict.fromkeys(describe_network(network) for network in model_info.networks))
+    trained = model_info.trained_on
+    if trained is None:
         if model_info.kind == "predictions":
-            return (
-                "These predictions come from another program; what was trained on which images is not known."
-            )
-        return f"The network: {model_info.network}." if model_info.network else ""
-    trained, network = model_info.trained_on, model_info.network
-    if model_info.kind == "ensemble":
-        name = f"Each network of the ensemble ({network})" if network else "Each network of the ensemble"
-    else:
-        name = f"The network ({network})" if network else "The network"
-    told = f"{name} was trained on {_parts(trained)}."
+            return "These predictions come from another program; what was trained on which images is not known."
+        return f"The network: {network}." if network else ""
+    subject = "Each network of the ensemble" if model_info.kind == "ensemble" else "The network"
+    name = f"{subject} ({network})" if network else subject
+    sentence = f"{name} was trained on {_training_images(trained)}."
     if trained.parts.get("val", (0, 0))[0]:
-        told += f" Its best epoch was chosen on {_people(*trained.parts['val'])} set aside for validation."
-    return told
+        validation = _images_of_patients(*trained.parts["val"])
+        sentence += f" Its best epoch was chosen on {validation} set aside for validation."
+    return sentence
 
 
-def _parts(trained: TrainingData) -> str:
+def describe_network(network: NetworkInfo) -> str:
+    """Return a network's name, input and size in words.
+
+    Example:
+        >>> describe_network(NetworkInfo("resnet10t", image_size=128, channels=1, num_parameters=4_925_156))
+        'resnet10t, grey images of 128 x 128 pixels, 4,925,156 parameters'
+    """
+    words = [network.name]
+    if network.image_size is not None:
+        kind = "grey" if network.channels == 1 else "colour"
+        words.append(f"{kind} images of {network.image_size} x {network.image_size} pixels")
+    if network.num_parameters is not None:
+        words.append(f"{network.num_parameters:,} parameters")
+        if network.num_trainable not in (None, network.num_parameters):
+            words.append(f"{network.num_trainable:,} of them trainable")
+    if network.is_pretrained:
+        words.append("weights of ImageNet at the start")
+    return ", ".join(words)
+
+
+def _training_images(trained: TrainingData) -> str:
+    name = trained.name or "its data"
     if "train" not in trained.parts:
-        return trained.name
-    return f"{_people(*trained.parts['train'])} of {trained.name}"
+        return name
+    return f"{_images_of_patients(*trained.parts['train'])} of {name}"
 
 
-def _people(images: int, patients: int | None) -> str:
-    known = f" of {counted(patients, 'patient')}" if patients is not None else ""
-    return counted(images, "image") + known
+def caveats(result: EvaluationResult, model_info: ModelInfo) -> list[str]:
+    """Return what to beware of, each once: of the data, the labels, the AUROC and the heatmaps."""
+    sentences = [*model_info.notes, *(caveat.message for caveat in result.flags), *_guessing(result)]
+    if model_info.explanation is not None:
+        sentences += [flag.message for flag in model_info.explanation.flags if flag.kind in _SHORTCUTS]
+    return list(dict.fromkeys(sentences))
 
 
-def caveats(numbers: Numbers) -> list[str]:
-    """Return what the headline's own numbers warn of, beside the flags."""
-    macro = numbers["macro"]["auroc"]
-    if macro["value"] is None or macro["low"] is None or macro["low"] > 0.5:
+def _guessing(result: EvaluationResult) -> list[str]:
+    macro = result.macro["auroc"]
+    if macro.low is None or macro.high is None or macro.low > 0.5:
         return []
-    if macro["high"] < 0.5:
+    if macro.high < 0.5:
         return ["The AUROC is below 0.5, what guessing gives: are targets or probabilities turned round?"]
     return [
         "The interval of the AUROC includes 0.5, what guessing gives: nothing is shown to have been learnt."
     ]
 
 
-def intervals(numbers: Numbers) -> str:
+def audit(findings: Sequence[Finding]) -> str:
+    """Return what the audit of the data found, in one to four lines."""
+    return summary(findings)
+
+
+def intervals(data: EvaluatedData, method: IntervalMethod) -> str:
     """Return how the intervals were made."""
-    interval, data = numbers["interval"], numbers["data"]
-    unit = "patients" if interval["unit"] == "patient" else "images (patients unknown)"
-    num = data["patients"] if interval["unit"] == "patient" else data["images"]
+    is_by_patient = method.unit == "patient" and data.patients is not None
+    unit, num = ("patients", data.patients) if is_by_patient else ("images (patients unknown)", data.images)
     return (
-        f"{level(interval['level'])}, by {interval['method']}: {interval['resamples']:,} resamples of the "
-        f"{num:,} {unit}, seed {interval['seed']}"
+        f"{level(method.level)}, by {method.method}: {method.resamples:,} resamples of the {num:,} {unit}, "
+        f"seed {method.seed}"
     )
 
 
-def predicted(numbers: Numbers) -> list[tuple[str, str]]:
+def evaluated(data: EvaluatedData, method: IntervalMethod) -> list[tuple[str, str]]:
     """Return what was evaluated, as names and values, without the source."""
-    data = numbers["data"]
-    part = _PART_NOUNS.get(data["part"], data["part"]) or "the whole table"
-    rows = [
-        ("data", data["name"]),
-        ("part", part),
-        ("split", data["split"]),
-        ("fingerprint", data["fingerprint"]),
-    ]
-    return [(name, str(value)) for name, value in rows if value] + [("intervals", intervals(numbers))]
+    rows = {
+        "data": data.name,
+        "part": _PART_NOUNS.get(data.part, data.part) or "the whole table",
+        "split": data.split,
+        "fingerprint": data.fingerprint,
+        "intervals": intervals(data, method),
+    }
+    return [(name, value) for name, value in rows.items() if value]
 
 
-def no_threshold(numbers: Numbers) -> str | None:
-    """Return why nothing is evaluated at a threshold; None where any label has one."""
-    thresholds = numbers["thresholds"]
-    if any(one["value"] is not None for one in thresholds.values()):
-        return None
+def no_threshold(result: EvaluationResult) -> str:
+    """Return why nothing is evaluated at a threshold; empty where any label has one."""
+    if any(threshold.value is not None for threshold in result.thresholds.values()):
+        return ""
     return (
         "What needs a threshold, such as sensitivity and specificity, is not given: there is none. None came "
         "with the predictions, and one chosen on the images that are evaluated would flatter."
     )
 
 
-def no_recalibration(numbers: Numbers) -> str | None:
-    """Return why probabilities are shown as they came only; None where they were recalibrated."""
-    calibration = numbers.get("calibration")
-    if calibration is None:
-        return "Calibration was not evaluated."
-    if any(one["after"] is not None for one in calibration["labels"].values()):
-        return None
+def thresholds(result: EvaluationResult) -> str:
+    """Return by which rule the thresholds were chosen, and on what; empty without any."""
+    chosen = {
+        _chosen_by(threshold.rule, threshold.source)
+        for threshold in result.thresholds.values()
+        if threshold.value is not None
+    }
+    return f"Threshold of each label: {'; '.join(sorted(chosen))}." if chosen else ""
+
+
+def _chosen_by(rule: str, source: str) -> str:
+    if source == "given":
+        return f"{rule}, given"
+    name, _, value = rule.partition("@")
+    words = f"{name} of at least {value}" if value else _RULES.get(rule, rule)
+    return f"{words}, chosen on {source}"
+
+
+def no_recalibration(result: EvaluationResult) -> str:
+    """Return why probabilities are shown as they came only; empty where they were recalibrated."""
+    if any(calibration.after is not None for calibration in result.calibration.labels.values()):
+        return ""
     return (
         "Only the probabilities as they came are shown: nothing was fitted to correct them, which needs "
         "validation images apart from those that are evaluated."
     )
 
 
-def thresholds(numbers: Numbers) -> str:
-    """Return by which rule the thresholds were chosen, and on what."""
-    chosen = {
-        (one["rule"], one["source"]) for one in numbers["thresholds"].values() if one["value"] is not None
-    }
-    told = sorted(_rule(rule, source) for rule, source in chosen)
-    return "Threshold of each label: " + "; ".join(told) + "." if told else ""
+def confusion(result: EvaluationResult) -> str:
+    """Return what the confusion matrices show."""
+    if result.is_exclusive:
+        return "The class of the highest probability beside the true one."
+    return "Confusion matrix of each label at its threshold."
 
 
-def _rule(rule: str, source: str) -> str:
-    words = {"youden": "the highest sensitivity + specificity (Youden)", "f1": "the highest F1"}
-    if source == "given":
-        return f"{rule}, given"
-    name, _, value = rule.partition("@")
-    text = f"{name} of at least {value}" if value else words.get(rule, rule)
-    return f"{text}, chosen on {source}"
+def comparison_title(comparison: ComparisonResult) -> str:
+    """Return the title of the page of a comparison."""
+    models, name = counted(len(comparison.models), "model"), comparison.data.name
+    return f"{models} on {name}" if name else f"{models} compared"
+
+
+def comparison_headline(comparison: ComparisonResult) -> str:
+    """Return who came first, and whether the second is shown to be worse."""
+    data, best = comparison.data, comparison.models[0]
+    images = _images_of_patients(data.images, data.patients)
+    mean = f"; mean of {comparison.num_macro_labels} findings" if len(best.labels) > 1 else ""
+    first = f"On {images}, {best.name} came first ({auroc(best.macro_auroc, comparison.interval)}{mean})."
+    nearest = next((pair for pair in comparison.pairs if best.name in pair.models), None)
+    if nearest is None:
+        return first
+    other = nearest.models[1] if nearest.models[0] == best.name else nearest.models[0]
+    return f"{first} Compared with {other}, {nearest.description}."
+
+
+def left_out(num_heatmaps: int) -> str:
+    """Return how many heatmaps had no room; empty for none."""
+    if not num_heatmaps:
+        return ""
+    return f"{counted(num_heatmaps, 'heatmap')} more would not have fitted into a page below 5 MB."
+
+
+def gap(shown: Gap) -> str:
+    """Return a gap between two groups as a sentence."""
+    first, second = shown.groups
+    metric = "AUROC" if shown.metric == "auroc" else shown.metric
+    label = "macro mean" if shown.label == "macro" else shown.label
+    difference = f"{first} minus {second} {interval(shown.difference)}"
+    return f"Gap by {shown.covariate} ({metric}, {label}): {difference}; {shown.description.rstrip('.')}."
+
+
+def parts(trained: TrainingData) -> str:
+    """Return the images and patients of each part that has any.
+
+    Example:
+        >>> parts(TrainingData(name="nih", parts={"train": (840, 280), "val": (120, None), "test": (0, 0)}))
+        'train 840 images of 280 patients; val 120 images'
+    """
+    return "; ".join(
+        f"{part} {_images_of_patients(images, patients)}"
+        for part, (images, patients) in trained.parts.items()
+        if images
+    )
 
 
 Pairs = list[tuple[str, str]]
@@ -243,48 +365,45 @@ class Record:
     versions: Pairs
 
 
-def records(sessions: Mapping[str, Mapping[str, Any] | None], redaction: Redaction) -> list[Record]:
+def records(sessions: Mapping[str, Session | None], *, names: bool) -> list[Record]:
     """Return what is known of each session.
 
     Args:
-        sessions: Sessions of ``provenance.json`` by title; those that are None are left out.
-        redaction: Takes paths out of commands.
+        sessions: By title; those that are None are left out.
+        names: Whether commands, and the names of files and folders, may be in it.
     """
-    known = {title: session for title, session in sessions.items() if session}
+    known = {
+        title: session if names else session.without_names()
+        for title, session in sessions.items()
+        if session is not None
+    }
     return [
         Record(
             title=title if len(known) > 1 else "",
-            command=redaction.command(session.get("command") or []),
-            rows=list(_rows(session, redaction)),
-            versions=[(str(name), str(version)) for name, version in (session.get("versions") or {}).items()],
+            command=shlex.join(session.command),
+            rows=list(_rows(session)),
+            versions=list(session.versions.items()),
         )
         for title, session in known.items()
     ]
 
 
-def _rows(session: Mapping[str, Any], redaction: Redaction) -> Iterator[tuple[str, str]]:
-    data, versions = session.get("data") or {}, session.get("versions") or {}
-    split = ", ".join(f"{key} {value}" for key, value in redaction.config(data.get("split") or {}))
-    found = {
-        "started": session.get("started"),
-        "cxrlab": versions.get("cxrlab"),
-        "commit": session.get("commit"),
-        "data": redaction.text(str(data.get("name") or "")),
-        "data fingerprint": data.get("fingerprint"),
-        "split": split,
-        "hardware": _hardware(session.get("hardware") or {}),
-        "GPU memory": f"{session['peak_gpu_gib']} GiB at most" if session.get("peak_gpu_gib") else None,
-        "epochs": count(session["epochs"]) if session.get("epochs") is not None else None,
-        "time": _times(session.get("seconds") or {}),
+def _rows(session: Session) -> Iterator[tuple[str, str]]:
+    rows = {
+        "started": session.started,
+        "cxrlab": session.versions.get("cxrlab"),
+        "commit": session.commit,
+        "data": session.data_name,
+        "data fingerprint": session.data_fingerprint,
+        "split": ", ".join(f"{name} {value}" for name, value in session.split.items()),
+        "hardware": _hardware(session.hardware),
+        "GPU memory": f"{session.peak_gpu_gib} GiB at most" if session.peak_gpu_gib else None,
+        "epochs": count(session.epochs) if session.epochs is not None else None,
+        "time": ", ".join(f"{phase.replace('_', ' ')} {seconds(time)}" for phase, time in session.seconds.items()),
     }
-    yield from ((name, str(value)) for name, value in found.items() if value)
+    yield from ((name, value) for name, value in rows.items() if value)
 
 
-def _hardware(hardware: Mapping[str, Any]) -> str:
+def _hardware(hardware: Mapping[str, str | int]) -> str:
     units = {"cores": "{} cores", "processes": "processes: {}", "precision": "precision {}"}
     return ", ".join(units.get(name, "{}").format(value) for name, value in hardware.items() if value)
-
-
-def _times(phases: Mapping[str, Any]) -> str:
-    timed = {name: value for name, value in phases.items() if isinstance(value, int | float)}
-    return ", ".join(f"{name.replace('_', ' ')} {seconds(value)}" for name, value in timed.items())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cxrlab.data import BUILDABLE
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import Manifest
@@ -18,20 +19,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BUILDABLE: Mapping[str, tuple[str, ...]] = {
-    "reader": (
-        "cxrlab.data.readers.folders.read",
-        "cxrlab.data.readers.nih.read",
-        "cxrlab.data.readers.synthetic.read",
-        "cxrlab.data.readers.table.read",
-    ),
-    "split": ("cxrlab.data.splits.Split",),
-    "filter": ("cxrlab.data.filters.apply_filters",),
-    "augment": ("cxrlab.augment.NoAugment", "cxrlab.augment.RandomAugment"),
-}
-"""What a run's config may build below ``data``, by key; a person's own packages come by ``trust``."""
+_BUILT = ("reader", "split", "filter", "augment")
+"""Keys below ``data`` that hold descriptions of something to be built; all others hold plain values."""
 
-DATA_MODULE = "cxrlab.data.datamodule.DataModule"
+_DATA_MODULE = "cxrlab.data.datamodule.DataModule"
 
 
 def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: str) -> DataModule:
@@ -43,15 +34,15 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
         source: The file, for messages.
 
     Raises:
-        ConfigError: If it names anything that is neither in ``BUILDABLE`` nor of a trusted package.
+        ConfigError: If it names anything that is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
     """
     parts = {
-        key: build(description[key], allowed, trust, source=source)
-        for key, allowed in BUILDABLE.items()
+        key: build(description[key], BUILDABLE, trust, source=source)
+        for key in _BUILT
         if isinstance(description.get(key), Mapping)
     }
     plain = {key: value for key, value in description.items() if key not in parts}
-    data: DataModule = build(plain, (DATA_MODULE,), trust, source=source, **parts)
+    data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
     return data
 
 

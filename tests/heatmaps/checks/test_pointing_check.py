@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.heatmaps.cases import Explain
-from cxrlab.heatmaps.checks.case_bootstrap import MACRO
+from cxrlab.metrics.bootstrap import MACRO
 from cxrlab.heatmaps.checks.pointing import RANDOM, check_pointing
 from cxrlab.heatmaps.methods.cam import Pair
+from cxrlab.heatmaps.results import CaseCounts, PointingResult, RegionThresholds, UnusableBoxes
 from cxrlab.heatmaps.random_networks import randomized_copy
 from cxrlab.heatmaps.task import ExplainTask
 
@@ -69,50 +70,53 @@ def never(method: str, network: nn.Module | None) -> Explain:
     raise AssertionError(f"{method} was asked for")
 
 
-def value(found: dict[str, Any], *keys: str) -> float | None:
+def value(result: PointingResult, *keys: str) -> float | None:
+    """Return the value of an estimate by the keys of the JSON that lead to it."""
+    place: Any = result
     for key in keys:
-        found = found[key]
-    known: float | None = found["value"]
-    return known
+        place = place[key] if isinstance(place, Mapping) else getattr(place, key)
+    found: float | None = place.value
+    return found
+
+
+def descriptions(result: PointingResult, method: str, against: str = "box_frequency") -> dict[str, str]:
+    differences = getattr(result.differences[method], against)
+    return {finding: difference.description for finding, difference in differences.items()}
 
 
 @pytest.fixture(scope="module")
-def exact(make_material: MakeMaterial) -> dict[str, Any]:
+def exact(make_material: MakeMaterial) -> PointingResult:
     """Two findings, whose heatmaps are their boxes; random networks have empty ones."""
     lines = quarters(16)
     return check_pointing(make_material([(1, 1)] * 16, lines, draw=drawing(at_boxes(lines))))
 
 
-def test_heatmaps_that_are_the_boxes_point_at_them(exact: dict[str, Any]) -> None:
-    assert exact["cases"] == {name: {"cases": 16, "patients": 16} for name in LABELS}
+def test_heatmaps_that_are_the_boxes_point_at_them(exact: PointingResult) -> None:
+    assert exact.cases == {name: CaseCounts(16, 16) for name in LABELS}
     for name in (*LABELS, MACRO):
-        measured = exact["findings"][name]["gradcam"]
-        assert {key: one["value"] for key, one in measured.items()} == dict.fromkeys(measured, 1.0)
+        measured = exact.findings[name]["gradcam"]
+        assert {key: one.value for key, one in measured.items()} == dict.fromkeys(measured, 1.0)
         # Other patients' boxes are anywhere but here.
         assert value(exact, "findings", name, "box_frequency", "pointing") == 0
         assert value(exact, "differences", "gradcam", "box_frequency", name) == 1
-        assert exact["differences"]["gradcam"]["words"][name] == BETTER
-    assert exact["empty"] == {"gradcam": 0, RANDOM + "gradcam": 32}
+        assert descriptions(exact, "gradcam")[name] == BETTER
+    assert exact.empty == {"gradcam": 0, RANDOM + "gradcam": 32}
 
 
-def test_every_source_stands_beside_the_methods(exact: dict[str, Any]) -> None:
+def test_every_source_stands_beside_the_methods(exact: PointingResult) -> None:
     sources = {"gradcam", RANDOM + "gradcam", "box_frequency", "image_centre", "uniform_chance"}
-    assert all(set(row) == sources for row in exact["findings"].values())
-    assert all(set(size["pointing"]) == sources for size in exact["sizes"])
-    assert list(exact["differences"]) == ["gradcam"]
-    assert list(exact["differences"]["gradcam"]) == [
-        "box_frequency", "random_network", "words", "random_words"
-    ]  # fmt: skip
-    assert exact["against_first"] == {}
+    assert all(set(row) == sources for row in exact.findings.values())
+    assert all(set(size.pointing) == sources for size in exact.sizes)
+    assert list(exact.differences) == ["gradcam"]
+    assert exact.against_first == {}
     assert value(exact, "findings", MACRO, "uniform_chance", "pointing") == pytest.approx(1 / 16)
     assert value(exact, "findings", "Mass", "image_centre", "pointing") == pytest.approx(1 / 16)
 
 
-def test_maps_of_random_networks_that_are_empty_point_nowhere(exact: dict[str, Any]) -> None:
+def test_maps_of_random_networks_that_are_empty_point_nowhere(exact: PointingResult) -> None:
     assert value(exact, "findings", MACRO, RANDOM + "gradcam", "pointing") == 0
     assert value(exact, "differences", "gradcam", "random_network", MACRO) == 1
-    words = exact["differences"]["gradcam"]["random_words"]
-    assert words == dict.fromkeys((*LABELS, MACRO), "better than networks with random weights")
+    assert descriptions(exact, "gradcam", "random_network") == dict.fromkeys((*LABELS, MACRO), "better than networks with random weights")
 
 
 @pytest.mark.parametrize(("num_patients", "is_shown"), [(2, False), (5, False), (6, True)])
@@ -120,15 +124,15 @@ def test_a_few_patients_show_nothing(num_patients: int, is_shown: bool, make_mat
     lines = quarters(num_patients, ["Mass"])
     found = check_pointing(make_material([(1, 0)] * num_patients, lines, draw=drawing(at_boxes(lines))))
     assert value(found, "differences", "gradcam", "box_frequency", "Mass") == 1
-    assert (found["differences"]["gradcam"]["words"]["Mass"] == BETTER) == is_shown
+    assert (found.differences["gradcam"].box_frequency["Mass"].outcome == "better") == is_shown
 
 
-def test_sizes_are_those_of_the_settings(exact: dict[str, Any], make_material: MakeMaterial) -> None:
-    assert [(one["from"], one["to"], one["cases"]) for one in exact["sizes"]] == [(0.03, 0.1, 32)]
+def test_sizes_are_those_of_the_settings(exact: PointingResult, make_material: MakeMaterial) -> None:
+    assert [(one.from_, one.to, one.cases) for one in exact.sizes] == [(0.03, 0.1, 32)]
     lines = [(0, "Mass", 0.0, 0.0, 0.5, 0.5), (1, "Mass", 0.0, 0.0, 0.25, 0.25)]
     explain_task = make_material([(1, 0)] * 2, lines, draw=drawing(at_boxes(lines)), size_edges=[0.1])
-    found = check_pointing(explain_task)["sizes"]
-    assert [(one["from"], one["to"], one["cases"]) for one in found] == [(0.0, 0.1, 1), (0.1, 1.0, 1)]
+    found = check_pointing(explain_task).sizes
+    assert [(one.from_, one.to, one.cases) for one in found] == [(0.0, 0.1, 1), (0.1, 1.0, 1)]
 
 
 def test_random_maps_point_about_as_often_as_chance(make_material: MakeMaterial) -> None:
@@ -159,7 +163,7 @@ def test_random_networks_count_as_their_mean_and_have_nothing_learnt(make_materi
     found = check_pointing(explain_task)
     assert value(found, "findings", "Mass", RANDOM + "gradcam", "pointing") == 0.5
     assert value(found, "differences", "gradcam", "random_network", "Mass") == 0.5
-    assert found["empty"] == {"gradcam": 0, RANDOM + "gradcam": 2}
+    assert found.empty == {"gradcam": 0, RANDOM + "gradcam": 2}
     assert len(networks) == 2
     for number, state in enumerate(networks):
         copy_ = randomized_copy(explain_task.classifier, number).state_dict()
@@ -173,9 +177,9 @@ def test_a_map_that_is_no_better_than_where_boxes_usually_are_is_told_so(make_ma
     found = check_pointing(make_material([(1, 0)] * 12, lines, draw=drawing(lambda row, label: corner)))
     assert value(found, "findings", "Mass", "box_frequency", "pointing") == 1
     assert value(found, "findings", "Mass", "gradcam", "pointing") == 0
-    assert found["differences"]["gradcam"]["words"]["Mass"] == "worse than the box-frequency map"
+    assert descriptions(found, "gradcam")["Mass"] == "worse than the box-frequency map"
     same = check_pointing(make_material([(1, 0)] * 12, lines, draw=drawing(at_boxes(lines))))
-    assert same["differences"]["gradcam"]["words"][MACRO] == f"not shown to be {BETTER}"
+    assert descriptions(same, "gradcam")[MACRO] == f"not shown to be {BETTER}"
 
 
 def test_a_single_patient_s_boxes_are_compared_with_nothing(make_material: MakeMaterial) -> None:
@@ -184,34 +188,31 @@ def test_a_single_patient_s_boxes_are_compared_with_nothing(make_material: MakeM
     found = check_pointing(explain_task)
     assert value(found, "differences", "gradcam", "box_frequency", "Mass") is None
     assert (
-        found["differences"]["gradcam"]["words"]["Mass"] == "not compared: no other patient has a box of it"
+        descriptions(found, "gradcam")["Mass"] == "not compared: no other patient has a box of it"
     )
     assert value(found, "findings", "Mass", "gradcam", "pointing") == 1
-    assert found["thresholds"]["folds"] == 1
+    assert found.thresholds is not None
+    assert found.thresholds.folds == 1
 
 
 def test_without_boxes_nothing_is_drawn(make_material: MakeMaterial) -> None:
     found = check_pointing(make_material([(1, 0), (1, 1), (NAN, 1), (1, 0)], draw=never))
-    assert found == {
-        "cases": {},
-        "without_boxes": {"Mass": 3, "Edema": 2},
-        "unusable": {"boxes": 0, "such_as": []},
-    }
+    assert found == PointingResult({}, {"Mass": 3, "Edema": 2}, UnusableBoxes(0, []))
 
 
 def test_boxes_of_images_that_were_not_evaluated_are_no_cases(make_material: MakeMaterial) -> None:
     lines = quarters(3, ["Mass"])
     found = check_pointing(make_material([(1, 0)] * 5, lines, validation=[0, 1, 2], draw=never))
-    assert found["cases"] == {}
-    assert found["without_boxes"] == {"Mass": 2}
+    assert found.cases == {}
+    assert found.without_boxes == {"Mass": 2}
 
 
 def test_labels_with_positives_and_no_box_are_told(make_material: MakeMaterial) -> None:
     lines = quarters(4, ["Mass"])
     explain_task = make_material([(1, 1), (1, 0), (1, NAN), (1, 1)], lines, draw=drawing(at_boxes(lines)))
-    assert check_pointing(explain_task)["without_boxes"] == {"Edema": 2}
+    assert check_pointing(explain_task).without_boxes == {"Edema": 2}
     explain_task = make_material([(1, 0)] * 4, lines, draw=drawing(at_boxes(lines)))
-    assert check_pointing(explain_task)["without_boxes"] == {}
+    assert check_pointing(explain_task).without_boxes == {}
 
 
 def test_a_box_makes_a_case_whatever_the_target_and_the_network_say(make_material: MakeMaterial) -> None:
@@ -220,17 +221,17 @@ def test_a_box_makes_a_case_whatever_the_target_and_the_network_say(make_materia
     explain_task = make_material(
         [(0, 0), (NAN, 0), (1, 0)], lines, draw=drawing(at_boxes(lines)), probabilities=said
     )
-    assert check_pointing(explain_task)["cases"] == {"Mass": {"cases": 3, "patients": 3}}
+    assert check_pointing(explain_task).cases == {"Mass": CaseCounts(3, 3)}
 
 
 def test_boxes_that_cannot_be_used_are_counted(make_material: MakeMaterial) -> None:
     lines = quarters(2, ["Mass"])
     wrong = [(0, "Edema", 0.5, 0.5, float(-number), 0.1) for number in range(7)]
     found = check_pointing(make_material([(1, 0)] * 2, [*lines, *wrong], draw=drawing(at_boxes(lines))))
-    assert found["unusable"]["boxes"] == 7
-    assert len(found["unusable"]["such_as"]) == 5
-    assert "Edema in 0.png has no area" in found["unusable"]["such_as"][0]
-    assert found["cases"] == {"Mass": {"cases": 2, "patients": 2}}
+    assert found.unusable.boxes == 7
+    assert len(found.unusable.such_as) == 5
+    assert "Edema in 0.png has no area" in found.unusable.such_as[0]
+    assert found.cases == {"Mass": CaseCounts(2, 2)}
 
 
 def test_the_tolerance_is_that_of_the_settings(make_material: MakeMaterial) -> None:
@@ -242,11 +243,11 @@ def test_the_tolerance_is_that_of_the_settings(make_material: MakeMaterial) -> N
             [(1, 0)] * 3, lines, draw=drawing(lambda row, label: beside), tolerance=tolerance
         )
         found = check_pointing(explain_task)
-        assert found["tolerance"] == tolerance
+        assert found.tolerance == tolerance
         assert value(found, "findings", "Mass", "gradcam", "pointing") == hit
 
 
-def judged_and_validation(make_material: MakeMaterial, num_validation: int) -> dict[str, Any]:
+def judged_and_validation(make_material: MakeMaterial, num_validation: int) -> PointingResult:
     """Boxes of evaluated images are best at a threshold of 0.35, those of validation images at 0.75."""
     lines = quarters(8 + num_validation, ["Mass"])
 
@@ -262,10 +263,10 @@ def judged_and_validation(make_material: MakeMaterial, num_validation: int) -> d
 
 def test_thresholds_are_chosen_on_validation_where_it_has_ten_cases(make_material: MakeMaterial) -> None:
     found = judged_and_validation(make_material, 10)
-    assert found["cases"]["Mass"]["cases"] == 8
-    assert found["thresholds"]["on"] == "validation"
-    assert found["thresholds"]["cases"] == 10
-    assert found["thresholds"]["values"]["gradcam"] == [0.75]
+    assert found.cases["Mass"].cases == 8
+    assert found.thresholds is not None
+    assert (found.thresholds.on, found.thresholds.cases) == ("validation", 10)
+    assert found.thresholds.values["gradcam"] == [0.75]
     # At 0.75 nothing of a evaluated heatmap is left but its peak.
     assert value(found, "findings", "Mass", "gradcam", "iou") == pytest.approx(1 / CELLS)
     assert value(found, "findings", "Mass", "gradcam", "iobb") == 1
@@ -276,12 +277,9 @@ def test_thresholds_are_chosen_on_other_patients_where_it_has_fewer(
     make_material: MakeMaterial, num_validation: int
 ) -> None:
     found = judged_and_validation(make_material, num_validation)
-    assert found["cases"]["Mass"]["cases"] == 8
-    assert found["thresholds"] == {
-        "on": "other patients",
-        "folds": 3,
-        "values": {"gradcam": [0.35], RANDOM + "gradcam": [0.05]},
-    }
+    assert found.cases["Mass"].cases == 8
+    values = {"gradcam": [0.35], RANDOM + "gradcam": [0.05]}
+    assert found.thresholds == RegionThresholds("other patients", values, folds=3)
     assert value(found, "findings", "Mass", "gradcam", "iou") == 1
 
 
@@ -294,13 +292,14 @@ def test_each_method_has_its_own_threshold_and_verdict(make_material: MakeMateri
         return (good if method == "layercam" else empty)(method, network)
 
     found = check_pointing(make_material([(1, 0)] * 16, lines, draw=draw, methods=["gradcam", "layercam"]))
-    values = found["thresholds"]["values"]
+    assert found.thresholds is not None
+    values = found.thresholds.values
     assert (values["gradcam"], values["layercam"]) == ([0.05], [0.35])
-    assert found["empty"]["gradcam"] == 16
-    words = {method: one["words"]["Mass"] for method, one in found["differences"].items()}
+    assert found.empty["gradcam"] == 16
+    words = {method: descriptions(found, method)["Mass"] for method in found.differences}
     assert words == {"gradcam": f"not shown to be {BETTER}", "layercam": BETTER}
-    assert list(found["against_first"]) == ["layercam"]
+    assert list(found.against_first) == ["layercam"]
     assert value(found, "against_first", "layercam", "Mass") == -1  # the first one minus this one
-    assert found["against_first"]["layercam"][MACRO]["high"] < 0
-    random_words = {method: one["random_words"]["Mass"] for method, one in found["differences"].items()}
-    assert random_words["gradcam"] == "not shown to be better than networks with random weights"
+    assert found.against_first["layercam"][MACRO].outcome == "worse"
+    assert found.against_first["layercam"][MACRO].description == "worse than LayerCAM"
+    assert descriptions(found, "gradcam", "random_network")["Mass"] == "not shown to be better than networks with random weights"

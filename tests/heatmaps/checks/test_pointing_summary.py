@@ -1,18 +1,19 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cxrlab.heatmaps.checks.boxes import BoxCases, Floats, Pointing
-from cxrlab.heatmaps.checks.case_bootstrap import MACRO, CaseBootstrap, Estimate
+from cxrlab.heatmaps.checks.boxes import BoxCases, Pointing
+from cxrlab.metrics.predictions import Floats
+from cxrlab.metrics.bootstrap import MACRO, CaseBootstrap, Estimate
 from cxrlab.heatmaps.checks.pointing import (
     OVERLAP_LEVELS,
     by_finding,
     by_size,
+    compared,
     difference,
     measures,
-    verdict,
 )
 
 NAN = float("nan")
@@ -47,8 +48,8 @@ def pointing(
     return Pointing(*columns)
 
 
-def values(found: dict[str, Estimate]) -> dict[str, float | None]:
-    return {name: one["value"] for name, one in found.items()}
+def values(found: Mapping[str, Estimate]) -> dict[str, float | None]:
+    return {name: one.value for name, one in found.items()}
 
 
 def test_overlaps_are_told_as_means_and_as_shares_above_seven_levels() -> None:
@@ -113,13 +114,13 @@ def test_several_networks_are_one_source_their_mean() -> None:
 def test_a_difference_is_taken_case_by_case_where_both_have_a_say() -> None:
     known = cases()
     one, prior = pointing([1, 1, 0, 1]), pointing([NAN, 0, 1, NAN])
-    found = difference([one], [prior], known, bootstrap(known))
+    found = difference([one], [prior], known, bootstrap(known), than="the prior")
     assert values(found) == {"Mass": 0, "Edema": None, MACRO: 0}  # (1 - 1) / 2; the first case stays out
-    assert {name: row["discordant"] for name, row in found.items()} == {"Mass": 2, "Edema": 0, MACRO: 2}
+    assert {name: row.discordant for name, row in found.items()} == {"Mass": 2, "Edema": 0, MACRO: 2}
     several = [pointing([0, 1, 0, 0]), pointing([0, 0, 0, 1])]
-    against = difference([one], several, known, bootstrap(known))
+    against = difference([one], several, known, bootstrap(known), than="several")
     assert values(against) == pytest.approx({"Mass": 1.5 / 3, "Edema": 0.5, MACRO: 0.5})
-    assert {name: row["discordant"] for name, row in against.items()} == {"Mass": 1, "Edema": 1, MACRO: 2}
+    assert {name: row.discordant for name, row in against.items()} == {"Mass": 1, "Edema": 1, MACRO: 2}
 
 
 def test_the_interval_of_a_difference_is_of_pairs_and_by_patient() -> None:
@@ -127,34 +128,36 @@ def test_the_interval_of_a_difference_is_of_pairs_and_by_patient() -> None:
     known = cases(["Mass"] * 40, [str(number) for number in generator.integers(0, 12, 40)])
     one, other = (generator.integers(0, 2, 40).astype(float) for _ in range(2))
     drawn = bootstrap(known)
-    found = difference([pointing(one.tolist())], [pointing(other.tolist())], known, drawn)["Mass"]
+    found = difference(
+        [pointing(one.tolist())], [pointing(other.tolist())], known, drawn, than="another"
+    )["Mass"]
     samples = []
     for counts in drawn.counts.T:
         weights = counts[drawn.patients]
         samples.append(sum(weights * (one - other)) / sum(weights))
     low, high = np.quantile(samples, [0.025, 0.975])
-    assert [found["low"], found["high"]] == pytest.approx([low, high], abs=1e-6)
+    assert [found.low, found.high] == pytest.approx([low, high], abs=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("value", "low", "high", "words"),
+    ("value", "low", "high", "outcome", "description"),
     [
-        (0.2, 0.01, 0.4, "better than the box-frequency map"),
-        (0.2, 0.0, 0.4, NOT_SHOWN),
-        (0.2, -0.1, 0.4, NOT_SHOWN),
-        (-0.2, -0.3, -0.1, "worse than the box-frequency map"),
-        (-0.2, -0.3, 0.0, NOT_SHOWN),
-        (0.5, None, None, NOT_SHOWN),
-        (-0.5, None, None, NOT_SHOWN),
-        (0.0, 0.0, 0.0, NOT_SHOWN),
-        (None, None, None, "not compared: no other patient has a box of it"),
+        (0.2, 0.01, 0.4, "better", "better than the box-frequency map"),
+        (0.2, 0.0, 0.4, "unclear", NOT_SHOWN),
+        (0.2, -0.1, 0.4, "unclear", NOT_SHOWN),
+        (-0.2, -0.3, -0.1, "worse", "worse than the box-frequency map"),
+        (-0.2, -0.3, 0.0, "unclear", NOT_SHOWN),
+        (0.5, None, None, "unclear", NOT_SHOWN),
+        (-0.5, None, None, "unclear", NOT_SHOWN),
+        (0.0, 0.0, 0.0, "unclear", NOT_SHOWN),
+        (None, None, None, "not_compared", "not compared: no other patient has a box of it"),
     ],
 )
 def test_only_an_interval_beside_0_is_a_verdict(
-    value: float | None, low: float | None, high: float | None, words: str
+    value: float | None, low: float | None, high: float | None, outcome: str, description: str
 ) -> None:
-    found = {"value": value, "low": low, "high": high, "discordant": 6}
-    assert verdict(found, 0.95, "the box-frequency map") == words
+    difference = compared(Estimate(value, low, high), 6, level=0.95, than="the box-frequency map")
+    assert (difference.outcome, difference.description) == (outcome, description)
 
 
 @pytest.mark.parametrize(("level", "least"), [(0.95, 6), (0.9, 5), (0.99, 8), (0.5, 2), (0.875, 4)])
@@ -162,11 +165,11 @@ def test_only_an_interval_beside_0_is_a_verdict(
 def test_few_discordant_patients_show_nothing(level: float, least: int, sign: int) -> None:
     """What a sign test of patients who all differ in the same way would not show either."""
     ends = sorted([0.5 * sign, 0.9 * sign])
-    found = {"value": 0.7 * sign, "low": ends[0], "high": ends[1]}
+    estimate = Estimate(0.7 * sign, ends[0], ends[1])
     for number in range(1, 12):
         is_shown = binomtest(number, number).pvalue <= 1 - level + 1e-9
         assert is_shown == (number >= least)
-        words = verdict({**found, "discordant": number}, level, "the map")
+        words = compared(estimate, number, level=level, than="the map").description
         known = f"{'better' if sign > 0 else 'worse'} than the map"
         few = "not shown to be better than the map" + (" (too few patients to tell)" if sign > 0 else "")
         assert words == (known if is_shown else few)
@@ -176,13 +179,13 @@ def test_sizes_are_told_apart_at_edges_which_belong_to_the_smaller_ones() -> Non
     known = cases()
     sources = {"gradcam": [pointing([1, 0, 1, 0])], "prior": [pointing([NAN, 1, 0, 1])]}
     found = by_size(sources, [1 / 64, 0.0625, 0.5], known, bootstrap(known))
-    assert [(one["from"], one["to"], one["cases"], one["patients"]) for one in found] == [
+    assert [(one.from_, one.to, one.cases, one.patients) for one in found] == [
         (0.0, 1 / 64, 1, 1),
         (1 / 64, 0.0625, 1, 1),
         (0.0625, 0.5, 1, 1),
         (0.5, 1.0, 1, 1),
     ]
-    assert [values(one["pointing"]) for one in found] == [
+    assert [values(one.pointing) for one in found] == [
         {"gradcam": 1, "prior": None},
         {"gradcam": 0, "prior": 1},
         {"gradcam": 1, "prior": 0},
@@ -194,15 +197,15 @@ def test_a_size_without_cases_is_left_out_and_cases_of_a_size_are_averaged() -> 
     known = cases()
     networks = [pointing([1, 1, 1, 0]), pointing([0, 1, 0, 0])]
     found = by_size({"random": networks}, [0.001, 0.3], known, bootstrap(known))
-    assert [(one["from"], one["to"], one["cases"], one["patients"]) for one in found] == [
+    assert [(one.from_, one.to, one.cases, one.patients) for one in found] == [
         (0.001, 0.3, 3, 2),
         (0.3, 1.0, 1, 1),
     ]
-    assert [one["pointing"]["random"]["value"] for one in found] == pytest.approx([2 / 3, 0])
+    assert [one.pointing["random"].value for one in found] == pytest.approx([2 / 3, 0])
 
 
 def test_without_edges_there_is_one_size() -> None:
     known = cases()
     (one,) = by_size({"gradcam": [pointing([1, 0, 0, 0])]}, [], known, bootstrap(known))
-    assert (one["from"], one["to"], one["cases"], one["patients"]) == (0.0, 1.0, 4, 3)
-    assert one["pointing"]["gradcam"]["value"] == 0.25
+    assert (one.from_, one.to, one.cases, one.patients) == (0.0, 1.0, 4, 3)
+    assert one.pointing["gradcam"].value == 0.25

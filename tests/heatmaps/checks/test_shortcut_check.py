@@ -47,60 +47,60 @@ def inside() -> Tensor:
 
 def test_heat_at_the_border_is_flagged_with_examples(make_material: MakeMaterial) -> None:
     explain_task = make_material(TARGETS, draw=drawing(at_border()), num_located=8, most_outside=1.0)
-    numbers, examples = check_shortcuts(explain_task)
-    assert {one["zone"] for one in numbers["unlike"]} == {"border", "corners"}
-    assert numbers["cases"] == 8
+    result, examples = check_shortcuts(explain_task)
+    assert {flag.zone for flag in result.unlike} == {"border", "corners"}
+    assert result.cases == 8
     assert 1 <= len(examples) <= 4
     assert set(examples) <= set(explain_task.sample(8))
-    macro = numbers["methods"]["gradcam"]["macro"]
-    assert macro["border"]["value"] > numbers["areas"]["border"]
+    macro = result.methods["gradcam"]["macro"]
+    assert macro["border"].value > result.areas["border"]
 
 
 def test_heat_on_the_lungs_is_not_flagged(make_material: MakeMaterial) -> None:
-    numbers, examples = check_shortcuts(make_material(TARGETS, draw=drawing(inside()), num_located=8))
-    assert numbers["unlike"] == []
+    result, examples = check_shortcuts(make_material(TARGETS, draw=drawing(inside()), num_located=8))
+    assert result.unlike == []
     assert examples == []
-    macro = numbers["methods"]["gradcam"]["macro"]
-    assert macro["border"]["value"] == macro["corners"]["value"] == 0
+    macro = result.methods["gradcam"]["macro"]
+    assert macro["border"].value == macro["corners"].value == 0
 
 
 def test_a_heatmap_that_is_even_has_the_shares_of_the_areas(make_material: MakeMaterial) -> None:
-    numbers, _ = check_shortcuts(
+    result, _ = check_shortcuts(
         make_material(TARGETS, draw=drawing(torch.ones(16, 16)), num_located=8, most_outside=1.0)
     )
-    for zone, one in numbers["methods"]["gradcam"]["macro"].items():
-        assert one["value"] == pytest.approx(numbers["areas"][zone], abs=1e-6)
-    assert numbers["unlike"] == []  # as much as its area is not more
+    for zone, one in result.methods["gradcam"]["macro"].items():
+        assert one.value == pytest.approx(result.areas[zone], abs=1e-6)
+    assert result.unlike == []  # as much as its area is not more
 
 
 def test_labels_are_told_apart(make_material: MakeMaterial) -> None:
-    numbers, _ = check_shortcuts(
+    result, _ = check_shortcuts(
         make_material(TARGETS, draw=drawing(at_border(), inside()), num_located=8, most_outside=1.0)
     )
-    found = numbers["methods"]["gradcam"]
-    assert found["Edema"]["border"]["value"] == 0
-    assert found["Mass"]["border"]["value"] > 0.3
-    mean = np.mean([found[name]["border"]["value"] for name in ("Mass", "Edema")])
-    assert found["macro"]["border"]["value"] == pytest.approx(mean)
+    found = result.methods["gradcam"]
+    assert found["Edema"]["border"].value == 0
+    assert found["Mass"]["border"].value > 0.3
+    mean = np.mean([found[name]["border"].value for name in ("Mass", "Edema")])
+    assert found["macro"]["border"].value == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(("most", "is_flagged"), [(0.01, True), (0.85, True), (0.9, False)])
 def test_what_lies_outside_the_lungs_is_flagged_from_the_share_that_is_set(
     make_material: MakeMaterial, most: float, is_flagged: bool
 ) -> None:
-    numbers, _ = check_shortcuts(
+    result, _ = check_shortcuts(
         make_material(TARGETS, draw=drawing(at_border()), num_located=8, most_outside=most)
     )
-    assert numbers["methods"]["gradcam"]["macro"]["outside"]["value"] == pytest.approx(0.89, abs=0.01)
-    assert ("outside" in {one["zone"] for one in numbers["unlike"]}) == is_flagged
+    assert result.methods["gradcam"]["macro"]["outside"].value == pytest.approx(0.89, abs=0.01)
+    assert ("outside" in {flag.zone for flag in result.unlike}) == is_flagged
 
 
 def test_as_much_outside_as_an_even_map_has_is_not_flagged(make_material: MakeMaterial) -> None:
-    numbers, _ = check_shortcuts(
+    result, _ = check_shortcuts(
         make_material(TARGETS, draw=drawing(torch.ones(16, 16)), num_located=8, most_outside=0.01)
     )
-    assert numbers["areas"]["outside"] > 0.3
-    assert numbers["unlike"] == []
+    assert result.areas["outside"] > 0.3
+    assert result.unlike == []
 
 
 @pytest.mark.parametrize(("num_found", "is_judged"), [(0, False), (1, False), (2, True), (8, True)])
@@ -115,25 +115,25 @@ def test_without_lungs_nothing_is_said_of_what_lies_outside(
     explain_task = make_material(
         [(1, 0)] * 8, labels=[0], draw=drawing(at_border()), num_located=8, most_outside=0.1
     )
-    numbers, examples = check_shortcuts(explain_task)
-    assert numbers["regions_found"] == num_found / 8
-    assert (numbers["areas"]["outside"] is not None) == is_judged
-    assert (numbers["methods"]["gradcam"]["macro"]["outside"]["value"] is not None) == is_judged
-    assert ("outside" in {one["zone"] for one in numbers["unlike"]}) == is_judged
-    assert {"border", "corners"} <= {one["zone"] for one in numbers["unlike"]}
+    result, examples = check_shortcuts(explain_task)
+    assert result.regions_found == num_found / 8
+    assert (result.areas["outside"] is not None) == is_judged
+    assert (result.methods["gradcam"]["macro"]["outside"].value is not None) == is_judged
+    assert ("outside" in {flag.zone for flag in result.unlike}) == is_judged
+    assert {"border", "corners"} <= {flag.zone for flag in result.unlike}
     assert len(examples) == 4
 
 
 def test_known_positives_are_counted(make_material: MakeMaterial) -> None:
     for targets, positives in (([(1, 1)] * 4, 4), ([(float("nan"), 0)] * 4, 0)):
-        numbers, _ = check_shortcuts(make_material(targets, draw=drawing(inside())))
-        assert (numbers["cases"], numbers["positives"]) == (4, positives)
+        result, _ = check_shortcuts(make_material(targets, draw=drawing(inside())))
+        assert (result.cases, result.positives) == (4, positives)
 
 
 def test_empty_heatmaps_have_no_shares(make_material: MakeMaterial) -> None:
-    numbers, examples = check_shortcuts(make_material(TARGETS, draw=drawing(torch.zeros(16, 16))))
-    assert numbers["methods"]["gradcam"]["macro"]["border"]["value"] is None
-    assert numbers["unlike"] == []
+    result, examples = check_shortcuts(make_material(TARGETS, draw=drawing(torch.zeros(16, 16))))
+    assert result.methods["gradcam"]["macro"]["border"].value is None
+    assert result.unlike == []
     assert examples == []
 
 
@@ -142,5 +142,5 @@ def test_heat_that_lies_all_in_the_corners_is_flagged_though_nothing_varies(
 ) -> None:
     heat = torch.zeros(16, 16)
     heat[0, 0] = 1
-    numbers, _ = check_shortcuts(make_material(TARGETS, draw=drawing(heat), num_located=8, most_outside=1.0))
-    assert {one["zone"] for one in numbers["unlike"]} == {"border", "corners"}
+    result, _ = check_shortcuts(make_material(TARGETS, draw=drawing(heat), num_located=8, most_outside=1.0))
+    assert {flag.zone for flag in result.unlike} == {"border", "corners"}

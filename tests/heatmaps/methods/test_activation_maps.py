@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import cxrlab.models
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.heatmaps.methods.cam import Pair, activation_maps, grad_cam
-from cxrlab.heatmaps.methods.names import CAM_METHODS
+from cxrlab.heatmaps.settings import CAM_METHODS
 from cxrlab.models.sequential import Layer, SequentialNetwork
 from cxrlab.models.timm_network import TimmNetwork
 

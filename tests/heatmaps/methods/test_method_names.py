@@ -1,7 +1,7 @@
 import pytest
 
 from cxrlab.errors import ConfigError
-from cxrlab.heatmaps.methods.names import METHOD_NAMES, METHODS, check_methods
+from cxrlab.heatmaps.settings import METHOD_NAMES, METHODS, check_methods
 
 
 def test_every_method_has_a_name_of_its_own_for_pages() -> None:

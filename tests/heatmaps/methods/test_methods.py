@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from cxrlab.cli import config
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.heatmaps.methods.cam import activation_maps
-from cxrlab.heatmaps.methods.dispatch import Explainer
-from cxrlab.heatmaps.methods.names import CAM_METHODS, METHODS
+from cxrlab.heatmaps.methods import Explainer
+from cxrlab.heatmaps.settings import CAM_METHODS, METHODS
 from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.models.sequential import SequentialNetwork
 from cxrlab.training.module import Classifier

@@ -12,8 +12,6 @@ from matplotlib.ticker import MaxNLocator
 from cxrlab.report.figures.style import COLOURS, LINES, legend, new_figure, shown, styled
 from cxrlab.report.html import save_png
 
-__all__ = ["COLOURS", "draw_learning_curves", "learning_curves"]
-
 # The first, which is the mean where there are several labels, is black and broad.
 _LOOKS: list[dict[str, Any]] = [{"color": COLOURS[-1], "linewidth": 2.2}] + [
     {"color": colour, "linestyle": line, "linewidth": 1.2} for line in LINES for colour in COLOURS[:-1]

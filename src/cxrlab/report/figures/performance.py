@@ -1,9 +1,6 @@
-"""How well findings are told apart: ROC and precision-recall curves, and AUROC by label.
+"""How well findings are told apart: ROC and precision-recall curves, AUROC by label, confusion matrices."""
 
-What was called what at the threshold: confusion matrices.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -15,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from cxrlab.evaluation.results import EvaluationResult, LabelCounts
 from cxrlab.report.figures.style import (
     COLOURS,
     MARKERS,
@@ -29,51 +27,40 @@ from cxrlab.report.figures.style import (
 )
 from cxrlab.report.formatting import interval, level
 
-Numbers = dict[str, Any]
-
+Counts = npt.NDArray[np.float64]
 
 _BAND = 0.22  # opacity
-
-
 _BASELINE: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 0.9, "zorder": 1}
-
-
 _OPERATING: dict[str, Any] = {"marker": "o", "markersize": 6, "color": COLOURS[1], "markeredgecolor": "white",
                               "linestyle": "none"}  # fmt: skip
+_MOST_CLASSES_WITH_COUNTS = 12  # beyond, the cells hold the share alone
+_FEW_CLASSES = 5  # with room for their names beneath
+_NAME = 24  # characters a line beside a matrix
 
 
-def roc(curves: pd.DataFrame, numbers: Numbers) -> Figure | None:
-    """Draw the ROC curve of each label with its band, and where the threshold lies; None without a curve.
+def roc(result: EvaluationResult) -> Figure | None:
+    """Draw the ROC curve of each label with its band, and where the threshold lies; None without a curve."""
 
-    Args:
-        curves: Columns ``label``, ``curve``, ``x``, ``y``, ``low``, ``high``.
-        numbers: Content of ``evaluation.json``.
-    """
-
-    def diagonal(axes: Axes, counts: Numbers) -> None:
+    def diagonal(axes: Axes, counts: LabelCounts) -> None:
         axes.plot([0, 1], [0, 1], **_BASELINE)
 
     return _panels(
-        curves, numbers, _Kind("roc", "auroc", "AUROC", "1 - specificity", "sensitivity", "chance", diagonal)
+        result, _Kind("roc", "auroc", "AUROC", "1 - specificity", "sensitivity", "chance", diagonal)
     )
 
 
-def precision_recall(curves: pd.DataFrame, numbers: Numbers) -> Figure | None:
+def precision_recall(result: EvaluationResult) -> Figure | None:
     """Draw the precision-recall curve of each label with its band, and its prevalence; None without a curve.
 
     Precision is drawn in steps: no threshold gives what a sloping line between two points would promise.
-
-    Args:
-        curves: Columns ``label``, ``curve``, ``x``, ``y``, ``low``, ``high``.
-        numbers: Content of ``evaluation.json``.
     """
 
-    def prevalence(axes: Axes, counts: Numbers) -> None:
-        axes.plot([0, 1], 2 * [counts["positives"] / counts["images"]], **_BASELINE)
+    def prevalence(axes: Axes, counts: LabelCounts) -> None:
+        axes.plot([0, 1], 2 * [counts.positives / counts.images], **_BASELINE)
 
     kind = _Kind("pr", "average_precision", "AP", "recall (sensitivity)", "precision (PPV)",
                  "prevalence (chance)", prevalence)  # fmt: skip
-    return _panels(curves, numbers, kind)
+    return _panels(result, kind)
 
 
 class _Kind(NamedTuple):
@@ -85,163 +72,146 @@ class _Kind(NamedTuple):
     x: str
     y: str
     baseline: str
-    draw_baseline: Callable[[Axes, Numbers], None]
+    draw_baseline: Callable[[Axes, LabelCounts], None]
 
 
-def _panels(curves: pd.DataFrame, numbers: Numbers, kind: _Kind) -> Figure | None:
-    """Draw a panel a label, in the order of the numbers."""
-    chosen = curves[curves["curve"] == kind.curve]
-    names = chosen["label"].astype(str)  # a table that was read takes names like 1 and 2 for numbers
-    if chosen.empty:
+def _panels(result: EvaluationResult, kind: _Kind) -> Figure | None:
+    """Draw a panel a label, in the order of the result."""
+    curves = result.curves[result.curves["curve"] == kind.curve]
+    names = curves["label"].astype(str)  # a table that was read takes names like 1 and 2 for numbers
+    if curves.empty:
         return None
     titles = [
         f"{shown(label)}\n{kind.short} {interval(metrics[kind.metric])}"
-        for label, metrics in numbers["labels"].items()
+        for label, metrics in result.labels.items()
     ]
     with styled():
         figure, panels = small_multiples(titles)
-        for axes, (label, counts) in zip(panels, numbers["counts"].items(), strict=True):
-            _panel(axes, chosen[names == label], counts, kind)
+        for axes, (label, counts) in zip(panels, result.counts.items(), strict=True):
+            _panel(axes, curves[names == label], counts, kind)
             axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
             axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         figure.supxlabel(kind.x)
         figure.supylabel(kind.y)
-        entries = _entries(numbers, kind)
+        entries = _entries(result, kind)
         legend(figure, entries, loc="outside upper left", ncols=2 if len(panels) < 3 else 4)
         return figure
 
 
-def _panel(axes: Axes, points: pd.DataFrame, counts: Numbers, kind: _Kind) -> None:
-    if points.empty:
+def _panel(axes: Axes, curve: pd.DataFrame, counts: LabelCounts, kind: _Kind) -> None:
+    if curve.empty:
         axes.text(0.5, 0.5, "one class only", ha="center", va="center", color=MUTED)
         return
     kind.draw_baseline(axes, counts)
-    x, y = points["x"], points["y"]
+    x, y = curve["x"], curve["y"]
     step: Any = "pre" if kind.curve == "pr" else None
     axes.plot(x, y, color=COLOURS[0], linewidth=1.5, drawstyle="steps-pre" if step else "default")
-    axes.fill_between(x, points["low"].fillna(y), points["high"].fillna(y), step=step, color=COLOURS[0],
+    axes.fill_between(x, curve["low"].fillna(y), curve["high"].fillna(y), step=step, color=COLOURS[0],
                       alpha=_BAND, linewidth=0)  # fmt: skip
     if (point := _operating_point(counts, kind.curve)) is not None:
         axes.plot(*point, **_OPERATING, zorder=4)
 
 
-def _operating_point(counts: Numbers, curve: str) -> tuple[float, float] | None:
+def _operating_point(counts: LabelCounts, curve: str) -> tuple[float, float] | None:
     """Return where the threshold puts a label on the curve; None where that is not defined."""
-    tp, fp, tn, fn = (counts[name] for name in ("tp", "fp", "tn", "fn"))
-    if tp is None or not tp + fn:
+    tp, fp, tn, fn = counts.tp, counts.fp, counts.tn, counts.fn
+    if tp is None or fp is None or tn is None or fn is None or not tp + fn:
         return None
     if curve == "roc":
         return (fp / (fp + tn), tp / (tp + fn)) if fp + tn else None
     return (tp / (tp + fn), tp / (tp + fp)) if tp + fp else None
 
 
-def _entries(numbers: Numbers, kind: _Kind) -> list[Any]:
+def _entries(result: EvaluationResult, kind: _Kind) -> list[Any]:
     """Return the legend."""
     band = Patch(color=COLOURS[0], alpha=_BAND, linewidth=0)
     entries: list[Any] = [
         (Line2D([], [], color=COLOURS[0]), "curve"),
-        (band, f"{level(numbers['interval']['level'])} interval, point by point"),
+        (band, f"{level(result.interval.level)} interval, point by point"),
         (Line2D([], [], **_BASELINE), kind.baseline),
     ]
-    if any(_operating_point(counts, kind.curve) for counts in numbers["counts"].values()):
+    if any(_operating_point(counts, kind.curve) for counts in result.counts.values()):
         entries.append((Line2D([], [], **_OPERATING), "at the threshold"))
     return entries
 
 
-def auroc_by_label(numbers: Numbers) -> Figure | None:
+def auroc_by_label(result: EvaluationResult) -> Figure | None:
     """Draw the AUROC of each label, the best first, beside published values where there are any.
 
     Labels with few positives are hollow. None where no AUROC is defined.
-
-    Args:
-        numbers: Content of ``evaluation.json``.
     """
-    found = {label: metrics["auroc"] for label, metrics in numbers["labels"].items()}
-    order = sorted(found, key=lambda label: -(found[label]["value"] or 0.0))
-    if all(one["value"] is None for one in found.values()):
+    aurocs = {label: metrics["auroc"] for label, metrics in result.labels.items()}
+    order = sorted(aurocs, key=lambda label: -(aurocs[label].value or 0.0))
+    if all(estimate.value is None for estimate in aurocs.values()):
         return None
     with styled():
         figure = new_figure(7.2, 1.3 + 0.3 * len(order))
         axes = figure.subplots()
-        entries = _macro_line(axes, numbers) + _dots(
-            axes, numbers, [(label, found[label]) for label in order]
-        )
-        entries += _published(axes, numbers, order)
+        entries = _macro_line(axes, result) + _dots(axes, result, order)
+        entries += _published(axes, result, order)
         axes.set_yticks(range(len(order)), [shown(label, 32, 2) for label in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
-        figure.supxlabel(f"AUROC ({level(numbers['interval']['level'])} interval); 0.5 is chance")
+        figure.supxlabel(f"AUROC ({level(result.interval.level)} interval); 0.5 is chance")
         axes.grid(axis="y", visible=False)
         axes.set_xlim(min(0.5, axes.get_xlim()[0]), max(1.0, axes.get_xlim()[1]))
         legend(figure, entries, loc="outside upper left", ncols=2)
         return figure
 
 
-def _dots(axes: Axes, numbers: Numbers, rows: list[tuple[str, Numbers]]) -> list[Any]:
-    few = {one["label"] for one in numbers["flags"] if one["kind"] == "few_positives"}
-    known = [(place, label, one) for place, (label, one) in enumerate(rows) if one["value"] is not None]
+def _dots(axes: Axes, result: EvaluationResult, order: Sequence[str]) -> list[Any]:
+    few = {caveat.label for caveat in result.flags if caveat.kind == "few_positives"}
+    rows = [(place, label, result.labels[label]["auroc"]) for place, label in enumerate(order)]
     entries = []
-    for flagged, meaning in ((False, "this evaluation"), (True, "this evaluation, few positives")):
-        chosen = [(place, one) for place, label, one in known if (label in few) == flagged]
+    for is_few, meaning in ((False, "this evaluation"), (True, "this evaluation, few positives")):
+        chosen = [
+            (place, estimate)
+            for place, label, estimate in rows
+            if estimate.value is not None and (label in few) == is_few
+        ]
         if chosen:
             places, estimates = zip(*chosen, strict=True)
-            fill = "white" if flagged else COLOURS[0]
-            drawn = points(axes, estimates, places, color=COLOURS[0], markerfacecolor=fill)
-            entries.append((drawn, meaning))
-    for place, (_, one) in enumerate(rows):
-        if one["value"] is None:
+            fill = "white" if is_few else COLOURS[0]
+            dots = points(axes, estimates, places, color=COLOURS[0], markerfacecolor=fill)
+            entries.append((dots, meaning))
+    for place, _, estimate in rows:
+        if estimate.value is None:
             axes.text(0.505, place, "not defined: one class only", va="center", color=MUTED, fontsize=8)
     return entries
 
 
-def _macro_line(axes: Axes, numbers: Numbers) -> list[Any]:
-    macro, count = numbers["macro"]["auroc"], numbers["num_macro_labels"]
-    if macro["value"] is None or count < 2:
+def _macro_line(axes: Axes, result: EvaluationResult) -> list[Any]:
+    macro, num_labels = result.macro["auroc"], result.num_macro_labels
+    if macro.value is None or num_labels < 2:
         return []
-    line = axes.axvline(macro["value"], color=COLOURS[0], linestyle="--", linewidth=1, zorder=1)
-    if macro["low"] is not None:
-        axes.axvspan(macro["low"], macro["high"], color=COLOURS[0], alpha=0.1, linewidth=0, zorder=0)
-    return [(line, f"mean of {count} labels")]
+    line = axes.axvline(macro.value, color=COLOURS[0], linestyle="--", linewidth=1, zorder=1)
+    if macro.low is not None and macro.high is not None:
+        axes.axvspan(macro.low, macro.high, color=COLOURS[0], alpha=0.1, linewidth=0, zorder=0)
+    return [(line, f"mean of {num_labels} labels")]
 
 
-def _published(axes: Axes, numbers: Numbers, order: list[str]) -> list[Any]:
-    rows = [row for row in (numbers["published"] or {"rows": []})["rows"] if row["values"]]
+def _published(axes: Axes, result: EvaluationResult, order: Sequence[str]) -> list[Any]:
+    papers = [paper for paper in result.published.rows if paper.values] if result.published else []
     entries = []
-    for number, row in enumerate(rows):
-        known = [(row["values"][label], place) for place, label in enumerate(order)
-                 if row["values"].get(label) is not None]  # fmt: skip
+    for number, paper in enumerate(papers):
+        values = [(paper.values[label], place) for place, label in enumerate(order) if label in paper.values]
         marker, colour = MARKERS[1 + number % (len(MARKERS) - 1)], COLOURS[1 + number % (len(COLOURS) - 1)]
-        x, y = np.array(known, dtype=float).reshape(-1, 2).T
+        x, y = np.array(values, dtype=float).reshape(-1, 2).T
         (drawn,) = axes.plot(x, y, linestyle="none", marker=marker, color=colour, markersize=5, alpha=0.85)
-        entries.append((drawn, shown(f"{row['name']} (split: {row['split']})", 44)))
+        entries.append((drawn, shown(f"{paper.name} (split: {paper.split})", 44)))
     return entries
 
 
-Counts = npt.NDArray[np.float64]
-
-
-_MOST_CLASSES_WITH_COUNTS = 12  # beyond, the cells hold the share alone
-
-
-_FEW_CLASSES = 5  # with room for their names beneath
-
-
-_NAME = 24  # characters a line beside a matrix
-
-
-def confusion(numbers: Numbers) -> Figure | None:
+def confusion(result: EvaluationResult) -> Figure | None:
     """Draw the confusion matrix of classes that exclude one another, else one of each label.
 
     Colour is the share of a row, that is of the images that truly are so. None without thresholds.
-
-    Args:
-        numbers: Content of ``evaluation.json``.
     """
-    found = numbers["classification_report"]
-    if found is not None and found["kind"] == "exclusive":
-        matrix = np.array(found["matrix"], dtype=np.float64)
-        return _of_classes(matrix, [row["class"] for row in found["classes"]]) if matrix.sum() else None
-    return _of_labels(numbers["counts"])
+    report = result.classification_report
+    if report is not None and report.kind == "exclusive":
+        matrix = np.array(report.matrix, dtype=np.float64)
+        return _of_classes(matrix, [row.class_ for row in report.classes]) if matrix.sum() else None
+    return _of_labels(result.counts)
 
 
 def _of_classes(matrix: Counts, classes: Sequence[str]) -> Figure:
@@ -264,24 +234,32 @@ def _of_classes(matrix: Counts, classes: Sequence[str]) -> Figure:
         return figure
 
 
-def _of_labels(counts: dict[str, Numbers]) -> Figure | None:
-    if all(row["tp"] is None for row in counts.values()):
+def _of_labels(counts: Mapping[str, LabelCounts]) -> Figure | None:
+    outcomes = {label: _outcomes(row) for label, row in counts.items()}
+    if all(matrix is None for matrix in outcomes.values()):
         return None
     with styled():
         figure, panels = small_multiples([shown(label) for label in counts], height=0.75)
-        for axes, row in zip(panels, counts.values(), strict=True):
+        for axes, matrix in zip(panels, outcomes.values(), strict=True):
             axes.set(xticks=[0, 1], yticks=[0, 1])
             axes.set_xticklabels(["absent", "present"])
             axes.set_yticklabels(["absent", "present"], rotation=90, va="center")
-            if row["tp"] is None:
+            if matrix is None:
                 axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
                 axes.text(0.5, 0.5, "no threshold", ha="center", va="center", color=MUTED)
                 axes.grid(visible=False)
             else:
-                _cells(axes, np.array([[row["tn"], row["fp"]], [row["fn"], row["tp"]]], dtype=np.float64))
+                _cells(axes, matrix)
         figure.supxlabel("predicted at the threshold (share of the row, and images)")
         figure.supylabel("true")
         return figure
+
+
+def _outcomes(counts: LabelCounts) -> Counts | None:
+    """Return truth by prediction, absent before present; None without a threshold."""
+    if counts.tp is None:
+        return None
+    return np.array([[counts.tn, counts.fp], [counts.fn, counts.tp]], dtype=np.float64)
 
 
 def _cells(axes: Axes, matrix: Counts, *, with_counts: bool = True) -> None:

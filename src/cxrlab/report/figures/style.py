@@ -1,9 +1,8 @@
 """One style for every figure: colours that any reader can tell apart, names shown as they are, panels."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-Estimate = Mapping[str, Any]
+from cxrlab.metrics.bootstrap import Estimate
 
 # Okabe and Ito's colours, told apart by readers with any colour vision (jfly.uni-koeln.de/color).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -99,7 +98,7 @@ def shown(name: object, width: int = 28, lines: int = 3) -> str:
 
 
 def points(
-    axes: Axes, estimates: Sequence[Any], places: Sequence[float], **look: Any
+    axes: Axes, estimates: Sequence[Estimate], places: Sequence[float], **look: Any
 ) -> ErrorbarContainer:
     """Draw estimates as points with their intervals, as far as there are any, from left to right.
 
@@ -109,18 +108,22 @@ def points(
         places: Heights, shape ``(n,)``.
         **look: Of matplotlib's ``errorbar``.
     """
-    estimates = [one if isinstance(one, dict) else asdict(one) for one in estimates]
-    values = [one["value"] for one in estimates]
+    values = [estimate.value for estimate in estimates]
     settings: Any = {"fmt": "o", "markersize": 5.5, "elinewidth": 1.4, "zorder": 3} | look
     return axes.errorbar(values, places, xerr=whiskers(estimates), **settings)
 
 
 def whiskers(estimates: Sequence[Estimate]) -> list[list[float]]:
     """Return how far the intervals reach below and above the values, shape ``(2, n)``; 0 without interval."""
-    known = [one if one["low"] is not None else {key: one["value"] for key in ("value", "low", "high")}
-             for one in estimates]  # fmt: skip
-    below = [max(one["value"] - one["low"], 0.0) for one in known]
-    return [below, [max(one["high"] - one["value"], 0.0) for one in known]]
+    below, above = [], []
+    for estimate in estimates:
+        if estimate.value is None or estimate.low is None or estimate.high is None:
+            below.append(0.0)
+            above.append(0.0)
+        else:  # a value outside its percentile interval gets no whisker of negative length
+            below.append(max(estimate.value - estimate.low, 0.0))
+            above.append(max(estimate.high - estimate.value, 0.0))
+    return [below, above]
 
 
 def legend(

@@ -1,10 +1,6 @@
-"""provenance.json: with what a run was made: versions, commit, data, hardware, seconds per phase.
-
-With what something was computed: command, versions, commit, hardware.
-"""
+"""provenance.json: with what a run was made: command, versions, commit, data, network, hardware, seconds."""
 
 import datetime
-import json
 import os
 import platform
 import subprocess
@@ -12,14 +8,15 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import nn
 
 import cxrlab
-from cxrlab.files import write_text
+from cxrlab.files import read_json, write_json
 
 _PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas", "numpy",
@@ -43,13 +40,13 @@ def environment(program: str) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions
 
 
 def _commit() -> str | None:
@@ -104,6 +101,7 @@ class Provenance(Callback):
         if self._session:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
+        network = cast("nn.Module", pl_module.network)
         self._session = environment("cxrlab.train")
         self._session["hardware"] |= {
             "accelerator": type(trainer.accelerator).__name__,
@@ -117,6 +115,10 @@ class Provenance(Callback):
                 "patients": int(data.manifest.table["patient"].nunique()),
                 "fingerprint": data.manifest.fingerprint(),
                 "split": data.split.record(),
+            },
+            "network": {
+                "parameters": sum(parameter.numel() for parameter in network.parameters()),
+                "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
             },
             "seconds": dict(data.seconds),
         }
@@ -133,7 +135,7 @@ class Provenance(Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        earlier = json.loads(self.path.read_text(encoding="utf-8"))["sessions"] if self.path.is_file() else []
+        earlier = read_json(self.path)["sessions"] if self.path.is_file() else []
         if earlier and earlier[-1]["started"] == self._session["started"]:
             earlier = earlier[:-1]
-        write_text(self.path, json.dumps({"sessions": [*earlier, self._session]}, indent=2) + "\n")
+        write_json(self.path, {"sessions": [*earlier, self._session]}, indent=2)

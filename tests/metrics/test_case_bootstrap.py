@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from cxrlab.heatmaps.checks.case_bootstrap import MACRO, CaseBootstrap, Estimate, Floats, Names
+from cxrlab.metrics.bootstrap import MACRO, CaseBootstrap, Estimate, Floats, Names
 
-NOTHING = {"value": None, "low": None, "high": None}
+NOTHING = Estimate(None)
 LEVEL = 0.9
 
 
@@ -34,7 +34,7 @@ def interval(samples: Sequence[float]) -> list[float]:
 
 
 def numbers(found: Estimate) -> list[float]:
-    return [found["value"], found["low"], found["high"]]
+    return [found.value, found.low, found.high]
 
 
 @pytest.fixture
@@ -123,14 +123,14 @@ def test_the_interval_of_the_mean_over_groups_covers_where_some_are_of_one_patie
     bootstrap = CaseBootstrap.of(names, num_resamples=500, level=0.95, seed=4)
     for _ in range(100):
         found = bootstrap.by_group((generator.random((63, 1)) < 0.4).astype(float), groups)[MACRO][0]
-        num_inside += found["low"] <= 0.4 <= found["high"]
+        num_inside += found.low <= 0.4 <= found.high
     assert num_inside >= 85  # of 95 that are promised
 
 
 def test_the_mean_over_groups_is_not_the_mean_over_cases() -> None:
     groups = np.array(["Mass"] * 3 + ["Edema"], dtype=object)
     found = bootstrap_of(list("abcd")).by_group(np.array([[1.0], [1], [0], [0]]), groups)
-    assert [found[name][0]["value"] for name in ("Mass", "Edema", MACRO)] == pytest.approx([2 / 3, 0, 1 / 3])
+    assert [found[name][0].value for name in ("Mass", "Edema", MACRO)] == pytest.approx([2 / 3, 0, 1 / 3])
 
 
 def test_a_group_without_a_known_value_has_none_and_stays_out_of_the_mean() -> None:
@@ -139,7 +139,7 @@ def test_a_group_without_a_known_value_has_none_and_stays_out_of_the_mean() -> N
     found = bootstrap_of(list("abcd")).by_group(values, groups)
     assert found["Edema"] == [NOTHING, NOTHING]
     assert found["Mass"][1] == found[MACRO][1] == NOTHING
-    assert found["Mass"][0]["value"] == found[MACRO][0]["value"] == 0.5
+    assert found["Mass"][0].value == found[MACRO][0].value == 0.5
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -157,8 +157,8 @@ def test_a_difference_of_minus_1_throughout_mirrors_that_of_1() -> None:
     one, other = (
         bootstrap_of(patients).mean(np.full((5, 1), value), signed=True)[0] for value in (1.0, -1.0)
     )
-    assert numbers(other) == pytest.approx([-one["value"], -one["high"], -one["low"]])
-    assert -1 == other["low"] < other["high"] < 0
+    assert numbers(other) == pytest.approx([-one.value, -one.high, -one.low])
+    assert -1 == other.low < other.high < 0
 
 
 @pytest.mark.parametrize("units", [2, 3, 5, 40])
@@ -167,21 +167,21 @@ def test_a_difference_of_1_throughout_has_wilson_s_interval_on_the_way_from_minu
     found = bootstrap_of(patients).mean(np.ones((units, 1)), signed=True)[0]
     known = binomtest(units, units).proportion_ci(LEVEL, method="wilson")
     assert numbers(found) == pytest.approx([1, 2 * known.low - 1, 1])
-    assert (found["low"] < 0) == (units == 2)
+    assert (found.low < 0) == (units == 2)
 
 
 @pytest.mark.parametrize("value", [0.3, -0.3])
 def test_what_does_not_vary_otherwise_has_no_interval(value: float) -> None:
     found = bootstrap_of(list("abcde")).mean(np.full((5, 1), value))[0]
-    assert found == {"value": pytest.approx(value), "low": None, "high": None}
+    assert found == Estimate(pytest.approx(value))
 
 
 def test_negative_differences_have_the_mirrored_interval() -> None:
     generator = np.random.default_rng(2)
     patients, values = [str(number) for number in generator.integers(0, 9, 25)], generator.random((25, 1))
     one, other = (bootstrap_of(patients).mean(sign * values)[0] for sign in (1, -1))
-    assert numbers(other) == pytest.approx([-one["value"], -one["high"], -one["low"]])
-    assert other["low"] < other["value"] < other["high"] < 0
+    assert numbers(other) == pytest.approx([-one.value, -one.high, -one.low])
+    assert other.low < other.value < other.high < 0
 
 
 def test_patients_are_counted_once() -> None:
@@ -193,13 +193,13 @@ def test_patients_are_counted_once() -> None:
 
 def test_rounding_is_no_spread() -> None:
     found = bootstrap_of(list("aaabbbbccd")).mean(np.full((10, 1), 0.3))[0]
-    assert found["value"] == pytest.approx(0.3)
-    assert found["low"] is found["high"] is None
+    assert found.value == pytest.approx(0.3)
+    assert found.low is found.high is None
 
 
 def test_a_difference_of_0_throughout_may_have_either_sign() -> None:
     share, difference = (
         bootstrap_of(list("abcde")).mean(np.zeros((5, 1)), signed=s)[0] for s in (False, True)
     )
-    assert share["low"] == 0
-    assert difference == {"value": 0.0, "low": -share["high"], "high": share["high"]}
+    assert share.low == 0
+    assert difference == Estimate(0.0, -share.high, share.high)
