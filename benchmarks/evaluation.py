@@ -23,12 +23,11 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cxrlab.evaluation.curves import label_curves
-from cxrlab.evaluation.evaluate import DataFacts
 from cxrlab.evaluation.operating_point import from_validation
 from cxrlab.metrics.bootstrap import Counts, patient_counts
-from cxrlab.metrics.confusion import label_operating_estimates
 from cxrlab.metrics.delong import delong_estimate
-from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.estimates import metric_estimates
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.ranking import label_rankings, micro_ranking
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report.evaluation_page import Evaluation, write_evaluation
@@ -56,17 +55,7 @@ PREVALENCES = {
 DISTANCE = 1.2  # between positives and negatives, in standard deviations: an AUROC of 0.80
 NUM_COMPARED = 3  # resamples that scikit-learn is given
 
-SETTINGS = EvaluationSettings(
-    threshold="youden",
-    calibration="platt",
-    num_resamples=1000,
-    level=0.95,
-    prevalence=0.1,
-    age_bands=[0, 18, 40, 60, 80],
-    min_positives=10,
-    min_group_images=20,
-    seed=0,
-)
+SETTINGS = EvaluationSettings()
 
 
 def sample_table(num_images: int, num_patients: int) -> PredictionTable:
@@ -116,9 +105,7 @@ def disagreement(table: PredictionTable, counts: Counts) -> float:
 def label_table(table: PredictionTable, counts: Counts) -> None:
     """Compute every metric by label, macro and micro, with intervals; DeLong's too."""
     thresholds = np.full(len(table.labels), 0.1)
-    label_rankings(table, counts)
-    micro_ranking(table, counts)
-    label_operating_estimates(table, thresholds, counts, SETTINGS)
+    metric_estimates(table, thresholds, counts, level=SETTINGS.level, prevalence=SETTINGS.prevalence)
     for column in range(len(table.labels)):
         scores, targets = table.probabilities[:, column], table.targets[:, column]
         for patients in (None, table.patients):

@@ -9,9 +9,9 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import from_validation, given
-from cxrlab.evaluation.results import DataFacts, LabelCounts
+from cxrlab.evaluation.results import LabelCounts
 from cxrlab.metrics.bootstrap import Estimate
-from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
 
 
 @pytest.fixture

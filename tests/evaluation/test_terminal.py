@@ -5,8 +5,8 @@ import numpy as np
 from cxrlab.evaluation.comparison import compare
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import given
-from cxrlab.evaluation.results import DataFacts
 from cxrlab.evaluation.terminal import leaderboard, terminal_table
+from cxrlab.metrics.predictions import DataFacts
 
 
 def test_the_table_has_each_label_its_interval_and_the_reservations(make_predictions, make_settings):

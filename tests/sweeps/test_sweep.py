@@ -80,3 +80,20 @@ def test_the_printed_table_counts_failures_and_names_the_file(tmp_path: Path):
     assert "the loss is nan" in text
     assert "0.7500" in text
     assert str(path) in text
+
+
+def test_metrics_of_ones_own_have_columns(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    for job in (0, 1):
+        (tmp_path / str(job)).mkdir()
+        (tmp_path / str(job) / "results.csv").write_text(
+            "part,label,images,positives,auroc,average_precision,accuracy,squared_error\n"
+            f"val,Edema,9,4,0.8,0.7,0.6,0.3\nval,macro mean,9,,0.8,0.7,0.6,0.{job + 1}\n"
+        )
+        add_job(path, row(job, 0.5 + job / 10) | {"folder": str(job)}, maximize=True)
+    add_job(path, row(2, None, "no such model") | {"folder": "2"}, maximize=True)
+    table = pd.read_csv(path)
+    assert list(table.columns)[:6] == ["job", "status", "metric", "seconds", "overrides", "error"]
+    assert list(table.columns)[6:] == ["val/squared_error"]
+    assert table["val/squared_error"].tolist()[:2] == [0.2, 0.1]
+    assert "val/squared_error" in printed(path, "val/auroc")

@@ -22,7 +22,6 @@ from cxrlab.evaluation.external_predictions import read_external
 from cxrlab.evaluation.results import (
     Caveat,
     ComparisonResult,
-    DataFacts,
     Difference,
     EvaluatedData,
     IntervalMethod,
@@ -43,7 +42,7 @@ from cxrlab.metrics.bootstrap import (
 )
 from cxrlab.metrics.delong import area_difference, delong
 from cxrlab.metrics.estimates import plain_bootstrap
-from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
+from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable, read_predictions
 from cxrlab.metrics.ranking import label_rankings
 from cxrlab.metrics.registry import METRICS, Metric
 from cxrlab.metrics.settings import EvaluationSettings
@@ -496,7 +495,7 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
     lasts = [run.name for run in runs]
     folders = lasts if len(set(lasts)) == len(runs) else [str(run) for run in runs]
     return {
-        run: " ".join([folder, *(one for one in overrides[run] if one not in shared)])
+        run: " ".join([folder, *(override for override in overrides[run] if override not in shared)])
         for run, folder in zip(runs, folders, strict=True)
     }
 
@@ -504,4 +503,4 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
 def _overrides(run: Path) -> list[str]:
     path = run / ".hydra" / "overrides.yaml"
     loaded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return [str(one) for one in loaded] if isinstance(loaded, list) else []
+    return [str(override) for override in loaded] if isinstance(loaded, list) else []

@@ -55,8 +55,8 @@ def _curves(order: ScoreOrder, weights: Weights) -> dict[str, Floats]:
     tied = np.zeros_like(sums.positives)
     tied[order.tied_groups] = sums.tied
     return {
-        "roc": np.stack([_sensitivity(sums, tied[:, one], one) for one in has_both]),
-        "pr": np.stack([_precision(sums, one) for one in has_both]),
+        "roc": np.stack([_sensitivity(sums, tied[:, resample], resample) for resample in has_both]),
+        "pr": np.stack([_precision(sums, resample) for resample in has_both]),
     }
 
 
@@ -66,14 +66,14 @@ def _sensitivity(sums: Cumulated, tied: npt.NDArray[np.floating], resample: int)
     # A division at the end keeps whole numbers whole, which decides on which side of a step a point lies.
     allowed = np.arange(NUM_STEPS + 1) * sums.num_negatives[resample] / NUM_STEPS
     passed = np.searchsorted(false_alarms, allowed, side="right")  # groups that are wholly allowed
-    found = np.concatenate([[0.0], hits])[passed]
+    reached = np.concatenate([[0.0], hits])[passed]
     # The next group is taken in part if its negatives are tied with its positives: a sloping piece.
     partial = np.flatnonzero(passed < len(hits))
     group = passed[partial]
     inside = allowed[partial] - (false_alarms[group] - tied[group])
     share = np.clip(inside / np.maximum(tied[group], 1), 0, 1)
-    found[partial] += share * sums.positives[group, resample]
-    return np.asarray(found / hits[-1])
+    reached[partial] += share * sums.positives[group, resample]
+    return np.asarray(reached / hits[-1])
 
 
 def _precision(sums: Cumulated, resample: int) -> Floats:

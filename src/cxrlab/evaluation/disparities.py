@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 from scipy.stats import norm
 
-from cxrlab.evaluation.groups import MACRO, METRICS, GroupMetrics
+from cxrlab.evaluation.groups import GROUP_METRICS, GroupMetrics
 from cxrlab.evaluation.results import Gap, Outcome
-from cxrlab.metrics.bootstrap import ROUNDING, Estimate, estimate, holm, p_value
+from cxrlab.metrics.bootstrap import MACRO, ROUNDING, Estimate, estimate, holm, p_value
 from cxrlab.metrics.settings import EvaluationSettings
 
 
@@ -40,7 +40,7 @@ def largest_gaps(covariate: str, groups: Sequence[GroupMetrics], settings: Evalu
         settings: With the level, and the least number of positives.
     """
     gaps = []
-    for row in range(len(METRICS)):
+    for row in range(len(GROUP_METRICS)):
         tested = [
             _test(pair, row, label, settings.level)
             for pair in combinations(groups, 2)
@@ -56,7 +56,7 @@ def _comparable(pair: tuple[GroupMetrics, GroupMetrics], row: int, least: int) -
     """Return the labels with enough images in both groups, and with negatives of one kind for AUROC."""
     first, second = pair
     chosen = first.is_supported(least)[row] & second.is_supported(least)[row]
-    if METRICS[row] == "auroc":
+    if GROUP_METRICS[row] == "auroc":
         chosen &= first.borrows == second.borrows
     return [int(label) for label in np.flatnonzero(chosen)]
 
@@ -120,7 +120,7 @@ def _gap(covariate: str, row: int, tested: _Tested, p: float, alpha: float, *, i
     return Gap(
         covariate=covariate,
         label=first.labels[label],
-        metric=METRICS[row],
+        metric=GROUP_METRICS[row],
         groups=(first.group.name, second.group.name),
         images=(int(first.num_images[label]), int(second.num_images[label])),
         difference=tested.difference,

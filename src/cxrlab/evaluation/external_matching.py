@@ -1,7 +1,4 @@
-"""Which row of the targets each row of another program's predictions belongs to.
-
-The labels of another program's predictions, matched with those of the targets by name.
-"""
+"""Another program's predictions and their targets put together: row by row, and label by label."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,31 +16,30 @@ from cxrlab.evaluation.external_table import ExternalTable
 from cxrlab.evaluation.synonyms import match_labels
 from cxrlab.metrics.predictions import PREDICTION, PROBABILITY, TARGET, Floats
 
-_MOST_MISSING = 0.1
-
-
-_NUM_NIH_IMAGES = 112_120
-
-
 _log = logging.getLogger(__name__)
 
-
 Names = npt.NDArray[np.object_]
-
-
 Rows = npt.NDArray[np.intp]
+
+_MOST_MISSING = 0.1
+_NUM_NIH_IMAGES = 112_120
+_PROBABILITIES = (PROBABILITY, "prob_")
+_TARGETS = (TARGET, LABEL)
+_PREFIXES = (*_PROBABILITIES, *_TARGETS, PREDICTION)
+_NO_FINDING = "No Finding"
+_MOST_WORDS = 10  # labels are written in four words or so: 1, 0, -1, empty
 
 
 def match_images(predictions: ExternalTable, targets: ExternalTable, elsewhere: Names) -> Rows:
     """Return the row of ``targets`` that belongs to each row of ``predictions``, shape ``(N,)``.
 
     Names are compared as they are written. Where one of the files gives no folders, and no file name stands
-    twice in either, the file names decide. Names that differ in more, such as their endings, are refused: it
+    twice in either, the file names decide. Names that differ in more, such as their endings, are an error: it
     would be a guess.
 
-    Images of the targets without a prediction are left out with a warning, and refused where they are more
-    than a tenth. Of targets with a column ``part`` or ``split`` only the parts that the predictions touch are
-    meant to be complete; and NIH's whole table names all its images, whichever part is evaluated.
+    Images of the targets without a prediction are left out with a warning; more than a tenth of them are an
+    error. Of targets with a column ``part`` or ``split`` only the parts that the predictions touch are meant
+    to be complete; and NIH's whole table names all its images, whichever part is evaluated.
 
     Args:
         predictions: The predictions.
@@ -115,36 +111,21 @@ def _check_complete(predictions: ExternalTable, targets: ExternalTable, rows: Ro
     missing = targets.images[meant]
     if not len(missing):
         return
-    told = (
+    message = (
         f"{len(missing)} of {len(missing) + len(rows)} images of {targets.path} have no prediction in "
         f"{predictions.path}, for instance {list(missing[:3])}"
     )
     if targets.find(["findinglabels"]) is not None and len(targets.images) >= _NUM_NIH_IMAGES:
         _log.info(
-            f"{told}; {targets.path.name} names all images of NIH, so only those predicted are evaluated"
+            f"{message}; {targets.path.name} names all images of NIH, so only those predicted are evaluated"
         )
     elif len(missing) > _MOST_MISSING * (len(missing) + len(rows)):
         raise DataError(
-            f"{told}. Numbers of the rest would not be those of the data set: predict all, or give the "
+            f"{message}. Numbers of the rest would not be those of the data set: predict all, or give the "
             "targets of the part that was predicted (a column part or split tells it too)."
         )
     else:
-        _log.warning(f"{told}; they are left out")
-
-
-_PROBABILITIES = (PROBABILITY, "prob_")
-
-
-_TARGETS = (TARGET, LABEL)
-
-
-_PREFIXES = (*_PROBABILITIES, *_TARGETS, PREDICTION)
-
-
-_NO_FINDING = "No Finding"
-
-
-_MOST_WORDS = 10  # labels are written in four words or so: 1, 0, -1, empty
+        _log.warning(f"{message}; they are left out")
 
 
 def read_labels(
@@ -169,7 +150,9 @@ def read_labels(
     targets = _with_findings(targets)
     offered, known = _columns(predictions, _PROBABILITIES), _columns(targets, _TARGETS)
     matched = match_labels(list(offered), list(known), groups)
-    if predictions.path == targets.path and any(offered[one] == known[matched[one]] for one in matched):
+    if predictions.path == targets.path and any(
+        offered[own] == known[label] for own, label in matched.items()
+    ):
         raise DataError(
             f"{predictions.path} holds predictions and targets, but does not say which is which: name its "
             "columns probability/<label> and target/<label>."
@@ -199,15 +182,15 @@ def read_labels(
 
 def _columns(table: ExternalTable, prefixes: Sequence[str]) -> dict[str, str]:
     """Return the column of each label: those with one of ``prefixes``, else those without any."""
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for name in table.label_names():
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
         if prefix is not None:
             label = name.removeprefix(prefix)
-            if label in found:
-                raise DataError(f"{table.path} has two columns for {label}: {found[label]!r} and {name!r}.")
-            found[label] = name
-    return found or {name: name for name in table.label_names() if not name.startswith(_PREFIXES)}
+            if label in columns:
+                raise DataError(f"{table.path} has two columns for {label}: {columns[label]!r} and {name!r}.")
+            columns[label] = name
+    return columns or {name: name for name in table.label_names() if not name.startswith(_PREFIXES)}
 
 
 def _with_findings(table: ExternalTable) -> ExternalTable:
@@ -223,8 +206,8 @@ def _with_findings(table: ExternalTable) -> ExternalTable:
             f"The column {column!r} of {table.path} holds {unknown[:3]}, which are none of the 14 findings "
             f"{list(LABELS)}."
         )
-    present = {label: [label in one for one in sets] for label in LABELS}
-    present[_NO_FINDING] = [not one for one in sets]
+    present = {label: [label in findings for findings in sets] for label in LABELS}
+    present[_NO_FINDING] = [not findings for findings in sets]
     columns = {TARGET + label: np.array(rows, dtype=np.float64)[codes] for label, rows in present.items()}
     return replace(table, cells=table.cells.assign(**columns))
 
@@ -239,16 +222,16 @@ def _is_target(table: ExternalTable, column: str) -> bool:
 def _check_labels_present(
     predictions: ExternalTable, targets: ExternalTable, lacking: Sequence[str], known: Mapping[str, str]
 ) -> None:
-    refused = [
+    without_targets = [
         name
         for name in lacking
         if name.startswith(_PROBABILITIES)
         or (name not in targets.cells and _is_probability(predictions, name))
     ]
-    if refused:
+    if without_targets:
         raise DataError(
-            f"The columns {refused[:5]} of {predictions.path} hold probabilities that {targets.path} has no "
-            f"targets for: it has {list(known)[:20]}. Name labels that mean the same, such as "
+            f"The columns {without_targets[:5]} of {predictions.path} hold probabilities, and {targets.path} "
+            f"has no targets for them: it has {list(known)[:20]}. Name labels that mean the same, such as "
             "'synonyms.groups=[[Effusion,Pleural Effusion]]', or remove the columns."
         )
     if lacking:
@@ -299,6 +282,6 @@ def _truths(table: ExternalTable, column: str) -> Floats:
 
 def _warn_of_uncertain(table: ExternalTable, columns: Sequence[str]) -> None:
     counts = {name: int((pd.to_numeric(table.cells[name], errors="coerce") == -1).sum()) for name in columns}
-    found = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
-    if found:
-        _log.warning(f"{table.path}: targets of -1 are uncertain and left out as unknown: {found}")
+    uncertain = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    if uncertain:
+        _log.warning(f"{table.path}: targets of -1 are uncertain and left out as unknown: {uncertain}")

@@ -91,17 +91,17 @@ def _patients(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_] | None]:
     """Return the number of each image's patient, and the patients' names where they are known."""
     known = other.patients()
-    found: Sequence[str] | None = own.patients() if known is None else [known[row] for row in rows]
-    if found is None:
-        found = _named_patients(own.images.tolist()) or _named_patients(other.images[rows].tolist())
-    if found is None:
+    patients: Sequence[str] | None = own.patients() if known is None else [known[row] for row in rows]
+    if patients is None:
+        patients = _named_patients(own.images.tolist()) or _named_patients(other.images[rows].tolist())
+    if patients is None:
         _log.warning(
             f"{other.path} and {own.path} do not tell the patients (no column patient, 'Patient ID' or "
             "subject_id): each image counts as a patient of its own, and where patients have several images "
             "EVERY INTERVAL IS TOO NARROW"
         )
         return np.arange(len(own.images), dtype=np.int64), None
-    numbers, names = pd.factorize(np.asarray(found, dtype=object), sort=True)
+    numbers, names = pd.factorize(np.asarray(patients, dtype=object), sort=True)
     return numbers.astype(np.int64), np.asarray(names, dtype=object)
 
 
@@ -122,10 +122,10 @@ def _covariates(own: ExternalTable, other: ExternalTable, rows: Rows) -> pd.Data
 
 
 def _part(own: ExternalTable, other: ExternalTable, rows: Rows) -> str:
-    """Return the part that all images are of; "" where they are of several, or none is told."""
-    told = own.parts()
-    if told is None:
+    """Return the part that all images are of; "" where they are of several, or none is given."""
+    column = own.parts()
+    if column is None:
         parts = other.parts()
-        told = None if parts is None else parts.iloc[rows]
-    words = [] if told is None else told.unique().tolist()
+        column = None if parts is None else parts.iloc[rows]
+    words = [] if column is None else column.unique().tolist()
     return PART_WORDS.get(str(words[0]).lower(), "") if len(words) == 1 else ""

@@ -1,6 +1,6 @@
-"""Images by the values of a covariate: views, sexes, bands of age, thirds of any other number.
+"""Groups of images by the values of a covariate, and their metrics, of the sample and of every resample.
 
-AUROC, sensitivity and specificity of a group of images, of the sample and of every resample.
+Views, sexes, bands of age, thirds of any other number; AUROC, sensitivity and specificity of each.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.metrics.bootstrap import Counts, macro_mean, ratio
+from cxrlab.metrics.bootstrap import MACRO, Counts, macro_mean, ratio
 from cxrlab.metrics.confusion import confusion_counts, resampled_confusion_counts
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.ranking import label_rankings, ranking
 
 UNKNOWN = "unknown"
-
-
+GROUP_METRICS = ("auroc", "sensitivity", "specificity")
 MAX_VALUES = 12
 
-
 Mask = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,9 @@ def _values(text: "pd.Series[str]", is_unknown: Mask) -> list[Group]:
     return [*groups, Group(rest_name, rare, is_compared=False)]
 
 
-METRICS = ("auroc", "sensitivity", "specificity")
-
-
-MACRO = "macro"
-
-
-Integers = npt.NDArray[np.int64]
-
-
 @dataclass(frozen=True)
 class GroupMetrics:
-    """The :data:`METRICS` of L labels in one group; the macro mean may follow as one more label.
+    """The :data:`GROUP_METRICS` of L labels in one group; the macro mean may follow as one more label.
 
     Attributes:
         group: The images.
@@ -215,7 +205,7 @@ def macro_labels(groups: Sequence[GroupMetrics], least: int) -> Mask:
     """
     if not groups:
         return np.zeros(0, dtype=bool)
-    enough = np.stack([np.minimum(one.num_positives, one.num_negatives) >= least for one in groups])
+    enough = np.stack([np.minimum(group.num_positives, group.num_negatives) >= least for group in groups])
     sizes = enough.sum(axis=1)
     return np.asarray(enough[2 * sizes >= sizes.max()].all(axis=0))
 

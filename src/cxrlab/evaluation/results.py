@@ -14,8 +14,7 @@ from cxrlab.errors import OutputError
 from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.calibration import CalibrationResult
-from cxrlab.metrics.predictions import DataFacts as DataFacts
-from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
 FORMAT = 1
@@ -444,7 +443,7 @@ class ComparisonResult:
 def _as_json(result: EvaluationResult | ComparisonResult) -> dict[str, Any]:
     """Return ``asdict`` as JSON gives it back: tuples are lists, and ``class_`` is called ``class``."""
 
-    def as_object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def as_object(items: list[tuple[str, object]]) -> dict[str, object]:
         return {
             key.removesuffix("_"): list(value) if isinstance(value, tuple) else value for key, value in items
         }

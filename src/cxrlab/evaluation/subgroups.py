@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from cxrlab.evaluation.disparities import largest_gaps
 from cxrlab.evaluation.groups import (
-    MACRO,
-    METRICS,
+    GROUP_METRICS,
     Group,
     GroupMetrics,
     counted,
@@ -16,7 +15,7 @@ from cxrlab.evaluation.groups import (
     with_macro,
 )
 from cxrlab.evaluation.results import Gap, SubgroupRow
-from cxrlab.metrics.bootstrap import Counts, Estimate, estimate
+from cxrlab.metrics.bootstrap import MACRO, Counts, Estimate, estimate
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -46,7 +45,6 @@ def subgroup_numbers(
     gaps: list[Gap] = []
     for name in map(str, table.covariates):
         groups = covariate_groups(name, table.covariates[name], settings.age_bands)
-        predicted = [_is_large_enough(group, settings) for group in groups]
         if len(groups) < 2 or not any(_is_compared(group, settings) for group in groups):
             _log.info(
                 f"subgroups: {name} has one value only, or no group of {settings.min_group_images} images"
@@ -54,14 +52,15 @@ def subgroup_numbers(
             continue
         metrics = [
             group_metrics(table, thresholds, counts, group)
-            if large
+            if _is_large_enough(group, settings)
             else counted(table, group, counts.shape[1])
-            for group, large in zip(groups, predicted, strict=True)
+            for group in groups
         ]
         metrics, num_macro = _with_macro(metrics, settings)
-        for one in metrics:
-            rows += _rows(name, one, table.patients_known, num_macro, settings.level)
-        gaps += largest_gaps(name, [one for one in metrics if _is_compared(one.group, settings)], settings)
+        for group in metrics:
+            rows += _rows(name, group, table.patients_known, num_macro, settings.level)
+        compared = [group for group in metrics if _is_compared(group.group, settings)]
+        gaps += largest_gaps(name, compared, settings)
     return rows, gaps
 
 
@@ -79,9 +78,9 @@ def _with_macro(
     """Add the macro mean where there are several labels, and return how many labels it is of."""
     if len(metrics[0].labels) < 2:
         return list(metrics), 0
-    compared = [one for one in metrics if _is_compared(one.group, settings)]
+    compared = [group for group in metrics if _is_compared(group.group, settings)]
     chosen = macro_labels(compared, settings.min_positives)
-    return [with_macro(one, chosen, settings.min_positives) for one in metrics], int(chosen.sum())
+    return [with_macro(group, chosen, settings.min_positives) for group in metrics], int(chosen.sum())
 
 
 def _rows(
@@ -109,7 +108,7 @@ def _rows(
 def _estimates(metrics: GroupMetrics, column: int, level: float) -> dict[str, Estimate]:
     """Return the estimate of each metric of one label."""
     estimates = {}
-    for index, metric in enumerate(METRICS):
+    for index, metric in enumerate(GROUP_METRICS):
         value, samples = float(metrics.values[index, column]), metrics.samples[index, column]
         units = 0 if metric == "auroc" else int(metrics.units[index, column])
         estimates[metric] = estimate(value, samples, level, units=units)

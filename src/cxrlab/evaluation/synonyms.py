@@ -45,20 +45,20 @@ def match_labels(
     meanings = _meanings(groups)
     matched: dict[str, str] = {}
     for label in wanted:
-        found = _candidates(label, available, meanings)
-        if len(found) > 1:
+        columns = _candidates(label, available, meanings)
+        if len(columns) > 1:
             raise DataError(
-                f"The columns {found} all fit the label {label!r}, and none is spelled like it. Rename or "
+                f"The columns {columns} all fit the label {label!r}, and none is spelled like it. Rename or "
                 "remove all but one."
             )
-        if found:
-            matched[label] = found[0]
+        if columns:
+            matched[label] = columns[0]
     _check_unambiguous(matched)
     return matched
 
 
 def check_groups(groups: Sequence[Sequence[str]]) -> None:
-    """Refuse synonyms that cannot be used.
+    """Check that synonyms can be used.
 
     Raises:
         ConfigError: If a group is no list of names, or a name stands in two of them.

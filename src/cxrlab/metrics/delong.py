@@ -71,29 +71,29 @@ def delong(scores: Floats, targets: Floats, patients: Patients | None) -> tuple[
     if not num_positives or not num_negatives:
         return np.full(num_models, np.nan), np.full((num_models, num_models), np.nan)
     clusters = np.arange(len(positive)) if patients is None else patients[known]
-    found, right = _components(scores[:, known], positive)
-    aurocs: Floats = found.mean(axis=1)
-    centred = [(found - aurocs[:, None]) / num_positives, (right - aurocs[:, None]) / num_negatives]
+    above, below = _components(scores[:, known], positive)
+    aurocs: Floats = above.mean(axis=1)
+    centred = [(above - aurocs[:, None]) / num_positives, (below - aurocs[:, None]) / num_negatives]
     return aurocs, _covariance(centred[0], centred[1], clusters[positive], clusters[~positive])
 
 
 def _components(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Return the structural components of the positives, ``(K, M)``, and of the negatives, ``(K, N)``."""
     ranks = rankdata(scores, axis=1)
-    above, below = scores[:, positive], scores[:, ~positive]
-    found = (ranks[:, positive] - rankdata(above, axis=1)) / below.shape[1]
-    right = 1 - (ranks[:, ~positive] - rankdata(below, axis=1)) / above.shape[1]
-    return found, right
+    positives, negatives = scores[:, positive], scores[:, ~positive]
+    above = (ranks[:, positive] - rankdata(positives, axis=1)) / negatives.shape[1]
+    below = 1 - (ranks[:, ~positive] - rankdata(negatives, axis=1)) / positives.shape[1]
+    return above, below
 
 
-def _covariance(found: Floats, right: Floats, of_positives: Patients, of_negatives: Patients) -> Floats:
+def _covariance(above: Floats, below: Floats, of_positives: Patients, of_negatives: Patients) -> Floats:
     """Return Obuchowski's covariance, shape ``(K, K)``, from centred components and their patients."""
     patients, numbers = np.unique(np.concatenate([of_positives, of_negatives]), return_inverse=True)
     num_positive, num_negative = len(np.unique(of_positives)), len(np.unique(of_negatives))
     if min(num_positive, num_negative) < 2:
-        return np.full((len(found), len(found)), np.nan)
-    s10 = _sums(found, numbers[: len(of_positives)], len(patients))  # (K, P), named as in the paper
-    s01 = _sums(right, numbers[len(of_positives) :], len(patients))
+        return np.full((len(above), len(above)), np.nan)
+    s10 = _sums(above, numbers[: len(of_positives)], len(patients))  # (K, P), named as in the paper
+    s01 = _sums(below, numbers[len(of_positives) :], len(patients))
     s11 = s10 @ s01.T
     covariance: Floats = (
         _unbiased(num_positive) * (s10 @ s10.T)

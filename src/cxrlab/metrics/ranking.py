@@ -153,8 +153,8 @@ class ScoreOrder:
         ties = np.einsum("gb,gb->b", sums.positives[self.tied_groups], sums.tied, dtype=np.float64)
         above = sums.hits + sums.false_alarms
         precision = np.divide(sums.hits, above, out=above, where=above > 0)  # 0 where nothing is above
-        found = np.einsum("gb,gb->b", sums.positives, precision)
-        return np.stack([(num_pairs - lost + 0.5 * ties) / num_pairs, found / num_positives])
+        precisions = np.einsum("gb,gb->b", sums.positives, precision)
+        return np.stack([(num_pairs - lost + 0.5 * ties) / num_pairs, precisions / num_positives])
 
 
 def ranking(

@@ -202,15 +202,15 @@ def _imported(path: str) -> Metric:
             "path, such as my_lab.metrics.squared_error."
         )
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        loaded = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"metrics={path} cannot be imported ({error}). Is the package {path.partition('.')[0]} "
             "installed, or its folder on PYTHONPATH?"
         ) from error
-    if not isinstance(found, Metric):
+    if not isinstance(loaded, Metric):
         raise ConfigError(
-            f"metrics={path} is a {type(found).__name__}, no metric: put @cxrlab.metrics.metric(title=..., "
+            f"metrics={path} is a {type(loaded).__name__}, no metric: put @cxrlab.metrics.metric(title=..., "
             "higher_is_better=..., needs=...) above the function."
         )
-    return found
+    return loaded

@@ -25,7 +25,7 @@ _ON_DEVICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def check_monitor(monitor: str, mode: str, labels: Sequence[str], *, keys: tuple[str, str]) -> None:
-    """Refuse a metric that validation does not give, or one that the wrong direction would make the worst.
+    """Check that validation gives a metric, and that its direction is the one asked for.
 
     Args:
         monitor: The metric.

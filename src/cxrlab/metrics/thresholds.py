@@ -11,7 +11,7 @@ _FORMS = "youden, f1, sensitivity@0.9, specificity@0.9 (any value between 0 and 
 
 
 def check_rule(rule: str | float) -> None:
-    """Refuse a rule by which no threshold can be chosen.
+    """Check that a threshold can be chosen by a rule.
 
     Args:
         rule: The value of ``evaluation.threshold``.

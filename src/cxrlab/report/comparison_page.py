@@ -11,6 +11,7 @@ from cxrlab.errors import OutputError
 from cxrlab.evaluation.comparison import describe
 from cxrlab.evaluation.results import ComparisonResult, Difference, ModelPair
 from cxrlab.files import RunDir, write_text
+from cxrlab.metrics.registry import METRICS
 from cxrlab.report import text
 from cxrlab.report.figures import groups
 from cxrlab.report.formatting import MINUS, p
@@ -60,7 +61,7 @@ def write_comparison(
         models=_leaderboard(shown),
         by_label=_by_label(shown),
         pairs=_differences({_MINUS.join(pair.models): pair for pair in shown.pairs}, "models"),
-        pairs_by_label=_pairs_by_label(shown),
+        pairs_folded=[*_pairs_by_metric(shown), *_pairs_by_label(shown)],
         records=records,
         names_left_out="" if images else text.NAMES_LEFT_OUT,
         version=cxrlab.__version__,
@@ -82,14 +83,23 @@ def _numbered(comparison: ComparisonResult) -> ComparisonResult:
     def renamed(pair: ModelPair) -> ModelPair:
         models = (names[pair.models[0]], names[pair.models[1]])
 
-        def described(difference: Difference) -> str:
-            return describe(models, difference.difference, difference.outcome)
+        def described(difference: Difference, *, higher_is_better: bool = True) -> str:
+            return describe(
+                models, difference.difference, difference.outcome, higher_is_better=higher_is_better
+            )
 
         labels = {
             label: replace(difference, description=described(difference))
             for label, difference in pair.labels.items()
         }
-        return replace(pair, models=models, labels=labels, description=described(pair))
+        metrics = {
+            name: replace(
+                difference,
+                description=described(difference, higher_is_better=METRICS[name].higher_is_better),
+            )
+            for name, difference in pair.metrics.items()
+        }
+        return replace(pair, models=models, labels=labels, metrics=metrics, description=described(pair))
 
     return replace(
         comparison,
@@ -114,11 +124,19 @@ def _figures(comparison: ComparisonResult) -> dict[str, Figure | None]:
 
 def _leaderboard(comparison: ComparisonResult) -> Table:
     rows = [
-        Row(model.name, [estimate_cell(model.macro_auroc), estimate_cell(model.macro_average_precision)])
+        Row(
+            model.name,
+            [
+                estimate_cell(model.macro_auroc),
+                estimate_cell(model.macro_average_precision),
+                *map(estimate_cell, model.metrics.values()),
+            ],
+        )
         for model in comparison.models
     ]
     mean = "mean " if _has_several_labels(comparison) else ""
-    return Table(["model", f"{mean}AUROC", f"{mean}average precision"], rows)
+    titles = ["AUROC", "average precision", *(METRICS[name].title for name in comparison.models[0].metrics)]
+    return Table(["model", *(f"{mean}{title}" for title in titles)], rows)
 
 
 def _by_label(comparison: ComparisonResult) -> Table | None:
@@ -129,6 +147,22 @@ def _by_label(comparison: ComparisonResult) -> Table | None:
         Row(label, [estimate_cell(model.labels[label]) for model in models]) for label in models[0].labels
     ]
     return Table(["label", *(model.name for model in models)], rows)
+
+
+def _pairs_by_metric(comparison: ComparisonResult) -> Sequence[tuple[str, Table]]:
+    """Return the differences of each of a person's metrics, with its title."""
+    return [
+        (
+            METRICS[name].title,
+            _differences(
+                {_MINUS.join(pair.models): pair.metrics[name] for pair in comparison.pairs},
+                "models",
+                METRICS[name].title,
+            ),
+        )
+        for name in comparison.models[0].metrics
+        if comparison.pairs
+    ]
 
 
 def _pairs_by_label(comparison: ComparisonResult) -> Sequence[tuple[str, Table]]:
@@ -144,7 +178,7 @@ def _has_several_labels(comparison: ComparisonResult) -> bool:
     return len(comparison.models[0].labels) > 1
 
 
-def _differences(differences: Mapping[str, Difference], first: str) -> Table:
+def _differences(differences: Mapping[str, Difference], first: str, title: str = "AUROC") -> Table:
     rows = [
         Row(
             name,
@@ -157,4 +191,4 @@ def _differences(differences: Mapping[str, Difference], first: str) -> Table:
         )
         for name, difference in differences.items()
     ]
-    return Table([first, "difference of AUROC", "p", "p, Holm", "in words"], rows, texts=frozenset({4}))
+    return Table([first, f"difference of {title}", "p", "p, Holm", "in words"], rows, texts=frozenset({4}))

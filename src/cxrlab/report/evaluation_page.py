@@ -100,8 +100,8 @@ def _curves(context: PageContext) -> Markup | None:
         "precision_recall",
         performance.precision_recall(result),
         alt="Precision-recall curve of each label with its band.",
-        caption="Precision-recall curves: the share of positive predictions that is right against the share of "
-        "findings that is found.",
+        caption="Precision-recall curves: the share of positive predictions that is right against the share "
+        "of findings that is found.",
     )
     return _joined(_how_to_read("curves"), roc, precision_recall) if roc or precision_recall else None
 
@@ -195,7 +195,10 @@ def _repeat(context: PageContext) -> Markup | None:
 def _card(context: PageContext) -> Markup:
     return _joined(
         part("small", text.CARD_FORM),
-        *(part("points", *points) for points in model_card(*without_names(context.result, context.model_info))),
+        *(
+            part("points", *points)
+            for points in model_card(*without_names(context.result, context.model_info))
+        ),
     )
 
 

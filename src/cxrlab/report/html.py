@@ -138,7 +138,9 @@ def _img(figure: Figure, alt: str, name: str) -> Markup:
     """Return a figure as ``<img>`` of a drawing of lines: none of its ids and styles meets the page's."""
     width, height = (round(_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
     element = Markup('<img src="{}" alt="{}" width="{}" height="{}" style="min-width:{}px">')
-    return element.format(data_uri(svg(figure, name), "svg+xml"), alt, width, height, round(_LEAST_SCALE * width))
+    return element.format(
+        data_uri(svg(figure, name), "svg+xml"), alt, width, height, round(_LEAST_SCALE * width)
+    )
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -203,7 +205,7 @@ def save_figures(folder: Path, figures: Mapping[str, Figure | None]) -> None:
 
 
 @contextmanager
-def _saving(figure: Figure, settings: dict[str, Any]) -> Iterator[None]:
+def _saving(figure: Figure, settings: Any) -> Iterator[None]:
     """Apply the style, and lay the figure out once for all its files, which takes as long as drawing it.
 
     A letter that matplotlib's own font lacks is measured as a box, and no warning is due: in SVG the browser

@@ -136,9 +136,7 @@ def _training_data(model_info: ModelInfo) -> list[str]:
 def _analyses(result: EvaluationResult) -> list[str]:
     lines = [f"AUROC, {label}: {interval(metrics['auroc'])}." for label, metrics in result.labels.items()]
     if len(result.labels) > 1:
-        lines.append(
-            f"AUROC, macro mean of {result.num_macro_labels}: {interval(result.macro['auroc'])}."
-        )
+        lines.append(f"AUROC, macro mean of {result.num_macro_labels}: {interval(result.macro['auroc'])}.")
     shown = [gap for gap in result.gaps if gap.outcome in ("better", "worse")]
     lines += map(text.gap, shown)
     if result.gaps and not shown:

@@ -145,8 +145,8 @@ class ModelInfo:
         kind: A run of ours, an ensemble of runs, or predictions of another program.
         networks: One for a run; those of an ensemble.
         trained_on: The data of the training.
-        unseen: Whether the evaluated patients are known to be none of the training's; None: they are if a run or
-            ensemble is evaluated on a test part.
+        unseen: Whether the evaluated patients are known to be none of the training's; None: they are if a run
+            or ensemble is evaluated on a test part.
         config: The resolved config.
         audit: What the audit of the data found; None where there was none.
         metrics: Learning curves, as in ``metrics.csv``.
@@ -156,8 +156,8 @@ class ModelInfo:
         panels: Heatmaps to choose from.
         explanation: What the checks of heatmaps found on the same images.
         examples: Heatmaps that show what the checks flag.
-        notes: Sentences that belong beside the result; no name of a file, folder, patient or image may stand in
-            them, for a page without names shows them too. What may hold one is a ``note`` of the evaluation.
+        notes: Sentences that belong beside the result; no name of a file, folder, patient or image may stand
+            in them, for a page without names shows them too. What may hold one is a ``note`` of the evaluation.
     """
 
     title: str | None = None
@@ -183,9 +183,7 @@ class ModelInfo:
         return {"Training": self.provenance, **resumed, "Evaluation": self.evaluated}
 
 
-def without_names(
-    result: EvaluationResult, model_info: ModelInfo
-) -> tuple[EvaluationResult, ModelInfo]:
+def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[EvaluationResult, ModelInfo]:
     """Return both without what a data-use agreement may protect: for a page, or a model card, that is shared.
 
     Left out are commands, the config, radiographs, and names of files, folders, images and patients. Notes of

@@ -5,19 +5,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cxrlab.evaluation.results import EvaluationResult, Gap, LabelCounts, PublishedRow
+from cxrlab.metrics import METRICS
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.calibration import LabelCalibration, Reliability
 from cxrlab.report.formatting import DASH, MINUS, bounds, count, counted, level, number, p
 
-_MAIN = {
-    "auroc": "AUROC", "average_precision": "average precision", "sensitivity": "sensitivity",
-    "specificity": "specificity", "ppv": "PPV", "npv": "NPV", "f1": "F1",
-}  # fmt: skip
-_FURTHER = {
-    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "mcc": "MCC", "brier": "Brier score",
-    "ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}", "auroc": "AUROC, bootstrap",
-    "auroc_delong_clustered": "AUROC, DeLong by patient", "auroc_delong": "AUROC, DeLong by image",
-}  # fmt: skip
+_MAIN = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
+# The AUROC stands in the second table once more, beside its intervals by other methods.
+_METHODS = {
+    "auroc": "AUROC, bootstrap",
+    "auroc_delong_clustered": "AUROC, DeLong by patient",
+    "auroc_delong": "AUROC, DeLong by image",
+}
+_AT_PREVALENCE = {"ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}"}
 _NUM_GAPS = 6  # that are shown
 
 
@@ -88,21 +88,44 @@ def label_name(label: str) -> str:
 
 
 def main_table(result: EvaluationResult) -> Table:
-    """Return what a reader looks for first, with intervals, and the means over the labels."""
-    return _metric_table(result, _MAIN, with_positives=True)
+    """Return what a reader looks for first, a person's own metrics among it, and the means over the labels."""
+    names = [*_MAIN, *(metric.name for metric in METRICS.added)]
+    return _metric_table(result, {name: metric_title(name) for name in names}, with_positives=True)
 
 
 def further_table(result: EvaluationResult) -> Table:
-    """Return the other metrics, and the AUROC's intervals by three methods side by side."""
-    prevalence = level(result.prevalence) if result.prevalence else ""
-    titles = {name: title.format(prevalence) for name, title in _FURTHER.items()}
-    return _metric_table(result, titles, with_positives=False)
+    """Return all other metrics, and the AUROC's intervals by three methods side by side."""
+    added = {metric.name for metric in METRICS.added}
+    names = [name for name in METRICS if name not in _MAIN and name not in added]
+    titles = {name: metric_title(name, result.prevalence) for name in names}
+    return _metric_table(result, titles | _METHODS, with_positives=False)
+
+
+def metric_title(name: str, prevalence: float | None = None) -> str:
+    """Return the heading of a metric's column: its title in the registry, and the direction of an error.
+
+    Args:
+        name: Of the metric; one that the registry does not hold is called by it.
+        prevalence: For which PPV and NPV are given besides the sample's own.
+
+    Example:
+        >>> metric_title("brier"), metric_title("ppv_at_prevalence", 0.1), metric_title("theirs")
+        ('Brier score, lower is better', 'PPV at 10 %', 'theirs')
+    """
+    if name in _AT_PREVALENCE and prevalence:
+        return _AT_PREVALENCE[name].format(level(prevalence))
+    if name not in METRICS:
+        return name
+    metric = METRICS[name]
+    return metric.title if metric.higher_is_better else f"{metric.title}, lower is better"
 
 
 def _metric_table(result: EvaluationResult, titles: Mapping[str, str], *, with_positives: bool) -> Table:
     """Return a column for each metric that is defined for any label."""
     blocks = [*result.labels.values(), result.macro, result.micro]
-    shown = [name for name in titles if any(name in block and block[name].value is not None for block in blocks)]
+    shown = [
+        name for name in titles if any(name in block and block[name].value is not None for block in blocks)
+    ]
     marks = _marks(result)
     rows = [
         Row(
@@ -151,7 +174,9 @@ def count_table(result: EvaluationResult) -> Table:
     marks, rows = _marks(result), []
     for label, counts in result.counts.items():
         threshold = result.thresholds.get(label)
-        texts = [DASH] * 3 if threshold is None else [number(threshold.value), threshold.rule, threshold.source]
+        texts = (
+            [DASH] * 3 if threshold is None else [number(threshold.value), threshold.rule, threshold.source]
+        )
         numbers = (counts.tp, counts.fp, counts.tn, counts.fn, counts.images, counts.positives,
                    counts.negatives, counts.positive_patients)  # fmt: skip
         cells = [Cell(text) for text in [*texts, *map(count, numbers)]]
@@ -225,11 +250,9 @@ def calibration_table(result: EvaluationResult) -> Table | None:
 
 
 def _reliability_cells(calibration: LabelCalibration, with_after: bool) -> list[Cell]:
-    before, after = calibration.before, calibration.after
-    pairs = [
-        (before.ece, after and after.ece), (before.bias, after and after.bias), (before.brier, after and after.brier)
-    ]  # fmt: skip
-    return [estimate_cell(estimate) for pair in pairs for estimate in pair[: 1 + with_after]]
+    stages = [calibration.before, *([calibration.after] if with_after else [])]
+    values = [(stage.ece, stage.bias, stage.brier) if stage else (None, None, None) for stage in stages]
+    return [estimate_cell(estimate) for estimates in zip(*values, strict=True) for estimate in estimates]
 
 
 def _is_recalibrated(result: EvaluationResult) -> bool:
@@ -237,7 +260,7 @@ def _is_recalibrated(result: EvaluationResult) -> bool:
 
 
 def recalibration_table(result: EvaluationResult) -> Table | None:
-    """Return slope and intercept of the recalibrated logit by label, and Spiegelhalter's z; None without any."""
+    """Return slope and intercept of the recalibration by label, and Spiegelhalter's z; None without any."""
     if not _is_recalibrated(result):
         return None
     rows = [

@@ -11,43 +11,66 @@ from cxrlab.report.formatting import bounds, count, counted, interval, level, nu
 from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
 
 HOW_TO_READ = {
-    "audit": "Before training, the data were searched for what makes results untrue: a patient in two parts, "
-    "duplicates, wrong labels, unreadable files. A fault makes results untrue, a warning may.",
-    "labels": "In brackets or small print stands the interval in which the true value plausibly lies. AUROC: how "
-    "often an image with the finding is ranked above one without it; 0.5 is guessing. Sensitivity: of those with "
-    "the finding, the share that is predicted positive. Specificity: of those without it, the share that is "
-    "predicted negative. PPV and NPV: how often a positive, or a negative, prediction is right; they hold for "
-    "this mix of images only.",
-    "curves": "The more a curve bends to its corner (upper left for ROC, upper right for precision-recall), the "
-    "better. The band shows how far the curve may lie elsewhere by chance. For a rare finding the "
-    "precision-recall curve tells more: it shows how many positive predictions would be false.",
-    "calibration": "Of the images given a probability of 30 %, 30 in 100 should have the finding: points on the "
-    "diagonal. A ranking can be perfect with probabilities that are far too high or too low; calibration error "
-    "is the mean distance from the diagonal, bias the mean prediction minus the observed share.",
-    "confusion": "Rows are the truth, columns what the model predicts at the threshold: the diagonal is right, the "
-    "rest are false negatives and false positives.",
-    "subgroups": "Each line is a group of images. Where two intervals lie apart, the model may serve one group "
-    "worse. Small groups have wide intervals, and that no difference is shown does not mean that there is none.",
-    "learning": "Training loss should fall. Where validation loss rises while training loss falls, the network "
-    "overfits; the epoch that was best on validation is the one that is evaluated here.",
-    "heatmaps": "Left of each pair the radiograph, right the same with the parts that raised the score in warm "
-    "colours. A heatmap shows what the network's score depended on. It does not outline a lesion, does not say "
-    "that the reason is a medical one, and looks convincing where the network is wrong.",
-    "leaderboard": "AUROC: how often an image with the finding is ranked above one without it; 0.5 is guessing. "
-    "The intervals of two models may overlap although one is better: all models were evaluated on the same "
-    "images, so it is the interval of their difference, below, that decides.",
-    "differences": "Each line is the first model minus the second. An interval that lies on one side of 0 shows a "
-    "difference; p-values are corrected for there being several (Holm). That no difference is shown does not "
-    "mean that there is none: more patients could show one.",
+    "audit": (
+        "Before training, the data were searched for what makes results untrue: a patient in two parts, "
+        "duplicates, wrong labels, unreadable files. A fault makes results untrue, a warning may."
+    ),
+    "labels": (
+        "In brackets or small print stands the interval in which the true value plausibly lies. AUROC: how "
+        "often an image with the finding is ranked above one without it; 0.5 is guessing. Sensitivity: of "
+        "those with the finding, the share that is predicted positive. Specificity: of those without it, "
+        "the share that is predicted negative. PPV and NPV: how often a positive, or a negative, prediction"
+        " is right; they hold for this mix of images only."
+    ),
+    "curves": (
+        "The more a curve bends to its corner (upper left for ROC, upper right for precision-recall), the "
+        "better. The band shows how far the curve may lie elsewhere by chance. For a rare finding the "
+        "precision-recall curve tells more: it shows how many positive predictions would be false."
+    ),
+    "calibration": (
+        "Of the images given a probability of 30 %, 30 in 100 should have the finding: points on the "
+        "diagonal. A ranking can be perfect with probabilities that are far too high or too low; "
+        "calibration error is the mean distance from the diagonal, bias the mean prediction minus the "
+        "observed share."
+    ),
+    "confusion": (
+        "Rows are the truth, columns what the model predicts at the threshold: the diagonal is right, the "
+        "rest are false negatives and false positives."
+    ),
+    "subgroups": (
+        "Each line is a group of images. Where two intervals lie apart, the model may serve one group "
+        "worse. Small groups have wide intervals, and that no difference is shown does not mean that there "
+        "is none."
+    ),
+    "learning": (
+        "Training loss should fall. Where validation loss rises while training loss falls, the network "
+        "overfits; the epoch that was best on validation is the one that is evaluated here."
+    ),
+    "heatmaps": (
+        "Left of each pair the radiograph, right the same with the parts that raised the score in warm "
+        "colours. A heatmap shows what the network's score depended on. It does not outline a lesion, does "
+        "not say that the reason is a medical one, and looks convincing where the network is wrong."
+    ),
+    "leaderboard": (
+        "AUROC: how often an image with the finding is ranked above one without it; 0.5 is guessing. The "
+        "intervals of two models may overlap although one is better: all models were evaluated on the same "
+        "images, so it is the interval of their difference, below, that decides."
+    ),
+    "differences": (
+        "Each line is the first model minus the second. An interval that lies on one side of 0 shows a "
+        "difference; p-values are corrected for there being several (Holm). That no difference is shown "
+        "does not mean that there is none: more patients could show one."
+    ),
 }
 
 SPIEGELHALTER = (
-    "What was fitted, and Spiegelhalter's z (beyond 1.96 either way: not calibrated, were every image another patient's)"
+    "What was fitted, and Spiegelhalter's z (beyond 1.96 either way: not calibrated, if each image is "
+    "another patient's)"
 )
 
 NAMES_LEFT_OUT = (
-    "Commands, the configuration, and the names of files, folders, images and patients are left out of this page "
-    "(report.images=false)."
+    "Commands, the configuration, and the names of files, folders, images and patients are left out of "
+    "this page (report.images=false)."
 )
 
 CARD_FORM = (
@@ -167,7 +190,9 @@ def training(model_info: ModelInfo) -> str:
     trained = model_info.trained_on
     if trained is None:
         if model_info.kind == "predictions":
-            return "These predictions come from another program; what was trained on which images is not known."
+            return (
+                "These predictions come from another program; what was trained on which images is not known."
+            )
         return f"The network: {network}." if network else ""
     subject = "Each network of the ensemble" if model_info.kind == "ensemble" else "The network"
     name = f"{subject} ({network})" if network else subject
@@ -399,7 +424,9 @@ def _rows(session: Session) -> Iterator[tuple[str, str]]:
         "hardware": _hardware(session.hardware),
         "GPU memory": f"{session.peak_gpu_gib} GiB at most" if session.peak_gpu_gib else None,
         "epochs": count(session.epochs) if session.epochs is not None else None,
-        "time": ", ".join(f"{phase.replace('_', ' ')} {seconds(time)}" for phase, time in session.seconds.items()),
+        "time": ", ".join(
+            f"{phase.replace('_', ' ')} {seconds(time)}" for phase, time in session.seconds.items()
+        ),
     }
     yield from ((name, value) for name, value in rows.items() if value)
 

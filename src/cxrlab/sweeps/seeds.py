@@ -62,8 +62,8 @@ def printed_spread(path: Path, shared: set[str]) -> list[str]:
     text = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
     return [
         f"\nOver seeds:\n{text}",
-        "std_over_seeds (n - 1) is the spread between trainings on the same patients, no confidence\n"
-        f"interval for other patients. All metrics: {path}",
+        "std_over_seeds (n - 1) is the spread between trainings on the same patients,\n"
+        f"no confidence interval for other patients. All metrics: {path}",
     ]
 
 
@@ -80,7 +80,7 @@ def _summary(overrides: str, of_seeds: Mapping[int, Job], sweep_dir: Path) -> li
     completed = [job for job in of_seeds.values() if job["status"] == "completed"]
     left_out = [f"seed {seed} {job['status']}" for seed, job in of_seeds.items() if job not in completed]
     monitor = str(next(iter(of_seeds.values())).get("monitor") or "metric")
-    values = pd.DataFrame([{monitor: job["metric"]} | _macro_means(sweep_dir, job) for job in completed])
+    values = pd.DataFrame([{monitor: job["metric"]} | _others(sweep_dir, job, monitor) for job in completed])
     numbers = values if len(values) else pd.DataFrame(columns=[monitor])
     return [
         {
@@ -97,16 +97,25 @@ def _summary(overrides: str, of_seeds: Mapping[int, Job], sweep_dir: Path) -> li
     ]
 
 
-def _macro_means(sweep_dir: Path, job: Job) -> dict[str, float]:
-    """Return the macro means of a job's ``results.csv`` but the monitored one: ``{"val/brier": 0.1}``."""
+def _others(sweep_dir: Path, job: Job, monitor: str) -> dict[str, float]:
+    """Return the macro means of a job but that of the monitored metric."""
+    return {name: value for name, value in macro_means(sweep_dir, job).items() if name != monitor}
+
+
+def macro_means(sweep_dir: Path, job: Job) -> dict[str, float]:
+    """Return the macro means of a job's ``results.csv``, such as ``{"val/auroc": 0.8}``; none without it.
+
+    Args:
+        sweep_dir: The sweep's directory.
+        job: A row of the sweep's table with ``folder``, which is relative to it.
+    """
     path = sweep_dir / str(job.get("folder")) / "results.csv"
     if not path.is_file():
         return {}
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    rows = table[table["label"] == _MACRO].to_dict("records")
     return {
         f"{row['part']}/{name}": float(value)
-        for row in rows
+        for row in table[table["label"] == _MACRO].to_dict("records")
         for name, value in row.items()
-        if name not in _COUNTS and f"{row['part']}/{name}" != job.get("monitor")
+        if name not in _COUNTS
     }

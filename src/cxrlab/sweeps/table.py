@@ -1,6 +1,7 @@
 """The table of a sweep: one row a job, failures included, rewritten after every job."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from cxrlab.files import write_text
+from cxrlab.metrics.registry import IN_TRAINING
 from cxrlab.sweeps.cross_validation import SUMMARIES, configurations, notes, summarised
-from cxrlab.sweeps.seeds import printed_spread, write_seed_spread
+from cxrlab.sweeps.seeds import macro_means, printed_spread, write_seed_spread
 
 COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
 FOLD_COLUMNS = ("fold", "num_folds", "configuration")
@@ -55,7 +57,11 @@ def close(path: Path) -> None:
 def printed(path: Path, monitor: str) -> str:
     """Return the table as text for the terminal; of the overrides it shows those in which the jobs differ."""
     columns = [str(name) for name in pd.read_csv(path, nrows=0)]
-    numbers = [name for name in columns if name in ("metric", "seconds", "fold") or name.startswith("test/")]
+    numbers = [
+        name
+        for name in columns
+        if name in ("metric", "seconds", "fold") or name.startswith(("test/", "val/"))
+    ]
     table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
     is_job = ~table["job"].isin(SUMMARIES)
     num_failed = int((table["status"][is_job] != "completed").sum())
@@ -76,6 +82,15 @@ def printed(path: Path, monitor: str) -> str:
     return "\n".join(["", lines, end, *below, *printed_spread(path.parent / "sweep_seeds.csv", shared)])
 
 
+def _added_metrics(sweep_dir: Path, job: Mapping[str, Any]) -> dict[str, float]:
+    """Return the macro means of what a job's training computed beside the usual metrics, on validation."""
+    if job["status"] != "completed":
+        return {}
+    usual = {f"val/{name}" for name in IN_TRAINING}
+    means = macro_means(sweep_dir, job)
+    return {name: value for name, value in means.items() if name.startswith("val/") and name not in usual}
+
+
 def _write_job(path: Path, job: dict[str, Any]) -> None:
     write_text(path.parent / ".jobs" / f"{job['job']}.json", json.dumps(job))
 
@@ -87,7 +102,10 @@ def _read_jobs(path: Path) -> list[dict[str, Any]]:
 
 def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:
     jobs = _read_jobs(path)
-    table = pd.DataFrame(jobs, columns=list(COLUMNS))
+    added = [_added_metrics(path.parent, job) for job in jobs]
+    names = list(dict.fromkeys(name for values in added for name in values))
+    rows = [job | values for job, values in zip(jobs, added, strict=True)]
+    table = pd.DataFrame(rows, columns=[*COLUMNS, *names])
     table["metric"] = pd.to_numeric(table["metric"])
     table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
     found = configurations(jobs, path.parent)

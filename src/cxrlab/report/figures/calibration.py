@@ -73,7 +73,7 @@ def _panel(axes: Axes, calibration: LabelCalibration, is_rare: bool) -> None:
     for stage, (colour, marker, _) in _STAGES.items():
         if bins := _bins(calibration, stage):
             x, observed = [bin.predicted for bin in bins], [bin.observed for bin in bins]
-            y = [estimate.value for estimate in observed]
+            y: Any = [estimate.value for estimate in observed]
             areas = [_SMALLEST + (_LARGEST - _SMALLEST) * bin.images / most for bin in bins]
             axes.errorbar(x, y, yerr=whiskers(observed), fmt="none", ecolor=colour, elinewidth=1, zorder=2)
             axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.6, zorder=2)

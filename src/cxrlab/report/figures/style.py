@@ -108,7 +108,7 @@ def points(
         places: Heights, shape ``(n,)``.
         **look: Of matplotlib's ``errorbar``.
     """
-    values = [estimate.value for estimate in estimates]
+    values: Any = [estimate.value for estimate in estimates]
     settings: Any = {"fmt": "o", "markersize": 5.5, "elinewidth": 1.4, "zorder": 3} | look
     return axes.errorbar(values, places, xerr=whiskers(estimates), **settings)
 
