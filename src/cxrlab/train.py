@@ -139,15 +139,27 @@ def _checks_heatmaps(cfg: DictConfig) -> bool:
 
 
 def _check_network(cfg: DictConfig) -> None:
-    """Say before any image is decoded that a network cannot be built, or its heatmaps cannot be checked."""
+    """Say before any image is decoded that a network cannot be built, or has no heatmaps.
+
+    Of one without the spatial features that they are read from, none are drawn.
+    """
     from cxrlab.cli.build import throwaway_classifier
     from cxrlab.errors import ConfigError
     from cxrlab.heatmaps.methods import check_fit
+    from cxrlab.heatmaps.methods.layers import unexplainable_reason
 
     classifier = throwaway_classifier(cfg)
-    if _checks_heatmaps(cfg):
+    if not (_checks_heatmaps(cfg) or cfg.callbacks.get("heatmaps")):
+        return
+    settings = config.build(cfg.explanation)
+    reason = unexplainable_reason(classifier.network, settings.methods)
+    if reason is not None:
+        log.warning("Heatmaps are neither drawn nor checked: %s.", reason)
+        if "heatmaps" in cfg.callbacks:
+            cfg.callbacks.heatmaps = None
+    elif _checks_heatmaps(cfg):
         try:
-            check_fit(classifier, config.build(cfg.explanation))
+            check_fit(classifier, settings)
         except ConfigError as error:
             log.warning("Heatmaps will not be checked at the end (report.check_heatmaps): %s", error)
 

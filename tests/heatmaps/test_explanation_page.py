@@ -82,7 +82,6 @@ def cell(estimate: Estimate, digits: int = 2) -> tuple[str, str]:
     return number(estimate.value, digits), bounds(estimate, digits)
 
 
-
 def test_beside_each_method_stand_random_weights_and_what_never_saw_the_image(
     result: ExplanationResult,
 ) -> None:
@@ -145,9 +144,7 @@ def test_overlaps_of_all_sources_at_all_levels(result: ExplanationResult) -> Non
         assert table.columns[3:10] == [f"above 0.{tenth}" for tenth in range(1, 8)]
         assert len(table.rows) == 3 * len(SOURCES)
         estimates = result.pointing.findings["Edema"]["box_frequency"]
-        row = next(
-            line for line in table.rows if line.name == "Edema" and "frequency" in line.cells[0].text
-        )
+        row = next(line for line in table.rows if line.name == "Edema" and "frequency" in line.cells[0].text)
         expected = [estimates[name] for name in (key, *(f"{key}@0.{tenth}" for tenth in range(1, 8)))]
         assert [tuple(shown) for shown in row.cells[1:9]] == [cell(estimate) for estimate in expected]
     energy = result.pointing.findings["Mass"]["gradcam"]["energy"]
@@ -227,7 +224,6 @@ def test_shares_stand_above_those_of_an_even_map_and_high_ones_are_marked(result
     no_lungs = replace(shortcuts, areas={**areas, "outside": None})
     table = explanation_tables.shortcut_table(no_lungs, result.methods)
     assert [shown.text for shown in table.rows[-1].cells[1:]] == ["\u2013", "0.19", "0.09"]
-
 
 
 def legend_of(figure: Figure) -> list[str]:
@@ -315,7 +311,6 @@ def test_the_curves_of_deletion_and_insertion(single: ExplanationResult) -> None
             assert np.asarray(line.get_ydata()).tolist() == getattr(curves, kind).curve
 
 
-
 def test_the_headline_names_the_method_beside_all_that_it_must_beat(
     result: ExplanationResult, single: ExplanationResult
 ) -> None:
@@ -326,7 +321,9 @@ def test_the_headline_names_the_method_beside_all_that_it_must_beat(
         assert cell(estimates[source]["pointing"])[0] in text
     assert text.startswith("Grad-CAM points at the finding")
     assert "(mean of 2 findings)" in text
-    assert text.endswith(f"Grad-CAM is {result.pointing.differences['gradcam'].box_frequency[MACRO].description}.")
+    assert text.endswith(
+        f"Grad-CAM is {result.pointing.differences['gradcam'].box_frequency[MACRO].description}."
+    )
     assert "mean of" not in headline(single)
 
 
@@ -362,7 +359,6 @@ def test_the_protocol_is_stated(result: ExplanationResult) -> None:
     assert "or no farther from it than 5.0 % of the image's side" in text
 
 
-
 def panels(count: int = 3, findings: Sequence[str] = ("Mass", EVIL), size: int = 2000) -> list[Panel]:
     return [
         Panel(finding=finding, outcome="FN", probability=0.25, target=1.0, image=f"secret/00013_001_{n}.png",
@@ -377,8 +373,7 @@ def write(tmp_path: Path, result: ExplanationResult) -> Callable[..., str]:
     def function(images: bool = True, shown: list[Panel] | None = None, **changes: Any) -> str:
         shown = panels() if shown is None else shown
         page = write_explanation(
-            tmp_path, "Heatmaps of nih", replace(result, **changes), shown, shown[:1], SESSION,
-            labels=["Mass", EVIL], images=images,
+            tmp_path, "Heatmaps of nih", replace(result, **changes), shown, shown[:1], SESSION, images=images,
         )  # fmt: skip
         return page.read_text()
 
@@ -408,9 +403,7 @@ def test_the_page_shows_heatmaps_and_checks_and_stands_alone(
 def test_the_page_of_a_part_of_the_checks_says_what_was_left_out(
     tmp_path: Path, unboxed: ExplanationResult
 ) -> None:
-    page = write_explanation(
-        tmp_path, "Heatmaps", unboxed, panels(), [], SESSION, labels=["Mass"], images=True
-    ).read_text()
+    page = write_explanation(tmp_path, "Heatmaps", unboxed, panels(), [], SESSION, images=True).read_text()
     assert "Not checked here: model randomisation" in page
     assert "Do they lie where no lung is?" in page
     assert "Do they point at the findings?" not in page
@@ -431,9 +424,7 @@ def test_without_images_no_picture_name_or_path_is_anywhere(
 
 
 def test_a_page_without_checks_says_so(tmp_path: Path) -> None:
-    page = write_explanation(
-        tmp_path, "Heatmaps", None, panels(), [], SESSION, labels=["Mass"], images=True
-    ).read_text()
+    page = write_explanation(tmp_path, "Heatmaps", None, panels(), [], SESSION, images=True).read_text()
     assert "6 heatmaps, not checked." in page
     assert "Do they point at the findings?" not in page
 
@@ -473,4 +464,4 @@ def test_more_than_there_is_room_for_is_counted_and_findings_take_turns(
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="The page cannot be written to"):
-        write_explanation(tmp_path / "file" / "x", "Heatmaps", None, [], [], SESSION, labels=[], images=True)
+        write_explanation(tmp_path / "file" / "x", "Heatmaps", None, [], [], SESSION, images=True)

@@ -8,8 +8,7 @@ from omegaconf import OmegaConf
 from cxrlab.cli import config
 from cxrlab.cli.validation import check_node
 from cxrlab.errors import ConfigError
-from cxrlab.heatmaps.settings import Baseline
-from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.heatmaps.settings import METHOD_NAMES, METHODS, Baseline, ExplanationSettings, check_methods
 
 SHIPPED = OmegaConf.load(config.config_dir() / "explanation" / "default.yaml")
 SETTINGS: ExplanationSettings = instantiate(SHIPPED)
@@ -69,9 +68,18 @@ def test_limits_are_accepted(values: dict[str, object]) -> None:
         ({"num_folds": 1}, r"explanation\.num_folds=1 must be at least 2\."),
         ({"num_resamples": 99}, r"explanation\.num_resamples=99 must be at least 100\."),
         ({"seed": -1}, r"explanation\.seed=-1 must be at least 0\."),
-        *(({name: -0.1}, rf"explanation\.{name}=-0\.1 must be (above|at least) 0 and at most (1|0.5)") for name in SHARES),
-        *(({name: 1.1}, rf"explanation\.{name}=1\.1 must be (above|at least) 0 and at most (1|0.5)") for name in SHARES),
-        *(({name: float("nan")}, rf"explanation\.{name}=nan must be (above|at least) 0 and at most (1|0.5)") for name in SHARES),
+        *(
+            ({name: -0.1}, rf"explanation\.{name}=-0\.1 must be (above|at least) 0 and at most (1|0.5)")
+            for name in SHARES
+        ),
+        *(
+            ({name: 1.1}, rf"explanation\.{name}=1\.1 must be (above|at least) 0 and at most (1|0.5)")
+            for name in SHARES
+        ),
+        *(
+            ({name: float("nan")}, rf"explanation\.{name}=nan must be (above|at least) 0 and at most (1|0.5)")
+            for name in SHARES
+        ),
         ({"window": 0.0}, r"explanation\.window=0\.0 must be above 0 and at most 1"),
         ({"stride": 0.0}, r"explanation\.stride=0\.0 must be above 0 and at most 1"),
         ({"border": 0.51}, r"explanation\.border=0\.51 must be at least 0 and at most 0.5"),
@@ -96,3 +104,59 @@ def test_values_out_of_range_are_rejected(values: dict[str, object], message: st
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         SETTINGS.seed = 1  # type: ignore[misc]
+
+
+def test_every_method_has_a_name_of_its_own_for_pages() -> None:
+    assert tuple(METHOD_NAMES) == METHODS
+    assert len(set(METHOD_NAMES.values())) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_can_be_named(name: str) -> None:
+    assert check_methods(name, "method") == [name]
+    assert check_methods([name], "method") == [name]
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["gradcam++, occlusion", "gradcam++,occlusion", ["gradcam++", "occlusion"], ("gradcam++", "occlusion")],
+)
+def test_several_methods_keep_their_order(names: str | list[str]) -> None:
+    assert check_methods(names, "methods") == ["gradcam++", "occlusion"]
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong", "near"),
+    [
+        ("Grad-CAM", "Grad-CAM", "gradcam"),
+        ("GradCAM++", r"GradCAM\+\+", r"gradcam\+\+"),
+        ("grad_cam", "grad_cam", "gradcam"),
+        (["occlusion", "Layer-CAM"], "Layer-CAM", "layercam"),
+        ("gradcam, integrated-gradients", "integrated-gradients", "integrated_gradients"),
+        ("gradientshap", "gradientshap", "gradient_shap"),
+        ("eigencamm", "eigencamm", "eigencam"),
+    ],
+)
+def test_an_unknown_method_is_rejected_with_the_nearest_one(
+    names: str | list[str], wrong: str, near: str
+) -> None:
+    message = (
+        rf"^explain\.methods={wrong} is no method; choose from gradcam, gradcam\+\+, hirescam, layercam, eigencam, "
+        rf"integrated_gradients, occlusion, gradient_shap\. Did you mean {near}\?$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_methods(names, "explain.methods")
+
+
+@pytest.mark.parametrize("names", ["attention", "", "gradcam,"])
+def test_nothing_is_suggested_where_nothing_is_near(names: str) -> None:
+    with pytest.raises(ConfigError, match=r"^method=(attention)? is no method; .*, gradient_shap\.$"):
+        check_methods(names, "method")
+
+
+@pytest.mark.parametrize("names", [[], ["gradcam", "gradcam"], "occlusion, gradcam, occlusion"])
+def test_methods_stand_once_and_there_is_one(names: str | list[str]) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^methods=\[.*\] must name at least one method, and none twice\.$"
+    ):
+        check_methods(names, "methods")

@@ -25,6 +25,7 @@ from cxrlab.heatmaps.checks.randomization import check_agreement, check_randomiz
 from cxrlab.heatmaps.checks.shortcuts import ZONES, check_shortcuts
 from cxrlab.heatmaps.drawing import draw_task, write_gallery
 from cxrlab.heatmaps.methods.cam import Pair
+from cxrlab.heatmaps.methods.layers import unexplainable_reason
 from cxrlab.heatmaps.results import ExplanationResult, IntervalLevel
 from cxrlab.heatmaps.settings import CHECKS, METHOD_NAMES, TRAINING_CHECKS, Check, ExplanationSettings
 from cxrlab.heatmaps.task import ExplainTask, best_labels, explain_task_of
@@ -177,9 +178,10 @@ def explain_training(
 ) -> None:
     """Make the checks at the end of a training: ``explanation.json``, and ``heatmaps/flagged/``.
 
-    They are those of ``TRAINING_CHECKS``; the others are made by the command. What goes wrong is said in a
-    warning: an evaluation must not be lost for its heatmaps, whether these do not fit the network, are not
-    finite, cannot be written, or need more memory than a GPU has.
+    They are those of ``TRAINING_CHECKS``; the others are made by the command. Of a network without spatial
+    features none is made. What goes wrong is said in a warning: an evaluation must not be lost for its
+    heatmaps, whether these do not fit the network, are not finite, cannot be written, or need more memory than
+    a GPU has.
 
     Args:
         run_dir: With ``results.csv`` and the predictions of the part.
@@ -189,6 +191,10 @@ def explain_training(
         part: ``val`` or ``test``.
         settings: How.
     """
+    reason = unexplainable_reason(classifier.network, settings.methods)
+    if reason is not None:  # said in a warning before the training
+        log.info("Heatmaps are not checked: %s.", reason)
+        return
     log.info("Checking heatmaps ...")
     run = RunDir(run_dir)
     with _errors_as_warnings(settings.batch_size):
@@ -201,7 +207,7 @@ def explain_training(
             settings,
             labels=labels,
             data=data,
-            thresholds=classifier.operating_point.thresholds.double().cpu().numpy(),
+            thresholds=classifier.operating_point.threshold_values(),
         )
         save_checks(explain_task, run.explanation, run.flagged_heatmaps, TRAINING_CHECKS)
 

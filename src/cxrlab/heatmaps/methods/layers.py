@@ -58,7 +58,8 @@ def target_layers(network: nn.Module, layers: str | Sequence[str], image: Tensor
         title = network.title if isinstance(network, Network) else type(network).__name__
         raise ConfigError(
             f"Activation maps need spatial features, and {title} has none that cxrlab finds. Use "
-            "explanation.methods=[occlusion], or give it a feature_layer (see cxrlab.models.Network)."
+            "explanation.methods=[occlusion] or [integrated_gradients], which ask for none, or give it a "
+            "feature_layer (see cxrlab.models.Network)."
         )
     if layers in ("auto", "fused"):
         return _by_grid(network, network.feature_layer, image, fused=layers == "fused")

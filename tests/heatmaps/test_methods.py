@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from cxrlab.cli import config
 from cxrlab.errors import ConfigError, TrainingError
-from cxrlab.heatmaps.methods.cam import activation_maps
 from cxrlab.heatmaps.methods import Explainer
-from cxrlab.heatmaps.settings import CAM_METHODS, METHODS
-from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.heatmaps.methods.cam import activation_maps
+from cxrlab.heatmaps.settings import CAM_METHODS, METHODS, ExplanationSettings
 from cxrlab.models.sequential import SequentialNetwork
 from cxrlab.training.module import Classifier
 
