@@ -1,14 +1,181 @@
-from cxrlab.report.tables import Cell, estimated, has_any
+from dataclasses import replace
 
-AUROC = {"value": 0.9, "low": 0.8, "high": 0.95}
+import numpy as np
+import pytest
+
+from cxrlab.evaluation.results import Gap
+from cxrlab.metrics import METRICS, metric, register
+from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.report import tables
+from cxrlab.report.formatting import number
+from cxrlab.report.tables import Cell
+
+LABELS = ("Edema", "Mass", "Hernia")
+DASH = "\u2013"
+
+
+def names(table):
+    return [row.name for row in table.rows]
+
+
+def column(table, title):
+    place = list(table.columns).index(title) - 1
+    return [row.cells[place] for row in table.rows]
 
 
 def test_a_metric_that_is_not_there_or_undefined_is_a_dash():
-    assert estimated({}, "auroc") == Cell("\u2013")
-    assert estimated({"auroc": {"value": None, "low": None, "high": None}}, "auroc") == Cell("\u2013")
-    assert estimated({"auroc": AUROC}, "auroc", 1) == Cell("0.9", "0.8 to 0.9")
+    assert tables.estimated({}, "auroc") == Cell(DASH)
+    assert tables.estimated({"auroc": Estimate(None)}, "auroc") == Cell(DASH)
+    assert tables.estimated({"auroc": Estimate(0.9, 0.8, 0.95)}, "auroc", 1) == Cell("0.9", "0.8 to 0.9")
 
 
-def test_whether_any_row_has_a_metric():
-    assert has_any([{}, {"auroc": AUROC}], "auroc")
-    assert not has_any([{}, {"auroc": {"value": None}}], "auroc")
+def test_the_main_table_has_labels_means_and_marks(evaluated):
+    result = evaluated(LABELS)
+    table = tables.main_table(result)
+    assert table.columns[:4] == ["label", "positives", "AUROC", "average precision"]
+    assert names(table) == [*LABELS, "macro mean of 3", "micro, all pooled"]
+    assert all(len(row.cells) == len(table.columns) - 1 for row in table.rows)
+    auroc = result.labels["Mass"]["auroc"]
+    assert table.rows[1].cells[1] == (f"{auroc.value:.3f}", f"{auroc.low:.3f} to {auroc.high:.3f}")
+    assert [bool(row.mark) for row in table.rows] == [False, False, True, False, False]
+    assert "7 positives" in table.rows[2].mark
+
+
+def test_one_label_has_no_means(evaluated):
+    assert names(tables.main_table(evaluated(["Edema"]))) == ["Edema"]
+
+
+def test_columns_without_any_value_are_left_out(evaluated):
+    result = evaluated(LABELS, validation=False)
+    assert tables.main_table(result).columns == ["label", "positives", "AUROC", "average precision"]
+    further = tables.further_table(result)
+    assert "accuracy" not in further.columns
+    assert "AUROC, DeLong by patient" in further.columns
+
+
+@pytest.mark.parametrize(
+    ("prevalence", "name"), [(0.1, "PPV at 10 %"), (0.005, "PPV at 0.5 %"), (0.025, "PPV at 2.5 %")]
+)
+def test_the_prevalence_stands_in_the_heading(evaluated, prevalence, name):
+    assert name in tables.further_table(replace(evaluated(LABELS), prevalence=prevalence)).columns
+
+
+def test_every_metric_of_the_registry_has_a_column_and_an_error_its_direction(evaluated):
+    result = evaluated(LABELS)
+    columns = [*tables.main_table(result).columns, *tables.further_table(result).columns]
+    assert {tables.metric_title(name, 0.1) for name in METRICS} - set(columns) <= {"AUROC"}
+    assert "Brier score, lower is better" in columns
+
+
+def test_a_metric_of_ones_own_stands_in_the_main_table(evaluated):
+    def mean_error(scores, targets):
+        return float(np.abs(scores - targets).mean())
+
+    register(metric(title="mean <error>", higher_is_better=False, needs="scores")(mean_error))
+    try:
+        result = evaluated(["Edema", "Mass"], notes=["with a metric of one's own"])
+        cells = column(tables.main_table(result), "mean <error>, lower is better")
+        further = tables.further_table(result).columns
+    finally:
+        METRICS.reset()
+    estimate = result.labels["Edema"]["mean_error"]
+    assert cells[0] == tables.estimate_cell(estimate)
+    assert cells[0].small
+    assert len({cell.text for cell in cells}) > 1
+    assert "mean <error>, lower is better" not in further
+
+
+def test_counts_and_thresholds(evaluated):
+    result = evaluated(LABELS)
+    row, counts = tables.count_table(result).rows[0], result.counts["Edema"]
+    assert [cell.text for cell in row.cells[:7]] == [
+        number(result.thresholds["Edema"].value), "youden", "validation",
+        *map(str, (counts.tp, counts.fp, counts.tn, counts.fn)),
+    ]  # fmt: skip
+    without = tables.count_table(evaluated(LABELS, validation=False))
+    assert [cell.text for cell in without.rows[0].cells[:4]] == [DASH] * 4
+
+
+def test_the_classification_report(evaluated):
+    assert tables.class_table(evaluated(LABELS)) is None
+    result = evaluated(LABELS, exclusive=True)
+    table = tables.class_table(result)
+    assert names(table) == [*LABELS, "accuracy"]
+    assert table.rows[-1].cells[-1].text == "240"
+    assert table.rows[-1].cells[2].text == number(result.classification_report.accuracy.value)
+
+
+def test_published_values_stand_beside_ours(evaluated):
+    result = evaluated()
+    assert tables.published_by_label(result).rows[0].cells[1].text == "0.809"
+    assert tables.published_by_label(result).rows[-1].cells[1].text == "0.841"
+    means = tables.published_means(result)
+    assert names(means)[:2] == ["ours", "CheXNet"]
+    assert means.rows[0].cells[0] == tables.estimate_cell(result.macro["auroc"])
+    without_mean = replace(result, published=replace(result.published, ours=result.published.ours[:-1]))
+    assert tables.published_means(without_mean).rows[0].cells[0].text == DASH
+    elsewhere = replace(result, published=None)
+    assert tables.published_means(elsewhere) is None
+    assert tables.published_by_label(elsewhere) is None
+
+
+def test_calibration_before_and_after(evaluated):
+    result = evaluated(LABELS)
+    table = tables.calibration_table(result)
+    assert table.columns[1:3] == ["calibration error before", "calibration error after"]
+    edema = result.calibration.labels["Edema"]
+    assert table.rows[0].cells[-1].text == edema.description
+    assert table.rows[0].cells[:4] == [
+        tables.estimate_cell(estimate)
+        for estimate in (edema.before.ece, edema.after.ece, edema.before.bias, edema.after.bias)
+    ]
+    assert tables.recalibration_table(result).rows[0].cells[1].text == number(edema.intercept)
+
+
+def test_calibration_without_validation(evaluated):
+    result = evaluated(LABELS, validation=False)
+    assert tables.calibration_table(result).columns == [
+        "label", "calibration error", "bias", "Brier score", "in words"
+    ]  # fmt: skip
+    assert tables.recalibration_table(result) is None
+    empty = replace(result, calibration=replace(result.calibration, labels={}))
+    assert tables.calibration_table(empty) is None
+
+
+def test_spiegelhalters_z_is_far_beyond_its_limit_where_probabilities_are_too_extreme(evaluated):
+    calibrated = evaluated(LABELS, validation=False).calibration.labels["Edema"].before
+    assert abs(calibrated.spiegelhalter_z) < 3
+    result = evaluated(LABELS, steepness=4.0)
+    table = tables.recalibration_table(result)
+    for row, calibration in zip(table.rows, result.calibration.labels.values(), strict=True):
+        cell = dict(zip(table.columns[1:], row.cells, strict=True))["Spiegelhalter z before"]
+        assert cell == Cell(number(calibration.before.spiegelhalter_z, 2))
+    assert result.calibration.labels["Edema"].before.spiegelhalter_z > 10
+    assert abs(result.calibration.labels["Edema"].after.spiegelhalter_z) < 5
+
+
+def test_each_covariate_has_a_table(evaluated):
+    result = evaluated(LABELS)
+    by_covariate = dict(tables.subgroup_tables(result))
+    assert list(by_covariate) == ["view", "sex", "age"]
+    assert by_covariate["view"].rows[0].name == "macro mean"
+    assert by_covariate["view"].caption == ""
+    borrowing = [replace(row, negatives_from="all") for row in result.subgroups]
+    tables_ = dict(tables.subgroup_tables(replace(result, subgroups=borrowing)))
+    assert "those of all groups" in tables_["view"].caption
+
+
+def gap(label, difference, p, outcome):
+    return Gap("sex", label, "auroc", ("F", "M"), (10, 1200), Estimate(difference), p, p, outcome, "in words")
+
+
+def test_the_gaps_that_are_shown_come_first_then_the_least_likely_by_chance():
+    gaps = [gap("a", 0.3, 0.9, "unclear"), gap("b", -0.01, 0.001, "worse"), gap("c", -0.2, 0.04, "worse"),
+            gap("d", None, None, "not_compared")]  # fmt: skip
+    table = tables.gap_table(gaps)
+    assert names(table) == ["c", "b", "a", "d"]
+    assert [cell.text for cell in table.rows[1].cells[2:]] == ["F \u2212 M", "\u22120.010", "0.001", "in words"]
+    assert table.caption == ""
+    assert len(tables.gap_table(gaps * 3).rows) == 6
+    assert "6 clearest of 12 gaps" in tables.gap_table(gaps * 3).caption
+    assert tables.gap_table([]) is None

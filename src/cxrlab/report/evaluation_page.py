@@ -314,7 +314,7 @@ def _page(context: PageContext, sections: Sequence[Section], bodies: Mapping[str
         headline=text.headline(result, model_info),
         caveats=text.caveats(result, model_info),
         evaluated=text.evaluated(result.data, result.interval),
-        sections=[(section.id, section.title, bodies[section.id]) for section in sections if section.id in bodies],
+        sections=[(part.id, part.title, bodies[part.id]) for part in sections if part.id in bodies],
         version=cxrlab.__version__,
     )  # fmt: skip
 

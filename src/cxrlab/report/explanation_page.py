@@ -199,7 +199,7 @@ def protocol(result: ExplanationResult) -> str:
     )
     coverage = level(result.interval.level)
     return (
-        f"{counted(pointing.num_cases, 'case')}: every image with a box of a finding, whatever the network says"
+        f"{counted(pointing.num_cases, 'case')}: every image with a box of a finding, whatever the network predicts"
         " of it. On a grid of 256 by 256 cells, of which a box covers each that it touches, a heatmap's "
         f"hottest cell must lie in a box{within}. Its region is what lies at or above a share of its maximum "
         f"that was chosen {chosen}, by the mean IoU. The box-frequency map sums the boxes that other patients have of "

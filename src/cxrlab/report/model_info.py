@@ -157,7 +157,7 @@ class ModelInfo:
         explanation: What the checks of heatmaps found on the same images.
         examples: Heatmaps that show what the checks flag.
         notes: Sentences that belong beside the result; no name of a file, folder, patient or image may stand
-            in them, for a page without names shows them too. What may hold one is a ``note`` of the evaluation.
+            in them, for a page without names shows them too. What may hold one is a ``note`` of the result.
     """
 
     title: str | None = None
@@ -208,12 +208,12 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
 
 
 def public_name(name: str) -> str:
-    """Return the name of a public data set; any other, which may be that of a folder or file, becomes empty."""
+    """Return the name of a public data set; any other, which may be that of a folder, becomes empty."""
     return name if name in _PUBLIC_DATA else ""
 
 
 def _without_message(finding: Finding) -> Finding:
-    """Return a finding with its kind and count in place of its message, which may quote a file's own words."""
+    """Return a finding with kind and count in place of its message, which may quote a file's own words."""
     message = f"{finding.kind.replace('_', ' ')}: {finding.count:,}"
     return replace(finding, message=message, images=[], patients=[], details=[])
 

@@ -55,7 +55,7 @@ class Section:
         id: Of its anchor: letters, digits, ``_`` and ``-``, beginning with a letter; no other section has it.
         title: Its heading.
         build: Returns its HTML, or None where it has nothing to show. A text is escaped and becomes a
-            paragraph; ``markupsafe.Markup``, as :mod:`cxrlab.report.html` makes of tables and figures, is not.
+            paragraph; ``markupsafe.Markup``, as :mod:`cxrlab.report.html` makes it, is not.
         after: Id of the section that it follows; None for a place before "How to repeat it".
         fills_page: Whether it takes the room that the others leave: it is built last.
     """
@@ -69,8 +69,8 @@ class Section:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.id):
             raise ConfigError(
-                f"A section of the report has the id {self.id!r}: take letters, digits, '_' and '-', and begin "
-                "with a letter."
+                f"A section of the report has the id {self.id!r}: take letters, digits, '_' and '-', and "
+                "begin with a letter."
             )
 
 

@@ -88,7 +88,7 @@ def label_name(label: str) -> str:
 
 
 def main_table(result: EvaluationResult) -> Table:
-    """Return what a reader looks for first, a person's own metrics among it, and the means over the labels."""
+    """Return what a reader looks for first, with a person's own metrics, and the means over the labels."""
     names = [*_MAIN, *(metric.name for metric in METRICS.added)]
     return _metric_table(result, {name: metric_title(name) for name in names}, with_positives=True)
 
