@@ -49,25 +49,25 @@ def read_boxes(path: Path, manifest: Manifest, synonyms: Mapping[str, str] | Non
     sides = table[_SIDES].apply(pd.to_numeric, errors="coerce")
     table = table.assign(image=_paths(table["image"], manifest), **{side: sides[side] for side in _SIDES})
     is_known = table["image"].notna() & table["label"].isin(manifest.labels)
-    known = table[is_known].reset_index(drop=True)
-    if not len(known):
+    matched = table[is_known].reset_index(drop=True)
+    if not len(matched):
         labels = sorted(set(table["label"]))[:_NAMED]
         raise DataError(
             f"None of the {len(table)} boxes of {path} is of an image and a label at hand: its labels are "
             f"{labels}, those of the data {manifest.labels}."
         )
-    usable, unusable = usable_boxes(known[list(BOX_COLUMNS)])
+    usable, unusable = usable_boxes(matched[list(BOX_COLUMNS)])
     if not len(usable):
         raise DataError(
             f"No box of {path} can be used, for instance {unusable[0]}. Sides are fractions of the image, "
             "0 to 1: divide pixels by its width and height."
         )
     strangers = named[~is_known]
-    told = tuple(
+    unknown = tuple(
         f"{label} in {image} is of an image or label that is not at hand"
         for image, label in zip(strangers["image"], strangers["label"], strict=True)
     )
-    return replace(manifest, boxes=usable, unusable_boxes=(*unusable, *told))
+    return replace(manifest, boxes=usable, unusable_boxes=(*unusable, *unknown))
 
 
 def _paths(names: "pd.Series[str]", manifest: Manifest) -> "pd.Series[str]":
@@ -81,7 +81,7 @@ def _paths(names: "pd.Series[str]", manifest: Manifest) -> "pd.Series[str]":
 def framed(manifest: Manifest, images: FramedImages) -> Manifest:
     """Return a manifest whose boxes are fractions of the images as they were decoded, not of the files.
 
-    Boxes that lie outside what was kept of an image are told in ``unusable_boxes``.
+    Boxes that lie outside what was kept of an image are listed in ``unusable_boxes``.
 
     Args:
         manifest: Its boxes are fractions of the files' images.
@@ -98,14 +98,14 @@ def framed(manifest: Manifest, images: FramedImages) -> Manifest:
     )
     is_inside = (moved["width"] > 0) & (moved["height"] > 0)
     lost = boxes[~is_inside]
-    told = tuple(
+    outside = tuple(
         f"{label} in {image} lies outside the square that data.resize={resize} keeps"
         for image, label in zip(lost["image"], lost["label"], strict=True)
     )
     return replace(
         manifest,
         boxes=moved[is_inside].reset_index(drop=True),
-        unusable_boxes=(*manifest.unusable_boxes, *told),
+        unusable_boxes=(*manifest.unusable_boxes, *outside),
     )
 
 

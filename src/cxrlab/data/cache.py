@@ -221,8 +221,8 @@ def _is_sound(cache: ImageCache) -> bool:
 
 def _create(cache: ImageCache) -> None:
     """Make an empty cache beside its place and rename it: a folder of that name is whole."""
-    for left in (cache.folder, *cache.folder.parent.glob(f".{cache.folder.name}-*")):
-        shutil.rmtree(left, ignore_errors=True)  # damaged, or cut off while it was made
+    for rest in (cache.folder, *cache.folder.parent.glob(f".{cache.folder.name}-*")):
+        shutil.rmtree(rest, ignore_errors=True)  # damaged, or cut off while it was made
     unfinished = cache.folder.with_name(f".{cache.folder.name}-{uuid.uuid4().hex[:8]}")
     size = cache.settings.image_size
     shape = (len(cache.files), cache.settings.channels, size, size)

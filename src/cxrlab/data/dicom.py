@@ -139,11 +139,11 @@ def _check_lossless_jpeg(dataset: "Dataset") -> None:
     if start < 4 or len(frame) < start + 6:
         raise _RefusedError("its pixels are no lossless JPEG")
     precision, *shape = struct.unpack_from(">BHHB", frame, start)
-    told = [dataset.Rows, dataset.Columns, dataset.SamplesPerPixel]
-    if shape != told or not 2 <= precision <= dataset.BitsAllocated:
+    in_header = [dataset.Rows, dataset.Columns, dataset.SamplesPerPixel]
+    if shape != in_header or not 2 <= precision <= dataset.BitsAllocated:
         raise _RefusedError(
             f"the JPEG in it has rows, columns, samples {shape} of {precision} bits, "
-            f"and its header says {told} of {dataset.BitsAllocated}"
+            f"and its header says {in_header} of {dataset.BitsAllocated}"
         )
 
 

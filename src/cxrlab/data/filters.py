@@ -88,10 +88,10 @@ def _mask(manifest: Manifest, name: str, choice: Choice) -> "pd.Series[bool]":
     values = manifest.table[COVARIATE + name]
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return _mask_of_numbers(values, choice, key)
-    wanted = [str(one) for one in ([choice] if isinstance(choice, str | float | int) else choice or [])]
+    kept = [str(value) for value in ([choice] if isinstance(choice, str | float | int) else choice or [])]
     words = values.where(values.notna(), "").astype(str)
-    _check_seen(wanted, sorted(set(words) - {""}), key)
-    return words.isin(wanted)
+    _check_seen(kept, sorted(set(words) - {""}), key)
+    return words.isin(kept)
 
 
 def _mask_of_numbers(values: "pd.Series[float]", choice: Choice, key: str) -> "pd.Series[bool]":
@@ -110,12 +110,12 @@ def _mask_of_numbers(values: "pd.Series[float]", choice: Choice, key: str) -> "p
     return passed if ends[1] is None else passed & (values <= ends[1])
 
 
-def _check_seen(wanted: Sequence[str | float], there: Sequence[str | float], key: str) -> None:
-    unseen = [value for value in wanted if value not in there]
+def _check_seen(chosen: Sequence[str | float], existing: Sequence[str | float], key: str) -> None:
+    unseen = [value for value in chosen if value not in existing]
     if unseen:
-        more = f" and {len(there) - _MOST_NAMED} more" if len(there) > _MOST_NAMED else ""
-        raise ConfigError(f"{key}: no image has {unseen}; there are {list(there[:_MOST_NAMED])}{more}.")
-    if not wanted:
+        more = f" and {len(existing) - _MOST_NAMED} more" if len(existing) > _MOST_NAMED else ""
+        raise ConfigError(f"{key}: no image has {unseen}; there are {list(existing[:_MOST_NAMED])}{more}.")
+    if not chosen:
         raise ConfigError(f"{key} names nothing. Write null to keep all images.")
 
 
@@ -128,5 +128,5 @@ def _with_box(manifest: Manifest) -> "pd.Series[bool]":
 def _written(choice: Choice) -> str:
     """Return a choice as one writes it on the command line."""
     if isinstance(choice, list | tuple):
-        return f"[{','.join(_written(one) for one in choice)}]"
+        return f"[{','.join(_written(value) for value in choice)}]"
     return "null" if choice is None else str(choice)

@@ -99,8 +99,8 @@ def _stripe(view: Grey) -> int:
     if rows == 0 or rows >= _WIDE_STRIPE * len(view):
         return rows
     after = view[rows : rows + max(round(_EDGE_ROWS * len(view)), 2)].astype(int)
-    left = np.abs(after - lowest[rows - 1]) > _EDGE_JUMP
-    return rows if left.mean(axis=1).max() >= _EDGE_SHARE else 0
+    has_left = np.abs(after - lowest[rows - 1]) > _EDGE_JUMP
+    return rows if has_left.mean(axis=1).max() >= _EDGE_SHARE else 0
 
 
 def _edge_grey(grey: Grey, side: int) -> float:

@@ -63,17 +63,17 @@ def usable_boxes(boxes: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     }
     fault = np.select(list(faults.values()), list(faults), default="")
     records = boxes.assign(fault=fault)[fault != ""].to_dict("records")
-    told = tuple(
-        f"{one['label']} in {one['image']} {one['fault']} (x={one['x']:g}, y={one['y']:g}, "
-        f"width={one['width']:g}, height={one['height']:g})"
-        for one in records
+    unusable = tuple(
+        f"{box['label']} in {box['image']} {box['fault']} (x={box['x']:g}, y={box['y']:g}, "
+        f"width={box['width']:g}, height={box['height']:g})"
+        for box in records
     )
     low, high = low.clip(0, 1), high.clip(0, 1)
     cut = np.concatenate([low, high - low], axis=1)
     is_over = (sides[:, :2] < 0).any(axis=1) | (sides[:, :2] + sides[:, 2:] > 1).any(axis=1)
     mended = np.where(is_over[:, None], cut, sides)
     kept = boxes.assign(**dict(zip(BOX_COLUMNS[2:], mended.T, strict=True)))
-    return kept[fault == ""].reset_index(drop=True), told
+    return kept[fault == ""].reset_index(drop=True), unusable
 
 
 def _checked_label(values: "pd.Series[float]") -> "pd.Series[float]":

@@ -184,13 +184,14 @@ def check_no_overlap(manifest: Manifest) -> None:
             f"for instance {list(unassigned[:3])}."
         )
     patients = {name: set(table["patient"][table["part"] == name]) for name in PARTS}
-    for one, other in combinations(PARTS, 2):
-        shared = sorted(patients[one] & patients[other], key=lambda name: (len(name), name))
+    for part, other_part in combinations(PARTS, 2):
+        shared = sorted(patients[part] & patients[other_part], key=lambda name: (len(name), name))
         if shared:
             who = "patient is" if len(shared) == 1 else "patients are"
             names = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
             raise DataError(
-                f"{len(shared)} {who} in both {one} and {other}: [{names}]. Set data.split.method=grouped."
+                f"{len(shared)} {who} in both {part} and {other_part}: [{names}]. "
+                "Set data.split.method=grouped."
             )
 
 

@@ -74,19 +74,19 @@ def nested_share(
     """
     drawn = np.zeros(len(groups), dtype=bool)
     rows = np.arange(len(groups))
-    wanted = round(fraction * len(set(groups)))
+    num_wanted = round(fraction * len(set(groups)))
     # Which half comes first is a toss: the draw deals the heaviest group to the same half each time.
     tosses = np.random.default_rng(seed)
-    while wanted:
-        if wanted >= len(set(groups[rows])):
+    while num_wanted:
+        if num_wanted >= len(set(groups[rows])):
             drawn[rows] = True
             break
         first = stratify_groups(groups[rows], targets[rows], (0.5, 0.5), seed) == tosses.integers(2)
-        half, other = rows[first], rows[~first]
+        half, other_half = rows[first], rows[~first]
         num_half = len(set(groups[half]))
-        if wanted >= num_half:
+        if num_wanted >= num_half:
             drawn[half] = True
-            wanted, rows = wanted - num_half, other
+            num_wanted, rows = num_wanted - num_half, other_half
         else:
             rows = half
     return drawn

@@ -159,11 +159,11 @@ def _ages(manifest: Manifest) -> dict[str, npt.NDArray[np.float64]]:
     table, column = manifest.table, COVARIATE + "age"
     if column not in table or not pd.api.types.is_numeric_dtype(table[column]):
         return {}
-    known = table[table[column].notna()]
-    there = [part for part in PARTS if (known["part"] == part).any()]
+    with_age = table[table[column].notna()]
+    there = [part for part in PARTS if (with_age["part"] == part).any()]
     if not there:
-        return {"all": known[column].to_numpy(dtype=float)} if len(known) else {}
-    return {part: known.loc[known["part"] == part, column].to_numpy(dtype=float) for part in there}
+        return {"all": with_age[column].to_numpy(dtype=float)} if len(with_age) else {}
+    return {part: with_age.loc[with_age["part"] == part, column].to_numpy(dtype=float) for part in there}
 
 
 def _pictures(

@@ -11,6 +11,7 @@ from cxrlab.cli.config import plain
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.readers import nih, synthetic, table
 from cxrlab.data.readers import nih as nih_table
+from cxrlab.data.readers.table import Layout, Sheet, open_sheets, rows
 from cxrlab.data.splits import Split
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
@@ -23,8 +24,6 @@ COURSE_HEADER = (
     "Image,Atelectasis,Cardiomegaly,Consolidation,Edema,Effusion,Emphysema,Fibrosis,Hernia,Infiltration,Mass,Nodule,"
     "PatientId,Pleural_Thickening,Pneumonia,Pneumothorax"
 )
-
-
 Options = Callable[..., dict[str, Any]]
 
 
@@ -303,3 +302,180 @@ def test_the_table_of_nih_reads_as_its_own_reader_does(real_data: Path, defaults
     expected = nih.read(real_data / "nih")
     assert "111820 of 112120 images listed in " in caplog.text
     pd.testing.assert_frame_equal(manifest.table, expected.table.assign(split=""))
+
+
+CELLS = pd.DataFrame(
+    {
+        "Path": ["set/patient7/study1/a.png", "set/patient8/study2/b.png"],
+        "Who": ["7", "08"],
+        "Part": ["Valid", ""],
+        "Age": ["58", ""],
+        "edema": ["-1", ""],
+    },
+    index=[2, 3],
+)
+
+
+def layout(**changes: object) -> Layout:
+    options = {
+        "image_column": "path",
+        "image_folder": "",
+        "path_prefix": "set/",
+        "image_suffix": "",
+        "patient_column": "Who",
+        "patient_pattern": None,
+        "split_column": None,
+        "covariates": {"age": "Age"},
+        "labels": {"Edema": "Edema"},
+        "uncertain": {"Edema": "positive"},
+        "blank": "negative",
+    }
+    return Layout(**options | changes)
+
+
+def sheet(part: str = "", **changes: list[str]) -> Sheet:
+    return Sheet(Path("x.csv"), part, CELLS.assign(**changes))
+
+
+def test_rows_are_those_of_a_manifest():
+    table = rows(sheet("train"), layout())
+    assert table.to_dict("list") == {
+        "image": ["patient7/study1/a.png", "patient8/study2/b.png"],
+        "patient": ["7", "08"],
+        "split": ["train", "train"],
+        "covariate/age": ["58", ""],
+        "label/Edema": [1.0, 0.0],
+    }
+    assert table.index.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "patients"),
+    [(r"patient(\d+)", ["7", "8"]), (r"patient\d", ["patient7", "patient8"]), (r"(?i)STUDY(\d)", ["1", "2"])],
+)
+def test_the_patient_in_the_path(pattern, patients):
+    assert rows(sheet(), layout(patient_pattern=pattern))["patient"].tolist() == patients
+
+
+def test_a_path_that_tells_no_patient():
+    with pytest.raises(
+        DataError, match=r"patient_pattern=patient7 finds no patient in 1 of 2 images, .*b\.png"
+    ):
+        rows(sheet(), layout(patient_pattern="patient7"))
+    with pytest.raises(ConfigError, match=r"data\.reader\.patient_pattern=\( is no regular expression"):
+        rows(sheet(), layout(patient_pattern="("))
+
+
+def test_a_row_without_a_patient():
+    with pytest.raises(DataError, match=r"'Who' of x\.csv is empty for 1 of 2 images, .* in line 3"):
+        rows(sheet(Who=["7", ""]), layout())
+
+
+def test_without_patients_each_image_is_one_and_that_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        table = rows(sheet(), layout(patient_column=None))
+    assert table["patient"].tolist() == table["image"].tolist()
+    assert "patients cannot be kept apart" in caplog.text
+
+
+def test_parts_in_a_column():
+    assert rows(sheet(), layout(split_column="part"))["split"].tolist() == ["val", ""]
+    with pytest.raises(
+        DataError, match=r"'part' of x\.csv holds 'fold 3' in line 3; parts are train, val and test"
+    ):
+        rows(sheet(Part=["train", "fold 3"]), layout(split_column="part"))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"image_column": "file"}, "image_column"),
+        ({"patient_column": "file"}, "patient_column"),
+        ({"split_column": "file"}, "split_column"),
+        ({"labels": {"Edema": "file"}}, "labels"),
+    ],
+)
+def test_a_missing_column_is_named_with_its_key_and_those_there(change, key):
+    with pytest.raises(
+        DataError, match=rf"x\.csv lacks the column 'file' of data\.reader\.{key}; it has \['Path'"
+    ):
+        rows(sheet(), layout(**change))
+
+
+def test_a_covariate_that_this_table_lacks_is_unknown():
+    assert rows(sheet(), layout(covariates={"sex": "Sex"}))["covariate/sex"].tolist() == ["", ""]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    for name in ("train.csv", "valid.csv", "sub/test.csv"):
+        (tmp_path / name).write_text(f"image, edema\n{Path(name).stem}.png,1\n")
+    return tmp_path
+
+
+def parts(root: Path, tables: object) -> list[tuple[str, str]]:
+    return [(sheet.part, sheet.path.name) for sheet in open_sheets(root, tables)]
+
+
+def test_one_table_or_several_by_part(root):
+    assert parts(root, "train.csv") == [("", "train.csv")]
+    assert parts(root, str(root / "sub/test.csv")) == [("", "test.csv")]
+    tables = {"Train": ["train.csv", "valid.csv"], "val": None, "test": "sub/test.csv"}
+    assert parts(root, tables) == [("train", "train.csv"), ("train", "valid.csv"), ("test", "test.csv")]
+    assert parts(root, {"validation": "valid.csv"}) == [("val", "valid.csv")]
+
+
+def test_the_only_table_needs_no_name(root):
+    assert parts(root / "sub", None) == [("", "test.csv")]
+    with pytest.raises(
+        ConfigError, match=r"holds 2 CSV files, \['train\.csv', 'valid\.csv'\]: set data\.reader"
+    ):
+        open_sheets(root, None)
+    (root / "empty").mkdir()
+    with pytest.raises(MissingFileError, match=r"holds no CSV file; it holds nothing"):
+        open_sheets(root / "empty", None)
+
+
+def test_a_missing_table_is_named_with_what_is_there(root, monkeypatch):
+    with pytest.raises(
+        MissingFileError, match=r"no table .*/tests\.csv, which .*; .* holds sub/, train\.csv"
+    ):
+        open_sheets(root, "tests.csv")
+    monkeypatch.chdir(root / "sub")
+    with pytest.raises(MissingFileError, match=rf"working directory write {root}/sub/test\.csv"):
+        open_sheets(root, "test.csv")
+
+
+def test_a_part_that_is_none(root):
+    with pytest.raises(ConfigError, match=r"the part 'holdout'; parts are train, val and test"):
+        open_sheets(root, {"holdout": "train.csv"})
+
+
+@pytest.mark.parametrize("tables", [{}, {"train": None}, {"train": []}])
+def test_no_table_at_all(root, tables):
+    with pytest.raises(ConfigError, match="names no table"):
+        open_sheets(root, tables)
+
+
+def test_a_table_without_rows(root):
+    (root / "train.csv").write_text("image,Edema\n,\n")
+    with pytest.raises(DataError, match=r"train\.csv lists nothing: below its header \['image', 'Edema'\]"):
+        open_sheets(root, "train.csv")
+
+
+def test_columns_are_found_in_any_case(root):
+    (sheet,) = open_sheets(root, "train.csv")
+    assert sheet.column("Edema", "some.key").tolist() == ["1"]
+    assert sheet.find(" IMAGE ") == "image"
+    assert sheet.find("Mass") is None
+    with pytest.raises(DataError, match=r"lacks the column 'Mass' of some\.key; it has \['image', 'edema'\]"):
+        sheet.column("Mass", "some.key")
+
+
+def test_columns_that_differ_in_case_only_are_told_apart(root):
+    (root / "train.csv").write_text("image,Edema,EDEMA\na.png,1,0\n")
+    (sheet,) = open_sheets(root, "train.csv")
+    assert sheet.column("EDEMA", "some.key").tolist() == ["0"]
+    with pytest.raises(DataError, match=r"has the columns \['Edema', 'EDEMA'\]: write 'edema' as one"):
+        sheet.find("edema")

@@ -100,8 +100,8 @@ def sexes(evidence: Evidence) -> Iterator[Finding]:
     table, column = evidence.manifest.table, COVARIATE + "sex"
     if column not in table:
         return
-    known = table.loc[~unknown(table[column]), ["patient", column]].drop_duplicates()
-    names = known["patient"][known["patient"].duplicated()].unique()
+    sex_of_patient = table.loc[~unknown(table[column]), ["patient", column]].drop_duplicates()
+    names = sex_of_patient["patient"][sex_of_patient["patient"].duplicated()].unique()
     if len(names):
         verb = "has" if len(names) == 1 else "have"
         message = f"{counted(len(names), 'patient')} {verb} images of more than one sex."

@@ -51,8 +51,8 @@ def shared_patients(evidence: Evidence) -> Iterator[Finding]:
 
 def _shared(evidence: Evidence, column: str, kind: str, severity: Severity, where: str) -> Iterator[Finding]:
     table = evidence.manifest.table
-    known = table.loc[table[column] != "", ["patient", column]].drop_duplicates()
-    shared = known["patient"][known["patient"].duplicated()].unique()
+    assigned = table.loc[table[column] != "", ["patient", column]].drop_duplicates()
+    shared = assigned["patient"][assigned["patient"].duplicated()].unique()
     if len(shared):
         rows = table["patient"].isin(shared).to_numpy()
         message = f"{counted(len(shared), 'patient')} with {counted(int(rows.sum()), 'image')} in {where}."

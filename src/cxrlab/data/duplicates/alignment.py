@@ -80,9 +80,9 @@ def differences(ones: Floats, others: Floats) -> Floats:
     moves = np.zeros((len(ones), _NUM_MOVES), dtype=np.float32)
     moves = _register(halves[0], halves[1], _COARSE, moves)
     difference = 1 - _agreement(halves[0], halves[1], _COARSE, _DETAIL, moves)
-    left = np.flatnonzero(difference < _HOPELESS)
-    moves = _register(ones[left], others[left], _FINE, 2 * moves[left])
-    difference[left] = 1 - _agreement(ones[left], others[left], _FINE, _DETAIL, moves)
+    promising = np.flatnonzero(difference < _HOPELESS)
+    moves = _register(ones[promising], others[promising], _FINE, 2 * moves[promising])
+    difference[promising] = 1 - _agreement(ones[promising], others[promising], _FINE, _DETAIL, moves)
     return np.asarray(np.maximum(difference, 0.0), dtype=np.float32)
 
 

@@ -103,9 +103,11 @@ def find_candidates(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
     first = np.ascontiguousarray(targets[:, 0])
 
     def search(start: int) -> npt.NDArray[np.int64]:
-        found = _search(queries[start : start + _ROWS], targets, first, start if others is None else None)
-        found[:, 0] += start
-        return found
+        candidates = _search(
+            queries[start : start + _ROWS], targets, first, start if others is None else None
+        )
+        candidates[:, 0] += start
+        return candidates
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         tables = list(threads.map(search, range(0, len(queries), _ROWS)))
@@ -127,7 +129,7 @@ def _search(queries: Hashes, targets: Hashes, first: Hashes, offset: int | None)
         Query, column, distance, mirrored, inverted; shape ``(P, 5)``.
     """
     kinds = np.concatenate([queries, mirrored_hash(queries)])
-    found = [np.empty((0, 5), dtype=np.int64)]
+    candidates = [np.empty((0, 5), dtype=np.int64)]
     for start in range(offset or 0, len(targets), _COLUMNS):
         row, column = _close(kinds[:, 0], first[start : start + _COLUMNS])
         column += start
@@ -138,8 +140,8 @@ def _search(queries: Hashes, targets: Hashes, first: Hashes, offset: int | None)
         kept = distance <= RADIUS
         if offset is not None:
             kept &= column > query + offset
-        found.append(np.stack([query, column, distance, mirrored, inverted], axis=1)[kept])
-    return _closest(np.concatenate(found))
+        candidates.append(np.stack([query, column, distance, mirrored, inverted], axis=1)[kept])
+    return _closest(np.concatenate(candidates))
 
 
 def _close(words: Hashes, others: Hashes) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -151,9 +153,9 @@ def _close(words: Hashes, others: Hashes) -> tuple[npt.NDArray[np.intp], npt.NDA
     return row, column
 
 
-def _closest(found: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _closest(candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Keep the ``MOST_LOOKALIKES`` closest of each query."""
-    found = found[np.lexsort((found[:, 1], found[:, 2], found[:, 0]))]
-    begins = np.searchsorted(found[:, 0], found[:, 0])
-    kept: npt.NDArray[np.int64] = found[np.arange(len(found)) - begins < MOST_LOOKALIKES]
+    candidates = candidates[np.lexsort((candidates[:, 1], candidates[:, 2], candidates[:, 0]))]
+    begins = np.searchsorted(candidates[:, 0], candidates[:, 0])
+    kept: npt.NDArray[np.int64] = candidates[np.arange(len(candidates)) - begins < MOST_LOOKALIKES]
     return kept

@@ -9,6 +9,7 @@ import pandas as pd
 from cxrlab.data.duplicates.search import find_across
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import DataError, MissingFileError
+from cxrlab.files import RunDir
 
 if TYPE_CHECKING:
     from cxrlab.data.dataset import Dataset
@@ -26,7 +27,7 @@ def read_other(path: Path, root: Path | None) -> Manifest:
         DataError: If it is no manifest.
     """
     if path.is_dir():
-        path = path / "manifest.csv"
+        path = RunDir(path).manifest
     if not path.is_file():
         raise MissingFileError(
             f"against={path}: there is no such file; give the directory of a run or of cxrlab.prepare, or "
@@ -55,7 +56,7 @@ def read_other(path: Path, root: Path | None) -> Manifest:
 def _root_beside(path: Path) -> Path:
     """Return the folder of the images that the audit beside a manifest tells."""
     try:
-        return Path(json.loads(path.with_name("audit.json").read_text(encoding="utf-8"))["root"])
+        return Path(json.loads(RunDir(path.parent).audit.read_text(encoding="utf-8"))["root"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MissingFileError(
             f"against={path}: no audit.json beside it says where its images are. Set against_root=<folder>."

@@ -95,9 +95,9 @@ def _confirm(candidates: pd.DataFrame, pixels: Pixels, other_pixels: Pixels) -> 
         return _differences(candidates.iloc[start : start + _PAIRS_A_TASK], pixels, other_pixels)
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(difference, range(0, len(candidates), _PAIRS_A_TASK)))
+        tables = list(threads.map(difference, range(0, len(candidates), _PAIRS_A_TASK)))
     columns = ["one", "other", "distance", "difference", "mirrored", "inverted"]
-    pairs = candidates.assign(difference=np.concatenate([np.empty(0, dtype=np.float32), *found]))[columns]
+    pairs = candidates.assign(difference=np.concatenate([np.empty(0, dtype=np.float32), *tables]))[columns]
     pairs = pairs[pairs["difference"] <= MOST_DIFFERENT].sort_values(["one", "other", "difference"])
     # A symmetric picture may be found as it is and mirrored.
     return pairs.drop_duplicates(["one", "other"]).reset_index(drop=True)

@@ -279,8 +279,8 @@ def parse_labels(
 
 
 def _unknown(words: Sequence[str], values: Sequence[float | None]) -> list[str]:
-    known = (None, 0.0, 1.0, _UNCERTAIN)
-    return [word for word, value in zip(words, values, strict=True) if value not in known]
+    meanings = (None, 0.0, 1.0, _UNCERTAIN)
+    return [word for word, value in zip(words, values, strict=True) if value not in meanings]
 
 
 def _value(word: str) -> float | None:

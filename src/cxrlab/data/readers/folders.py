@@ -247,9 +247,9 @@ def _fits(folder: Path, classes: Sequence[str] | None) -> bool:
 
 
 def _wrong_layout(root: Path, classes: Sequence[str] | None) -> str:
-    wanted = "class folders" if classes is None else f"class folders {' and '.join(classes)}"
+    expected = "class folders" if classes is None else f"class folders {' and '.join(classes)}"
     message = (
-        f"data.root={root} holds neither {wanted} nor parts (train, val, test) with them; "
+        f"data.root={root} holds neither {expected} nor parts (train, val, test) with them; "
         f"it holds {listing(root)}."
     )
     nested = [root / name for name in _folders(root) if _fits(root / name, classes)]

@@ -40,11 +40,11 @@ def _write(folder: Path, *, num_patients: int, size: int, seed: int) -> None:
     # Standard error, so that a program's own output stays clean.
     for radiograph in track(radiographs, "Drawing synthetic radiographs", console=Console(stderr=True)):
         image = f"images/{radiograph.patient:05d}_{radiograph.number}.png"
-        pixels, found = draw(radiograph.anatomy, radiograph.exposure, radiograph.findings, size=size)
+        pixels, drawn_boxes = draw(radiograph.anatomy, radiograph.exposure, radiograph.findings, size=size)
         # The noise does not compress, so a higher level costs time for nothing.
         Image.fromarray(pixels).save(folder / image, compress_level=1)
         rows.append(_row(radiograph, image))
-        boxes.extend((image, name, *found[name]) for name in FINDINGS if name in found)
+        boxes.extend((image, name, *drawn_boxes[name]) for name in FINDINGS if name in drawn_boxes)
     pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
     pd.DataFrame(boxes, columns=list(BOX_COLUMNS)).to_csv(folder / "boxes.csv", index=False)
 

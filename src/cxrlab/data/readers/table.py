@@ -145,10 +145,10 @@ class Sheet:
         Raises:
             DataError: If there is no such column.
         """
-        found = self.find(name)
-        if found is None:
+        existing = self.find(name)
+        if existing is None:
             raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.")
-        return self.cells[found]
+        return self.cells[existing]
 
     def under(self, prefix: str) -> dict[str, str]:
         """Return the columns that start with ``prefix``, by what follows it."""
@@ -246,18 +246,18 @@ def _label_columns(
         return own
     used = {name.casefold() for name in taken if name is not None}
     free = [name for name in sheets[0].names if name.casefold() not in used]
-    found = [name for name in free if _all_hold_labels(sheets, name)]
-    if not found:
+    labelled = [name for name in free if _all_hold_labels(sheets, name)]
+    if not labelled:
         raise DataError(
             f"No column of {sheets[0].path} holds labels only (1, 0, -1 or empty): it has "
             f"{sheets[0].names}. Name the columns by data.reader.labels."
         )
-    _log.info(f"labels of {sheets[0].path}, being the columns that hold labels only: {', '.join(found)}")
-    return {name: name for name in found}
+    _log.info(f"labels of {sheets[0].path}, being the columns that hold labels only: {', '.join(labelled)}")
+    return {name: name for name in labelled}
 
 
 def _all_hold_labels(sheets: Sequence[Sheet], name: str) -> bool:
-    columns = [sheet.cells[found] for sheet in sheets if (found := sheet.find(name)) is not None]
+    columns = [sheet.cells[column] for sheet in sheets if (column := sheet.find(name)) is not None]
     return len(columns) == len(sheets) and holds_labels(pd.concat(columns))
 
 
@@ -353,8 +353,8 @@ def rows(sheet: Sheet, layout: Layout) -> pd.DataFrame:
         "split": _splits(sheet, layout),
     }
     for name, column in layout.covariates.items():
-        found = sheet.find(column)
-        columns[COVARIATE + name] = sheet.cells[found] if found else pd.Series("", index=images.index)
+        source = sheet.find(column)
+        columns[COVARIATE + name] = sheet.cells[source] if source else pd.Series("", index=images.index)
     for name, column in layout.labels.items():
         columns[LABEL + name] = parse_labels(
             sheet.column(column, "data.reader.labels"),

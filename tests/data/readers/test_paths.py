@@ -4,8 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cxrlab.data.readers._paths import compiled, paths_under_root, present
-from cxrlab.errors import ConfigError, DataError
+from cxrlab.data.readers._paths import check_root, compiled, listing, paths_under_root, present
+from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 
 def paths(*cells: str, folder: str = "", prefix: str | None = None, suffix: str = "") -> list[str]:
@@ -100,3 +100,26 @@ def test_a_folder_that_cannot_be_listed_is_an_error_not_an_absence(tmp_path, mon
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(DataError, match=r"images of .*/a cannot be listed: .*Permission denied"):
         present(tmp_path, [f"a/{number}.png" for number in range(20)])
+
+
+def test_a_folder_passes(tmp_path):
+    check_root(tmp_path)
+
+
+def test_no_root(tmp_path):
+    with pytest.raises(MissingFileError, match=r"data\.root=.*absent does not exist"):
+        check_root(tmp_path / "absent")
+
+
+def test_a_file_is_no_root(tmp_path):
+    (tmp_path / "nih.zip").touch()
+    with pytest.raises(MissingFileError, match=r"data\.root=.*nih\.zip is a file"):
+        check_root(tmp_path / "nih.zip")
+
+
+def test_listing(tmp_path):
+    assert listing(tmp_path) == "nothing"
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a.csv").touch()
+    assert listing(tmp_path) == "a.csv, b/"
+    assert listing(tmp_path, most=1) == "a.csv and 1 more"

@@ -13,25 +13,29 @@ from PIL import Image
 
 from cxrlab.data import dataset
 from cxrlab.data.audit import AuditReport
+from cxrlab.data.boxes import framed
 from cxrlab.data.cache import CacheSettings
 from cxrlab.data.dataset import (
     Copies,
+    FileImages,
     Images,
     audit_dataset,
     cached,
     find_copies,
+    image_files,
+    manifest_of,
     without_unreadable,
 )
 from cxrlab.data.decode import decode
 from cxrlab.data.duplicates.hashing import HASH_WORDS
 from cxrlab.data.manifest import Manifest
-from cxrlab.errors import DataError
+from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 SETTINGS = CacheSettings(image_size=32, channels=1, resize="stretch")
 MakeImages = Callable[..., Path]
 
 
-def manifest_of(root: Path, numbers: list[int], **changes: Any) -> Manifest:
+def numbered_manifest(root: Path, numbers: list[int], **changes: Any) -> Manifest:
     """One patient an image; every second one is ill."""
     table = pd.DataFrame(
         {
@@ -73,7 +77,7 @@ def no(what: str) -> Callable[..., Any]:
 
 def test_images_stand_in_the_order_of_the_manifest(make_images: MakeImages, tmp_path: Path):
     root = make_images(6)
-    images = images_of(manifest_of(root, [4, 0, 3]), tmp_path / "cache", all_files(root))
+    images = images_of(numbered_manifest(root, [4, 0, 3]), tmp_path / "cache", all_files(root))
     assert len(images) == 3
     assert images.positions.tolist() == [4, 0, 3]
     expected = {
@@ -92,9 +96,9 @@ def test_images_stand_in_the_order_of_the_manifest(make_images: MakeImages, tmp_
 def test_every_choice_of_images_shares_one_cache(make_images: MakeImages, tmp_path: Path, decoded: list[int]):
     root = make_images(10)
     files = all_files(root)
-    few = images_of(manifest_of(root, [1, 2]), tmp_path / "cache", files)
-    more = images_of(manifest_of(root, [2, 7, 1]), tmp_path / "cache", files)
-    whole = images_of(manifest_of(root, list(range(10))), tmp_path / "cache", files)
+    few = images_of(numbered_manifest(root, [1, 2]), tmp_path / "cache", files)
+    more = images_of(numbered_manifest(root, [2, 7, 1]), tmp_path / "cache", files)
+    whole = images_of(numbered_manifest(root, list(range(10))), tmp_path / "cache", files)
     assert decoded == [2, 1, 7]
     assert few.cache.folder == more.cache.folder == whole.cache.folder
     np.testing.assert_array_equal(more[[2]], few[[0]])
@@ -103,10 +107,10 @@ def test_every_choice_of_images_shares_one_cache(make_images: MakeImages, tmp_pa
 
 def test_a_file_that_changes_is_decoded_again(make_images: MakeImages, tmp_path: Path, decoded: list[int]):
     root = make_images(4)
-    before = images_of(manifest_of(root, [0, 1, 2, 3]), tmp_path / "cache")[[2]]
+    before = images_of(numbered_manifest(root, [0, 1, 2, 3]), tmp_path / "cache")[[2]]
     Image.new("L", (48, 48), 7).save(root / "002.png")
     os.utime(root / "002.png", ns=(1, 1))
-    after = images_of(manifest_of(root, [0, 1, 2, 3]), tmp_path / "cache")[[2]]
+    after = images_of(numbered_manifest(root, [0, 1, 2, 3]), tmp_path / "cache")[[2]]
     assert decoded == [4, 4]
     assert (after == 7).all()
     assert not (before == 7).all()
@@ -145,7 +149,7 @@ def test_copies_that_are_left_are_the_same_images_as_before():
 
 
 def test_patients_who_share_an_image_are_one_group(tmp_path: Path):
-    manifest = manifest_of(tmp_path, list(range(7)))
+    manifest = numbered_manifest(tmp_path, list(range(7)))
     copies = Copies([[4, 1, 2]], pd.DataFrame({"one": [0, 2], "other": [3, 5]}))
     assert copies.groups(manifest).tolist() == ["P0", "P1", "P1", "P0", "P1", "P1", "P6"]
     none = Copies([], pd.DataFrame({"one": [], "other": []}))
@@ -158,7 +162,7 @@ def broken(root: Path, *numbers: int) -> None:
 
 
 def test_all_images_are_read_and_none_is_left_out(make_images: MakeImages, tmp_path: Path):
-    manifest = manifest_of(make_images(3), [0, 1, 2])
+    manifest = numbered_manifest(make_images(3), [0, 1, 2])
     images = images_of(manifest, tmp_path / "cache")
     dataset = without_unreadable(manifest, images, "raise")
     assert dataset.manifest is manifest
@@ -170,7 +174,7 @@ def test_all_images_are_read_and_none_is_left_out(make_images: MakeImages, tmp_p
 def test_unreadable_images_are_left_out_and_listed(make_images: MakeImages, tmp_path: Path, caplog):
     root = make_images(6)
     broken(root, 1, 4)
-    manifest = manifest_of(root, [5, 4, 2, 1])
+    manifest = numbered_manifest(root, [5, 4, 2, 1])
     images = images_of(manifest, tmp_path / "cache", all_files(root))
     with caplog.at_level(logging.WARNING, logger="cxrlab"):
         dataset = without_unreadable(manifest, images, "skip")
@@ -190,7 +194,7 @@ def test_unreadable_images_are_left_out_and_listed(make_images: MakeImages, tmp_
 def test_unreadable_images_stop_where_they_must_not_be(make_images: MakeImages, tmp_path: Path):
     root = make_images(8)
     broken(root, *range(7))
-    manifest = manifest_of(root, list(range(8)))
+    manifest = numbered_manifest(root, list(range(8)))
     images = images_of(manifest, tmp_path / "cache")
     with pytest.raises(DataError, match=r"7 of 8 images cannot be read.*data.on_unreadable=skip") as caught:
         without_unreadable(manifest, images, "raise")
@@ -212,7 +216,7 @@ def with_copies(make_images: MakeImages, tmp_path: Path) -> tuple[Manifest, Imag
         picture.save(root / f"{number:03d}.png")
     (root / "003.png").write_bytes((root / "000.png").read_bytes())
     Image.open(root / "001.png").resize((96, 96), Image.Resampling.BICUBIC).save(root / "004.png")
-    manifest = manifest_of(root, list(range(6)))
+    manifest = numbered_manifest(root, list(range(6)))
     return manifest, images_of(manifest, tmp_path / "cache")
 
 
@@ -236,7 +240,7 @@ def test_copies_are_found_once_and_kept_beside_the_cache(with_copies: Fixed, mon
 
 
 def test_that_there_are_no_copies_is_kept_too(make_images: MakeImages, tmp_path: Path, monkeypatch):
-    manifest = manifest_of(make_images(4), [0, 1, 2, 3])
+    manifest = numbered_manifest(make_images(4), [0, 1, 2, 3])
     images = images_of(manifest, tmp_path / "cache")
     assert find_copies(images).pairs.empty
     monkeypatch.setattr(dataset, "find_near_duplicates", no("they were looked for"))
@@ -315,8 +319,198 @@ def test_what_was_listed_has_its_part_in_the_audit(with_copies: Fixed):
 def test_the_audit_counts_what_could_not_be_read(make_images: MakeImages, tmp_path: Path):
     root = make_images(6)
     broken(root, 2)
-    manifest = manifest_of(root, list(range(6)))
+    manifest = numbered_manifest(root, list(range(6)))
     report = audited(manifest, images_of(manifest, tmp_path / "cache"))
     assert report.data.images == 6
     (found,) = (finding for finding in report.findings if finding.kind == "unreadable")
     assert (found.count, found.images) == (1, ["002.png"])
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write an image of an even grey, or of noise, and return its path."""
+
+    def function(name: str, width: int = 8, height: int = 8, grey: int | None = None) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+        Image.fromarray(noise if grey is None else np.full_like(noise, grey)).save(path)
+        return path
+
+    return function
+
+
+def read(paths: list[Path], image_size: int = 8, channels: int = 1, resize: str = "stretch") -> FileImages:
+    return FileImages(paths, image_size=image_size, channels=channels, resize=resize)
+
+
+def test_images_are_in_the_order_of_the_files(write: Write) -> None:
+    paths = [write(f"{grey}.png", grey=grey) for grey in (30, 10, 20)]
+    images = read(paths)
+    pixels = images[[0, 1, 2]]
+    assert (pixels.shape, pixels.dtype) == ((3, 1, 8, 8), np.uint8)
+    assert pixels[:, 0, 0, 0].tolist() == [30, 10, 20]
+    assert images[[2, 0, 2]][:, 0, 5, 5].tolist() == [20, 30, 20]
+    assert images[np.array([1])].shape == (1, 1, 8, 8)
+    assert images[[]].shape == (0, 1, 8, 8)
+
+
+def test_what_is_done_to_the_images_given_out_does_not_stay(write: Write) -> None:
+    images = read([write("a.png", grey=7)])
+    images[[0]][:] = 0
+    assert (images[[0]] == 7).all()
+
+
+def test_a_file_may_be_named_twice(write: Write) -> None:
+    path = write("a.png", grey=7)
+    assert read([path, path])[[0, 1]].shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resize", ["stretch", "pad", "crop"])
+def test_images_are_decoded_as_those_of_a_data_set(write: Write, resize: str, channels: int) -> None:
+    paths = [write("wide.png", width=24, height=10), write("tall.jpg", width=9, height=20)]
+    images = read(paths, image_size=12, channels=channels, resize=resize)
+    expected = [decode(path, image_size=12, channels=channels, resize=resize) for path in paths]
+    np.testing.assert_array_equal(images[[0, 1]], np.stack(expected))
+    assert images.resize == resize
+
+
+def test_the_facts_are_the_sizes_of_the_files(write: Write) -> None:
+    images = read([write("wide.png", width=24, height=10), write("tall.png", width=9, height=20)])
+    assert images.facts.to_dict("list") == {"width": [24, 9], "height": [10, 20]}
+
+
+def test_boxes_can_be_taken_to_the_frame_of_the_images(write: Write) -> None:
+    # A white box in a wide image that padding makes square: it is where its fractions say.
+    path = write("wide.png", width=64, height=32, grey=0)
+    pixels = np.zeros((32, 64), dtype=np.uint8)
+    pixels[8:24, 16:32] = 255
+    Image.fromarray(pixels).save(path)
+    manifest = manifest_of([path], ["Mass"])
+    line = manifest.boxes.reindex([0]).assign(
+        image=str(path), label="Mass", x=0.25, y=0.25, width=0.25, height=0.5
+    )
+    images = read([path], image_size=64, resize="pad")
+    moved = framed(type(manifest)(manifest.root, manifest.table, line), images).boxes.iloc[0]
+    left, top = round(64 * moved["x"]), round(64 * moved["y"])
+    right, bottom = left + round(64 * moved["width"]), top + round(64 * moved["height"])
+    expected = np.zeros((64, 64), dtype=bool)
+    expected[top:bottom, left:right] = True
+    np.testing.assert_array_equal(images[[0]][0, 0] > 127, expected)
+
+
+def test_a_file_that_is_gone_is_named(write: Write, tmp_path: Path) -> None:
+    paths = [write("a.png"), tmp_path / "gone.png"]
+    with pytest.raises(MissingFileError, match=r"^There is no image .*gone\.png\.$"):
+        read(paths)
+
+
+def test_the_first_of_several_that_are_gone_is_named(write: Write, tmp_path: Path) -> None:
+    gone = [tmp_path / f"gone{number}.png" for number in range(3)]
+    with pytest.raises(MissingFileError, match=r"^There is no image .*gone0\.png and 2 others\.$"):
+        read([write("a.png"), *gone])
+
+
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="There is no image"):
+        read([tmp_path])
+
+
+def test_a_file_that_is_no_image_is_named(write: Write, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.png"
+    notes.write_text("no image")
+    with pytest.raises(DataError, match=r"notes\.png \(8 bytes\) cannot be read"):
+        read([write("a.png"), notes])
+
+
+def test_an_unknown_rule_is_rejected(write: Write) -> None:
+    with pytest.raises(ConfigError, match="squash"):
+        read([write("a.png")], resize="squash")
+
+
+def test_nothing_is_printed_where_tables_go(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    read([write("a.png")])
+    assert capsys.readouterr().out == ""
+
+
+def test_files_keep_their_order_and_are_listed_once(write: Write) -> None:
+    first, second = write("b.png"), write("a.png")
+    named = [str(first), str(second), str(first)]
+    assert image_files(named) == [first, second]
+
+
+def test_a_named_file_need_not_look_like_an_image(write: Write, tmp_path: Path) -> None:
+    path = tmp_path / "0001"
+    path.write_bytes(write("a.png").read_bytes())
+    assert image_files([str(path)]) == [path]
+
+
+def test_a_folder_gives_the_images_below_it_sorted(write: Write, tmp_path: Path) -> None:
+    names = ["z.PNG", "b.jpg", "a.jpeg", "deep/er/c.png"]
+    paths = [write(f"mine/{name}") for name in names]
+    for name in ("d.dcm", "e.dicom", "notes.txt", "table.csv"):
+        (tmp_path / "mine" / name).write_bytes(b"")
+    (tmp_path / "mine" / "folder.png").mkdir()
+    found = image_files([str(tmp_path / "mine")])
+    assert found == sorted(found)
+    assert set(found) == {*paths, tmp_path / "mine" / "d.dcm", tmp_path / "mine" / "e.dicom"}
+
+
+def test_files_and_folders_may_be_mixed(write: Write, tmp_path: Path) -> None:
+    last, *inside = write("one.png"), write("mine/a.png"), write("mine/b.png")
+    named = [str(inside[1]), str(tmp_path / "mine"), str(last)]
+    assert image_files(named) == [inside[1], inside[0], last]
+
+
+def test_a_tilde_is_the_home(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write("home/a.png")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert image_files(["~/a.png"]) == [path]
+
+
+def test_what_is_neither_file_nor_folder_is_named(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(
+        MissingFileError, match=r"images names .*gone\.png: there is no such file or folder\."
+    ):
+        image_files([str(write("a.png")), str(tmp_path / "gone.png")])
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(
+        MissingFileError, match=rf"images names {tmp_path}: there is no \.png, \.jpg, .* file in"
+    ):
+        image_files([str(tmp_path)])
+
+
+def test_no_names_give_no_files() -> None:
+    assert image_files([]) == []
+
+
+def test_of_files_nothing_is_known_and_each_is_its_own_patient() -> None:
+    paths = [Path("mine") / name for name in ("b.png", "a.png", "NA")]
+    manifest = manifest_of(paths, ["Mass", "Edema"])
+    names = [str(path) for path in paths]
+    assert manifest.labels == ["Mass", "Edema"]
+    assert manifest.table["image"].tolist() == manifest.table["patient"].tolist() == names
+    assert manifest.targets.shape == (3, 2)
+    assert np.isnan(manifest.targets).all()
+    assert not len(manifest.boxes)
+    assert manifest.unusable_boxes == ()
+    assert manifest.name == "image files"
+
+
+def test_the_paths_of_a_manifest_lead_to_the_files(write: Write) -> None:
+    path = write("a.png")
+    manifest = manifest_of([path], ["Mass"])
+    assert manifest.root / manifest.table["image"][0] == path
+
+
+def test_a_manifest_rejects_a_file_that_stands_twice(write: Write) -> None:
+    path = write("a.png")
+    with pytest.raises(DataError, match=r"a\.png"):
+        manifest_of([path, path], ["Mass"])
