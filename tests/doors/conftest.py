@@ -58,7 +58,14 @@ def lab_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[y : y + 14, x : x + 14] += 120
         name = f"{number:03}.png"
         Image.fromarray(pixels).save(root / name)
-        rows.append({"file": name, "who": f"P{number // 2:03}", "view": "PA" if number % 3 else "AP", "bright": is_bright})
+        rows.append(
+            {
+                "file": name,
+                "who": f"P{number // 2:03}",
+                "view": "PA" if number % 3 else "AP",
+                "bright": is_bright,
+            }
+        )
     pd.DataFrame(rows).to_csv(root / "index.csv", index=False)
     return root
 

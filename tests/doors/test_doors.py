@@ -24,7 +24,15 @@ EVALUATE = ("evaluation.num_resamples=100", "report.page=false")
 
 
 def evaluated(composed: Compose, run_dir: Path, out: Path, *overrides: str) -> dict:
-    evaluate(composed(f"run={run_dir}", f"run_dir={out}", "evaluation.num_resamples=100", *overrides, config_name="evaluate"))
+    evaluate(
+        composed(
+            f"run={run_dir}",
+            f"run_dir={out}",
+            "evaluation.num_resamples=100",
+            *overrides,
+            config_name="evaluate",
+        )
+    )
     return json.loads((out / "evaluation.json").read_text())
 
 
@@ -43,16 +51,21 @@ def test_torchs_own_loss_trains_where_all_targets_are_known(tiny: Compose, tmp_p
 
 
 @pytest.mark.parametrize("loss", ["my_lab.losses.SquaredLoss", "my_lab.losses.RareLoss"])
-def test_a_loss_of_ones_own_trains_with_and_without_class_frequencies(tiny: Compose, composed: Compose, tmp_path: Path, loss: str):
+def test_a_loss_of_ones_own_trains_with_and_without_class_frequencies(
+    tiny: Compose, composed: Compose, tmp_path: Path, loss: str
+):
     train(tiny(tmp_path / "run", f"loss._target_={loss}", "~loss.max_ratio"))
     run = cxrlab.load_run(tmp_path / "run")  # the loss is no part of what is loaded: nothing to trust
     assert run.labels
-    assert evaluated(composed, tmp_path / "run", tmp_path / "again", "part=val")["labels"].keys() == set(run.labels)
+    assert evaluated(composed, tmp_path / "run", tmp_path / "again", "part=val")["labels"].keys() == set(
+        run.labels
+    )
 
 
 def test_unknown_targets_never_reach_a_loss_that_does_not_handle_them():
-    from cxrlab.losses import build_loss, masked_bce
     from my_lab.losses import SquaredLoss
+
+    from cxrlab.losses import build_loss, masked_bce
 
     logits = torch.tensor([[0.5, -1.0], [2.0, 0.3], [0.1, 0.2]], requires_grad=True)
     targets = torch.tensor([[1.0, torch.nan], [0.0, 1.0], [torch.nan, 0.0]])
@@ -77,8 +90,13 @@ def test_a_loss_that_does_not_exist_is_named_with_its_key(tiny: Compose, tmp_pat
 
 def test_a_plain_network_trains_is_drawn_and_comes_back(tiny: Compose, composed: Compose, tmp_path: Path):
     run_dir = tmp_path / "run"
-    model = ("model._target_=my_lab.networks.PlainNet", "model={_target_:my_lab.networks.PlainNet,_partial_:true,width:12}")
-    train(tiny(run_dir, model[1], TRUST, "callbacks.heatmaps.every_n_epochs=1" if False else "report.page=true"))
+    model = (
+        "model._target_=my_lab.networks.PlainNet",
+        "model={_target_:my_lab.networks.PlainNet,_partial_:true,width:12}",
+    )
+    train(
+        tiny(run_dir, model[1], TRUST, "callbacks.heatmaps.every_n_epochs=1" if False else "report.page=true")
+    )
     with pytest.raises((CheckpointError, ConfigError), match=r"my_lab\.networks\.PlainNet.*trust=\[my_lab\]"):
         cxrlab.load_run(run_dir)
     run = cxrlab.load_run(run_dir, trust=("my_lab",))
@@ -101,9 +119,19 @@ def test_a_network_without_spatial_features_is_evaluated_and_its_heatmaps_are_sk
 ):
     run_dir = tmp_path / "run"
     node = "model={_target_:my_lab.networks.FlatNet,_partial_:true}"
-    cfg = tiny(run_dir, node, TRUST, "report.page=true", "callbacks.heatmaps={_target_:cxrlab.heatmaps.callback.Heatmaps,dirpath:${run_dir}/heatmaps,explanation:${explanation}}")
+    cfg = tiny(
+        run_dir,
+        node,
+        TRUST,
+        "report.page=true",
+        "callbacks.heatmaps={_target_:cxrlab.heatmaps.callback.Heatmaps,dirpath:${run_dir}/heatmaps,explanation:${explanation}}",
+    )
     train(cfg)
-    told = [record for record in caplog.records if record.levelname == "WARNING" and "heatmap" in record.getMessage().lower()]
+    told = [
+        record
+        for record in caplog.records
+        if record.levelname == "WARNING" and "heatmap" in record.getMessage().lower()
+    ]
     assert len(told) == 1, [record.getMessage() for record in told]
     assert not list((run_dir / "heatmaps").rglob("*.png"))
     assert evaluated(composed, run_dir, tmp_path / "again", TRUST, "part=val")["labels"]
@@ -117,15 +145,23 @@ def test_a_torchvision_model_trains_and_comes_back(tiny: Compose, composed: Comp
     with pytest.raises(UserError, match="trust"):
         cxrlab.load_run(tmp_path / "run")
     run = cxrlab.load_run(tmp_path / "run", trust=("torchvision",))
-    assert run.model.predict_probabilities(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, len(run.labels))
+    assert run.model.predict_probabilities(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (
+        1,
+        len(run.labels),
+    )
 
 
 # Data
 
 
-def test_a_reader_of_ones_own_is_used_in_training_and_again_later(tiny: Compose, composed: Compose, tmp_path: Path, lab_root: Path):
+def test_a_reader_of_ones_own_is_used_in_training_and_again_later(
+    tiny: Compose, composed: Compose, tmp_path: Path, lab_root: Path
+):
     run_dir = tmp_path / "run"
-    reader = ("data.reader={_target_:my_lab.readers.read,_partial_:true,finding:Spot}", f"data.root={lab_root}")
+    reader = (
+        "data.reader={_target_:my_lab.readers.read,_partial_:true,finding:Spot}",
+        f"data.root={lab_root}",
+    )
     train(tiny(run_dir, *reader, TRUST))
     run = cxrlab.load_run(run_dir)  # the network is cxrlab's
     assert run.labels == ["Spot"]
@@ -150,7 +186,11 @@ def test_a_metric_of_ones_own_goes_everywhere(tiny: Compose, composed: Compose, 
     for label, values in numbers["labels"].items():
         error = ((predictions[f"probability/{label}"] - predictions[f"target/{label}"]) ** 2).mean()
         assert values["squared_error"]["value"] == pytest.approx(error, abs=1e-6)
-        assert values["squared_error"]["low"] < values["squared_error"]["value"] < values["squared_error"]["high"]
+        assert (
+            values["squared_error"]["low"]
+            < values["squared_error"]["value"]
+            < values["squared_error"]["high"]
+        )
         if values["sensitivity"]["value"] is not None and values["specificity"]["value"] is not None:
             expected = values["sensitivity"]["value"] + values["specificity"]["value"] - 1
             assert values["youden"]["value"] == pytest.approx(expected, abs=1e-6)
@@ -162,7 +202,9 @@ def test_a_metric_of_ones_own_goes_everywhere(tiny: Compose, composed: Compose, 
         assert again["labels"][label]["youden"] == values["youden"]
 
 
-def test_a_metric_that_is_to_be_minimised_cannot_be_monitored_the_wrong_way_round(tiny: Compose, tmp_path: Path):
+def test_a_metric_that_is_to_be_minimised_cannot_be_monitored_the_wrong_way_round(
+    tiny: Compose, tmp_path: Path
+):
     wrong = ("metrics=[my_lab.metrics.squared_error]", "monitor=val/squared_error", "monitor_mode=max")
     with pytest.raises(ConfigError, match="min"):
         train(tiny(tmp_path, *wrong))
@@ -210,9 +252,17 @@ def test_a_section_of_ones_own_stands_in_the_page_and_its_contents(tiny: Compose
 
 
 @pytest.mark.slow
-def test_a_sweep_over_ones_own_parts_with_ones_own_yaml(command, tiny_command: list[str], tmp_path: Path, lab_root: Path):
+def test_a_sweep_over_ones_own_parts_with_ones_own_yaml(
+    command, tiny_command: list[str], tmp_path: Path, lab_root: Path
+):
     mine = [word for word in tiny_command if not word.startswith(("data.", "report."))]
-    data = ["data=lab", f"data.root={lab_root}", "data.image_size=32", "data.num_workers=0", "data.batch_size=16"]
+    data = [
+        "data=lab",
+        f"data.root={lab_root}",
+        "data.image_size=32",
+        "data.num_workers=0",
+        "data.batch_size=16",
+    ]
     out = tmp_path / "sweep"
     command(
         "train", "-m", *mine, *data, "model=plain,flat", "loss=rare", TRUST, "report.page=false",
@@ -221,7 +271,12 @@ def test_a_sweep_over_ones_own_parts_with_ones_own_yaml(command, tiny_command: l
     table = pd.read_csv(out / "sweep.csv")
     assert len(table) == 2
     assert "val/squared_error" in table.columns
-    done = command("compare", f"runs={out}", "metrics=[my_lab.metrics.squared_error]", f"hydra.run.dir={tmp_path}/compared")
+    done = command(
+        "compare",
+        f"runs={out}",
+        "metrics=[my_lab.metrics.squared_error]",
+        f"hydra.run.dir={tmp_path}/compared",
+    )
     assert "squared_error" in (tmp_path / "compared" / "comparison.json").read_text(), done.stdout
 
 
@@ -235,8 +290,13 @@ def test_python_without_hydra_in_about_ten_lines(tmp_path: Path, synthetic_root:
     data.prepare()
     from cxrlab.models import TimmNetwork
 
-    model = Classifier(labels=data.manifest.labels, network=TimmNetwork("resnet10t", num_labels=len(data.manifest.labels), channels=1, image_size=32))
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    model = Classifier(
+        labels=data.manifest.labels,
+        network=TimmNetwork("resnet10t", num_labels=len(data.manifest.labels), channels=1, image_size=32),
+    )
+    trainer = pl.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, datamodule=data)

@@ -20,4 +20,8 @@ class RareLoss(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return (losses * self.weights[: losses.shape[-1]].to(losses)).mean() if losses.ndim == 2 else losses.mean()
+        return (
+            (losses * self.weights[: losses.shape[-1]].to(losses)).mean()
+            if losses.ndim == 2
+            else losses.mean()
+        )

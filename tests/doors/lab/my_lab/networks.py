@@ -28,7 +28,9 @@ class FlatNet(nn.Module):
 
     def __init__(self, num_labels: int, channels: int, image_size: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, 16), nn.ReLU(), nn.Linear(16, num_labels))
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * image_size**2, 16), nn.ReLU(), nn.Linear(16, num_labels)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images.contiguous())

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
@@ -11,8 +13,7 @@ class CountEpochs(pl.Callback):
         self.path = path
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with open(self.path, "w") as file:
-            file.write(str(trainer.current_epoch))
+        Path(self.path).write_text(str(trainer.current_epoch))
 
 
 class SignDescent(torch.optim.Optimizer):
