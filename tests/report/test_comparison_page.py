@@ -1,11 +1,13 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import DataFacts
 from cxrlab.evaluation.results import Caveat
+from cxrlab.metrics import load_metrics, metric, register
 from cxrlab.report import comparison_page
 from cxrlab.report.comparison_page import write_comparison
 from cxrlab.report.model_info import Session
@@ -83,3 +85,23 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, compared):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written to .*file"):
         write_comparison(tmp_path / "file", compared(["Edema"]), None, images=True)
+
+
+@pytest.fixture
+def squared_error():
+    @register
+    @metric(title="Squared error", higher_is_better=False, needs="scores")
+    def squared_error(scores, targets):
+        return float(np.square(scores - targets).mean())
+
+    yield squared_error
+    load_metrics([])
+
+
+@pytest.mark.usefixtures("no_figures", "squared_error")
+def test_a_metric_of_ones_own_has_a_column_and_a_table_of_differences(tmp_path, compared):
+    comparison = compared(["Edema"], models=("with its own", "metric"))
+    page = read(write_comparison(tmp_path, comparison, None, images=False))
+    assert comparison.models[0].metrics["squared_error"].value < 0.25
+    assert "difference of Squared error" in page
+    assert page.count("Squared error") >= 3  # the leaderboard's column, the title, the heading
