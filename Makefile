@@ -1,14 +1,18 @@
 # make train: environment, pinned install, then the main job on the embedded synthetic set.
-# make test: the same set-up, then ruff, mypy and every test. Both need Python 3.11 to 3.13 and make, nothing else.
+# make quick: the same set-up, then ruff, mypy, the layers and the fast tests. For every change.
+# make test: the same, with every test. All need Python 3.11 to 3.13 and make, nothing else.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $(name))))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test install lint clean
+.PHONY: train quick test install lint clean
 
 train: install
 	$(BIN)/python -m cxrlab.train
+
+quick: lint
+	$(BIN)/python -m pytest -m "not slow"
 
 test: lint
 	$(BIN)/python -m pytest
@@ -17,6 +21,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 install: $(STAMP)
 

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+import cxrlab
 from cxrlab.cli.console import listed
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PACKAGE = ROOT / "src" / "cxrlab"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+COMMANDS = ("train", "evaluate", "compare", "explain", "prepare")
 
 
 @pytest.mark.slow
@@ -35,34 +38,37 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
     elsewhere.mkdir()
     env = {**os.environ, "PYTHONPATH": str(site)}
 
-    def python(*arguments: str) -> str:
+    def output_of(*command: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=elsewhere,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
+            command, cwd=elsewhere, env=env, capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def python(*arguments: str) -> str:
+        return output_of(sys.executable, *arguments)
+
     assert python("-c", "import cxrlab; print(cxrlab.__file__)").startswith(str(site))
-    assert "densenet121" in python("-m", "cxrlab.train", "--help")
+    for listing in (output_of(str(site / "bin" / "cxrlab"), "--help"), python("-m", "cxrlab", "--help")):
+        assert set(COMMANDS) <= set(re.findall(r"\w+", listing))
+    assert "densenet121" in output_of(str(site / "bin" / "cxrlab"), "train", "--help")
     assert "Everything is in" in python(
         "-m", "cxrlab.train", *tiny_command, "debug=one_batch", "callbacks.heatmaps=null"
     )
     assert list(elsewhere.glob("outputs/*/*/results.csv"))
 
 
-def test_every_command_of_the_readme_composes_and_fits_the_code(composed: Callable[..., DictConfig]):
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"^python -m cxrlab\.(\w+)([^#\n]*)", text, flags=re.MULTILINE)
-    assert len(commands) >= 12
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/own_code.md"])
+def test_every_command_of_the_pages_composes_and_fits_the_code(
+    page: str, composed: Callable[..., DictConfig]
+):
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    text = "".join(blocks).replace("\\\n", " ")
+    commands = re.findall(r"^(?:python -m )?cxrlab[ .](\w+)([^#\n]*)", text, flags=re.MULTILINE)
+    assert len(commands) >= (12 if page == "README.md" else 1)
     for program, command in commands:
         words = shlex.split(command)
-        if "--help" in words or "--cfg" in words:
+        if any(word in ("--help", "--cfg") or "my_lab" in word or word == "--config-dir" for word in words):
             continue
         overrides = [word for word in words if word != "-m" and not word.startswith("resume=")]
         singles = [re.sub(r"^([\w./@]+=)([^\[,]+),.*", r"\1\2", override) for override in overrides]
@@ -73,22 +79,15 @@ def test_every_command_of_the_readme_composes_and_fits_the_code(composed: Callab
 
 
 def test_only_the_config_and_the_commands_import_hydra():
-    users = []
+    users = set()
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] == "hydra" for name in names):
-                users.append(path.name)
-    assert set(users) == {
-        "config.py",
-        "console.py",
-        "train.py",
-        "prepare.py",
-        "evaluate.py",
-        "compare.py",
-        "explain.py",
-    }
+                users.add(path.relative_to(PACKAGE).as_posix())
+    commands = {f"{command}.py" for command in COMMANDS}
+    assert {user for user in users if not user.startswith("cli/")} <= {"sweeps/callback.py", *commands}
 
 
 def test_no_source_asserts():
@@ -97,16 +96,35 @@ def test_no_source_asserts():
         assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree)), path
 
 
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_every_room_says_what_comes_in_and_what_goes_out(path: Path):
+    description = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert len(description.splitlines()) >= 3
+    room = importlib.import_module(f"cxrlab.{path.parent.name}")
+    assert all(getattr(room, public) is not None for public in room.__all__)
+
+
+def test_the_package_exports_what_a_notebook_needs_and_imports_it_late():
+    assert {"Classifier", "DataModule", "Manifest", "load_run"} <= set(cxrlab.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Clasifier'"):
+        cxrlab.Clasifier  # noqa: B018
+    code = "import sys, cxrlab; print([name for name in ('torch', 'pandas', 'numpy', 'hydra') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_lower_bounds_are_not_above_what_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = dict(line.lower().replace("_", "-").split("==") for line in lines if "==" in line)
     requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+
+    def version(text: str) -> tuple[int, ...]:
+        return tuple(map(int, re.findall(r"\d+", text)))
+
     for requirement in requirements:
         if requirement.startswith("cxrlab["):
             continue
         name, low = requirement.lower().split(",")[0].split(">=")
-        assert tuple(map(int, re.findall(r"\d+", pinned[name])[:2])) >= tuple(map(int, low.split(".")[:2])), (
-            name
-        )
+        assert version(pinned[name]) >= version(low), name
     assert "://" not in "".join(lines)

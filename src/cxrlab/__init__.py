@@ -1,13 +1,28 @@
-"""Chest X-ray classification with honest splits: from a folder of radiographs to a test in one command."""
+"""Chest X-ray classification with honest splits: from a folder of radiographs to a test in one command.
 
+What a notebook needs comes from here: the data (`Manifest`, `DataModule`), the model (`Classifier`) and a
+finished run (`load_run`, `Run`). All else comes from the rooms, such as `cxrlab.evaluation`.
+"""
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cxrlab.data.datamodule import DataModule
+    from cxrlab.data.manifest import Manifest
     from cxrlab.runs.run import Run, load_run
     from cxrlab.training.module import Classifier
 
-__all__ = ["Classifier", "Run", "load_run"]
+__all__ = ["Classifier", "DataModule", "Manifest", "Run", "load_run"]
+
+_HOMES = {
+    "Classifier": "cxrlab.training.module",
+    "DataModule": "cxrlab.data.datamodule",
+    "Manifest": "cxrlab.data.manifest",
+    "Run": "cxrlab.runs.run",
+    "load_run": "cxrlab.runs.run",
+}
 
 try:
     __version__ = version("cxrlab")
@@ -16,13 +31,7 @@ except PackageNotFoundError:  # a copy of the sources that was never installed
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first used: torch takes seconds, and --help needs none of it."""
-    if name == "Classifier":
-        from cxrlab.training.module import Classifier
-
-        return Classifier
-    if name in {"Run", "load_run"}:
-        from cxrlab.runs import run
-
-        return getattr(run, name)
-    raise AttributeError(f"module 'cxrlab' has no attribute {name!r}")
+    """Import a public name when it is first used: torch takes seconds, and --help needs none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cxrlab' has no attribute {name!r}; it exports {', '.join(__all__)}")
+    return getattr(import_module(_HOMES[name]), name)

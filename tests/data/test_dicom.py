@@ -389,7 +389,9 @@ def test_without_pydicom_the_message_says_what_to_install(dicom, tmp_path, monke
     path = tmp_path / "x.dcm"
     path.write_bytes(dicom.written(dicom.dataset(EIGHT)))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(MissingPackageError, match=r"x\.dcm .*cannot be read: .*pip install 'cxrlab\[dicom\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"x\.dcm .*cannot be read: .*pip install 'cxrlab\[dicom\]'"
+    ):
         read_image(path, image_size=8, channels=1, resize="stretch")
 
 

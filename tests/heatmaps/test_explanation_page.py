@@ -496,7 +496,9 @@ def test_the_section_stands_on_the_page_of_an_evaluation(
     page = write_report(tmp_path, evaluation, model_info, images=images).read_text()
     assert '<section id="explanation">' in page
     assert "Do they point at the findings?" in page
-    assert page.count("Much heat at the border.") == 3  # at the top of the page, in the section, and on the card
+    assert (
+        page.count("Much heat at the border.") == 3
+    )  # at the top of the page, in the section, and on the card
     assert page.count("Many are empty.") == 1
     assert ("data:image/jpeg" in page) == images
     assert (tmp_path / "figures" / "pointing.png").is_file()

@@ -11,6 +11,8 @@ from markupsafe import Markup
 from cxrlab.data.audit import Finding
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import DataFacts
+from cxrlab.heatmaps.results import ExplainedData, ExplanationResult, HeatmapFlag, IntervalLevel
+from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.report import SECTIONS, Section, evaluation_page, figure_html, paragraph_html
 from cxrlab.report.evaluation_page import write_report
 from cxrlab.report.figures.style import new_figure, styled
@@ -170,7 +172,9 @@ def test_the_model_card_never_holds_a_name(folders):
 
 
 def test_public_data_keep_their_name(evaluated):
-    result, info = without_names(evaluated(["Edema"]), model_info(trained_on=TrainingData(name="nih", parts={})))
+    result, info = without_names(
+        evaluated(["Edema"]), model_info(trained_on=TrainingData(name="nih", parts={}))
+    )
     assert result.data.name == info.trained_on.name == "nih"
     assert info.notes == [EVIL]
 
@@ -268,20 +272,46 @@ def test_sections_of_ones_own_stand_in_the_page_and_its_contents(tmp_path, evalu
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mine.png"]
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_what_the_checks_of_heatmaps_found_is_a_section(tmp_path, evaluated):
+    flags = [HeatmapFlag("shortcut", "Heat at the border."), HeatmapFlag("pointing", "Not shown for Mass.")]
+    explanation = ExplanationResult(
+        data=ExplainedData(), checks=[], methods={"gradcam": "Grad-CAM"}, labels=["Edema"], images=3,
+        interval=IntervalLevel(0.95, 100), settings=ExplanationSettings(), flags=flags,
+    )  # fmt: skip
+    checked = model_info(explanation=explanation, examples=panels()[:1], panels=())
+    for images in (True, False):
+        page = read(write_report(tmp_path, evaluated(["Edema"]), checked, images=images).parent)
+        assert "explanation" in anchors(page)
+        top = page[: page.index("<main>")]
+        assert [flag.message in top for flag in flags] == [True, False]
+        assert "Not shown for Mass." in page
+        assert ("data:image/jpeg" in page) == images
+
+
 def test_what_a_run_says_of_itself(tmp_path):
     session = {"started": "2026-01-01", "data": {"name": "nih", "fingerprint": "f00", "split": {"method": "official"}},
                "network": {"parameters": 1234, "trainable": 1000}}  # fmt: skip
-    config = {"data": {"image_size": 64, "channels": 1}, "model": {"backbone": "resnet10t", "pretrained": True}}
+    config = {
+        "data": {"image_size": 64, "channels": 1},
+        "model": {"backbone": "resnet10t", "pretrained": True},
+    }
     assert run_model_info(tmp_path, {}, panels=(), notes=()).networks == [NetworkInfo("a network")]
     (tmp_path / "provenance.json").write_text(json.dumps({"sessions": [session, session]}), encoding="utf-8")
-    (tmp_path / "manifest.csv").write_text("image,patient,part\na,1,train\nb,1,train\nc,2,val\n", encoding="utf-8")
+    (tmp_path / "manifest.csv").write_text(
+        "image,patient,part\na,1,train\nb,1,train\nc,2,val\n", encoding="utf-8"
+    )
     (tmp_path / "audit.json").write_text(
-        json.dumps({"findings": [{"kind": "k", "severity": "note", "message": "m", "count": 1}]}), encoding="utf-8"
+        json.dumps({"findings": [{"kind": "k", "severity": "note", "message": "m", "count": 1}]}),
+        encoding="utf-8",
     )
     info = run_model_info(tmp_path, config, panels=(), notes=["A note."])
     assert info.networks == [NetworkInfo("resnet10t", 64, 1, 1234, 1000, is_pretrained=True)]
     assert info.trained_on == TrainingData(
-        name="nih", parts={"train": (2, 1), "val": (1, 1), "test": (0, 0)}, split="official", fingerprint="f00"
+        name="nih",
+        parts={"train": (2, 1), "val": (1, 1), "test": (0, 0)},
+        split="official",
+        fingerprint="f00",
     )
     assert info.audit == [Finding("k", "note", "m", 1)]
     assert len(info.resumed) == 1

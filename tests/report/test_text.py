@@ -14,7 +14,7 @@ RECORD = {
     "command": ["python", "-m", "cxrlab.train", "data.root=/data/jane"], "started": "2026-01-01T12:00:00+00:00",
     "versions": {"python": "3.11", "cxrlab": "0.1.0"}, "commit": "abc-dirty",
     "hardware": {"processor": "a processor", "cores": 2, "processes": 1, "precision": "32-true"},
-    "data": {"name": "nih", "fingerprint": "f00", "split": {"method": "file", "file": "jane.csv", "seed": 0}},
+    "data": {"name": "nih", "fingerprint": "f00", "split": {"method": "file", "file": "jane.csv", "seed": 0, "fold": None}},
     "network": {"parameters": 5, "trainable": 3},
     "seconds": {"fit": 754.2, "test": 3, "why": "no number"}, "epochs": 0, "peak_gpu_gib": 1.5,
 }  # fmt: skip
@@ -90,7 +90,9 @@ def test_a_result_that_guessing_gives_is_told(low, high, words, evaluated):
 
 
 def test_a_caveat_is_told_once_and_those_of_the_model_come_first(evaluated):
-    result = replace(evaluated(["Edema"]), flags=[Caveat("a", None, "Beware."), Caveat("b", None, "Mind it.")])
+    result = replace(
+        evaluated(["Edema"]), flags=[Caveat("a", None, "Beware."), Caveat("b", None, "Mind it.")]
+    )
     assert text.caveats(result, ModelInfo(notes=["Mind it."])) == ["Mind it.", "Beware."]
 
 
