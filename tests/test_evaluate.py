@@ -254,7 +254,7 @@ def test_a_page_without_images_names_none(evaluated: Evaluate, run: Path, tmp_pa
     for text in texts:
         assert not [name for name in manifest["image"] if name in text]
         assert str(tmp_path) not in text
-        assert "data:image" not in text
+        assert "data:image/jpeg" not in text
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def evaluated() -> Evaluated:
 @cache
 def _compared(labels: tuple[str, ...], models: tuple[str, ...], data: DataFacts | None) -> ComparisonResult:
     tables = {
-        name: simulated_table(labels, skill=1.0 - 0.25 * place, seed=place)
+        name: simulated_table(labels, skill=0.5**place, seed=place)
         for place, name in enumerate(models)
     }
     return compare(tables, SETTINGS, data)
