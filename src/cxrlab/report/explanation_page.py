@@ -203,8 +203,8 @@ def protocol(result: ExplanationResult) -> str:
         "says of it. On a grid of 256 by 256 cells, of which a box covers each that it touches, a heatmap's "
         f"hottest cell must lie in a box{within}. Its region is what lies at or above a share of its maximum "
         f"that was chosen {chosen}, by the mean IoU. The box-frequency map sums the boxes that other "
-        "patients have of the finding; the cells from half its maximum on are its region, as a box of the mean "
-        f"size is that of the image centre. In small print: {coverage} intervals from resampling patients."
+        "patients have of the finding; the cells from half its maximum on are its region, as a box of the "
+        f"mean size is that of the image centre. In small print: {coverage} intervals from resampling patients."
     )
 
 
