@@ -204,7 +204,8 @@ def protocol(result: ExplanationResult) -> str:
         f"hottest cell must lie in a box{within}. Its region is what lies at or above a share of its maximum "
         f"that was chosen {chosen}, by the mean IoU. The box-frequency map sums the boxes that other "
         "patients have of the finding; the cells from half its maximum on are its region, as a box of the "
-        f"mean size is that of the image centre. In small print: {coverage} intervals from resampling patients."
+        f"mean size is that of the image centre. In small print: {coverage} intervals from resampling "
+        "patients."
     )
 
 
