@@ -28,7 +28,7 @@ from cxrlab.report.figures.explanation import DESCRIPTIONS, explanation_figures
 from cxrlab.report.formatting import bounds, number
 from cxrlab.report.model_info import ModelInfo, Panel
 
-MakeMaterial = Callable[..., ExplainTask]
+MakeTask = Callable[..., ExplainTask]
 METHOD_PAIR = ("gradcam", "layercam")
 SOURCES = (
     "gradcam", "layercam", "random: gradcam", "random: layercam", "box_frequency", "image_centre", "uniform_chance",
@@ -57,9 +57,9 @@ def boxes_of(findings: Sequence[str], count: int = 10) -> list[tuple[int, str, f
 
 
 @pytest.fixture(scope="module")
-def task_of(make_material: MakeMaterial) -> Callable[..., ExplainTask]:
+def task_of(make_task: MakeTask) -> Callable[..., ExplainTask]:
     def function(findings: Sequence[str], methods: Sequence[str] = METHOD_PAIR) -> ExplainTask:
-        return make_material([(1, 1)] * 10, boxes_of(findings), methods=list(methods))
+        return make_task([(1, 1)] * 10, boxes_of(findings), methods=list(methods))
 
     return function
 
