@@ -12,16 +12,17 @@ class SquaredLoss(nn.Module):
 
 
 class RareLoss(nn.Module):
-    """Asks for the share of positives by label, and has an argument of its own."""
+    """Asks for the share of positives by label, has an argument of its own, and masks unknown targets itself."""
+
+    handles_unknown = True
 
     def __init__(self, frequencies: list[float], power: float = 0.5) -> None:
         super().__init__()
         self.weights = (1 / torch.tensor(frequencies).clamp(min=0.01)) ** power
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        losses = nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return (
-            (losses * self.weights[: losses.shape[-1]].to(losses)).mean()
-            if losses.ndim == 2
-            else losses.mean()
+        known = ~torch.isnan(targets)
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            logits, targets.nan_to_num(), weight=self.weights.to(logits), reduction="none"
         )
+        return losses[known].mean()
