@@ -105,9 +105,9 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
         for path in OmegaConf.select(saved, key) or []:
             if path not in known and not _is_trusted(path, trust):
                 raise ConfigError(
-                    f"{files.config} names {path} in {key}, so it was not imported: a run must not "
-                    f"choose what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it on "
-                    "the command line again."
+                    f"{files.config} names {path} in {key}, so it was not imported: a run must not choose "
+                    f"what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it "
+                    "on the command line again."
                 )
     for group in _WRITING:
         for key, text in _texts(node.get(group), group):

@@ -172,9 +172,9 @@ class Run:
         trained_on = self.facts.fingerprint
         if trained_on is not None and manifest.fingerprint() != trained_on:
             raise DataError(
-                f"The data below {manifest.root} are not those that {self.run_dir} was trained on "
-                f"(fingerprint {manifest.fingerprint()} for {trained_on}), so its parts cannot be told. Bring "
-                "them back as they were (root=<folder> where they were moved)."
+                f"The data below {manifest.root} are not those that {self.run_dir} was trained "
+                f"on (fingerprint {manifest.fingerprint()} for {trained_on}), so its parts cannot be told. "
+                "Bring them back as they were (root=<folder> where they were moved)."
             )
         return data
 

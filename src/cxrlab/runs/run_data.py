@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BUILT = ("reader", "split", "filter", "augment")
-"""Keys below ``data`` that hold descriptions of something to be built; all others hold plain values."""
+"""Keys below ``data`` that describe something to be built; all others are plain values."""
 
 _DATA_MODULE = "cxrlab.data.datamodule.DataModule"
 
