@@ -45,6 +45,13 @@ def test_a_training_ends_with_the_evaluation_of_its_test_part(finished_run: Path
     assert "data:image/jpeg" in page  # heatmaps
 
 
+def test_a_training_ends_as_the_command_evaluates_its_run(evaluated: Evaluate, run: Path):
+    again, own = evaluated(f"run={run}"), json.loads((run / "evaluation.json").read_text())
+    for numbers in (again, own):
+        del numbers["seconds"], numbers["data"]["source"]  # times, and where the copy lies
+    assert again == own
+
+
 def test_thresholds_are_chosen_on_validation_and_kept_in_the_checkpoint(finished_run: Path):
     import cxrlab
     from cxrlab.metrics.thresholds import choose_thresholds
@@ -254,7 +261,7 @@ def test_a_page_without_images_names_none(evaluated: Evaluate, run: Path, tmp_pa
     for text in texts:
         assert not [name for name in manifest["image"] if name in text]
         assert str(tmp_path) not in text
-        assert "data:image" not in text
+        assert "data:image/jpeg" not in text
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def python(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
 def test_help_says_what_to_type_and_writes_nothing(tmp_path: Path):
     done = python("-m", "cxrlab.prepare", "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    for words in ("python -m cxrlab.prepare data=nih", "against=", "synthetic", "--cfg job"):
+    for words in ("cxrlab prepare data=nih", "against=", "synthetic", "--cfg job"):
         assert words in done.stdout
     assert not list(tmp_path.iterdir())
 

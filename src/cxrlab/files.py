@@ -1,8 +1,8 @@
 """Files: written whole, found by their name in a run directory, and what a file may build.
 
-``replacing`` and the ``write_…`` functions leave the old file or the new one, never half of either. ``RunDir``
-knows every name in a run directory, once. ``build`` makes objects from what a file says, and only those that
-its caller lists.
+``replacing`` and the ``write_…`` functions leave the old file or the new one, never half of either.
+``RunDir`` knows every name in a run directory, once. ``build`` makes objects from what a file says, and only
+those that its caller lists.
 """
 
 import functools

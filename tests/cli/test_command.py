@@ -302,7 +302,7 @@ def test_ctrl_c_keeps_the_last_epoch_and_says_where(tiny_command: list[str], tmp
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "\nStopped by Ctrl-C" in output
-    assert f"python -m cxrlab.train resume={run_dir}" in output
+    assert f"cxrlab train resume={run_dir}" in output
     assert "Traceback" not in output
     torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
 

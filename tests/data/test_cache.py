@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrlab.data import cache
+from cxrlab.data import cache, cache_worker
 from cxrlab.data.cache import DONE, EMPTY, UNREADABLE, CacheSettings, ImageCache, fill, open_cache
-from cxrlab.data.decode import RESIZES, decode
-from cxrlab.errors import DataError, OutputError
+from cxrlab.data.decode import RESIZES, ImageAccessError, decode
+from cxrlab.errors import DataError, MissingFileError, MissingPackageError, OutputError, UserError
 
 SETTINGS = CacheSettings(image_size=32, channels=1, resize="stretch")
 ALL = np.arange
@@ -411,3 +411,24 @@ def test_a_script_without_a_guard_is_not_started_by_its_workers(tmp_path: Path, 
     command = [sys.executable, str(script), str(tmp_path / "cache"), str(large_root), "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(COUNT)), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (MissingPackageError("DICOM files need pydicom"), EMPTY),
+        (ImageAccessError("Input/output error"), EMPTY),
+        (MissingFileError("There is no image"), EMPTY),
+        (DataError("it is empty"), UNREADABLE),
+    ],
+)
+def test_what_may_pass_is_tried_again(tmp_path: Path, root: Path, monkeypatch, error: UserError, state: int):
+    def read_image(path: Path, **_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_worker, "read_image", read_image)
+        images = filled(tmp_path, root)
+    assert (images.facts()["state"] == state).all()
+    assert (images.table(ALL(6))["error"] == str(error)).all()
+    assert fill(images, ALL(6), num_workers=0, shows_progress=False) == (6 if state == EMPTY else 0)

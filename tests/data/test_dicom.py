@@ -23,7 +23,7 @@ from pydicom.sequence import Sequence
 from cxrlab.data import decode as images
 from cxrlab.data.decode import read_image
 from cxrlab.data.dicom import read_dicom
-from cxrlab.errors import DataError
+from cxrlab.errors import DataError, MissingPackageError
 
 RNG = np.random.default_rng(0)
 EIGHT = (np.arange(4096) // 16).astype(np.uint8).reshape(64, 64)
@@ -389,7 +389,9 @@ def test_without_pydicom_the_message_says_what_to_install(dicom, tmp_path, monke
     path = tmp_path / "x.dcm"
     path.write_bytes(dicom.written(dicom.dataset(EIGHT)))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(DataError, match=r"x\.dcm .*cannot be read: .*pip install 'cxrlab\[dicom\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"x\.dcm .*cannot be read: .*pip install 'cxrlab\[dicom\]'"
+    ):
         read_image(path, image_size=8, channels=1, resize="stretch")
 
 

@@ -485,7 +485,7 @@ def test_files_that_are_no_such_table_are_rejected(file_manifest, tmp_path):
     path = tmp_path / "split.csv"
     with pytest.raises(MissingFileError, match=r"data\.split\.file=.*split\.csv is no file"):
         from_file(file_manifest, path)
-    with pytest.raises(MissingFileError, match=r"such as the file_manifest\.csv of a run directory"):
+    with pytest.raises(MissingFileError, match=r"such as the manifest\.csv of a run directory"):
         from_file(file_manifest, tmp_path)
     path.write_text("image,split\na.png,train\n")
     with pytest.raises(DataError, match=r"lacks the columns \['part'\]; it has \['image', 'split'\]"):

@@ -56,6 +56,13 @@ def test_every_number_of_a_label_agrees_with_scikit_learn(predicted, make_predic
     assert numbers.macro["auroc"].value == pytest.approx(macro)
 
 
+def test_in_python_everything_but_the_table_has_a_default(make_predictions):
+    result = evaluate(make_predictions())
+    assert (result.interval.resamples, result.interval.level) == (1000, 0.95)
+    assert result.data.name == ""
+    assert result.thresholds == {}
+
+
 def test_each_interval_holds_its_value(predicted):
     numbers = predicted()
     estimates = [*numbers.macro.values(), *numbers.micro.values()]

@@ -43,8 +43,8 @@ SMALL: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawnMaterial(ExplainTask):
-    """Material whose heatmaps are drawn by hand.
+class DrawnTask(ExplainTask):
+    """What is explained, by heatmaps that are drawn by hand.
 
     Attributes:
         draw: Gives the heatmaps of a method and a network, None for the classifier's own; None for real ones.
@@ -80,12 +80,12 @@ def small_classifier(module: nn.Module | None = None) -> Classifier:
     ).eval()
 
 
-MakeMaterial = Callable[..., DrawnMaterial]
+MakeTask = Callable[..., DrawnTask]
 
 
 @pytest.fixture(scope="session")
-def make_material() -> MakeMaterial:
-    """Make what is explained of targets ``(N, 2)`` by image: ``make_material(targets, boxes, methods=[…])``."""
+def make_task() -> MakeTask:
+    """Make what is explained of targets ``(N, 2)`` by image: ``make_task(targets, boxes, methods=[…])``."""
     shipped: ExplanationSettings = instantiate(
         OmegaConf.load(config.config_dir() / "explanation" / "default.yaml")
     )
@@ -102,7 +102,7 @@ def make_material() -> MakeMaterial:
         background: Tensor | None = None,
         probabilities: npt.NDArray[np.float64] | None = None,
         **changes: Any,
-    ) -> DrawnMaterial:
+    ) -> DrawnTask:
         count = len(targets)
         known = np.array(targets, dtype=np.float64).reshape(count, len(LABELS))
         names = [str(row) for row in range(count)] if patients is None else list(patients)
@@ -111,7 +111,7 @@ def make_material() -> MakeMaterial:
         lines = pd.DataFrame([(f"{row}.png", *rest) for row, *rest in boxes], columns=list(BOX_COLUMNS))
         rows = np.array([row for row in range(count) if row not in set(validation)], dtype=np.int64)
         said = np.full(known.shape, 0.5) if probabilities is None else probabilities
-        return DrawnMaterial(
+        return DrawnTask(
             classifier=small_classifier(module),
             settings=replace(shipped, **(SMALL | changes)),
             images=NumberedImages(count),

@@ -44,7 +44,7 @@ from cxrlab.heatmaps.settings import CHECKS, ExplanationSettings
 from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.metrics.bootstrap import MACRO, Estimate
 
-MakeMaterial = Callable[..., ExplainTask]
+MakeTask = Callable[..., ExplainTask]
 NAN = float("nan")
 TARGETS = [(1, 0), (1, 1), (0, 1), (NAN, 0), (1, 1)]
 BOXES = [
@@ -335,8 +335,8 @@ def test_boxes_that_could_not_be_used_are_told_with_the_first_two(spotless: Expl
     assert unusable_boxes(unusable, name_images=False) == "9 boxes could not be used."
 
 
-def test_each_method_is_told_by_its_name_and_in_the_order_of_the_checks(make_material: MakeMaterial) -> None:
-    explain_task = make_material(TARGETS, BOXES, draw=empty, methods=["layercam", "gradcam"])
+def test_each_method_is_told_by_its_name_and_in_the_order_of_the_checks(make_task: MakeTask) -> None:
+    explain_task = make_task(TARGETS, BOXES, draw=empty, methods=["layercam", "gradcam"])
     result, _ = check_heatmaps(explain_task)
     expected = [
         (kind, name)
@@ -348,8 +348,8 @@ def test_each_method_is_told_by_its_name_and_in_the_order_of_the_checks(make_mat
 
 
 @pytest.fixture(scope="module")
-def checked(make_material: MakeMaterial) -> tuple[ExplainTask, ExplanationResult, list[Pair]]:
-    explain_task = make_material(TARGETS, BOXES, methods=["gradcam", "layercam"])
+def checked(make_task: MakeTask) -> tuple[ExplainTask, ExplanationResult, list[Pair]]:
+    explain_task = make_task(TARGETS, BOXES, methods=["gradcam", "layercam"])
     return explain_task, *check_heatmaps(explain_task)
 
 
@@ -383,8 +383,8 @@ def test_what_was_checked_is_told(checked: Checked) -> None:
     ]  # fmt: skip
 
 
-def test_only_the_checks_that_are_named_are_made(make_material: MakeMaterial) -> None:
-    result, _ = check_heatmaps(make_material(TARGETS, BOXES), ["lungs", "pointing"])
+def test_only_the_checks_that_are_named_are_made(make_task: MakeTask) -> None:
+    result, _ = check_heatmaps(make_task(TARGETS, BOXES), ["lungs", "pointing"])
     assert result.checks == ["pointing", "lungs"]
     assert None not in (result.pointing, result.shortcuts)
     assert result.randomization is result.faithfulness is result.agreement is None
@@ -426,8 +426,8 @@ def empty(method: str, network: nn.Module | None) -> Explain:
     return lambda images, pairs: torch.zeros(len(pairs), 16, 16)
 
 
-def test_empty_heatmaps_give_json_without_nan(make_material: MakeMaterial) -> None:
-    explain_task = make_material(TARGETS, BOXES, draw=empty, methods=["gradcam", "layercam"])
+def test_empty_heatmaps_give_json_without_nan(make_task: MakeTask) -> None:
+    explain_task = make_task(TARGETS, BOXES, draw=empty, methods=["gradcam", "layercam"])
     result, examples = check_heatmaps(explain_task)
     assert is_json(result)
     assert examples == []
@@ -440,15 +440,15 @@ def test_empty_heatmaps_give_json_without_nan(make_material: MakeMaterial) -> No
     assert not kinds & {"randomization", "shortcut"}
 
 
-def test_a_single_image_gives_json_without_nan(make_material: MakeMaterial) -> None:
-    result, _ = check_heatmaps(make_material([(1, NAN)], BOXES[:1]))
+def test_a_single_image_gives_json_without_nan(make_task: MakeTask) -> None:
+    result, _ = check_heatmaps(make_task([(1, NAN)], BOXES[:1]))
     assert is_json(result)
     pointing = [flag.message for flag in result.flags if flag.kind == "pointing"]
     assert pointing == [f"Grad-CAM could not be compared with a box-frequency map; {ALONE}."]
 
 
-def test_without_boxes_everything_else_is_checked(make_material: MakeMaterial) -> None:
-    result, _ = check_heatmaps(make_material(TARGETS, labels=[1]))
+def test_without_boxes_everything_else_is_checked(make_task: MakeTask) -> None:
+    result, _ = check_heatmaps(make_task(TARGETS, labels=[1]))
     assert is_json(result)
     assert None not in (result.pointing, result.faithfulness, result.shortcuts)
     assert result.pointing.cases == {}  # type: ignore[union-attr]
@@ -457,7 +457,7 @@ def test_without_boxes_everything_else_is_checked(make_material: MakeMaterial) -
     assert not {"pointing", "without_boxes"} & {flag.kind for flag in result.flags}
 
 
-def test_heat_in_a_corner_whatever_the_weights_is_flagged_with_examples(make_material: MakeMaterial) -> None:
+def test_heat_in_a_corner_whatever_the_weights_is_flagged_with_examples(make_task: MakeTask) -> None:
     def corner(method: str, network: nn.Module | None) -> Explain:
         def explain(images: Tensor, pairs: Sequence[Pair]) -> Tensor:
             maps = torch.zeros(len(pairs), 16, 16)
@@ -468,7 +468,7 @@ def test_heat_in_a_corner_whatever_the_weights_is_flagged_with_examples(make_mat
 
         return explain
 
-    explain_task = make_material(TARGETS, BOXES, draw=corner, num_located=6, most_outside=1.0)
+    explain_task = make_task(TARGETS, BOXES, draw=corner, num_located=6, most_outside=1.0)
     result, examples = check_heatmaps(explain_task)
     kinds = [flag.kind for flag in result.flags]
     assert result.shortcuts is not None
@@ -478,18 +478,18 @@ def test_heat_in_a_corner_whatever_the_weights_is_flagged_with_examples(make_mat
     assert examples == [(4, 0), (4, 1), (2, 1), (1, 0)]  # those of the hottest corners
 
 
-def test_without_an_image_there_is_nothing_to_check(make_material: MakeMaterial) -> None:
+def test_without_an_image_there_is_nothing_to_check(make_task: MakeTask) -> None:
     with pytest.raises(ConfigError, match=r"^There is no image to explain\.$"):
-        check_heatmaps(make_material(np.zeros((0, 2))))
+        check_heatmaps(make_task(np.zeros((0, 2))))
 
 
 Train = Callable[..., None]
 
 
 @pytest.fixture
-def ended(make_material: MakeMaterial, tmp_path: Path) -> Callable[..., None]:
+def ended(make_task: MakeTask, tmp_path: Path) -> Callable[..., None]:
     """Explain a training of 6 images, whose run directory is ``tmp_path``; settings may be changed."""
-    explain_task = make_material([(1, 0), (1, 1), (0, 1), (1, 0), (0, 1), (1, 1)])
+    explain_task = make_task([(1, 0), (1, 1), (0, 1), (1, 0), (0, 1), (1, 1)])
     table = explain_task.manifest.table
     predictions = pd.DataFrame({"image": table["image"], "patient": table["patient"], "part": "test"})
     for place, label in enumerate(explain_task.names):
@@ -557,7 +557,7 @@ def test_what_goes_wrong_is_a_warning_and_no_evaluation_is_lost(
 
 
 def test_weights_that_are_not_finite_are_told(
-    ended: Train, tmp_path: Path, make_material: MakeMaterial, caplog: pytest.LogCaptureFixture,
+    ended: Train, tmp_path: Path, make_task: MakeTask, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def broken(classifier: Any, *_: Any, **__: Any) -> Any:

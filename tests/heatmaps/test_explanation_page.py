@@ -12,19 +12,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cxrlab.errors import OutputError
+from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.heatmaps.checks import check_heatmaps
 from cxrlab.heatmaps.results import ExplanationResult, FlaggedZone, HeatmapFlag, UnusableBoxes
 from cxrlab.heatmaps.settings import CHECKS, METHODS, TRAINING_CHECKS
 from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.metrics.bootstrap import MACRO, Estimate
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
+from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import explanation_page, explanation_tables
+from cxrlab.report.evaluation_page import write_report
 from cxrlab.report.explanation_page import headline, not_made, protocol, write_explanation
 from cxrlab.report.figures import explanation as figures
 from cxrlab.report.figures.explanation import DESCRIPTIONS, explanation_figures
 from cxrlab.report.formatting import bounds, number
-from cxrlab.report.model_info import Panel
+from cxrlab.report.model_info import ModelInfo, Panel
 
-MakeMaterial = Callable[..., ExplainTask]
+MakeTask = Callable[..., ExplainTask]
 METHOD_PAIR = ("gradcam", "layercam")
 SOURCES = (
     "gradcam", "layercam", "random: gradcam", "random: layercam", "box_frequency", "image_centre", "uniform_chance",
@@ -53,9 +57,9 @@ def boxes_of(findings: Sequence[str], count: int = 10) -> list[tuple[int, str, f
 
 
 @pytest.fixture(scope="module")
-def task_of(make_material: MakeMaterial) -> Callable[..., ExplainTask]:
+def task_of(make_task: MakeTask) -> Callable[..., ExplainTask]:
     def function(findings: Sequence[str], methods: Sequence[str] = METHOD_PAIR) -> ExplainTask:
-        return make_material([(1, 1)] * 10, boxes_of(findings), methods=list(methods))
+        return make_task([(1, 1)] * 10, boxes_of(findings), methods=list(methods))
 
     return function
 
@@ -465,3 +469,36 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="The page cannot be written to"):
         write_explanation(tmp_path / "file" / "x", "Heatmaps", None, [], [], SESSION, images=True)
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_section_stands_on_the_page_of_an_evaluation(
+    images: bool, result: ExplanationResult, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    table = PredictionTable(
+        images=np.array([f"{row}.png" for row in range(40)], dtype=object),
+        patients=np.arange(40),
+        labels=("Mass", "Edema"),
+        targets=generator.integers(0, 2, (40, 2)).astype(float),
+        probabilities=generator.random((40, 2)),
+        part="test",
+    )
+    evaluation = evaluate(
+        table,
+        settings=EvaluationSettings(num_resamples=100, calibration="none"),
+        thresholds=None,
+        calibrator=None,
+        data=DataFacts("drawn"),
+    )
+    flags = [HeatmapFlag("shortcut", "Much heat at the border."), HeatmapFlag("empty", "Many are empty.")]
+    model_info = ModelInfo(explanation=replace(result, flags=flags), examples=panels()[:1])
+    page = write_report(tmp_path, evaluation, model_info, images=images).read_text()
+    assert '<section id="explanation">' in page
+    assert "Do they point at the findings?" in page
+    assert (
+        page.count("Much heat at the border.") == 3
+    )  # at the top of the page, in the section, and on the card
+    assert page.count("Many are empty.") == 1
+    assert ("data:image/jpeg" in page) == images
+    assert (tmp_path / "figures" / "pointing.png").is_file()

@@ -18,7 +18,7 @@ from cxrlab.heatmaps.settings import Check
 from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.training.module import Classifier
 
-MakeMaterial = Callable[..., ExplainTask]
+MakeTask = Callable[..., ExplainTask]
 TARGETS = [(1, 0), (1, 1), (0, 1), (1, 0), (0, 1), (1, 1)]
 
 
@@ -42,8 +42,8 @@ def noise(seed: int) -> Tensor:
     return torch.rand(16, 16, generator=torch.Generator().manual_seed(seed))
 
 
-def test_what_is_told_of_real_heatmaps(make_material: MakeMaterial) -> None:
-    explain_task = make_material(TARGETS, methods=["gradcam", "occlusion"])
+def test_what_is_told_of_real_heatmaps(make_task: MakeTask) -> None:
+    explain_task = make_task(TARGETS, methods=["gradcam", "occlusion"])
     result, _ = check_heatmaps(explain_task, MODEL_CHECKS)
     random, faithfulness, agreement = result.randomization, result.faithfulness, result.agreement
     assert random is not None
@@ -60,11 +60,11 @@ def test_what_is_told_of_real_heatmaps(make_material: MakeMaterial) -> None:
     assert pair.methods == ["gradcam", "occlusion"]
 
 
-def test_heatmaps_that_know_nothing_of_the_network_stay_alike(make_material: MakeMaterial) -> None:
+def test_heatmaps_that_know_nothing_of_the_network_stay_alike(make_task: MakeTask) -> None:
     def draw(method: str, network: nn.Module | None) -> Explain:
         return lambda images, pairs: torch.stack([noise(label) for _, label in pairs])
 
-    random = randomization_of(make_material(TARGETS, draw=draw)).methods["gradcam"]
+    random = randomization_of(make_task(TARGETS, draw=draw)).methods["gradcam"]
     assert [one.value for one in random.rank_correlation] == pytest.approx(
         [1.0] * len(random.rank_correlation)
     )
@@ -73,22 +73,22 @@ def test_heatmaps_that_know_nothing_of_the_network_stay_alike(make_material: Mak
 
 
 def test_heatmaps_of_random_networks_are_compared_with_those_of_the_trained_one(
-    make_material: MakeMaterial,
+    make_task: MakeTask,
 ) -> None:
     def draw(method: str, network: nn.Module | None) -> Explain:
         return lambda images, pairs: torch.stack(
             [noise(label + (0 if network is None else 100)) for _, label in pairs]
         )
 
-    random = randomization_of(make_material(TARGETS, draw=draw)).methods["gradcam"]
-    cases = [label for _, label in make_material(TARGETS).sample(4)]
+    random = randomization_of(make_task(TARGETS, draw=draw)).methods["gradcam"]
+    cases = [label for _, label in make_task(TARGETS).sample(4)]
     expected = np.mean([spearmanr(noise(one).ravel(), noise(one + 100).ravel())[0] for one in cases])
     assert [one.value for one in random.rank_correlation] == pytest.approx(
         [expected] * len(random.rank_correlation), abs=1e-6
     )
 
 
-def test_methods_agree_as_much_as_their_ranks(make_material: MakeMaterial) -> None:
+def test_methods_agree_as_much_as_their_ranks(make_task: MakeTask) -> None:
     seeds = {"gradcam": 0, "layercam": 0, "occlusion": 50}
 
     def draw(method: str, network: nn.Module | None) -> Explain:
@@ -97,7 +97,7 @@ def test_methods_agree_as_much_as_their_ranks(make_material: MakeMaterial) -> No
 
         return explain
 
-    explain_task = make_material(TARGETS, draw=draw, methods=list(seeds))
+    explain_task = make_task(TARGETS, draw=draw, methods=list(seeds))
     result, _ = check_heatmaps(explain_task, ["agreement"])
     assert result.agreement is not None
     found = {tuple(pair.methods): pair.rank_correlation.value for pair in result.agreement.pairs}
@@ -108,17 +108,17 @@ def test_methods_agree_as_much_as_their_ranks(make_material: MakeMaterial) -> No
     assert found["gradcam", "occlusion"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_maps_of_random_networks_may_be_empty(make_material: MakeMaterial) -> None:
+def test_maps_of_random_networks_may_be_empty(make_task: MakeTask) -> None:
     def draw(method: str, network: nn.Module | None) -> Explain:
         heat = noise(0) if network is None else torch.zeros(16, 16)
         return lambda images, pairs: heat.expand(len(pairs), -1, -1)
 
-    random = randomization_of(make_material(TARGETS, draw=draw)).methods["gradcam"]
+    random = randomization_of(make_task(TARGETS, draw=draw)).methods["gradcam"]
     assert (random.empty, random.random_empty) == (0, 1)
     assert random.rank_correlation[-1].value is random.ssim[-1].value is None
 
 
-def test_empty_maps_are_counted_and_compared_with_nothing(make_material: MakeMaterial) -> None:
+def test_empty_maps_are_counted_and_compared_with_nothing(make_task: MakeTask) -> None:
     """Of four cases, a trained map is empty, and one of random networks."""
 
     def draw(method: str, network: nn.Module | None) -> Explain:
@@ -131,17 +131,17 @@ def test_empty_maps_are_counted_and_compared_with_nothing(make_material: MakeMat
 
         return explain
 
-    found = randomization_of(make_material([(1, 0)] * 4, draw=draw, labels=[0])).methods["gradcam"]
+    found = randomization_of(make_task([(1, 0)] * 4, draw=draw, labels=[0])).methods["gradcam"]
     assert (found.empty, found.random_empty) == (0.25, 0.25)
     assert found.rank_correlation[-1].value == pytest.approx(1)  # of the two others, which are equal
     assert found.ssim[-1].value == pytest.approx(1)
 
 
-def test_an_empty_map_takes_pixels_away_in_a_random_order(make_material: MakeMaterial) -> None:
+def test_an_empty_map_takes_pixels_away_in_a_random_order(make_task: MakeTask) -> None:
     def draw(method: str, network: nn.Module | None) -> Explain:
         return lambda images, pairs: torch.zeros(len(pairs), 16, 16)
 
-    methods = faithfulness_of(make_material(TARGETS, draw=draw)).methods
+    methods = faithfulness_of(make_task(TARGETS, draw=draw)).methods
     for kind in ("deletion", "insertion"):
         gradcam, random = (getattr(methods[name], kind) for name in ("gradcam", RANDOM_ORDER))
         assert gradcam.curve == random.curve
@@ -150,15 +150,15 @@ def test_an_empty_map_takes_pixels_away_in_a_random_order(make_material: MakeMat
 
 @pytest.mark.parametrize(("targets", "positives"), [(TARGETS, 4), ([(np.nan, 0)] * 4, 0), ([(1, 0)] * 4, 2)])
 def test_known_positives_of_the_sample_are_counted(
-    targets: Sequence[tuple[float, float]], positives: int, make_material: MakeMaterial
+    targets: Sequence[tuple[float, float]], positives: int, make_task: MakeTask
 ) -> None:
-    explain_task = make_material(targets)
+    explain_task = make_task(targets)
     for result in (randomization_of(explain_task), faithfulness_of(explain_task)):
         assert (result.cases, result.positives) == (4, positives)
 
 
-def test_curves_start_and_end_with_the_same_images_for_every_order(make_material: MakeMaterial) -> None:
-    methods = faithfulness_of(make_material(TARGETS)).methods
+def test_curves_start_and_end_with_the_same_images_for_every_order(make_task: MakeTask) -> None:
+    methods = faithfulness_of(make_task(TARGETS)).methods
     for kind in ("deletion", "insertion"):
         for end in (0, -1):
             ends = [getattr(method, kind).curve[end] for method in methods.values()]
@@ -309,7 +309,7 @@ def test_the_batch_size_changes_nothing_but_how_many_images_go_at_once() -> None
         )
         np.testing.assert_allclose(found.deletion, expected.deletion, atol=1e-6)
         np.testing.assert_allclose(found.insertion, expected.insertion, atol=1e-6)
-        assert evaluate.network.most_images == size
+        assert evaluate.network.module.most_images == size
 
 
 def test_classes_that_exclude_one_another_share_their_probability() -> None:

@@ -221,7 +221,7 @@ def test_without_edges_there_is_one_size() -> None:
     assert one.pointing["gradcam"].value == 0.25
 
 
-MakeMaterial = Callable[..., ExplainTask]
+MakeTask = Callable[..., ExplainTask]
 Line = tuple[int, str, float, float, float, float]
 LABELS = ("Mass", "Edema")
 BETTER = "better than the box-frequency map"
@@ -291,10 +291,10 @@ def descriptions(result: PointingResult, method: str, against: str = "box_freque
 
 
 @pytest.fixture(scope="module")
-def exact(make_material: MakeMaterial) -> PointingResult:
+def exact(make_task: MakeTask) -> PointingResult:
     """Two findings, whose heatmaps are their boxes; random networks have empty ones."""
     lines = quarters(16)
-    return check_pointing(make_material([(1, 1)] * 16, lines, draw=drawing(at_boxes(lines))))
+    return check_pointing(make_task([(1, 1)] * 16, lines, draw=drawing(at_boxes(lines))))
 
 
 def test_heatmaps_that_are_the_boxes_point_at_them(exact: PointingResult) -> None:
@@ -328,33 +328,33 @@ def test_maps_of_random_networks_that_are_empty_point_nowhere(exact: PointingRes
 
 
 @pytest.mark.parametrize(("num_patients", "is_shown"), [(2, False), (5, False), (6, True)])
-def test_a_few_patients_show_nothing(num_patients: int, is_shown: bool, make_material: MakeMaterial) -> None:
+def test_a_few_patients_show_nothing(num_patients: int, is_shown: bool, make_task: MakeTask) -> None:
     lines = quarters(num_patients, ["Mass"])
-    found = check_pointing(make_material([(1, 0)] * num_patients, lines, draw=drawing(at_boxes(lines))))
+    found = check_pointing(make_task([(1, 0)] * num_patients, lines, draw=drawing(at_boxes(lines))))
     assert value(found, "differences", "gradcam", "box_frequency", "Mass") == 1
     assert (found.differences["gradcam"].box_frequency["Mass"].outcome == "better") == is_shown
 
 
-def test_sizes_are_those_of_the_settings(exact: PointingResult, make_material: MakeMaterial) -> None:
+def test_sizes_are_those_of_the_settings(exact: PointingResult, make_task: MakeTask) -> None:
     assert [(one.from_, one.to, one.cases) for one in exact.sizes] == [(0.03, 0.1, 32)]
     lines = [(0, "Mass", 0.0, 0.0, 0.5, 0.5), (1, "Mass", 0.0, 0.0, 0.25, 0.25)]
-    explain_task = make_material([(1, 0)] * 2, lines, draw=drawing(at_boxes(lines)), size_edges=[0.1])
+    explain_task = make_task([(1, 0)] * 2, lines, draw=drawing(at_boxes(lines)), size_edges=[0.1])
     found = check_pointing(explain_task).sizes
     assert [(one.from_, one.to, one.cases) for one in found] == [(0.0, 0.1, 1), (0.1, 1.0, 1)]
 
 
-def test_random_maps_point_about_as_often_as_chance(make_material: MakeMaterial) -> None:
+def test_random_maps_point_about_as_often_as_chance(make_task: MakeTask) -> None:
     lines = [(row, "Mass", (row % 2) / 2, (row // 2 % 2) / 2, 0.5, 0.5) for row in range(48)]
     generator = torch.Generator().manual_seed(0)
     noise = drawing(at_boxes(lines), lambda row, label: torch.rand(256, 256, generator=generator))
-    found = check_pointing(make_material([(1, 0)] * 48, lines, draw=noise))
+    found = check_pointing(make_task([(1, 0)] * 48, lines, draw=noise))
     assert value(found, "findings", "Mass", "uniform_chance", "pointing") == pytest.approx(0.25)
     assert value(found, "findings", "Mass", RANDOM + "gradcam", "pointing") == pytest.approx(0.25, abs=0.13)
     assert value(found, "findings", "Mass", RANDOM + "gradcam", "energy") == pytest.approx(0.25, abs=0.01)
     assert value(found, "findings", "Mass", "gradcam", "pointing") == 1
 
 
-def test_random_networks_count_as_their_mean_and_have_nothing_learnt(make_material: MakeMaterial) -> None:
+def test_random_networks_count_as_their_mean_and_have_nothing_learnt(make_task: MakeTask) -> None:
     lines = quarters(4, ["Mass"])
     networks: list[dict[str, Tensor]] = []
 
@@ -367,7 +367,7 @@ def test_random_networks_count_as_their_mean_and_have_nothing_learnt(make_materi
             [which * heat_of(lines, int(images[image, 0, 0, 0]), label, (1.0, 0.0)) for image, label in pairs]
         )
 
-    explain_task = make_material([(1, 0)] * 4, lines, draw=draw)
+    explain_task = make_task([(1, 0)] * 4, lines, draw=draw)
     found = check_pointing(explain_task)
     assert value(found, "findings", "Mass", RANDOM + "gradcam", "pointing") == 0.5
     assert value(found, "differences", "gradcam", "random_network", "Mass") == 0.5
@@ -378,21 +378,21 @@ def test_random_networks_count_as_their_mean_and_have_nothing_learnt(make_materi
         assert all(torch.equal(one, copy_[name]) for name, one in state.items())
 
 
-def test_a_map_that_is_no_better_than_where_boxes_usually_are_is_told_so(make_material: MakeMaterial) -> None:
+def test_a_map_that_is_no_better_than_where_boxes_usually_are_is_told_so(make_task: MakeTask) -> None:
     lines = [(row, "Mass", 0.25, 0.5, 0.25, 0.25) for row in range(12)]
     corner = torch.zeros(256, 256)
     corner[0, 0] = 1
-    found = check_pointing(make_material([(1, 0)] * 12, lines, draw=drawing(lambda row, label: corner)))
+    found = check_pointing(make_task([(1, 0)] * 12, lines, draw=drawing(lambda row, label: corner)))
     assert value(found, "findings", "Mass", "box_frequency", "pointing") == 1
     assert value(found, "findings", "Mass", "gradcam", "pointing") == 0
     assert descriptions(found, "gradcam")["Mass"] == "worse than the box-frequency map"
-    same = check_pointing(make_material([(1, 0)] * 12, lines, draw=drawing(at_boxes(lines))))
+    same = check_pointing(make_task([(1, 0)] * 12, lines, draw=drawing(at_boxes(lines))))
     assert descriptions(same, "gradcam")[MACRO] == f"not shown to be {BETTER}"
 
 
-def test_a_single_patient_s_boxes_are_compared_with_nothing(make_material: MakeMaterial) -> None:
+def test_a_single_patient_s_boxes_are_compared_with_nothing(make_task: MakeTask) -> None:
     lines = quarters(2, ["Mass"])
-    explain_task = make_material([(1, 0)] * 2, lines, patients=["a", "a"], draw=drawing(at_boxes(lines)))
+    explain_task = make_task([(1, 0)] * 2, lines, patients=["a", "a"], draw=drawing(at_boxes(lines)))
     found = check_pointing(explain_task)
     assert value(found, "differences", "gradcam", "box_frequency", "Mass") is None
     assert descriptions(found, "gradcam")["Mass"] == "not compared: no other patient has a box of it"
@@ -401,51 +401,51 @@ def test_a_single_patient_s_boxes_are_compared_with_nothing(make_material: MakeM
     assert found.thresholds.folds == 1
 
 
-def test_without_boxes_nothing_is_drawn(make_material: MakeMaterial) -> None:
-    found = check_pointing(make_material([(1, 0), (1, 1), (NAN, 1), (1, 0)], draw=never))
+def test_without_boxes_nothing_is_drawn(make_task: MakeTask) -> None:
+    found = check_pointing(make_task([(1, 0), (1, 1), (NAN, 1), (1, 0)], draw=never))
     assert found == PointingResult({}, {"Mass": 3, "Edema": 2}, UnusableBoxes(0, []))
 
 
-def test_boxes_of_images_that_were_not_evaluated_are_no_cases(make_material: MakeMaterial) -> None:
+def test_boxes_of_images_that_were_not_evaluated_are_no_cases(make_task: MakeTask) -> None:
     lines = quarters(3, ["Mass"])
-    found = check_pointing(make_material([(1, 0)] * 5, lines, validation=[0, 1, 2], draw=never))
+    found = check_pointing(make_task([(1, 0)] * 5, lines, validation=[0, 1, 2], draw=never))
     assert found.cases == {}
     assert found.without_boxes == {"Mass": 2}
 
 
-def test_labels_with_positives_and_no_box_are_told(make_material: MakeMaterial) -> None:
+def test_labels_with_positives_and_no_box_are_told(make_task: MakeTask) -> None:
     lines = quarters(4, ["Mass"])
-    explain_task = make_material([(1, 1), (1, 0), (1, NAN), (1, 1)], lines, draw=drawing(at_boxes(lines)))
+    explain_task = make_task([(1, 1), (1, 0), (1, NAN), (1, 1)], lines, draw=drawing(at_boxes(lines)))
     assert check_pointing(explain_task).without_boxes == {"Edema": 2}
-    explain_task = make_material([(1, 0)] * 4, lines, draw=drawing(at_boxes(lines)))
+    explain_task = make_task([(1, 0)] * 4, lines, draw=drawing(at_boxes(lines)))
     assert check_pointing(explain_task).without_boxes == {}
 
 
-def test_a_box_makes_a_case_whatever_the_target_and_the_network_say(make_material: MakeMaterial) -> None:
+def test_a_box_makes_a_case_whatever_the_target_and_the_network_say(make_task: MakeTask) -> None:
     lines = quarters(3, ["Mass"])
     said = np.zeros((3, 2))
-    explain_task = make_material(
+    explain_task = make_task(
         [(0, 0), (NAN, 0), (1, 0)], lines, draw=drawing(at_boxes(lines)), probabilities=said
     )
     assert check_pointing(explain_task).cases == {"Mass": CaseCounts(3, 3)}
 
 
-def test_boxes_that_cannot_be_used_are_counted(make_material: MakeMaterial) -> None:
+def test_boxes_that_cannot_be_used_are_counted(make_task: MakeTask) -> None:
     lines = quarters(2, ["Mass"])
     wrong = [(0, "Edema", 0.5, 0.5, float(-number), 0.1) for number in range(7)]
-    found = check_pointing(make_material([(1, 0)] * 2, [*lines, *wrong], draw=drawing(at_boxes(lines))))
+    found = check_pointing(make_task([(1, 0)] * 2, [*lines, *wrong], draw=drawing(at_boxes(lines))))
     assert found.unusable.boxes == 7
     assert len(found.unusable.such_as) == 5
     assert "Edema in 0.png has no area" in found.unusable.such_as[0]
     assert found.cases == {"Mass": CaseCounts(2, 2)}
 
 
-def test_the_tolerance_is_that_of_the_settings(make_material: MakeMaterial) -> None:
+def test_the_tolerance_is_that_of_the_settings(make_task: MakeTask) -> None:
     lines = [(row, "Mass", 0.25, 0.25, 0.25, 0.25) for row in range(3)]
     beside = torch.zeros(256, 256)
     beside[100, 140] = 1  # 13 cells to the right of the box
     for tolerance, hit in ((0.0, 0), (12 / 256, 0), (13 / 256, 1)):
-        explain_task = make_material(
+        explain_task = make_task(
             [(1, 0)] * 3, lines, draw=drawing(lambda row, label: beside), tolerance=tolerance
         )
         found = check_pointing(explain_task)
@@ -453,7 +453,7 @@ def test_the_tolerance_is_that_of_the_settings(make_material: MakeMaterial) -> N
         assert value(found, "findings", "Mass", "gradcam", "pointing") == hit
 
 
-def judged_and_validation(make_material: MakeMaterial, num_validation: int) -> PointingResult:
+def judged_and_validation(make_task: MakeTask, num_validation: int) -> PointingResult:
     """Boxes of evaluated images are best at a threshold of 0.35, those of validation images at 0.75."""
     lines = quarters(8 + num_validation, ["Mass"])
 
@@ -461,14 +461,14 @@ def judged_and_validation(make_material: MakeMaterial, num_validation: int) -> P
         return heat_of(lines, row, label, (0.62, 0.32) if row < 8 else (0.82, 0.72))
 
     validation = range(8, 8 + num_validation)
-    explain_task = make_material(
+    explain_task = make_task(
         [(1, 0)] * len(lines), lines, validation=validation, draw=drawing(one_map), num_folds=3
     )
     return check_pointing(explain_task)
 
 
-def test_thresholds_are_chosen_on_validation_where_it_has_ten_cases(make_material: MakeMaterial) -> None:
-    found = judged_and_validation(make_material, 10)
+def test_thresholds_are_chosen_on_validation_where_it_has_ten_cases(make_task: MakeTask) -> None:
+    found = judged_and_validation(make_task, 10)
     assert found.cases["Mass"].cases == 8
     assert found.thresholds is not None
     assert (found.thresholds.on, found.thresholds.cases) == ("validation", 10)
@@ -480,16 +480,16 @@ def test_thresholds_are_chosen_on_validation_where_it_has_ten_cases(make_materia
 
 @pytest.mark.parametrize("num_validation", [0, 9])
 def test_thresholds_are_chosen_on_other_patients_where_it_has_fewer(
-    make_material: MakeMaterial, num_validation: int
+    make_task: MakeTask, num_validation: int
 ) -> None:
-    found = judged_and_validation(make_material, num_validation)
+    found = judged_and_validation(make_task, num_validation)
     assert found.cases["Mass"].cases == 8
     values = {"gradcam": [0.35], RANDOM + "gradcam": [0.05]}
     assert found.thresholds == RegionThresholds("other patients", values, folds=3)
     assert value(found, "findings", "Mass", "gradcam", "iou") == 1
 
 
-def test_each_method_has_its_own_threshold_and_verdict(make_material: MakeMaterial) -> None:
+def test_each_method_has_its_own_threshold_and_verdict(make_task: MakeTask) -> None:
     lines = quarters(16, ["Mass"])
 
     def draw(method: str, network: nn.Module | None) -> Explain:
@@ -497,7 +497,7 @@ def test_each_method_has_its_own_threshold_and_verdict(make_material: MakeMateri
         empty = drawing(lambda row, label: torch.zeros(256, 256))
         return (good if method == "layercam" else empty)(method, network)
 
-    found = check_pointing(make_material([(1, 0)] * 16, lines, draw=draw, methods=["gradcam", "layercam"]))
+    found = check_pointing(make_task([(1, 0)] * 16, lines, draw=draw, methods=["gradcam", "layercam"]))
     assert found.thresholds is not None
     values = found.thresholds.values
     assert (values["gradcam"], values["layercam"]) == ([0.05], [0.35])

@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from typing import get_args
 
 import pytest
@@ -8,7 +8,15 @@ from omegaconf import OmegaConf
 from cxrlab.cli import config
 from cxrlab.cli.validation import check_node
 from cxrlab.errors import ConfigError
-from cxrlab.heatmaps.settings import METHOD_NAMES, METHODS, Baseline, ExplanationSettings, check_methods
+from cxrlab.heatmaps.settings import (
+    CHECKS,
+    METHOD_NAMES,
+    METHODS,
+    Baseline,
+    ExplanationSettings,
+    check_methods,
+    named_checks,
+)
 
 SHIPPED = OmegaConf.load(config.config_dir() / "explanation" / "default.yaml")
 SETTINGS: ExplanationSettings = instantiate(SHIPPED)
@@ -26,6 +34,11 @@ def test_the_shipped_values_fit_and_are_all_that_there_is() -> None:
         *(field.name for field in fields(ExplanationSettings)),
     ]
     assert isinstance(SETTINGS, ExplanationSettings)
+    assert asdict(ExplanationSettings()) == {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.plain(SHIPPED).items()
+        if name != "_target_"
+    }
     assert (SETTINGS.layers, SETTINGS.num_steps, list(SETTINGS.size_edges)) == ("auto", 32, [0.01, 0.03, 0.1])
 
 
@@ -160,3 +173,34 @@ def test_methods_stand_once_and_there_is_one(names: str | list[str]) -> None:
         ConfigError, match=r"^methods=\[.*\] must name at least one method, and none twice\.$"
     ):
         check_methods(names, "methods")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("auto", list(CHECKS)),
+        (True, list(CHECKS)),
+        (False, []),
+        ("lungs", ["lungs"]),
+        ("agreement, pointing", ["pointing", "agreement"]),
+        (["lungs", "pointing"], ["pointing", "lungs"]),
+    ],
+)
+def test_checks_are_named_all_or_none(names: bool | str | list[str], expected: list[str]) -> None:
+    assert named_checks(names, "checks") == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            "pointting",
+            r"^checks=pointting is no check; choose from pointing, lungs, .* Did you mean pointing\?$",
+        ),
+        (["lungs", "lungs"], r"^checks=\['lungs', 'lungs'\] must name at least one check, and none twice\.$"),
+        ([], "must name at least one check"),
+    ],
+)
+def test_an_unknown_check_is_rejected(names: str | list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        named_checks(names, "checks")

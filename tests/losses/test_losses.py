@@ -140,6 +140,7 @@ def test_frequencies_are_passed_to_a_constructor_that_asks_for_them():
     assert isinstance(build_loss(Brier, [0.5]), Brier)
     made = nn.BCEWithLogitsLoss()
     assert build_loss(made, [0.5]) is made
+    assert build_loss(functools.wraps(made)(lambda: None), [0.5]) is made  # as the config hands it on
     with pytest.raises(ConfigError, match="loss gives a float"):
         build_loss(lambda: 0.5, [0.5])
 

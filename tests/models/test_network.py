@@ -267,6 +267,10 @@ def test_torchvision_is_a_package_to_trust_like_another():
     description = {"_target_": "torchvision.models.resnet18", "weights": "DEFAULT", **SHAPE, "channels": 3}
     network = build_network(description, trust=["torchvision"])  # no weights are fetched
     assert network.module.fc.out_features == 2
+    written_out = {**description, "num_classes": 2}
+    assert build_network(written_out, trust=["torchvision"]).module.fc.out_features == 2
+    made = torchvision.models.squeezenet1_1(num_classes=2)
+    assert make_network(functools.wraps(made)(lambda: None), **{**SHAPE, "channels": 3}).module is made
 
 
 def test_initial_weights_and_training_leave_the_description():

@@ -21,6 +21,8 @@ SETTINGS = EvaluationSettings(
     age_bands=(0, 40, 60), min_positives=10, min_group_images=20, seed=0,
 )  # fmt: skip
 
+DATA = DataFacts("nih", "official", "5f2c9a01d3e4")
+
 Evaluated = Callable[..., EvaluationResult]
 
 
@@ -91,9 +93,7 @@ def _evaluated(
     thresholds, calibrator = None, None
     if validation:
         chosen_on = {name: value for name, value in options if name in ("exclusive", "steepness")}
-        thresholds, calibrator = from_validation(
-            simulated_table(labels, **chosen_on, part="val"), settings
-        )
+        thresholds, calibrator = from_validation(simulated_table(labels, **chosen_on, part="val"), settings)
     table = simulated_table(labels, **dict(options))
     return evaluate(
         table, settings=settings, thresholds=thresholds, calibrator=calibrator, data=data, notes=notes
@@ -112,7 +112,7 @@ def evaluated() -> Evaluated:
         labels: Sequence[str] = NIH,
         *,
         validation: bool = True,
-        data: DataFacts = DataFacts("nih", "official", "5f2c9a01d3e4"),
+        data: DataFacts = DATA,
         notes: Sequence[str] = (),
         settings: EvaluationSettings = SETTINGS,
         **options: object,
@@ -128,8 +128,7 @@ def evaluated() -> Evaluated:
 @cache
 def _compared(labels: tuple[str, ...], models: tuple[str, ...], data: DataFacts | None) -> ComparisonResult:
     tables = {
-        name: simulated_table(labels, skill=1.0 - 0.25 * place, seed=place)
-        for place, name in enumerate(models)
+        name: simulated_table(labels, skill=0.5**place, seed=place) for place, name in enumerate(models)
     }
     return compare(tables, SETTINGS, data)
 
@@ -142,7 +141,7 @@ def compared() -> Callable[..., ComparisonResult]:
         labels: Sequence[str] = NIH,
         *,
         models: Sequence[str] = ("densenet121", "resnet50", "mobilenetv3"),
-        data: DataFacts | None = DataFacts("nih"),
+        data: DataFacts | None = DATA,
     ) -> ComparisonResult:
         return _compared(tuple(labels), tuple(models), data)
 

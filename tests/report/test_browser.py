@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cxrlab.data.audit import Finding
+from cxrlab.data.readers.nih import LABELS
 from cxrlab.report.comparison_page import write_comparison
 from cxrlab.report.evaluation_page import write_report
-from cxrlab.report.model_info import ModelInfo, Panel, TrainingData
+from cxrlab.report.model_info import ModelInfo, NetworkInfo, Panel, Session, TrainingData
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -25,23 +27,18 @@ pytestmark = [
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--disable-dev-shm-usage")  # fmt: skip
-LABELS = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
-          "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia")  # fmt: skip
 LONG = "a very long name " * 6 + "x" * 90
 HIGHEST = 8000  # pixels of a screenshot: a busy machine takes too long for the 30,000 of a phone
 OVERFLOW = "return [document.documentElement.scrollWidth, window.innerWidth]"
 SPILLING = """
-const inside = e => e.closest('.wide, .scroll, svg, details:not([open])');
+const inside = e => e.closest('.wide, .scroll, details:not([open])');
 return [...document.body.querySelectorAll('*')].filter(e => !inside(e)
   && e.getBoundingClientRect().right > window.innerWidth + 1).map(e => e.outerHTML.slice(0, 120));
 """
 ANCHORS = """
 const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
 const wanted = [...document.querySelectorAll('a[href^="#"]')].map(e => e.getAttribute('href').slice(1));
-const used = [...document.querySelectorAll('svg *')].flatMap(e => [...e.attributes].flatMap(a =>
-  [...a.value.matchAll(/url\\(#([^)]+)\\)/g)].map(m => m[1]).concat(
-    a.name.endsWith('href') && a.value.startsWith('#') ? [a.value.slice(1)] : [])));
-return {twice: ids.filter((id, n) => ids.indexOf(id) !== n), missing: wanted.concat(used).filter(id => !ids.includes(id)),
+return {twice: ids.filter((id, n) => ids.indexOf(id) !== n), missing: wanted.filter(id => !ids.includes(id)),
         num: wanted.length};
 """
 
@@ -59,7 +56,7 @@ def panels(labels):
     return made
 
 
-def full_subject(labels):
+def full_model_info(labels):
     epochs = np.arange(8)
     metrics = pd.DataFrame({"epoch": epochs, "train/loss": np.exp(-epochs / 4), "val/loss": np.exp(-epochs / 5),
                             "val/auroc": 0.9 - 0.3 * np.exp(-epochs / 3)})  # fmt: skip
@@ -67,29 +64,27 @@ def full_subject(labels):
                "versions": {"python": "3.11.2", "cxrlab": "0.1.0"}, "commit": "0" * 40,
                "hardware": {"processor": "a processor", "cores": 2}, "seconds": {"fit": 12.5}}  # fmt: skip
     return ModelInfo(
-        title=f"A run: {LONG}", kind="run", network="resnet10t",
+        title=f"A run: {LONG}", kind="run", networks=[NetworkInfo("resnet10t")],
         trained_on=TrainingData(name="nih", parts={"train": (840, 280), "val": (120, 40)}),
-        config={"data": {"root": f"/data/{'y' * 120}"}}, metrics=metrics, provenance=session,
-        audit={"findings": [{"kind": "drift", "severity": "warning", "message": LONG, "count": 1}]},
+        config={"data": {"root": f"/data/{'y' * 120}"}}, metrics=metrics, provenance=Session.from_json(session),
+        audit=[Finding("drift", "warning", LONG, 1)],
         panels=panels(labels), notes=[LONG],
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory, sample_numbers, sample_curves, sample_comparison):
+def written(tmp_path_factory, evaluated, compared):
     folder = tmp_path_factory.mktemp("pages")
     long_labels = ("Enlarged cardiomediastinum, or not", LONG)
-    made = {"many": (LABELS, full_subject(LABELS)), "one": (("Pneumonia",), ModelInfo(title="theirs.csv")),
-            "long": (long_labels, full_subject(long_labels))}  # fmt: skip
+    made = {"many": (LABELS, full_model_info(LABELS)), "one": (("Pneumonia",), ModelInfo(title="theirs.csv")),
+            "long": (long_labels, full_model_info(long_labels))}  # fmt: skip
     pages = {
-        name: write_report(
-            folder / name, sample_numbers(labels), sample_curves(labels), model_info, images=True
-        )
+        name: write_report(folder / name, evaluated(labels), model_info, images=True)
         for name, (labels, model_info) in made.items()
     }
-    comparison = sample_comparison(LABELS, models=("densenet121", "resnet50", LONG, "b"))
+    comparison = compared(LABELS, models=("densenet121", "resnet50", LONG, "b"))
     pages["comparison"] = write_comparison(
-        folder / "comparison", comparison, full_subject(()).provenance, images=True
+        folder / "comparison", comparison, full_model_info(()).provenance, images=True
     )
     return pages
 

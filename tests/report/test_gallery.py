@@ -18,7 +18,7 @@ def test_the_most_telling_come_first():
     (group,), left_out = gallery(PANELS, 10**6)
     assert [shown.image for shown in group.errors] == ["FP0.9", "FN0.3"]
     assert [shown.image for shown in group.hits] == ["TP0.9", "TP0.5"]
-    assert group.errors[0].words == "False alarm: absent, predicted 0.90."
+    assert group.errors[0].words == "False positive: absent, predicted 0.90."
     assert group.errors[0].source.startswith("data:image/jpeg;base64,AAAA")
     assert left_out == 0
 

@@ -77,7 +77,13 @@ def test_what_a_section_of_ones_own_is_made_of_escapes_every_text():
     table = Table([EVIL], [Row(EVIL, [Cell(EVIL, EVIL)], mark=EVIL)], caption=EVIL)
     frame = pd.DataFrame({EVIL: [0.12345, 1.0]}, index=pd.Index([EVIL, "b"], name="label"))
     figure = figure_html(figure_of(["a", "b"]), alt=EVIL, caption=EVIL)
-    for element in (paragraph_html(EVIL), table_html(table), table_html(frame), figure, part("points", EVIL, [EVIL])):
+    for element in (
+        paragraph_html(EVIL),
+        table_html(table),
+        table_html(frame),
+        figure,
+        part("points", EVIL, [EVIL]),
+    ):
         assert isinstance(element, Markup)
         assert "<script" not in element
         assert "&lt;script&gt;" in element

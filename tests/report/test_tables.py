@@ -174,7 +174,12 @@ def test_the_gaps_that_are_shown_come_first_then_the_least_likely_by_chance():
             gap("d", None, None, "not_compared")]  # fmt: skip
     table = tables.gap_table(gaps)
     assert names(table) == ["c", "b", "a", "d"]
-    assert [cell.text for cell in table.rows[1].cells[2:]] == ["F \u2212 M", "\u22120.010", "0.001", "in words"]
+    assert [cell.text for cell in table.rows[1].cells[2:]] == [
+        "F \u2212 M",
+        "\u22120.010",
+        "0.001",
+        "in words",
+    ]
     assert table.caption == ""
     assert len(tables.gap_table(gaps * 3).rows) == 6
     assert "6 clearest of 12 gaps" in tables.gap_table(gaps * 3).caption

@@ -285,6 +285,6 @@ def test_the_task_of_the_folds_decides_what_their_pooled_accuracy_is(tmp_path: P
     (one,) = configurations(jobs, tmp_path)
     assert one.task == "multilabel"
     (folder / "config.yaml").write_text("seed: 0\n")
-    assert one.task == "multilabel"  # a run from before there were others
+    assert one.task == "multilabel"
     (folder / "config.yaml").write_text("task: multiclass\n")
     assert one.task == "multiclass"

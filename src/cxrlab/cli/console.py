@@ -53,10 +53,10 @@ def _is_disk_error(error: BaseException) -> bool:
 
 
 def message(error: BaseException) -> str:
-    """Return what a person is told of an error: its own words, or for a full disk what to do."""
-    known = user_error(error)
-    if known is not None:
-        return str(known)
+    """Return the message of an error: its own words, or for a full disk what to do."""
+    cause = user_error(error)
+    if cause is not None:
+        return str(cause)
     if _is_disk_error(error):
         return (
             f"{error}. Check space and permissions there; outputs go elsewhere with hydra.run.dir=<folder>."
@@ -118,7 +118,7 @@ def run_command(command: Callable[[], Any]) -> None:
     except Exception as error:
         if wants_traceback or not _is_user_error(error):
             raise
-        if not any(error is known for known in ErrorLog.reported):
+        if not any(error is reported for reported in ErrorLog.reported):
             print(message(error), file=sys.stderr)
         sys.exit(1)
 
@@ -143,5 +143,5 @@ def _as_list(argument: str, keys: Sequence[str]) -> str:
     key, sign, value = argument.partition("=")
     if key not in keys or not sign or not value or value == "null" or value[0] in "[\"'$":
         return argument
-    escaped = (one.strip().replace("\\", "\\\\").replace('"', '\\"') for one in value.split(","))
-    return f"{key}=[" + ",".join(f'"{one}"' for one in escaped) + "]"
+    escaped = (text.strip().replace("\\", "\\\\").replace('"', '\\"') for text in value.split(","))
+    return f"{key}=[" + ",".join(f'"{text}"' for text in escaped) + "]"

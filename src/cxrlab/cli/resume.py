@@ -101,9 +101,9 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
             f"trust=[{str(target).partition('.')[0]}], or name it on the command line again."
         )
     for key in _LOADED:
-        known = OmegaConf.select(today, key) or []
+        todays = OmegaConf.select(today, key) or []
         for path in OmegaConf.select(saved, key) or []:
-            if path not in known and not _is_trusted(path, trust):
+            if path not in todays and not _is_trusted(path, trust):
                 raise ConfigError(
                     f"{files.config} names {path} in {key}, so it was not imported: a run must not choose "
                     f"what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it "

@@ -68,7 +68,7 @@ def located(target: str, key: str) -> Callable[..., Any]:
     for split in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:split])
         try:
-            found: Any = importlib.import_module(module_name)
+            target_object: Any = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is not None and not (module_name + ".").startswith(error.name + "."):
                 raise ConfigError(
@@ -76,9 +76,9 @@ def located(target: str, key: str) -> Callable[..., Any]:
                 ) from error
             continue
         for part in parts[split:]:
-            found = getattr(found, part, None)
-        if callable(found):
-            return typing.cast("Callable[..., Any]", found)
+            target_object = getattr(target_object, part, None)
+        if callable(target_object):
+            return typing.cast("Callable[..., Any]", target_object)
         break
     raise ConfigError(f"{key}._target_={target} does not exist: there is no such class or function.")
 
@@ -86,23 +86,23 @@ def located(target: str, key: str) -> Callable[..., Any]:
 def _check_call(node: Mapping[str, Any], key: str) -> None:
     target = located(str(node["_target_"]), key)
     parameters = inspect.signature(target).parameters
-    given = {str(name): value for name, value in node.items() if name not in _RESERVED}
+    arguments = {str(name): value for name, value in node.items() if name not in _RESERVED}
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for name in given:
+    for name in arguments:
         if name not in parameters and not takes_any:
             near = difflib.get_close_matches(name, parameters, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(
-                f"{key}.{name}={given[name]!r} is no parameter of {node['_target_']}, "
+                f"{key}.{name}={arguments[name]!r} is no parameter of {node['_target_']}, "
                 f"which takes {', '.join(parameters)}.{hint}"
             )
     if not node.get("_partial_"):
         required = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]
-        missing = [name for name in required if name not in given]
+        missing = [name for name in required if name not in arguments]
         if missing:
             raise ConfigError(f"{key} lacks {missing}, which {node['_target_']} needs.")
     hints = _hints(target)
-    for name, value in given.items():
+    for name, value in arguments.items():
         if name in hints and not _is_built(value):
             check_value(value, hints[name], f"{key}.{name}")
 

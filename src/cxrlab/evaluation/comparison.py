@@ -163,7 +163,9 @@ Pair = tuple[str, str]
 Macro = tuple[float, Floats]
 
 
-def compare(tables: Tables, settings: EvaluationSettings, data: DataFacts | None = None) -> ComparisonResult:
+def compare(
+    tables: Tables, settings: EvaluationSettings | None = None, data: DataFacts | None = None
+) -> ComparisonResult:
     """Return a comparison: models, best first, and the differences between them.
 
     All models are evaluated on the same resamples of the same patients. Labels are tested by DeLong's paired
@@ -173,13 +175,14 @@ def compare(tables: Tables, settings: EvaluationSettings, data: DataFacts | None
 
     Args:
         tables: Predictions by the name of their model.
-        settings: How to evaluate.
+        settings: How to evaluate; by default as in conf/evaluation/default.yaml.
         data: What the images are, where it is the same for all tables.
 
     Raises:
         ConfigError: If there are fewer than two models.
         DataError: If the tables do not fit together; see :func:`align`.
     """
+    settings = settings or EvaluationSettings()
     alignment = align(tables)
     table = next(iter(alignment.tables.values()))
     counts = patient_counts(table.num_patients, settings.num_resamples, settings.seed)

@@ -46,22 +46,24 @@ class _Clock:
 def evaluate(
     table: PredictionTable,
     *,
-    settings: EvaluationSettings,
-    thresholds: Thresholds | None,
-    calibrator: Calibrator | None,
-    data: DataFacts,
+    settings: EvaluationSettings | None = None,
+    thresholds: Thresholds | None = None,
+    calibrator: Calibrator | None = None,
+    data: DataFacts | None = None,
     notes: Sequence[str] = (),
 ) -> EvaluationResult:
     """Return every number of an evaluation, with intervals by the patient bootstrap.
 
     Args:
         table: What is evaluated.
-        settings: How.
+        settings: How; by default as in conf/evaluation/default.yaml.
         thresholds: Chosen elsewhere than on ``table``; without them what needs a threshold is left out.
         calibrator: Fitted elsewhere than on ``table``.
-        data: What the images are.
+        data: What the images are, where that is known.
         notes: What else the reader must know; these become the first caveats.
     """
+    settings = settings or EvaluationSettings()
+    data = data or DataFacts("")
     clock = _Clock()
     values = np.full(len(table.labels), np.nan) if thresholds is None else thresholds.values
     counts = clock.timed(

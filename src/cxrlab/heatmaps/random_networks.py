@@ -143,12 +143,12 @@ def _accumulating(norms: Sequence[_BatchNorm]) -> Iterator[None]:
             layer.eval()
 
 
-def rank_correlations(one: Tensor, other: Tensor) -> Floats:
+def rank_correlations(first: Tensor, second: Tensor) -> Floats:
     """Return Spearman's correlation of each pair of heatmaps; NaN where one is the same everywhere.
 
     Args:
-        one: Shape ``(N, H, W)``.
-        other: Likewise.
+        first: Shape ``(N, H, W)``.
+        second: Likewise.
 
     Example:
         >>> maps = torch.arange(16.0).reshape(1, 4, 4)
@@ -156,7 +156,7 @@ def rank_correlations(one: Tensor, other: Tensor) -> Floats:
         array([-1.])
     """
     ranks = []
-    for maps in (one, other):
+    for maps in (first, second):
         side = min(_RANKED, *maps.shape[-2:])
         coarse = F.adaptive_avg_pool2d(maps.float(), side).flatten(1).numpy()
         places = np.asarray(rankdata(coarse, axis=1), dtype=np.float64)
@@ -168,15 +168,15 @@ def rank_correlations(one: Tensor, other: Tensor) -> Floats:
     return correlations
 
 
-def similarities(one: Tensor, other: Tensor) -> Floats:
+def similarities(first: Tensor, second: Tensor) -> Floats:
     """Return the structural similarity (SSIM, Wang et al., IEEE TIP 2004) of each pair of heatmaps.
 
     Args:
-        one: Values in [0, 1], shape ``(N, H, W)``.
-        other: Likewise.
+        first: Values in [0, 1], shape ``(N, H, W)``.
+        second: Likewise.
     """
     similarity = structural_similarity_index_measure(
-        other[:, None].float(), one[:, None].float(), data_range=1.0, reduction="none"
+        second[:, None].float(), first[:, None].float(), data_range=1.0, reduction="none"
     )
     values = similarity[0] if isinstance(similarity, tuple) else similarity
     return np.asarray(values.reshape(-1).numpy(), dtype=np.float64)

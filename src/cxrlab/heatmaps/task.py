@@ -7,7 +7,6 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.data.boxes import framed
+from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import FileImages, manifest_of
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError
@@ -27,12 +27,9 @@ from cxrlab.heatmaps.results import ExplainedData
 from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.metrics.predictions import DataFacts
 from cxrlab.runs.predict import ImageRows, predict_table
+from cxrlab.runs.run import Run
 from cxrlab.runs.run_data import PredictedImages
-
-if TYPE_CHECKING:
-    from cxrlab.data.datamodule import DataModule
-    from cxrlab.runs.run import Run
-    from cxrlab.training.module import Classifier
+from cxrlab.training.module import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +50,7 @@ class ExplainTask:
         data: What the images are.
     """
 
-    classifier: "Classifier"
+    classifier: Classifier
     settings: ExplanationSettings
     images: ImageRows
     manifest: Manifest
@@ -121,12 +118,12 @@ class ExplainTask:
 
 
 def explain_task_of(
-    classifier: "Classifier",
+    classifier: Classifier,
     images: PredictedImages,
     settings: ExplanationSettings,
     *,
     labels: Sequence[str],
-    data: "DataModule | None",
+    data: DataModule | None,
     thresholds: npt.NDArray[np.float64] | None,
 ) -> ExplainTask:
     """Return what is explained.
@@ -183,7 +180,7 @@ def best_labels(results: pd.DataFrame, labels: Sequence[str], number: int) -> li
     return [label for label in labels if label in chosen[:number]]
 
 
-def predict_files(run: "Run", paths: Sequence[Path], batch_size: int, device: str) -> PredictedImages:
+def predict_files(run: Run, paths: Sequence[Path], batch_size: int, device: str) -> PredictedImages:
     """Return image files of any size with a run's predictions.
 
     Raises:
@@ -201,7 +198,7 @@ def predict_files(run: "Run", paths: Sequence[Path], batch_size: int, device: st
     return PredictedImages(table, DataFacts("image files"), manifest, images, rows)
 
 
-def training_images(data: "DataModule", number: int, seed: int) -> Tensor:
+def training_images(data: DataModule, number: int, seed: int) -> Tensor:
     """Return some images of the training part, drawn at random, uint8, shape ``(K, C, H, W)``."""
     rows = np.random.default_rng(seed).permutation(data.rows("train"))[:number]
     return torch.from_numpy(data.images[np.sort(rows)])

@@ -39,8 +39,9 @@ def build_loss(factory: nn.Module | Callable[..., nn.Module], frequencies: Seque
         >>> build_loss(nn.BCEWithLogitsLoss, [0.5, 0.1])
         BCEWithLogitsLoss()
     """
-    if isinstance(factory, nn.Module):
-        return factory
+    made = inspect.unwrap(factory)
+    if isinstance(made, nn.Module):  # a config without _partial_
+        return made
     takes_them = "frequencies" in inspect.signature(factory).parameters
     loss = factory(frequencies=list(frequencies)) if takes_them else factory()
     if not isinstance(loss, nn.Module):

@@ -278,7 +278,8 @@ def make_network(
     """Build a network for a shape, see :func:`shape_arguments`, and wrap it.
 
     Args:
-        constructor: A class, a function, or a ``functools.partial`` of one, with all other arguments.
+        constructor: A class, a function, or a ``functools.partial`` of one, with all other arguments; or a
+            module that is made already.
         num_labels: Number of logits, L.
         channels: Channels of the input, C.
         image_size: Height and width of the input in pixels.
@@ -286,6 +287,9 @@ def make_network(
     Raises:
         ConfigError: If it takes no such arguments, or what it makes does not take such images.
     """
+    made = inspect.unwrap(constructor)
+    if isinstance(made, nn.Module):  # a config without _partial_
+        return wrap(made, image_size, channels)
     shape = shape_arguments(constructor, num_labels=num_labels, channels=channels, image_size=image_size)
     return wrap(constructor(**shape), image_size, channels)
 
@@ -342,7 +346,7 @@ def build_network(description: Mapping[str, Any], trust: Sequence[str] = ()) -> 
     shape = shape_arguments(
         constructor, num_labels=int(node.get("num_labels", 0)), channels=channels, image_size=image_size
     )
-    others = {name: value for name, value in node.items() if name not in _SHAPE}
+    others = {name: value for name, value in node.items() if name not in (*_SHAPE, *shape)}
     try:
         module = build(others, OWN_NETWORKS, trust, source=source, **shape)
     except TypeError as error:

@@ -86,8 +86,8 @@ class SequentialNetwork(Network):
         }
         _check_probability("output_dropout", output_dropout)
         described = [_described(layer) for layer in layers]
-        num_spatial = next((n for n, one in enumerate(described) if one.kind == "dense"), len(described))
-        late = [one.kind for one in described[num_spatial:] if one.kind in ("conv", "pool")]
+        num_spatial = next((n for n, layer in enumerate(described) if layer.kind == "dense"), len(described))
+        late = [layer.kind for layer in described[num_spatial:] if layer.kind in ("conv", "pool")]
         if late:
             raise ConfigError(f"model.layers: {late[0]} stands behind a dense layer, where no image is left.")
         self.features, width, side = _spatial(described[:num_spatial], padding, channels, image_size)
@@ -95,9 +95,11 @@ class SequentialNetwork(Network):
         self.head = _dense(described[num_spatial:], width * side * side, num_labels)
         self.output_dropout = nn.Dropout(output_dropout) if output_dropout else None
         self.apply(_initialise)
-        kernels = [one for one in [*self.features, *self.head] if isinstance(one, nn.Conv2d | nn.Linear)]
-        amounts = [one.l2 for one in described if one.kind in _WITH_KERNEL]
-        self.penalised = [(one, l2) for one, l2 in zip(kernels, amounts, strict=False) if l2]
+        kernels = [
+            layer for layer in [*self.features, *self.head] if isinstance(layer, nn.Conv2d | nn.Linear)
+        ]
+        amounts = [layer.l2 for layer in described if layer.kind in _WITH_KERNEL]
+        self.penalised = [(layer, l2) for layer, l2 in zip(kernels, amounts, strict=False) if l2]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""

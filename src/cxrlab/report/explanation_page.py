@@ -199,12 +199,13 @@ def protocol(result: ExplanationResult) -> str:
     )
     coverage = level(result.interval.level)
     return (
-        f"{counted(pointing.num_cases, 'case')}: every image with a box of a finding, whatever the network predicts"
-        " of it. On a grid of 256 by 256 cells, of which a box covers each that it touches, a heatmap's "
+        f"{counted(pointing.num_cases, 'case')}: every image with a box of a finding, whatever the network "
+        "says of it. On a grid of 256 by 256 cells, of which a box covers each that it touches, a heatmap's "
         f"hottest cell must lie in a box{within}. Its region is what lies at or above a share of its maximum "
-        f"that was chosen {chosen}, by the mean IoU. The box-frequency map sums the boxes that other patients have of "
-        "the finding; the cells from half its maximum on are its region, as a box of the mean size is that "
-        f"of the image centre. In small print: {coverage} intervals from resampling patients."
+        f"that was chosen {chosen}, by the mean IoU. The box-frequency map sums the boxes that other "
+        "patients have of the finding; the cells from half its maximum on are its region, as a box of "
+        f"the mean size is that of the image centre. In small print: {coverage} intervals from resampling "
+        "patients."
     )
 
 

@@ -420,7 +420,9 @@ def _rows(session: Session) -> Iterator[tuple[str, str]]:
         "commit": session.commit,
         "data": session.data_name,
         "data fingerprint": session.data_fingerprint,
-        "split": ", ".join(f"{name} {value}" for name, value in session.split.items()),
+        "split": ", ".join(
+            f"{name.replace('_', ' ')} {value}" for name, value in session.split.items() if value is not None
+        ),
         "hardware": _hardware(session.hardware),
         "GPU memory": f"{session.peak_gpu_gib} GiB at most" if session.peak_gpu_gib else None,
         "epochs": count(session.epochs) if session.epochs is not None else None,

@@ -34,7 +34,7 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
         source: The file, for messages.
 
     Raises:
-        ConfigError: If it names anything that is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
+        ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
     """
     parts = {
         key: build(description[key], BUILDABLE, trust, source=source)

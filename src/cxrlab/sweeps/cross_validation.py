@@ -16,7 +16,8 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from cxrlab.errors import DataError
-from cxrlab.files import write_text
+from cxrlab.files import RunDir, write_text
+from cxrlab.metrics.predictions import PROBABILITY, TARGET
 
 if TYPE_CHECKING:
     from cxrlab.task import Task
@@ -43,9 +44,11 @@ def pooled_predictions(tables: Mapping[int, Path]) -> pd.DataFrame:
             raise DataError(f"{path} has other columns than the first fold's table: {columns}.")
         parts.append(table)
     whole: pd.DataFrame = pd.concat(parts, ignore_index=True)
-    twice = whole["image"][whole["image"].duplicated()].unique()
-    if len(twice):
-        raise DataError(f"{len(twice)} images were tested on in two folds, for instance {list(twice[:3])}.")
+    repeated = whole["image"][whole["image"].duplicated()].unique()
+    if len(repeated):
+        raise DataError(
+            f"{len(repeated)} images were tested on in two folds, for instance {list(repeated[:3])}."
+        )
     return whole
 
 
@@ -56,10 +59,10 @@ def pooled_metrics(table: pd.DataFrame, task: "Task" = "multilabel") -> dict[str
     from cxrlab.metrics.streaming import label_metrics
 
     names = [str(name) for name in table]
-    labels = [name.removeprefix("target/") for name in names if name.startswith("target/")]
+    labels = [name.removeprefix(TARGET) for name in names if name.startswith(TARGET)]
     probabilities, targets = (
         torch.tensor(_numbers(table[[prefix + label for label in labels]]))
-        for prefix in ("probability/", "target/")
+        for prefix in (PROBABILITY, TARGET)
     )
     metrics = label_metrics(probabilities, targets, labels, task)
     return {name: float(value) for name, value in metrics.items()}
@@ -113,7 +116,7 @@ class Configuration:
     @property
     def tested(self) -> dict[int, Path]:
         """The table of test predictions of each fold that has one."""
-        paths = {fold: self._path(job, "predictions/test.csv") for fold, job in self.completed.items()}
+        paths = {fold: self._files(job).predictions("test") for fold, job in self.completed.items()}
         return {fold: path for fold, path in paths.items() if path.is_file()}
 
     @property
@@ -125,7 +128,7 @@ class Configuration:
     @property
     def task(self) -> Any:
         """What the folds' labels are; see :mod:`cxrlab.task`."""
-        paths = [self._path(job, ".hydra/config.yaml") for job in self.completed.values()]
+        paths = [self._files(job).config for job in self.completed.values()]
         tasks = [OmegaConf.select(OmegaConf.load(path), "task") for path in paths if path.is_file()]
         return next((task for task in tasks if task), "multilabel")
 
@@ -144,14 +147,14 @@ class Configuration:
         """Return the test rows of every fold's ``results.csv``, with a column ``fold``."""
         tables = []
         for fold, job in self.completed.items():
-            path = self._path(job, "results.csv")
+            path = self._files(job).results
             if path.is_file():
                 table = pd.read_csv(path, keep_default_na=False, na_values=[""]).assign(fold=fold)
                 tables.append(table[table["part"] == "test"])
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(_COUNTS))
 
-    def _path(self, job: Mapping[str, Any], name: str) -> Path:
-        return self.sweep_dir / str(job["folder"]) / name
+    def _files(self, job: Mapping[str, Any]) -> RunDir:
+        return RunDir(self.sweep_dir / str(job["folder"]))
 
 
 def configurations(jobs: Iterable[Mapping[str, Any]], sweep_dir: Path) -> list[Configuration]:
@@ -162,14 +165,14 @@ def configurations(jobs: Iterable[Mapping[str, Any]], sweep_dir: Path) -> list[C
         sweep_dir: The sweep's directory.
     """
     by_overrides: dict[str, list[Mapping[str, Any]]] = {}
-    for job in sorted(jobs, key=lambda one: int(one["job"])):
+    for job in sorted(jobs, key=lambda job: int(job["job"])):
         if job["fold"] is not None:
             by_overrides.setdefault(str(job["configuration"]), []).append(job)
     is_only = len(by_overrides) == 1
     return [Configuration(name, tuple(rows), sweep_dir, is_only) for name, rows in by_overrides.items()]
 
 
-def summarised(table: pd.DataFrame, found: list[Configuration], *, maximize: bool) -> pd.DataFrame:
+def summarised(table: pd.DataFrame, tested: list[Configuration], *, maximize: bool) -> pd.DataFrame:
     """Add folds and test metrics to a sweep's table, and below it each configuration's mean, std and pooled.
 
     ``mean`` and ``std`` (the sample standard deviation, n - 1) run over the folds, ``pooled`` evaluates all
@@ -177,7 +180,7 @@ def summarised(table: pd.DataFrame, found: list[Configuration], *, maximize: boo
 
     Args:
         table: One row a job, in order.
-        found: The configurations, at least one.
+        tested: The configurations, at least one.
         maximize: Whether the best metric is the highest; the best configuration comes first.
 
     Returns:
@@ -187,17 +190,19 @@ def summarised(table: pd.DataFrame, found: list[Configuration], *, maximize: boo
     blocks: list[list[Row]] = []
     records: list[Row] = []
     by_label: list[list[Any]] = []
-    for one in found:
-        results = one.test_results()
-        metrics, problem = _pooled(one)
-        of_jobs = _of_jobs(one, results)
+    for configuration in tested:
+        results = configuration.test_results()
+        metrics, problem = _pooled(configuration)
+        of_jobs = _of_jobs(configuration, results)
         records += of_jobs
         rows = table.merge(pd.DataFrame(of_jobs), on="job")
-        blocks.append(_summary(one, rows[rows["job"].isin(_cross_validation_numbers(one))], metrics, problem))
-        by_label += _by_label(one, results, metrics)
+        blocks.append(
+            _summary(configuration, rows[rows["job"].isin(_job_numbers(configuration))], metrics, problem)
+        )
+        by_label += _by_label(configuration, results, metrics)
     blocks.sort(key=lambda block: _rank(block[0]["metric"], maximize))
-    sweep_dir = found[0].sweep_dir
-    if not found[0].is_only:
+    sweep_dir = tested[0].sweep_dir
+    if not tested[0].is_only:
         (sweep_dir / "out_of_fold.csv").unlink(missing_ok=True)  # of the time when there was one only
     write_text(
         sweep_dir / "cross_validation.csv",
@@ -241,74 +246,77 @@ def _metric_names(results: pd.DataFrame) -> list[str]:
     return [str(name) for name in results if name not in _COUNTS]
 
 
-def _cross_validation_numbers(one: Configuration) -> list[int]:
-    return [int(job["job"]) for job in one.completed.values()]
+def _job_numbers(configuration: Configuration) -> list[int]:
+    return [int(job["job"]) for job in configuration.completed.values()]
 
 
-def _of_jobs(one: Configuration, results: pd.DataFrame) -> list[Row]:
+def _of_jobs(configuration: Configuration, results: pd.DataFrame) -> list[Row]:
     """Return the fold of each job, and the test metrics of those that completed it."""
     names = _metric_names(results)
     macro = results[results["label"] == _MACRO].set_index("fold")[names].astype(float)
     rows: list[Row] = []
-    for job in one.jobs:
-        fold, is_it = job["fold"], int(job["job"]) in _cross_validation_numbers(one)
+    for job in configuration.jobs:
+        fold, is_it = job["fold"], int(job["job"]) in _job_numbers(configuration)
         values = macro.loc[fold].to_dict() if is_it and fold in macro.index else {}
         rows.append({"job": job["job"], "fold": fold} | {f"test/{name}": values.get(name) for name in names})
     return rows
 
 
-def _pooled(one: Configuration) -> tuple[dict[str, float], str]:
+def _pooled(configuration: Configuration) -> tuple[dict[str, float], str]:
     """Write a configuration's out-of-fold predictions where they changed; return their metrics, or a problem.
 
     What was pooled last is kept, so that a job's end costs no pooling of the other configurations.
     """
-    jobs = {str(fold): int(one.completed[fold]["job"]) for fold in one.tested}
-    kept_path = one.sweep_dir / ".jobs" / "pooled" / f"{one.jobs[0]['job']}.json"
+    jobs = {str(fold): int(configuration.completed[fold]["job"]) for fold in configuration.tested}
+    cached_path = configuration.sweep_dir / ".jobs" / "pooled" / f"{configuration.jobs[0]['job']}.json"
     if not jobs:
         return {}, ""
-    if kept_path.is_file() and one.out_of_fold_path.is_file():
-        kept = json.loads(kept_path.read_text(encoding="utf-8"))
-        if (kept["jobs"], kept["table"]) == (jobs, one.out_of_fold_path.name):
-            return kept["metrics"], ""
+    if cached_path.is_file() and configuration.out_of_fold_path.is_file():
+        cached = json.loads(cached_path.read_text(encoding="utf-8"))
+        if (cached["jobs"], cached["table"]) == (jobs, configuration.out_of_fold_path.name):
+            return cached["metrics"], ""
     try:
-        table = pooled_predictions(one.tested)
-        write_text(one.out_of_fold_path, table.to_csv(index=False))
-        metrics = pooled_metrics(table, one.task)
-        kept_path.parent.mkdir(exist_ok=True)
+        table = pooled_predictions(configuration.tested)
+        write_text(configuration.out_of_fold_path, table.to_csv(index=False))
+        metrics = pooled_metrics(table, configuration.task)
+        cached_path.parent.mkdir(exist_ok=True)
         write_text(
-            kept_path, json.dumps({"jobs": jobs, "table": one.out_of_fold_path.name, "metrics": metrics})
+            cached_path,
+            json.dumps({"jobs": jobs, "table": configuration.out_of_fold_path.name, "metrics": metrics}),
         )
     except (OSError, ValueError) as error:  # the sweep's table must not be lost with it
-        one.out_of_fold_path.unlink(missing_ok=True)  # it would be of fewer folds
+        configuration.out_of_fold_path.unlink(missing_ok=True)  # it would be of fewer folds
         return {}, f"the predictions cannot be pooled: {error}"
     return metrics, ""
 
 
-def _summary(one: Configuration, rows: pd.DataFrame, metrics: Mapping[str, float], problem: str) -> list[Row]:
+def _summary(
+    configuration: Configuration, rows: pd.DataFrame, metrics: Mapping[str, float], problem: str
+) -> list[Row]:
     """Return the rows ``SUMMARIES`` of a configuration; ``rows`` are those of its completed jobs."""
     names = ["metric", "seconds", *_tests(rows)]
     numbers = rows[names].astype(float)
-    status, gaps = one.coverage()
+    status, gaps = configuration.coverage()
     error = "; ".join(text for text in (gaps, problem) if text)
-    shared = {"status": status, "overrides": one.overrides, "error": error}
+    shared = {"status": status, "overrides": configuration.overrides, "error": error}
     pooled = {name: metrics.get(name.removeprefix("test/"), math.nan) for name in names}
     values: list[Row] = [dict(numbers.mean()), dict(numbers.std(ddof=1)), pooled]
-    rounded = [{name: round(value, _DIGITS) for name, value in one_row.items()} for one_row in values]
+    rounded = [{name: round(value, _DIGITS) for name, value in row.items()} for row in values]
     return [{"job": job} | shared | more for job, more in zip(SUMMARIES, rounded, strict=True)]
 
 
-def _by_label(one: Configuration, results: pd.DataFrame, metrics: Mapping[str, float]) -> list[list[Any]]:
+def _by_label(
+    configuration: Configuration, results: pd.DataFrame, metrics: Mapping[str, float]
+) -> list[list[Any]]:
     """Return ``_BY_LABEL`` for each label and metric; ``folds`` counts those where it is defined."""
-    return [
-        [
-            *(one.overrides, label, name, values.count(), values.mean(), values.std(ddof=1)),
-            metrics.get(name if label == _MACRO else f"{name}/{label}", math.nan),
-            one.out_of_fold_path.name,
-        ]
-        for label, group in results.groupby("label", sort=False)
-        for name in _metric_names(results)
-        for values in [group[name].astype(float)]
-    ]
+    rows: list[list[Any]] = []
+    for label, of_label in results.groupby("label", sort=False):
+        for name in _metric_names(results):
+            values = of_label[name].astype(float)
+            pooled = metrics.get(name if label == _MACRO else f"{name}/{label}", math.nan)
+            spread = (values.count(), values.mean(), values.std(ddof=1), pooled)
+            rows.append([configuration.overrides, label, name, *spread, configuration.out_of_fold_path.name])
+    return rows
 
 
 def _rank(metric: float, maximize: bool) -> tuple[bool, float]:

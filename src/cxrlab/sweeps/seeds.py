@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxrlab.files import write_text
+from cxrlab.files import RunDir, write_text
 
 COLUMNS = ("overrides", "metric", "seeds", "mean", "std_over_seeds", "min", "max", "left_out")
 
@@ -69,11 +69,11 @@ def printed_spread(path: Path, shared: set[str]) -> list[str]:
 
 def _by_overrides(jobs: Iterable[Job]) -> dict[str, dict[int, Job]]:
     """Return the combinations that ran with several seeds; where a seed ran twice, the later job counts."""
-    found: dict[str, dict[int, Job]] = {}
-    for job in sorted(jobs, key=lambda one: int(one["job"])):
+    by_overrides: dict[str, dict[int, Job]] = {}
+    for job in sorted(jobs, key=lambda job: int(job["job"])):
         if job.get("seed") is not None:
-            found.setdefault(str(job["but_seed"]), {})[int(job["seed"])] = job
-    return {overrides: dict(sorted(ran.items())) for overrides, ran in found.items() if len(ran) > 1}
+            by_overrides.setdefault(str(job["but_seed"]), {})[int(job["seed"])] = job
+    return {overrides: dict(sorted(ran.items())) for overrides, ran in by_overrides.items() if len(ran) > 1}
 
 
 def _summary(overrides: str, of_seeds: Mapping[int, Job], sweep_dir: Path) -> list[dict[str, Any]]:
@@ -109,7 +109,7 @@ def macro_means(sweep_dir: Path, job: Job) -> dict[str, float]:
         sweep_dir: The sweep's directory.
         job: A row of the sweep's table with ``folder``, which is relative to it.
     """
-    path = sweep_dir / str(job.get("folder")) / "results.csv"
+    path = RunDir(sweep_dir / str(job.get("folder"))).results
     if not path.is_file():
         return {}
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])

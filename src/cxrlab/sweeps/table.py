@@ -39,9 +39,9 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     Returns:
         The whole table, failed jobs after the others, summaries last.
     """
-    known = {name: row[name] for name in COLUMNS} | {name: row.get(name) for name in _KEPT}
+    job = {name: row[name] for name in COLUMNS} | {name: row.get(name) for name in _KEPT}
     (path.parent / ".jobs").mkdir(parents=True, exist_ok=True)
-    _write_job(path, known | {"maximize": maximize})
+    _write_job(path, job | {"maximize": maximize})
     return _rewrite(path, maximize=maximize)
 
 
@@ -66,7 +66,7 @@ def printed(path: Path, monitor: str) -> str:
     is_job = ~table["job"].isin(SUMMARIES)
     num_failed = int((table["status"][is_job] != "completed").sum())
     words = [str(overrides).split() for overrides in table["overrides"]]
-    of_jobs = [set(line) for line, wanted in zip(words, is_job, strict=True) if wanted]
+    of_jobs = [set(line) for line, is_shown in zip(words, is_job, strict=True) if is_shown]
     shared = set.intersection(*of_jobs) if len(of_jobs) > 1 else set()
     differing = [" ".join(word for word in line if word not in shared) for line in words]
     shown = table.assign(overrides=differing, error=table["error"].astype(str).str.slice(0, 70))
@@ -108,9 +108,9 @@ def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*COLUMNS, *names])
     table["metric"] = pd.to_numeric(table["metric"])
     table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
-    found = configurations(jobs, path.parent)
-    if found:
-        table = summarised(table, found, maximize=maximize)
+    cross_validated = configurations(jobs, path.parent)
+    if cross_validated:
+        table = summarised(table, cross_validated, maximize=maximize)
     write_text(path, table.to_csv(index=False))
     write_seed_spread(jobs, path.parent)
     return table

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
+from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.report.figures import calibration, groups, performance
-from cxrlab.report.figures import groups as subgroup_figures
-from cxrlab.report.figures import performance as performance_figures
 from cxrlab.report.figures.style import (
     COLOURS,
     SEQUENTIAL,
@@ -55,15 +54,15 @@ def test_a_long_name_keeps_its_end_within_its_lines(lines):
 
 
 def test_whiskers_reach_to_the_bounds_and_stay_away_where_there_are_none():
-    estimates = [{"value": 0.5, "low": 0.4, "high": 0.7}, {"value": 1.0, "low": None, "high": None}]
+    estimates = [Estimate(0.5, 0.4, 0.7), Estimate(1.0)]
     np.testing.assert_allclose(whiskers(estimates), [[0.1, 0.0], [0.2, 0.0]])
     # A value outside its percentile interval is drawn, with no whisker of negative length.
-    assert whiskers([{"value": 0.5, "low": 0.6, "high": 0.7}])[0] == [0.0]
+    assert whiskers([Estimate(0.5, 0.6, 0.7)])[0] == [0.0]
 
 
 def test_points_stand_at_their_values():
     axes = new_figure(3, 3).subplots()
-    drawn = points(axes, [{"value": 0.5, "low": 0.4, "high": 0.7}], [2.0])
+    drawn = points(axes, [Estimate(0.5, 0.4, 0.7)], [2.0])
     assert drawn.lines[0].get_xydata().tolist() == [[0.5, 2.0]]
     np.testing.assert_allclose(drawn.lines[2][0].get_segments()[0], [[0.4, 2.0], [0.7, 2.0]])
 
@@ -120,17 +119,17 @@ LONG = [
     "e" * 60,
 ]
 DRAWN = {
-    "roc": lambda numbers, curves, comparison: performance_figures.roc(curves, numbers),
-    "precision_recall": lambda numbers, curves, comparison: performance_figures.precision_recall(
-        curves, numbers
-    ),
-    "auroc_by_label": lambda numbers, curves, comparison: performance_figures.auroc_by_label(numbers),
-    "reliability": lambda numbers, curves, comparison: calibration.reliability(numbers),
-    "confusion": lambda numbers, curves, comparison: performance.confusion(numbers),
-    "forest": lambda numbers, curves, comparison: subgroup_figures.forest(numbers),
-    "leaderboard": lambda numbers, curves, comparison: groups.leaderboard(comparison),
-    "differences": lambda numbers, curves, comparison: groups.differences(comparison),
-    "auroc_by_model": lambda numbers, curves, comparison: groups.auroc_by_model(comparison),
+    "roc": performance.roc,
+    "precision_recall": performance.precision_recall,
+    "auroc_by_label": performance.auroc_by_label,
+    "reliability": calibration.reliability,
+    "confusion": performance.confusion,
+    "forest": groups.forest,
+}
+DRAWN_OF_MODELS = {
+    "leaderboard": groups.leaderboard,
+    "differences": groups.differences,
+    "auroc_by_model": groups.auroc_by_model,
 }
 
 
@@ -148,15 +147,16 @@ def boxes(monkeypatch):
     return drawn
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", [*DRAWN, *DRAWN_OF_MODELS])
 @pytest.mark.parametrize(
     "labels", [pytest.param(LONG[:3], marks=pytest.mark.slow), LONG], ids=["three", "five"]
 )
-def test_texts_of_every_figure_are_inside_it_and_apart(
-    name, labels, boxes, sample_numbers, sample_curves, sample_comparison
-):
-    comparison = sample_comparison(labels, models=["a", "b" * 80, "model=resnet50,optimizer.lr=0.001,seed=1"])
-    figure = DRAWN[name](sample_numbers(labels), sample_curves(labels), comparison)
+def test_texts_of_every_figure_are_inside_it_and_apart(name, labels, boxes, evaluated, compared):
+    if name in DRAWN:
+        figure = DRAWN[name](evaluated(labels))
+    else:
+        models = ["a", "b" * 80, "model=resnet50,optimizer.lr=0.001,seed=1"]
+        figure = DRAWN_OF_MODELS[name](compared(labels, models=models))
     png(figure, 100)
     boxes.clear()  # those of the layout's first draft
     png(figure, 100)

@@ -174,7 +174,7 @@ def test_a_stop_says_how_to_go_on(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
         train(tiny(tmp_path, *OPTIONS))
     assert "SIGTERM: stopping at the end of this batch" in caplog.text
     assert "Epoch 0, batch 3 of " in caplog.text
-    assert f"python -m cxrlab.train resume={tmp_path}" in caplog.text
+    assert f"cxrlab train resume={tmp_path}" in caplog.text
 
 
 def test_weights_that_are_broken_are_not_kept(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
+from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import ConfigError, UserError
 from cxrlab.files import RunDir
 from cxrlab.heatmaps.cases import pick_cases
@@ -32,10 +32,7 @@ from cxrlab.heatmaps.task import ExplainTask, best_labels, explain_task_of
 from cxrlab.metrics.bootstrap import CaseBootstrap
 from cxrlab.metrics.predictions import DataFacts, read_predictions
 from cxrlab.runs.run_data import PredictedImages, with_pixels
-
-if TYPE_CHECKING:
-    from cxrlab.data.datamodule import DataModule
-    from cxrlab.training.module import Classifier
+from cxrlab.training.module import Classifier
 
 __all__ = [
     "OVERLAP_LEVELS",
@@ -169,8 +166,8 @@ def save_checks(
 
 def explain_training(
     run_dir: Path,
-    classifier: "Classifier",
-    data: "DataModule",
+    classifier: Classifier,
+    data: DataModule,
     facts: DataFacts,
     *,
     part: str,
@@ -180,8 +177,8 @@ def explain_training(
 
     They are those of ``TRAINING_CHECKS``; the others are made by the command. Of a network without spatial
     features none is made. What goes wrong is said in a warning: an evaluation must not be lost for its
-    heatmaps, whether these do not fit the network, are not finite, cannot be written, or need more memory than
-    a GPU has.
+    heatmaps, whether these do not fit the network, are not finite, cannot be written, or need more memory
+    than a GPU has.
 
     Args:
         run_dir: With ``results.csv`` and the predictions of the part.

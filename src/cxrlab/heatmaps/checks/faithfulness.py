@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,9 +19,7 @@ from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.metrics.bootstrap import CaseBootstrap
 from cxrlab.metrics.predictions import Floats
 from cxrlab.task import activate
-
-if TYPE_CHECKING:
-    from cxrlab.training.module import Classifier
+from cxrlab.training.module import Classifier
 
 RANDOM_ORDER = "random order"
 """Of pixels: what every method stands beside."""
@@ -52,7 +49,7 @@ class Curves:
 
 
 def faithfulness(
-    classifier: "Classifier",
+    classifier: Classifier,
     images: Tensor,
     pairs: Sequence[Pair],
     heatmaps: Tensor,
@@ -104,7 +101,7 @@ def _ranks(heatmap: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _probabilities(classifier: "Classifier", images: Tensor, label: int, batch_size: int) -> Floats:
+def _probabilities(classifier: Classifier, images: Tensor, label: int, batch_size: int) -> Floats:
     probabilities = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]

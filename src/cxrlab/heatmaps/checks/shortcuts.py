@@ -224,12 +224,12 @@ def _flagged(
     shares: Mapping[str, Floats], areas: Floats, bootstrap: CaseBootstrap, most_outside: float
 ) -> list[FlaggedZone]:
     """Return where a method has more than an even map has, outside the lungs also more than a share."""
-    flagged, several = [], bootstrap.num_patients(np.arange(len(areas))) > 1
+    flagged, can_vary = [], bootstrap.num_patients(np.arange(len(areas))) > 1
     for method, values in shares.items():
         mean, excess = bootstrap.mean(values), bootstrap.mean(values - areas, signed=True)
         for place, zone in enumerate(ZONES):
             share, least = mean[place].value, excess[place].low
-            if least is None and several:  # it does not vary
+            if least is None and can_vary:  # it does not vary
                 least = excess[place].value
             if share is None or least is None or least <= _ROUNDING:
                 continue

@@ -6,7 +6,6 @@ method by its name, and ``check_fit`` tells beforehand whether a network can hav
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +19,7 @@ from cxrlab.heatmaps.methods.attribution import (
 from cxrlab.heatmaps.methods.cam import Pair, activation_maps, check_finite
 from cxrlab.heatmaps.methods.perturbation import as_heatmaps
 from cxrlab.heatmaps.settings import CAM_METHODS, ExplanationSettings
-
-if TYPE_CHECKING:
-    from cxrlab.training.module import Classifier
+from cxrlab.training.module import Classifier
 
 __all__ = ["Explainer", "Pair", "check_fit"]
 
@@ -44,7 +41,7 @@ class Explainer:
 
     def __call__(
         self,
-        classifier: "Classifier",
+        classifier: Classifier,
         images: Tensor,
         pairs: Sequence[Pair],
         network: nn.Module | None = None,
@@ -85,7 +82,7 @@ class Explainer:
         return maps
 
     def _by_pixel(
-        self, classifier: "Classifier", network: nn.Module, ready: Tensor, pairs: Sequence[Pair]
+        self, classifier: Classifier, network: nn.Module, ready: Tensor, pairs: Sequence[Pair]
     ) -> Tensor:
         size, settings = self.settings.batch_size, self.settings
         if self.method == "integrated_gradients":
@@ -101,7 +98,7 @@ class Explainer:
         return gradient_shap(network, ready, pairs, background=behind, batch_size=size, **samples)
 
 
-def check_fit(classifier: "Classifier", settings: ExplanationSettings) -> None:
+def check_fit(classifier: Classifier, settings: ExplanationSettings) -> None:
     """Refuse methods and layers that a network cannot have, before any time is spent on them.
 
     Args:
@@ -120,6 +117,6 @@ def check_fit(classifier: "Classifier", settings: ExplanationSettings) -> None:
             require_package(method)
 
 
-def _ready(classifier: "Classifier", images: Tensor) -> Tensor:
+def _ready(classifier: Classifier, images: Tensor) -> Tensor:
     ready: Tensor = classifier.preprocess(images.to(classifier.device))
     return ready.contiguous(memory_format=classifier.memory_format)

@@ -62,7 +62,7 @@ def integrated_gradients(
         Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017.
     """
     captum = require_package("integrated_gradients")
-    found = [torch.zeros(0, *images.shape[1:])]
+    attributions = [torch.zeros(0, *images.shape[1:])]
     with undisturbed(network):
         for start in range(0, len(pairs), batch_size):
             chosen, labels = _chosen(network, images, pairs[start : start + batch_size])
@@ -73,8 +73,8 @@ def integrated_gradients(
                 n_steps=num_steps,
                 internal_batch_size=batch_size,
             )
-            found.append(_plain(values))
-    return torch.cat(found)
+            attributions.append(_plain(values))
+    return torch.cat(attributions)
 
 
 def occlusion(
@@ -110,11 +110,11 @@ def occlusion(
     steps = [
         min(size, max(1, round(stride * side))) for size, side in zip(sides, (height, width), strict=True)
     ]
-    found = []
+    attributions = []
     with undisturbed(network), torch.no_grad():
         for start in range(0, len(pairs), batch_size):
             chosen, labels = _chosen(network, images, pairs[start : start + batch_size])
-            found.append(
+            attributions.append(
                 captum.Occlusion(network).attribute(
                     chosen,
                     baselines=baseline(chosen, kind),
@@ -124,7 +124,7 @@ def occlusion(
                     perturbations_per_eval=max(1, batch_size // len(chosen)),
                 )
             )
-    return _plain(torch.cat(found)) if found else torch.zeros(0, *images.shape[1:])
+    return _plain(torch.cat(attributions)) if attributions else torch.zeros(0, *images.shape[1:])
 
 
 class _OneLabel(nn.Module):
@@ -172,7 +172,7 @@ def gradient_shap(
     random_state = np.random.get_state()  # noqa: NPY002 - the package draws from it
     try:
         with undisturbed(network):
-            found = torch.zeros(len(pairs), *images.shape[1:])
+            attributions = torch.zeros(len(pairs), *images.shape[1:])
             chosen, _ = _chosen(network, images, pairs)
             # In what NumPy has, and the package asks for.
             chosen, behind = chosen.float(), background.float().clone()
@@ -185,12 +185,12 @@ def gradient_shap(
                 values = explainers[label].shap_values(
                     chosen[place : place + 1], nsamples=num_samples, rseed=seed
                 )
-                found[place] = torch.as_tensor(np.asarray(values), dtype=torch.float32).reshape(
-                    found[place].shape
+                attributions[place] = torch.as_tensor(np.asarray(values), dtype=torch.float32).reshape(
+                    attributions[place].shape
                 )
     finally:
         np.random.set_state(random_state)  # noqa: NPY002
-    return found
+    return attributions
 
 
 def _chosen(network: nn.Module, images: Tensor, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:

@@ -109,14 +109,14 @@ def _maps_of_batch(
         )
         if method != "eigencam":
             _check_places(spatial, layers, gradients)
-        read = zip(layers, activations, (_grid(spatial, one) for one in gradients), strict=True)
+        grids = zip(layers, activations, (_grid(spatial, values) for values in gradients), strict=True)
         by_layer = [
             explainer.get_cam_image(
-                images[rows], layer, [], *(one[rows].cpu().numpy() for one in both), False
+                images[rows], layer, [], *(grid[rows].cpu().numpy() for grid in both), False
             )
-            for layer, *both in read
+            for layer, *both in grids
         ]
-        maps[places] = _heatmaps([torch.from_numpy(one) for one in by_layer], images.shape[-2:])
+        maps[places] = _heatmaps([torch.from_numpy(shown) for shown in by_layer], images.shape[-2:])
     return maps
 
 
@@ -127,8 +127,8 @@ def _heatmaps(by_layer: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     and energy measured of another map than methods by pixel are measured of.
     """
     scaled = []
-    for one in by_layer:
-        positive = one[:, None].float().clamp_min(0)
+    for shown in by_layer:
+        positive = shown[:, None].float().clamp_min(0)
         if positive.shape[-2:].numel() == 1:  # it shows no place
             positive = positive.where(positive.isnan(), 0.0)
         scaled.append(as_heatmaps(F.interpolate(positive, size, mode="bilinear"), 0.0))

@@ -128,7 +128,7 @@ class Interruption(Callback):
                 log.warning("\nStopped by Ctrl-C before anything was saved: there is nothing to go on from.")
             return
         log.warning(
-            "\nStopped by %s. %s is kept in %s. Resume with: python -m cxrlab.train resume=%s",
+            "\nStopped by %s. %s is kept in %s. Resume with: cxrlab train resume=%s",
             reason, self._position[0].upper() + self._position[1:], self._path, self.run_dir,
         )  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""A researcher's own package: it knows cxrlab, and cxrlab does not know it."""
