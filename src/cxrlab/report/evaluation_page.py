@@ -250,11 +250,11 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def write_report(
-    folder: Path,
+    folder: Path | str,
     result: EvaluationResult,
-    model_info: ModelInfo,
+    model_info: ModelInfo | None = None,
     *,
-    images: bool,
+    images: bool = True,
     sections: Sequence[Section] = (),
 ) -> Path:
     """Write ``report.html``, ``model_card.md`` and ``figures/*.png``, and return the page's path.
@@ -262,7 +262,7 @@ def write_report(
     Args:
         folder: Where to; it is made if it is not there.
         result: Every number of the evaluation.
-        model_info: What was evaluated.
+        model_info: What was evaluated; None where nothing is known but its numbers.
         images: False leaves out what a data-use agreement may protect: radiographs, commands, the config, and
             the names of images, patients, files and folders. The model card never holds any.
         sections: A person's own.
@@ -271,6 +271,7 @@ def write_report(
         ConfigError: If one of the sections has no place.
         OutputError: If a file cannot be written.
     """
+    folder, model_info = Path(folder), model_info or ModelInfo()
     nameless_result, nameless_info = without_names(result, model_info)
     if not images:
         result, model_info = nameless_result, nameless_info

@@ -78,9 +78,9 @@ def predict_table(
     rows: Sequence[int],
     *,
     matched: Mapping[str, str] | None = None,
-    batch_size: int,
-    device: str,
-    source: str,
+    batch_size: int = 64,
+    device: str = "auto",
+    source: str = "a classifier",
 ) -> PredictionTable:
     """Predict images of a manifest, and return them with what is known of them.
 
