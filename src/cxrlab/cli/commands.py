@@ -4,6 +4,7 @@ import difflib
 import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 COMMANDS = {
     "prepare": "decode a data set into the cache, split it by patient, and audit it",
@@ -54,5 +55,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"cxrlab has no command {command!r}.{hint}\n\n{overview()}", file=sys.stderr)
         return 2
     sys.argv = [sys.argv[0], *rest]
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as python -m does: a person's own package may lie here
     runpy.run_module(f"cxrlab.{command}", run_name="__main__", alter_sys=True)
     return 0
