@@ -19,7 +19,8 @@ def compared(composed: Callable[..., DictConfig], tmp_path: Path) -> Callable[..
 
     def function(*overrides: str) -> dict:
         small = "evaluation.num_resamples=100"
-        return compare(composed(small, f"run_dir={tmp_path / 'out'}", *overrides, config_name="compare"))
+        cfg = composed(small, f"run_dir={tmp_path / 'out'}", *overrides, config_name="compare")
+        return compare(cfg).to_json()
 
     return function
 

@@ -21,7 +21,8 @@ def evaluated(composed: Callable[..., DictConfig], tmp_path: Path) -> Evaluate:
     def function(*overrides: str) -> dict:
         out = tmp_path / "out"
         small = "evaluation.num_resamples=100"
-        return evaluate(composed(small, f"run_dir={out}", *overrides, config_name="evaluate"))
+        cfg = composed(small, f"run_dir={out}", *overrides, config_name="evaluate")
+        return evaluate(cfg).to_json()
 
     return function
 

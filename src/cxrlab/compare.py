@@ -2,17 +2,21 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
 
+if TYPE_CHECKING:
+    from cxrlab.evaluation.results import ComparisonResult
+
 log = logging.getLogger(__name__)
 
-_VALUE_TYPES: dict[str, Any] = {
+_VALUE_TYPES: Mapping[str, object] = {
     "runs": str | list[str] | None,
     "predictions": str | list[str] | None,
     "targets": str | None,
@@ -44,7 +48,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def compare(cfg: DictConfig) -> dict[str, Any]:
+def compare(cfg: DictConfig) -> "ComparisonResult":
     """Run the command from a composed config and return the numbers of comparison.json.
 
     Args:
@@ -86,7 +90,7 @@ def compare(cfg: DictConfig) -> dict[str, Any]:
     write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
     page = write_comparison(folder, result, Session.from_json(session), images=cfg.report.images)
     log.info("%s\n\nThe page: %s", leaderboard(result), page)
-    return result.to_json()
+    return result
 
 
 def _paths(paths: Any) -> list[Path]:

@@ -1,7 +1,8 @@
 """``cxrlab evaluate``: evaluate a run, an ensemble, or another program's predictions."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import hydra
 from omegaconf import DictConfig
@@ -9,12 +10,13 @@ from omegaconf import DictConfig
 from cxrlab.cli import config, console
 
 if TYPE_CHECKING:
+    from cxrlab.evaluation.results import EvaluationResult
     from cxrlab.metrics.settings import EvaluationSettings
     from cxrlab.report.evaluation_page import Evaluation
     from cxrlab.runs.run import Run
     from cxrlab.runs.run_data import PredictedImages
 
-_VALUE_TYPES: dict[str, Any] = {
+_VALUE_TYPES: Mapping[str, object] = {
     "run": str | list[str] | None,
     "predictions": str | None,
     "targets": str | None,
@@ -84,7 +86,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def evaluate(cfg: DictConfig) -> dict[str, Any]:
+def evaluate(cfg: DictConfig) -> "EvaluationResult":
     """Run the command from a composed config and return the numbers of evaluation.json.
 
     Args:

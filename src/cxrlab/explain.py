@@ -4,9 +4,10 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import hydra
 from omegaconf import DictConfig
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 LISTS = ("method", "labels", "images", "checks")
 """Keys whose values may be several, with commas between them."""
 
-_VALUE_TYPES: dict[str, Any] = {
+_VALUE_TYPES: Mapping[str, object] = {
     "run": str | None,
     "trust": list[str],
     "metrics": list[str],

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from cxrlab.errors import ConfigError, MissingFileError
 
@@ -69,6 +69,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} holds a {type(loaded).__name__}, not an object.")
     return loaded
+
+
+class DataRecord(TypedDict, total=False):
+    """What a session of ``provenance.json`` says of its data.
+
+    Attributes:
+        name: Of the data set.
+        images: How many.
+        patients: How many.
+        fingerprint: Of the manifest.
+        split: The split's settings, with ``method``.
+    """
+
+    name: str
+    images: int
+    patients: int
+    fingerprint: str
+    split: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -238,11 +256,11 @@ class RunDir:
         """With what it was trained: command, commit, packages, hardware, data; one record a session."""
         return self.path / "provenance.json"
 
-    def data_record(self) -> dict[str, Any]:
-        """Return what the provenance says of the data (``name``, ``fingerprint``, ``split``), or nothing."""
+    def data_record(self) -> DataRecord:
+        """Return what the provenance says of the data, or nothing."""
         if not self.provenance.is_file():
             return {}
-        record: dict[str, Any] = read_json(self.provenance)["sessions"][-1]["data"]
+        record: DataRecord = read_json(self.provenance)["sessions"][-1]["data"]
         return record
 
 

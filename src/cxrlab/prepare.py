@@ -1,8 +1,9 @@
 """``cxrlab prepare``: decode a data set into the cache, split it, audit it, draw the page."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_VALUE_TYPES: dict[str, Any] = {
+_VALUE_TYPES: Mapping[str, object] = {
     "seed": int,
     "against": str | None,
     "against_root": str | None,

@@ -1,8 +1,9 @@
 """``cxrlab train``: compose the config, check it, train, evaluate, write it down."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Types of the plain values in conf/train.yaml; all others are checked against what they build.
-_VALUE_TYPES: dict[str, Any] = {
+_VALUE_TYPES: Mapping[str, object] = {
     "seed": int,
     "test": bool | Literal["auto"],
     "resume": str | None,

@@ -180,7 +180,7 @@ def resolved(cfg: DictConfig) -> DictConfig:
     return copy
 
 
-def checked(cfg: DictConfig, hints: Mapping[str, Any]) -> DictConfig:
+def checked(cfg: DictConfig, hints: Mapping[str, object]) -> DictConfig:
     """Return the config with references followed and every key and value checked; touches no data.
 
     Args:

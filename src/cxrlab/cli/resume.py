@@ -167,7 +167,7 @@ def _todays_targets(key: str, today: DictConfig) -> set[str]:
     return targets
 
 
-def _take_references(saved: dict[str, Any]) -> None:
+def _take_references(saved: Mapping[str, object]) -> None:
     """Set, in place, the paths of what writes files as today's conf/ sets them: below the run directory."""
     nodes, _ = _conf(_folders())
     for group in _WRITING:
@@ -192,9 +192,9 @@ def _folders() -> tuple[Path, ...]:
 
 
 @functools.cache
-def _conf(folders: tuple[Path, ...]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+def _conf(folders: tuple[Path, ...]) -> tuple[dict[str, list[Mapping[str, object]]], dict[str, str]]:
     """Return what conf/ builds, by key; and keys that refer to another, as data.augment does."""
-    nodes: dict[str, list[dict[str, Any]]] = {}
+    nodes: dict[str, list[Mapping[str, object]]] = {}
     references: dict[str, str] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):

@@ -107,7 +107,7 @@ def _check_call(node: Mapping[str, Any], key: str) -> None:
             check_value(value, hints[name], f"{key}.{name}")
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+def _hints(target: Callable[..., Any]) -> Mapping[str, object]:
     """Return the annotations of a function or constructor, or none where they cannot be evaluated."""
     function = target.__init__ if inspect.isclass(target) else target
     try:

@@ -6,7 +6,7 @@ Every class is frozen, and the JSON is its ``asdict``: the attributes are the ke
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
@@ -326,7 +326,7 @@ class EvaluationResult:
         report = self.classification_report
         return report is not None and report.kind == "exclusive"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the content of ``evaluation.json``."""
         content = _as_json(self)
         del content["curves"]
@@ -435,12 +435,12 @@ class ComparisonResult:
     left_out: LeftOut
     flags: Sequence[Caveat]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the content of ``comparison.json``."""
         return _as_json(self)
 
 
-def _as_json(result: EvaluationResult | ComparisonResult) -> dict[str, Any]:
+def _as_json(result: EvaluationResult | ComparisonResult) -> dict[str, object]:
     """Return ``asdict`` as JSON gives it back: tuples are lists, and ``class_`` is called ``class``."""
 
     def as_object(items: list[tuple[str, object]]) -> dict[str, object]:

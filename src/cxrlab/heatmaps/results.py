@@ -335,7 +335,7 @@ class ExplanationResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     flags: Sequence[HeatmapFlag] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the content of ``explanation.json``."""
         return asdict(self, dict_factory=lambda items: {key.removesuffix("_"): value for key, value in items})
 

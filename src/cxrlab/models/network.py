@@ -25,7 +25,7 @@ OWN_NETWORKS = (
     "cxrlab.models.sequential.SequentialNetwork",
 )
 # What training alone needs, and what a file must not choose: where weights come from.
-_OF_TRAINING: dict[str, Any] = {
+_OF_TRAINING: Mapping[str, object] = {
     "pretrained": False,
     "checkpoint_path": None,
     "freeze": None,
@@ -82,7 +82,7 @@ class Network(nn.Module):
     def at_epoch(self, epoch: int) -> None:
         """Take note of the epoch, counted from 0; called before every step of training."""
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Mapping[str, object]:
         """Return plain arguments that build the same network again, but for shape and initial weights."""
         return {}
 
@@ -294,7 +294,7 @@ def make_network(
     return wrap(constructor(**shape), image_size, channels)
 
 
-def without_initial_weights(description: Mapping[str, Any]) -> dict[str, Any]:
+def without_initial_weights(description: Mapping[str, object]) -> dict[str, object]:
     """Return a network's description with no source of weights, for when a checkpoint brings them."""
     kept = {name: value for name, value in description.items() if name not in {"_partial_", "_convert_"}}
     if str(kept.get("_target_")).startswith("torchvision."):
@@ -302,7 +302,7 @@ def without_initial_weights(description: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {name: _OF_TRAINING[name] for name in ("pretrained", "checkpoint_path") if name in kept}
 
 
-def architecture(description: Mapping[str, Any]) -> dict[str, Any]:
+def architecture(description: Mapping[str, object]) -> dict[str, object]:
     """Return a network's description without what is about its training, as a checkpoint keeps it."""
     kept = without_initial_weights(description)
     if kept.get("_target_") in OWN_NETWORKS:
@@ -310,7 +310,7 @@ def architecture(description: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def describe(network: Network, num_labels: int) -> dict[str, Any]:
+def describe(network: Network, num_labels: int) -> dict[str, object]:
     """Return the description of a network made in Python: its class, its arguments, and its shape."""
     kind = type(network.module if isinstance(network, PlainNetwork) else network)
     return architecture(
@@ -342,10 +342,8 @@ def build_network(description: Mapping[str, Any], trust: Sequence[str] = ()) -> 
     constructor = locate(target, OWN_NETWORKS, trust, source=source)
     if inspect.isclass(constructor) and not issubclass(constructor, nn.Module):
         raise CheckpointError(f"{source} names {target}, which is no torch.nn.Module.")
-    image_size, channels = int(node.get("image_size", 0)), int(node.get("channels", 0))
-    shape = shape_arguments(
-        constructor, num_labels=int(node.get("num_labels", 0)), channels=channels, image_size=image_size
-    )
+    num_labels, channels, image_size = (_whole_number(node, name, source) for name in _SHAPE)
+    shape = shape_arguments(constructor, num_labels=num_labels, channels=channels, image_size=image_size)
     others = {name: value for name, value in node.items() if name not in (*_SHAPE, *shape)}
     try:
         module = build(others, OWN_NETWORKS, trust, source=source, **shape)
@@ -357,3 +355,13 @@ def build_network(description: Mapping[str, Any], trust: Sequence[str] = ()) -> 
     if not isinstance(module, nn.Module):
         raise CheckpointError(f"{source} names {target}, which gives a {type(module).__name__}, no network.")
     return wrap(module, image_size, channels)
+
+
+def _whole_number(description: Mapping[str, object], name: str, source: str) -> int:
+    value = description.get(name, 0)
+    if not isinstance(value, int):
+        raise CheckpointError(
+            f"{source} has {name}={value!r} beside it, which is no whole number. Build the network yourself "
+            "and pass module=<the network>."
+        )
+    return value

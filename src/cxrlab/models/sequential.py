@@ -119,7 +119,7 @@ class SequentialNetwork(Network):
         """Return the parameters of the dense layers, from the first to the logits."""
         return list(self.head.parameters())
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Mapping[str, object]:
         """Return what makes the same network, but for its shape and weights."""
         return dict(self._arguments)
 

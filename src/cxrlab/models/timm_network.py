@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from cxrlab.errors import ConfigError
 from cxrlab.models.freezing import Freeze, stage_parameters
 from cxrlab.models.network import Network
-from cxrlab.models.weights import load_backbone, load_pretrained
+from cxrlab.models.weights import BackboneOptions, load_backbone, load_pretrained
 
 
 class TimmNetwork(Network):
@@ -124,7 +125,7 @@ class TimmNetwork(Network):
         """Return the parameters behind the backbone."""
         return list(self.head.parameters())
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> Mapping[str, object]:
         """Return what makes the same network, but for shape, initial weights and training."""
         return dict(self._arguments)
 
@@ -159,21 +160,21 @@ class TimmNetwork(Network):
         return activations
 
 
-def _backbone_options(backbone: str, channels: int, image_size: int) -> dict[str, Any]:
+def _backbone_options(backbone: str, channels: int, image_size: int) -> BackboneOptions:
     """Return what timm needs beside the name; only architectures of a fixed input size take the size."""
     base_name = backbone.split(".", 1)[0]
     if not timm.is_model(base_name):
         near = difflib.get_close_matches(base_name, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise ConfigError(f"timm has no architecture {backbone!r} (model.backbone).{hint}")
-    options: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    options: BackboneOptions = {"num_classes": 0, "in_chans": channels}
     config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
     if config is not None and config.fixed_input_size:
         options["img_size"] = image_size
     return options
 
 
-def _create(backbone: str, options: dict[str, Any]) -> nn.Module:
+def _create(backbone: str, options: BackboneOptions) -> nn.Module:
     try:
         network: nn.Module = timm.create_model(backbone, pretrained=False, **options)
     except (AssertionError, RuntimeError, ValueError) as error:

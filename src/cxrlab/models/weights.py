@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import timm
@@ -94,7 +94,15 @@ _FAMILIES = (
 )
 
 
-def load_pretrained(backbone: str, options: dict[str, Any]) -> nn.Module:
+class BackboneOptions(TypedDict):
+    """What timm needs beside an architecture's name; ``img_size`` only where it takes a fixed one."""
+
+    num_classes: int
+    in_chans: int
+    img_size: NotRequired[int]
+
+
+def load_pretrained(backbone: str, options: BackboneOptions) -> nn.Module:
     """Create a timm model with the weights that timm publishes for it.
 
     Raises:

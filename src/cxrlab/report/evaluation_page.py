@@ -41,7 +41,7 @@ from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, Session, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
-from cxrlab.training.callbacks.provenance import environment
+from cxrlab.training.callbacks.provenance import SessionRecord, environment
 
 log = logging.getLogger(__name__)
 
@@ -360,7 +360,7 @@ def write_evaluation(
     *,
     images: bool,
     sections: Sequence[Section] = (),
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Evaluate, and write everything to a folder of its own.
 
     Args:
@@ -371,7 +371,7 @@ def write_evaluation(
         sections: A person's own sections of the page.
 
     Returns:
-        The content of ``evaluation.json``.
+        What ``evaluation.json`` holds.
 
     Raises:
         OutputError: If a file cannot be written.
@@ -389,7 +389,7 @@ def write_evaluation(
     except OSError as error:
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
     log.info("\n%s\n\nThe page: %s", terminal_table(result), run_dir.report)
-    return result.to_json()
+    return result
 
 
 def write_results(
@@ -400,7 +400,7 @@ def write_results(
     images: bool,
     page: bool = True,
     sections: Sequence[Section] = (),
-    session: Mapping[str, Any] | None = None,
+    session: SessionRecord | None = None,
 ) -> EvaluationResult:
     """Evaluate, and write ``evaluation.json``, ``curves.csv``, the page, its figures and the model card.
 

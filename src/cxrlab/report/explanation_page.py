@@ -43,6 +43,7 @@ from cxrlab.report.model_info import Panel, Session
 from cxrlab.report.panels import Shown, embedded, read_panels
 from cxrlab.report.tables import Table
 from cxrlab.report.text import NAMES_LEFT_OUT, records
+from cxrlab.training.callbacks.provenance import SessionRecord
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +289,7 @@ def write_explanation(
     """
     drawn = {} if result is None else explanation_figures(result)
     shown = list(panels) if images else []
-    context: dict[str, Any] = {
+    context: dict[str, object] = {
         "title": title if images else "Heatmaps",
         "headline": headline(result) if result else f"{counted(len(panels), 'heatmap')}, not checked.",
         "explanation": explanation_section(result, drawn, examples, images=images) if result else None,
@@ -359,7 +360,7 @@ def write_explained(
     limit: int | None,
     checks: Sequence[Check],
     images: bool,
-    session: dict[str, Any],
+    session: SessionRecord,
     start: float,
 ) -> Path:
     """Draw heatmaps, check them, and write everything to a folder of its own.

@@ -30,7 +30,7 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
 _DPI = 150  # of PNG files
 _PIXELS_PER_INCH = 96  # of CSS
 _LEAST_SCALE = 0.65  # of a figure: smaller letters than this cannot be read
-_NO_METADATA: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_NO_METADATA: dict[str, None] = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 @cache

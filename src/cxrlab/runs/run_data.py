@@ -49,7 +49,8 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
 def run_facts(files: RunDir) -> DataFacts:
     """Return what a run was trained and tested on, as its provenance says."""
     data = files.data_record()
-    split = data.get("split", {}).get("method")
+    method = data.get("split", {}).get("method")
+    split = None if method is None else str(method)
     return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
 
 

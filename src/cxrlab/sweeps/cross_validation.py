@@ -5,7 +5,7 @@ Out-of-fold predictions: the test parts of a cross-validation's folds as one tab
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,9 +86,6 @@ _COUNTS = ("part", "label", "images", "positives", "fold")
 
 
 _BY_LABEL = ("overrides", "label", "metric", "folds", "mean", "std", "pooled", "predictions")
-
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -187,8 +184,8 @@ def summarised(table: pd.DataFrame, tested: list[Configuration], *, maximize: bo
         Rows of jobs, then three of each configuration, with the columns ``fold`` and ``test/<metric>`` more;
         in the latter ``status`` says of how many folds they are, and ``error`` which are missing.
     """
-    blocks: list[list[Row]] = []
-    records: list[Row] = []
+    summaries: list[_Summary] = []
+    records: list[dict[str, object]] = []
     by_label: list[list[Any]] = []
     for configuration in tested:
         results = configuration.test_results()
@@ -196,11 +193,11 @@ def summarised(table: pd.DataFrame, tested: list[Configuration], *, maximize: bo
         of_jobs = _of_jobs(configuration, results)
         records += of_jobs
         rows = table.merge(pd.DataFrame(of_jobs), on="job")
-        blocks.append(
+        summaries.append(
             _summary(configuration, rows[rows["job"].isin(_job_numbers(configuration))], metrics, problem)
         )
         by_label += _by_label(configuration, results, metrics)
-    blocks.sort(key=lambda block: _rank(block[0]["metric"], maximize))
+    summaries.sort(key=lambda summary: _rank(summary.mean_metric, maximize))
     sweep_dir = tested[0].sweep_dir
     if not tested[0].is_only:
         (sweep_dir / "out_of_fold.csv").unlink(missing_ok=True)  # of the time when there was one only
@@ -210,7 +207,7 @@ def summarised(table: pd.DataFrame, tested: list[Configuration], *, maximize: bo
     )
     whole = table.merge(pd.DataFrame(records), on="job", how="left")
     columns = ["job", "status", "fold", "metric", *_tests(whole), "seconds", "overrides", "error"]
-    rows_of_all = [*whole.to_dict("records"), *(row for block in blocks for row in block)]
+    rows_of_all = [*whole.to_dict("records"), *(row for summary in summaries for row in summary.rows)]
     return pd.DataFrame(rows_of_all, columns=columns).astype({"fold": "Int64"})
 
 
@@ -250,11 +247,11 @@ def _job_numbers(configuration: Configuration) -> list[int]:
     return [int(job["job"]) for job in configuration.completed.values()]
 
 
-def _of_jobs(configuration: Configuration, results: pd.DataFrame) -> list[Row]:
+def _of_jobs(configuration: Configuration, results: pd.DataFrame) -> list[dict[str, object]]:
     """Return the fold of each job, and the test metrics of those that completed it."""
     names = _metric_names(results)
     macro = results[results["label"] == _MACRO].set_index("fold")[names].astype(float)
-    rows: list[Row] = []
+    rows: list[dict[str, object]] = []
     for job in configuration.jobs:
         fold, is_it = job["fold"], int(job["job"]) in _job_numbers(configuration)
         values = macro.loc[fold].to_dict() if is_it and fold in macro.index else {}
@@ -290,9 +287,17 @@ def _pooled(configuration: Configuration) -> tuple[dict[str, float], str]:
     return metrics, ""
 
 
+@dataclass(frozen=True)
+class _Summary:
+    """The rows ``SUMMARIES`` of a configuration, and the mean of the monitored metric, as it is shown."""
+
+    mean_metric: float
+    rows: Sequence[Mapping[str, object]]
+
+
 def _summary(
     configuration: Configuration, rows: pd.DataFrame, metrics: Mapping[str, float], problem: str
-) -> list[Row]:
+) -> _Summary:
     """Return the rows ``SUMMARIES`` of a configuration; ``rows`` are those of its completed jobs."""
     names = ["metric", "seconds", *_tests(rows)]
     numbers = rows[names].astype(float)
@@ -300,9 +305,12 @@ def _summary(
     error = "; ".join(text for text in (gaps, problem) if text)
     shared = {"status": status, "overrides": configuration.overrides, "error": error}
     pooled = {name: metrics.get(name.removeprefix("test/"), math.nan) for name in names}
-    values: list[Row] = [dict(numbers.mean()), dict(numbers.std(ddof=1)), pooled]
+    values: list[dict[str, float]] = [dict(numbers.mean()), dict(numbers.std(ddof=1)), pooled]
     rounded = [{name: round(value, _DIGITS) for name, value in row.items()} for row in values]
-    return [{"job": job} | shared | more for job, more in zip(SUMMARIES, rounded, strict=True)]
+    summed_up: list[dict[str, object]] = [
+        {"job": job, **shared, **more} for job, more in zip(SUMMARIES, rounded, strict=True)
+    ]
+    return _Summary(rounded[0]["metric"], summed_up)
 
 
 def _by_label(

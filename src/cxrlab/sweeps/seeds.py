@@ -1,6 +1,7 @@
 """Seeds in a sweep: the mean of each combination over its seeds, and how far they lie apart."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,31 @@ _MACRO = "macro mean"
 _COUNTS = ("part", "label", "images", "positives")
 
 Job = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SpreadRow:
+    """A row of ``sweep_seeds.csv``: a combination of overrides and a metric, over its seeds.
+
+    Attributes:
+        overrides: All but the seed.
+        metric: Its name.
+        seeds: Jobs that came to their end.
+        mean: Of the metric.
+        std_over_seeds: The sample standard deviation, n - 1.
+        min: The lowest.
+        max: The highest.
+        left_out: The seeds of the others, and what became of them.
+    """
+
+    overrides: str
+    metric: str
+    seeds: int
+    mean: float
+    std_over_seeds: float
+    min: float
+    max: float
+    left_out: str
 
 
 def write_seed_spread(jobs: Iterable[Job], sweep_dir: Path) -> pd.DataFrame:
@@ -33,10 +59,10 @@ def write_seed_spread(jobs: Iterable[Job], sweep_dir: Path) -> pd.DataFrame:
         means of each part's results. ``seeds`` counts the jobs that came to their end, ``std_over_seeds`` is
         their sample standard deviation (n - 1), and ``left_out`` names the seeds of the others.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[SpreadRow] = []
     for overrides, of_seeds in _by_overrides(jobs).items():
         rows += _summary(overrides, of_seeds, sweep_dir)
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame([asdict(row) for row in rows], columns=COLUMNS)
     if rows:
         write_text(sweep_dir / "sweep_seeds.csv", table.round(_DIGITS).to_csv(index=False))
     return table
@@ -76,23 +102,23 @@ def _by_overrides(jobs: Iterable[Job]) -> dict[str, dict[int, Job]]:
     return {overrides: dict(sorted(ran.items())) for overrides, ran in by_overrides.items() if len(ran) > 1}
 
 
-def _summary(overrides: str, of_seeds: Mapping[int, Job], sweep_dir: Path) -> list[dict[str, Any]]:
+def _summary(overrides: str, of_seeds: Mapping[int, Job], sweep_dir: Path) -> list[SpreadRow]:
     completed = [job for job in of_seeds.values() if job["status"] == "completed"]
     left_out = [f"seed {seed} {job['status']}" for seed, job in of_seeds.items() if job not in completed]
     monitor = str(next(iter(of_seeds.values())).get("monitor") or "metric")
     values = pd.DataFrame([{monitor: job["metric"]} | _others(sweep_dir, job, monitor) for job in completed])
     numbers = values if len(values) else pd.DataFrame(columns=[monitor])
     return [
-        {
-            "overrides": overrides,
-            "metric": name,
-            "seeds": column.count(),
-            "mean": column.mean(),
-            "std_over_seeds": column.std(ddof=1),
-            "min": column.min(),
-            "max": column.max(),
-            "left_out": ", ".join(left_out),
-        }
+        SpreadRow(
+            overrides=overrides,
+            metric=str(name),
+            seeds=int(column.count()),
+            mean=column.mean(),
+            std_over_seeds=column.std(ddof=1),
+            min=column.min(),
+            max=column.max(),
+            left_out=", ".join(left_out),
+        )
         for name, column in numbers.astype(float).items()
     ]
 

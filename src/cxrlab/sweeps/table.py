@@ -91,11 +91,11 @@ def _added_metrics(sweep_dir: Path, job: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in means.items() if name.startswith("val/") and name not in usual}
 
 
-def _write_job(path: Path, job: dict[str, Any]) -> None:
+def _write_job(path: Path, job: Mapping[str, object]) -> None:
     write_text(path.parent / ".jobs" / f"{job['job']}.json", json.dumps(job))
 
 
-def _read_jobs(path: Path) -> list[dict[str, Any]]:
+def _read_jobs(path: Path) -> list[dict[str, object]]:
     files = sorted((path.parent / ".jobs").glob("*.json"))
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -21,6 +22,7 @@ from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
 from cxrlab.task import Task, activate
 from cxrlab.training.operating_point import OperatingPoint
+from cxrlab.training.optim import ParameterGroup
 from cxrlab.training.schedules import training_length
 
 log = logging.getLogger(__name__)
@@ -83,14 +85,14 @@ class Classifier(pl.LightningModule):
         preprocess: Mapping[str, Any] | None = None,
         loss: nn.Module | None = None,
         optimizer: Callable[..., Optimizer] | None = None,
-        scheduler: Callable[..., Mapping[str, Any]] | None = None,
+        scheduler: Callable[..., LRSchedulerConfigType] | None = None,
         monitor: str = "val/auroc",
         channels_last: bool = False,
         threshold: str | float = "youden",
         calibration: CalibrationMethod = "platt",
         task: Task = "multilabel",
         views: Sequence[str] = ("identity",),
-        grouping: Callable[[Network], list[dict[str, Any]]] | None = None,
+        grouping: Callable[[Network], list[ParameterGroup]] | None = None,
         trust: Sequence[str] = (),
     ) -> None:
         super().__init__()
@@ -315,7 +317,9 @@ class Classifier(pl.LightningModule):
         """Return the optimizer and its schedule."""
         make_optimizer = self._optimizer or AdamW
         network = self.network
-        optimizer = make_optimizer(self._grouping(network) if self._grouping else network.parameters())
+        optimizer = make_optimizer(
+            [dict(group) for group in self._grouping(network)] if self._grouping else network.parameters()
+        )
         if self._scheduler is None:
             return optimizer
         num_steps, num_epochs = training_length(self.trainer)

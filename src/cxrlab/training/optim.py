@@ -2,12 +2,26 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Required, TypedDict
 
 from torch import nn
 
 from cxrlab.errors import ConfigError
 from cxrlab.models.network import Network
+
+
+class ParameterGroup(TypedDict, total=False):
+    """A group of an optimizer, as torch takes it; what it lacks is the optimizer's own.
+
+    Attributes:
+        params: The parameters.
+        lr: Their rate.
+        weight_decay: Their decay.
+    """
+
+    params: Required[list[nn.Parameter]]
+    lr: float
+    weight_decay: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +84,7 @@ def parameter_groups(
     rates: LayerRates | None = None,
     lr: float | None = None,
     decay_norms_and_biases: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[ParameterGroup]:
     """Return a network's parameters as torch's optimizers take them, each once.
 
     Args:
@@ -82,18 +96,19 @@ def parameter_groups(
     Raises:
         ConfigError: If stages are to have rates of their own, and the network has none or there is no ``lr``.
     """
-    groups: list[dict[str, Any]] = []
+    groups: list[ParameterGroup] = []
     rates = rates or LayerRates()
     if lr is None and not rates.stage_decay == rates.head_factor == 1:
         raise ConfigError("layer_rates needs optimizer.lr, of which its values are factors: set it.")
     for factor, parameters in rates.factors(network):
-        rate = {} if lr is None or factor == 1 else {"lr": lr * factor}
-        split = [{"params": parameters}] if decay_norms_and_biases else without_decay_of_vectors(parameters)
-        groups += [{**group, **rate} for group in split]
+        split: list[ParameterGroup] = (
+            [{"params": parameters}] if decay_norms_and_biases else without_decay_of_vectors(parameters)
+        )
+        groups += split if lr is None or factor == 1 else [{**group, "lr": lr * factor} for group in split]
     return groups
 
 
-def without_decay_of_vectors(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+def without_decay_of_vectors(parameters: Iterable[nn.Parameter]) -> list[ParameterGroup]:
     """Return two groups: matrices and kernels, and what has one dimension, without weight decay.
 
     Scales and offsets of normalisation layers, and biases, do not grow with the fit; drawing them towards
@@ -112,5 +127,5 @@ def without_decay_of_vectors(parameters: Iterable[nn.Parameter]) -> list[dict[st
     vectors: list[nn.Parameter] = []
     for parameter in parameters:
         (kernels if parameter.ndim > 1 else vectors).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[ParameterGroup] = [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

@@ -9,6 +9,7 @@ import math
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
@@ -25,7 +26,7 @@ def cosine(
     warmup_fraction: float = 0.1,
     warmup_epochs: float | None = None,
     final_factor: float = 0.01,
-) -> dict[str, Any]:
+) -> LRSchedulerConfigType:
     """Return a linear warm-up followed by half a cosine, stepped every batch.
 
     Args:
@@ -90,7 +91,7 @@ def one_cycle(
     start_divisor: float = 25.0,
     final_divisor: float = 1e4,
     cycle_momentum: bool = True,
-) -> dict[str, Any]:
+) -> LRSchedulerConfigType:
     """Return a rise to the optimizer's rate and a longer fall far below it, stepped every batch.
 
     Args:
@@ -142,7 +143,7 @@ def plateau(
     factor: float = 0.3,
     patience: int = 2,
     min_lr: float = 1e-6,
-) -> dict[str, Any]:
+) -> LRSchedulerConfigType:
     """Return a schedule that multiplies the rate by ``factor`` after ``patience`` epochs without progress.
 
     Args:
@@ -177,7 +178,7 @@ def plateau(
     return {"scheduler": schedule, "interval": "epoch", "monitor": monitor}
 
 
-def constant(optimizer: Optimizer, *, num_steps: int, num_epochs: int) -> dict[str, Any]:
+def constant(optimizer: Optimizer, *, num_steps: int, num_epochs: int) -> LRSchedulerConfigType:
     """Return a schedule that leaves the rate as it is."""
     return {"scheduler": LambdaLR(optimizer, lambda step: 1.0), "interval": "epoch"}
 

@@ -21,6 +21,7 @@ from cxrlab.report.figures.style import (
     LINES,
     MARKERS,
     MUTED,
+    Look,
     legend,
     new_figure,
     points,
@@ -81,12 +82,12 @@ def pointing(result: ExplanationResult, boxed: PointingResult) -> Figure:
         return figure
 
 
-def _look(methods: Sequence[str], source: str) -> dict[str, Any]:
+def _look(methods: Sequence[str], source: str) -> Look:
     if source in _MUTED:
         return {"fmt": _MUTED[source], "color": MUTED, "markersize": 5}
     method = source.removeprefix(RANDOM)
     number = methods.index(method)
-    look = {"fmt": MARKERS[number % len(MARKERS)], "color": COLOURS[number % len(COLOURS)]}
+    look: Look = {"fmt": MARKERS[number % len(MARKERS)], "color": COLOURS[number % len(COLOURS)]}
     return look if method == source else {**look, "markerfacecolor": "white"}
 
 
@@ -98,7 +99,7 @@ def randomization(measured: RandomizationResult, names: Mapping[str, str]) -> Fi
         ranks, similarity = figure.subplots(1, 2)
         entries: list[Any] = []
         for number, (method, likeness) in enumerate(measured.methods.items()):
-            look = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
+            look: Look = {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)]}
             _curve(ranks, [Estimate(1.0), *likeness.rank_correlation], look)
             line = _curve(similarity, [Estimate(1.0), *likeness.ssim], look)
             entries.append((line, names[method]))
@@ -114,7 +115,7 @@ def randomization(measured: RandomizationResult, names: Mapping[str, str]) -> Fi
         return figure
 
 
-def _curve(axes: Axes, estimates: Sequence[Estimate], look: Mapping[str, Any]) -> Any:
+def _curve(axes: Axes, estimates: Sequence[Estimate], look: Look) -> Any:
     defined = [
         (place, entry, entry.value) for place, entry in enumerate(estimates) if entry.value is not None
     ]
@@ -133,7 +134,7 @@ def faithfulness(measured: FaithfulnessResult, names: Mapping[str, str]) -> Figu
         deletion, insertion = figure.subplots(1, 2, sharey=True)
         entries: list[Any] = []
         for number, (method, curves) in enumerate(measured.methods.items()):
-            look: dict[str, Any] = {
+            look: Look = {
                 "color": COLOURS[number % len(COLOURS)],
                 "linestyle": LINES[number % len(LINES)],
             }

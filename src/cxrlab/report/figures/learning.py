@@ -1,7 +1,6 @@
 """Learning curves of a run."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -9,12 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cxrlab.report.figures.style import COLOURS, LINES, legend, new_figure, shown, styled
+from cxrlab.report.figures.style import COLOURS, LINES, Look, legend, new_figure, shown, styled
 from cxrlab.report.html import save_png
 
 # The first, which is the mean where there are several labels, is black and broad.
-_LOOKS: list[dict[str, Any]] = [{"color": COLOURS[-1], "linewidth": 2.2}] + [
-    {"color": colour, "linestyle": line, "linewidth": 1.2} for line in LINES for colour in COLOURS[:-1]
+_LOOKS: list[Look] = [
+    {"color": COLOURS[-1], "linewidth": 2.2},
+    *(Look(color=colour, linestyle=line, linewidth=1.2) for line in LINES for colour in COLOURS[:-1]),
 ]
 _MOST_NAMES = 16  # in one column of the legend
 

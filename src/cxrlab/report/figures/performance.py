@@ -18,6 +18,7 @@ from cxrlab.report.figures.style import (
     MARKERS,
     MUTED,
     SEQUENTIAL,
+    Look,
     legend,
     new_figure,
     points,
@@ -30,8 +31,8 @@ from cxrlab.report.formatting import interval, level
 Counts = npt.NDArray[np.float64]
 
 _BAND = 0.22  # opacity
-_BASELINE: dict[str, Any] = {"color": MUTED, "linestyle": "--", "linewidth": 0.9, "zorder": 1}
-_OPERATING: dict[str, Any] = {"marker": "o", "markersize": 6, "color": COLOURS[1], "markeredgecolor": "white",
+_BASELINE: Look = {"color": MUTED, "linestyle": "--", "linewidth": 0.9, "zorder": 1}
+_OPERATING: Look = {"marker": "o", "markersize": 6, "color": COLOURS[1], "markeredgecolor": "white",
                               "linestyle": "none"}  # fmt: skip
 _MOST_CLASSES_WITH_COUNTS = 12  # beyond, the cells hold the share alone
 _FEW_CLASSES = 5  # with room for their names beneath

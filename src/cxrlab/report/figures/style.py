@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from textwrap import wrap
-from typing import Any
+from typing import Any, TypedDict
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -12,13 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.typing import LineStyleType
 
 from cxrlab.metrics.bootstrap import Estimate
 
 # Okabe and Ito's colours, told apart by readers with any colour vision (jfly.uni-koeln.de/color).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # one more than colours: no pair comes twice in 56
-LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 INK = "#222222"
 MUTED = "#6b6b6b"
 SEQUENTIAL = "Blues"  # one hue, from light to dark: its order survives grey print
@@ -55,6 +56,20 @@ _WIDTHS = {1: 4.8, 2: 3.4, 3: 2.9, 4: 2.35}  # of one panel, in inches, by the n
 _LINE = 0.16  # of a title, in inches
 _AROUND = 0.75  # room for a legend above all panels and a name of the axis beneath, in inches
 _UNFIT = {"Cc", "Cs", "Cn"}  # control characters, half characters and no characters, which no XML may hold
+
+
+class Look(TypedDict, total=False):
+    """How a line or a point is drawn, in matplotlib's words."""
+
+    color: str
+    fmt: str
+    linestyle: LineStyleType
+    linewidth: float
+    marker: str
+    markersize: float
+    markeredgecolor: str
+    markerfacecolor: str
+    zorder: float
 
 
 def styled() -> AbstractContextManager[None]:

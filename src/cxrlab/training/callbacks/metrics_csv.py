@@ -23,7 +23,7 @@ class MetricsTable(Logger):
     def __init__(self, *, path: str) -> None:
         super().__init__()
         self.path = Path(path)
-        self._rows: dict[int, dict[str, Any]] = {}
+        self._rows: dict[int, dict[str, object]] = {}
         if self.path.is_file():
             for row in pd.read_csv(self.path).to_dict("records"):
                 self._rows[int(row["epoch"])] = {str(name): value for name, value in row.items()}

@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import NotRequired, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 import cxrlab
-from cxrlab.files import read_json, write_json
+from cxrlab.files import DataRecord, read_json, write_json
 
 _PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas", "numpy",
@@ -24,7 +24,40 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def environment(program: str) -> dict[str, Any]:
+class HardwareRecord(TypedDict):
+    """On what it ran; what a Lightning trainer decides is only there where one ran."""
+
+    processor: str
+    cores: int | None
+    gpu: NotRequired[str]
+    accelerator: NotRequired[str]
+    processes: NotRequired[int]
+    precision: NotRequired[str]
+
+
+class NetworkRecord(TypedDict):
+    """How many parameters a network has, and how many of them learn."""
+
+    parameters: int
+    trainable: int
+
+
+class SessionRecord(TypedDict):
+    """A session of ``provenance.json``; what only a training knows is only there in one of a training."""
+
+    command: list[str]
+    started: str
+    versions: dict[str, str]
+    commit: str | None
+    hardware: HardwareRecord
+    data: NotRequired[DataRecord]
+    network: NotRequired[NetworkRecord]
+    seconds: NotRequired[dict[str, float]]
+    epochs: NotRequired[int]
+    peak_gpu_gib: NotRequired[float]
+
+
+def environment(program: str) -> SessionRecord:
     """Return ``command``, ``started``, ``versions``, ``commit`` and ``hardware`` of this process.
 
     Args:
@@ -64,8 +97,8 @@ def _commit() -> str | None:
     return described.stdout.strip() or None
 
 
-def _hardware() -> dict[str, Any]:
-    hardware: dict[str, Any] = {
+def _hardware() -> HardwareRecord:
+    hardware: HardwareRecord = {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
@@ -92,50 +125,50 @@ class Provenance(Callback):
 
     def __init__(self, *, path: str) -> None:
         self.path = Path(path)
-        self._session: dict[str, Any] = {}
+        self._session: SessionRecord | None = None
         self._starts: dict[str, float] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note the start of a phase: fit, validate or test."""
         self._starts[stage] = time.perf_counter()
-        if self._session:
+        if self._session is not None:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         network = cast("nn.Module", pl_module.network)
-        self._session = environment("cxrlab.train")
-        self._session["hardware"] |= {
-            "accelerator": type(trainer.accelerator).__name__,
-            "processes": trainer.world_size,
-            "precision": str(trainer.precision),
+        session = environment("cxrlab.train")
+        session["hardware"]["accelerator"] = type(trainer.accelerator).__name__
+        session["hardware"]["processes"] = trainer.world_size
+        session["hardware"]["precision"] = str(trainer.precision)
+        session["data"] = {
+            "name": data.manifest.name,
+            "images": len(data.manifest),
+            "patients": int(data.manifest.table["patient"].nunique()),
+            "fingerprint": data.manifest.fingerprint(),
+            "split": data.split.record(),
         }
-        self._session |= {
-            "data": {
-                "name": data.manifest.name,
-                "images": len(data.manifest),
-                "patients": int(data.manifest.table["patient"].nunique()),
-                "fingerprint": data.manifest.fingerprint(),
-                "split": data.split.record(),
-            },
-            "network": {
-                "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
-            },
-            "seconds": dict(data.seconds),
+        session["network"] = {
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
         }
-        self._write(trainer)
+        session["seconds"] = dict(data.seconds)
+        self._session = session
+        self._write(trainer, session)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note the seconds that a phase took."""
-        self._session["seconds"][stage] = round(time.perf_counter() - self._starts[stage], 1)
-        self._session["epochs"] = trainer.current_epoch
+        session = self._session
+        if session is None:  # it was never set up
+            return
+        session["seconds"][stage] = round(time.perf_counter() - self._starts[stage], 1)
+        session["epochs"] = trainer.current_epoch
         if torch.cuda.is_available():
-            self._session["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        self._write(trainer)
+            session["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        self._write(trainer, session)
 
-    def _write(self, trainer: pl.Trainer) -> None:
+    def _write(self, trainer: pl.Trainer, session: SessionRecord) -> None:
         if not trainer.is_global_zero:
             return
         earlier = read_json(self.path)["sessions"] if self.path.is_file() else []
-        if earlier and earlier[-1]["started"] == self._session["started"]:
+        if earlier and earlier[-1]["started"] == session["started"]:
             earlier = earlier[:-1]
-        write_json(self.path, {"sessions": [*earlier, self._session]}, indent=2)
+        write_json(self.path, {"sessions": [*earlier, session]}, indent=2)
