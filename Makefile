@@ -12,7 +12,7 @@ train: install
 	$(BIN)/python -m cxrlab.train
 
 quick: lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not real_data"
 
 test: lint
 	$(BIN)/python -m pytest

@@ -28,6 +28,16 @@ TINY = (
 
 Compose = Callable[..., DictConfig]
 
+# A test that asks for one of these trains a network, or reads what a training wrote.
+TRAINING = {"tiny", "tiny_command", "finished_run"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that train are slow, wherever they stand."""
+    for item in items:
+        if isinstance(item, pytest.Function) and TRAINING & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -15,7 +15,7 @@ def test_an_experiment_says_its_command_hardware_time_and_score(path: Path):
     text = path.read_text(encoding="utf-8")
     comment = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     assert text.startswith("# @package _global_\n")
-    assert f"python -m cxrlab.train experiment={path.stem}" in comment
+    assert f"cxrlab train experiment={path.stem}" in comment
     for word in (
         r"\bcores?\b|\bGPU\b",
         r"\bminutes?\b|\bhours?\b",

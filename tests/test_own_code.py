@@ -54,7 +54,7 @@ def test_the_doors_of_the_page_work_together(lab: Path, tiny_command: list[str])
     assert "From our lab" in page
     assert "Squared error" in page
     cxrlab(
-        lab, "evaluate", "run=run", "trust=[my_lab]", "part=val", "evaluation.num_resamples=50", "name=val"
+        lab, "evaluate", "run=run", "trust=[my_lab]", "part=val", "evaluation.num_resamples=100", "name=val"
     )
     assert (lab / "run" / "evaluations" / "val" / "evaluation.json").is_file()
 

@@ -16,6 +16,8 @@ import torch
 
 COMMAND = [sys.executable, "-m", "cxrlab.train"]
 
+pytestmark = pytest.mark.slow  # each starts a command of its own
+
 
 def run(*arguments: str, cwd: Path, timeout: int = 240) -> "subprocess.CompletedProcess[str]":
     env = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}

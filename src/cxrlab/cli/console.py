@@ -135,13 +135,18 @@ def listed(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
     Example:
         >>> listed(["method=gradcam,gradcam++", "limit=4", "labels=[A,B]"], ["method", "labels"])
         ['method=["gradcam","gradcam++"]', 'limit=4', 'labels=[A,B]']
+        >>> listed(["checks=false", "checks=pointing"], ["checks"])
+        ['checks=false', 'checks=["pointing"]']
     """
     return [_as_list(argument, keys) for argument in arguments]
 
 
+_NO_TEXT = ("null", "true", "false")  # as Hydra reads them
+
+
 def _as_list(argument: str, keys: Sequence[str]) -> str:
     key, sign, value = argument.partition("=")
-    if key not in keys or not sign or not value or value == "null" or value[0] in "[\"'$":
+    if key not in keys or not sign or not value or value in _NO_TEXT or value[0] in "[\"'$":
         return argument
     escaped = (text.strip().replace("\\", "\\\\").replace('"', '\\"') for text in value.split(","))
     return f"{key}=[" + ",".join(f'"{text}"' for text in escaped) + "]"
