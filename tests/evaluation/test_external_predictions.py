@@ -54,6 +54,16 @@ def test_a_table_of_ours_is_both(tmp_path):
     assert table.patient_names.tolist() == ["01", "2"]
     assert list(table.covariates) == ["view"]
     np.testing.assert_array_equal(table.targets[:, 0], [1, 0, np.nan])
+    np.testing.assert_array_equal(table.decisions[:, 0], [1, 0, 1])
+
+
+def test_decisions_go_with_their_label_where_there_are_any(read):
+    header = "image,prob_pleural effusion,prob_Edema,prediction/pleural effusion"
+    targets = ["image,Edema,Pleural Effusion", "a,1,0", "b,0,1"]
+    table = read([header, "a,0.2,0.9,0", "b,0.7,0.4,"], targets)
+    assert table.labels == ("Edema", "Pleural Effusion")
+    np.testing.assert_array_equal(table.decisions, [[np.nan, 0], [np.nan, np.nan]])
+    assert read([header, "a,0.2,0.9,no", "b,0.7,0.4,1"], targets).decisions is None
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """A person's own metrics in evaluations, comparisons and what the terminal shows of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cxrlab.evaluation import DataFacts, compare, evaluate, given
-from cxrlab.evaluation.comparison import describe, outcome
+from cxrlab.evaluation.comparison import describe, outcome, run_tables
 from cxrlab.evaluation.terminal import leaderboard, terminal_table
 from cxrlab.metrics import load_metrics, metric, register
 from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.metrics.predictions import PredictionTable, decisions_at
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +70,109 @@ def test_models_are_compared_by_them_in_their_direction(make_predictions, make_s
     assert "macro Squared error" in text
     assert "good against bad, Squared error: good is better by 0." in text
     json.dumps(result.to_json(), allow_nan=False)
+
+
+def decided(table, *thresholds):
+    return replace(table, decisions=decisions_at(table.probabilities, np.array(thresholds)))
+
+
+@pytest.fixture
+def youden():
+    @register
+    @metric(title="Youden's J", higher_is_better=True, needs="decisions")
+    def youden(decisions, targets):
+        return float(decisions[targets == 1].mean() - decisions[targets == 0].mean())
+
+    return youden
+
+
+@pytest.mark.usefixtures("youden")
+def test_models_with_decisions_are_compared_by_them(make_predictions, make_settings):
+    good, bad = (decided(make_predictions(signal=signal), 0.5, 0.6) for signal in (3.0, 0.5))
+    result = compare({"bad": bad, "good": good}, make_settings())
+    assert not [caveat for caveat in result.flags if "left_out" in caveat.kind]
+    assert list(result.models[0].metrics) == ["squared_error", "alarms", "youden"]
+    values = {model.name: model.metrics["youden"] for model in result.models}
+    for name, table in {"good": good, "bad": bad}.items():
+        alone = evaluate(
+            table, settings=make_settings(), thresholds=given(0.5, 2), calibrator=None, data=DataFacts("x")
+        )
+        assert values[name].low < values[name].value < values[name].high
+        by_label = [
+            np.mean(table.decisions[table.targets[:, column] == 1, column])
+            - np.mean(table.decisions[table.targets[:, column] == 0, column])
+            for column in (0, 1)
+        ]
+        assert values[name].value == pytest.approx(np.mean(by_label))
+        assert by_label[0] == pytest.approx(alone.labels["Edema"]["youden"].value)
+    (pair,) = result.pairs
+    difference = pair.metrics["youden"]
+    assert difference.difference.value == pytest.approx(values["good"].value - values["bad"].value)
+    assert difference.difference.low > 0
+    assert difference.outcome == "better"
+    assert difference.p_holm == difference.p < 0.05
+    text = leaderboard(result)
+    assert "macro Youden's J" in text
+    assert "good against bad, Youden's J: good is better by 0." in text
+
+
+def test_differences_of_decisions_are_paired_and_corrected_over_the_pairs(make_predictions, make_settings):
+    table = make_predictions(signal=2.0)
+    tables = {
+        "low": decided(table, 0.5, 0.5),
+        "same": decided(table, 0.5, 0.5),
+        "high": decided(table, 0.7, 0.7),
+    }
+    pairs = {pair.models: pair.metrics["alarms"] for pair in compare(tables, make_settings()).pairs}
+    same, apart = pairs["low", "same"], pairs["low", "high"]
+    assert same.difference.value == 0
+    assert same.outcome not in ("better", "worse")
+    assert apart.outcome == "worse"  # more alarms
+    assert apart.p_holm > apart.p
+    assert apart.difference.high - apart.difference.low < 0.1
+
+
+@pytest.mark.parametrize("lacking", ["column", "threshold"])
+def test_without_decisions_of_every_model_they_are_left_out(make_predictions, make_settings, lacking):
+    table = make_predictions()
+    other = table if lacking == "column" else decided(table, np.nan, np.nan)
+    result = compare({"a": decided(table, 0.5, 0.5), "b": other}, make_settings())
+    assert list(result.models[0].metrics) == ["squared_error"]
+    assert list(result.pairs[0].metrics) == ["squared_error"]
+    assert "Alarms left out" in next(c.message for c in result.flags if c.kind == "decisions_left_out")
+
+
+def test_models_are_compared_over_the_labels_that_all_of_them_decide(make_predictions, make_settings):
+    table = make_predictions()
+    tables = {"a": decided(table, 0.5, 0.5), "b": decided(table, 0.5, np.nan)}
+    result = compare(tables, make_settings())
+    assert result.pairs[0].metrics["alarms"].difference.value == 0
+    share = (table.probabilities[:, 0] >= 0.5).mean()
+    assert [model.metrics["alarms"].value for model in result.models] == pytest.approx([share, share])
+    assert "Mass left out" in next(c.message for c in result.flags if c.kind == "metric_labels_left_out")
+
+
+def test_models_are_compared_over_the_images_that_all_of_them_decide(make_predictions, make_settings):
+    table = decided(make_predictions(), 0.5, 0.5)
+    holes = table.decisions.copy()
+    holes[::3, 0] = np.nan
+    result = compare({"a": table, "b": replace(table, decisions=holes)}, make_settings())
+    assert result.pairs[0].metrics["alarms"].difference.value == 0
+    assert not [caveat for caveat in result.flags if "left_out" in caveat.kind]
+
+
+def test_tables_that_runs_wrote_are_compared_by_their_decisions(make_predictions, make_settings, tmp_path):
+    tables = {}
+    for name, signal in {"good": 3.0, "bad": 0.5}.items():
+        folder = tmp_path / name / "predictions"
+        folder.mkdir(parents=True)
+        frame = make_predictions(signal=signal).to_frame(np.array([0.5, 0.6]))
+        frame.to_csv(folder / "test.csv", index=False)
+        tables[name] = PredictionTable.from_frame(frame, name)
+    read = run_tables([tmp_path / name for name in tables], None)
+    results = [compare(held, make_settings()) for held in (read, tables)]
+    assert "alarms" in results[0].models[0].metrics
+    assert results[0].models == results[1].models
 
 
 @pytest.mark.parametrize(

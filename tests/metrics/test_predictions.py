@@ -83,6 +83,26 @@ def test_predictions_are_positive_from_the_threshold_on():
     assert frame["prediction/Pleural Effusion"].isna().all()
 
 
+def test_decisions_are_read_and_kept():
+    found = PredictionTable.from_frame(table().to_frame(np.array([0.5, np.nan])), "ours.csv")
+    np.testing.assert_array_equal(found.decisions, [[1, np.nan], [0, np.nan], [1, np.nan], [0, np.nan]])
+    assert found.to_frame().equals(table().to_frame(np.array([0.5, np.nan])))
+    assert found.to_frame(np.array([0.0, 0.0]))["prediction/Mass"].tolist() == [1, 1, 1, 1]
+    np.testing.assert_array_equal(found.rows(np.array([2, 1])).decisions[:, 0], [1, 0])
+    turned = found.select_labels(["Pleural Effusion", "Mass"])
+    np.testing.assert_array_equal(turned.decisions[:, 1], [1, 0, 1, 0])
+
+
+def test_a_table_may_decide_some_labels_or_none():
+    assert table().decisions is None
+    assert table().rows(np.array([1, 0])).select_labels(["Mass"]).decisions is None
+    some = PredictionTable.from_frame(made_frame(**{"prediction/Mass": [1, 0, None, 0]}), "theirs.csv")
+    np.testing.assert_array_equal(some.decisions[:, 0], [1, 0, np.nan, 0])
+    assert np.isnan(some.decisions[:, 1]).all()
+    with pytest.raises(DataError, match=r"1 images.*predictions other than 0, 1.*'b.png'.*'Mass'"):
+        PredictionTable.from_frame(made_frame(**{"prediction/Mass": [1, 0.3, 1, 0]}), "theirs.csv")
+
+
 def test_unknown_patients_are_not_written():
     found = PredictionTable.from_frame(made_frame().drop(columns="patient"), "theirs.csv")
     assert "patient" not in found.to_frame()

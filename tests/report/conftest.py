@@ -1,6 +1,7 @@
 """Results for the pages: the real ``evaluate`` and ``compare`` on simulated predictions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -126,23 +127,31 @@ def evaluated() -> Evaluated:
 
 
 @cache
-def _compared(labels: tuple[str, ...], models: tuple[str, ...], data: DataFacts | None) -> ComparisonResult:
+def _compared(
+    labels: tuple[str, ...], models: tuple[str, ...], data: DataFacts | None, threshold: float | None
+) -> ComparisonResult:
     tables = {
         name: simulated_table(labels, skill=0.5**place, seed=place) for place, name in enumerate(models)
     }
+    if threshold is not None:
+        tables = {
+            name: replace(table, decisions=(table.probabilities >= threshold).astype(float))
+            for name, table in tables.items()
+        }
     return compare(tables, SETTINGS, data)
 
 
 @pytest.fixture(scope="session")
 def compared() -> Callable[..., ComparisonResult]:
-    """Compare simulated models, the first the best: ``compared(labels, models=…, data=…)``."""
+    """Compare simulated models, the first the best: ``compared(labels, models=…, data=…, threshold=…)``."""
 
     def function(
         labels: Sequence[str] = NIH,
         *,
         models: Sequence[str] = ("densenet121", "resnet50", "mobilenetv3"),
         data: DataFacts | None = DATA,
+        threshold: float | None = None,
     ) -> ComparisonResult:
-        return _compared(tuple(labels), tuple(models), data)
+        return _compared(tuple(labels), tuple(models), data, threshold)
 
     return function

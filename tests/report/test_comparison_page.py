@@ -105,3 +105,28 @@ def test_a_metric_of_ones_own_has_a_column_and_a_table_of_differences(tmp_path, 
     assert comparison.models[0].metrics["squared_error"].value < 0.25
     assert "difference of Squared error" in page
     assert page.count("Squared error") >= 3  # the leaderboard's column, the title, the heading
+
+
+@pytest.fixture
+def alarms():
+    @register
+    @metric(title="Alarms", higher_is_better=False, needs="decisions")
+    def alarms(decisions, targets):
+        return float(decisions.mean())
+
+    yield alarms
+    load_metrics([])
+
+
+@pytest.mark.usefixtures("no_figures", "alarms")
+def test_a_metric_that_needs_decisions_is_shown_where_the_models_have_them(tmp_path, compared):
+    models = ("with", "decisions")
+    page = read(
+        write_comparison(tmp_path, compared(["Edema"], models=models, threshold=0.5), None, images=True)
+    )
+    assert "<th>Alarms</th>" in re.sub(r"<th [^>]*>", "<th>", page)
+    assert "difference of Alarms" in page
+    assert "Alarms left out" not in page
+    page = read(write_comparison(tmp_path, compared(["Edema"], models=models), None, images=True))
+    assert "Alarms left out" in page
+    assert "difference of Alarms" not in page

@@ -161,6 +161,7 @@ MOST_IN_ALL_PAIRS = 6  # models; of more, each is shown against the best alone
 
 Pair = tuple[str, str]
 Macro = tuple[float, Floats]
+OwnMacros = Mapping[Metric, Mapping[str, Macro]]
 
 
 def compare(
@@ -186,14 +187,9 @@ def compare(
     alignment = align(tables)
     table = next(iter(alignment.tables.values()))
     counts = patient_counts(table.num_patients, settings.num_resamples, settings.seed)
-    compared = [metric for metric in METRICS.added if metric.needs == "scores"]
-    macros = {
-        name: {metric.name: _macro(metric, other, counts) for metric in compared}
-        for name, other in alignment.tables.items()
-    }
-    models, aurocs = _leaderboard(alignment.tables, macros, counts, settings.level)
+    own, own_caveats = _own_macros(alignment.tables, counts)
+    models, aurocs = _leaderboard(alignment.tables, own, counts, settings.level)
     ranked = {model.name: alignment.tables[model.name] for model in models}
-    own = {metric: {name: means[metric.name] for name, means in macros.items()} for metric in compared}
     sources = ", ".join(other.source for other in tables.values())
     return ComparisonResult(
         data=EvaluatedData.of(table, data or DataFacts(""), sources),
@@ -202,7 +198,7 @@ def compare(
         models=models,
         pairs=_pairs(ranked, aurocs, own, settings.level),
         left_out=LeftOut(alignment.num_images_left_out, list(alignment.labels_left_out)),
-        flags=_caveats(tables, alignment, settings),
+        flags=_caveats(tables, alignment, own_caveats, settings),
     )
 
 
@@ -254,20 +250,90 @@ def _signed(value: float) -> str:
     return f"{round(value, 3) + 0.0:.3f}"  # never -0.000
 
 
-def _macro(metric: Metric, table: PredictionTable, counts: Counts) -> Macro:
-    """Return the macro mean of a person's metric with its resamples."""
-    values = plain_bootstrap(metric, table, np.full(len(table.labels), np.nan), counts)
-    return macro_mean(values.values, values.samples)
+def _own_macros(tables: Tables, counts: Counts) -> tuple[OwnMacros, list[Caveat]]:
+    """Return the macro means of a person's metrics by the name of the model, and what was left out of them.
+
+    What needs decisions is compared where every table has them, and over the images and labels that all of
+    them decide.
+    """
+    result: dict[Metric, dict[str, Macro]] = {}
+    flags: list[Caveat] = []
+    decisions = _common_decisions(tables)
+    left_out = [metric.title for metric in METRICS.added if metric.needs == "decisions"]
+    if left_out and decisions is None:
+        without = sum(table.decisions is None for table in tables.values())
+        reason = (
+            f"{without} of {len(tables)} tables have no columns prediction/<label>"
+            if without
+            else "no label has a threshold in every model"
+        )
+        message = f"Models are compared by probabilities only, as {reason}: {', '.join(left_out)} left out."
+        flags.append(Caveat("decisions_left_out", None, message))
+    for metric in METRICS.added:
+        if metric.needs == "scores" or decisions is not None:
+            result[metric], undefined = _common_macros(metric, tables, decisions or {}, counts)
+            if undefined:
+                message = (
+                    f"{metric.title} is compared over the labels for which every model has it: "
+                    f"{', '.join(undefined)} left out."
+                )
+                flags.append(Caveat("metric_labels_left_out", None, message))
+    return result, flags
+
+
+def _common_decisions(tables: Tables) -> dict[str, Floats] | None:
+    """Return the decisions by the name of the model, NaN for images that not all of them decide.
+
+    A label that a model leaves undecided as a whole is left as it is. None where a table has no decisions, or
+    no label is decided by all models.
+    """
+    own = {name: table.decisions for name, table in tables.items() if table.decisions is not None}
+    if len(own) < len(tables):
+        return None
+    is_decided = np.all([~np.isnan(decisions) for decisions in own.values()], axis=0)
+    if not is_decided.any():
+        return None
+    kept = is_decided | ~is_decided.any(axis=0)
+    return {name: np.where(kept, decisions, np.nan) for name, decisions in own.items()}
+
+
+def _common_macros(
+    metric: Metric, tables: Tables, decisions: Mapping[str, Floats], counts: Counts
+) -> tuple[dict[str, Macro], list[str]]:
+    """Return the macro mean of a person's metric with its resamples, over what all models define.
+
+    Args:
+        metric: A person's.
+        tables: By the name of their model.
+        decisions: By the name of their model, each of shape ``(N, L)``; none where it needs scores.
+        counts: How often each patient stands in each resample.
+
+    Returns:
+        By the name of the model; and the labels that only some of the models define.
+    """
+    by_model = [plain_bootstrap(metric, table, decisions.get(name), counts) for name, table in tables.items()]
+    is_nan = np.isnan([of_model.values for of_model in by_model])
+    undefined = is_nan.any(axis=0)
+    undefined_samples = np.isnan([of_model.samples for of_model in by_model]).any(axis=0)
+    macros = {
+        name: macro_mean(
+            np.where(undefined, np.nan, of_model.values),
+            np.where(undefined_samples, np.nan, of_model.samples),
+        )
+        for name, of_model in zip(tables, by_model, strict=True)
+    }
+    labels = next(iter(tables.values())).labels
+    return macros, [labels[column] for column in np.flatnonzero(undefined & ~is_nan.all(axis=0))]
 
 
 def _leaderboard(
-    tables: Tables, macros: Mapping[str, Mapping[str, Macro]], counts: Counts, level: float
+    tables: Tables, own: OwnMacros, counts: Counts, level: float
 ) -> tuple[list[ModelScores], dict[str, Macro]]:
     """Return the models, best first, and the macro AUROC of each with its resamples.
 
     Args:
         tables: By the name of their model.
-        macros: Of each model the macro means of a person's metrics, with their resamples.
+        own: Macro means of a person's metrics, with their resamples, by the name of the model.
         counts: How often each patient stands in each resample.
         level: Coverage.
     """
@@ -284,7 +350,7 @@ def _leaderboard(
                 macro_auroc=estimate(*aurocs[name], level),
                 macro_average_precision=estimate(*precision, level),
                 labels={label: estimate(value, drawn, level) for label, value, drawn in by_label},
-                metrics={metric: estimate(*macro, level) for metric, macro in macros[name].items()},
+                metrics={metric.name: estimate(*macros[name], level) for metric, macros in own.items()},
             )
         )
     models.sort(key=lambda model: np.nan_to_num(aurocs[model.name][0]), reverse=True)
@@ -294,7 +360,7 @@ def _leaderboard(
 def _pairs(
     tables: Tables,
     aurocs: Mapping[str, Macro],
-    own: Mapping[Metric, Mapping[str, Macro]],
+    own: OwnMacros,
     level: float,
 ) -> list[ModelPair]:
     """Return the paired tests of the macro means, and of the labels within each pair, best models first.
@@ -393,8 +459,10 @@ def _difference(
     )
 
 
-def _caveats(tables: Tables, alignment: Alignment, settings: EvaluationSettings) -> list[Caveat]:
-    """Return what weakens the comparison."""
+def _caveats(
+    tables: Tables, alignment: Alignment, own_caveats: Sequence[Caveat], settings: EvaluationSettings
+) -> list[Caveat]:
+    """Return what weakens the comparison; ``own_caveats`` are those of a person's metrics."""
     table = next(iter(alignment.tables.values()))
     result = [caveat for caveat in caveats(table, None, settings) if caveat.kind != "no_threshold"]
     parts = {name: other.part or "unknown" for name, other in tables.items()}
@@ -404,12 +472,7 @@ def _caveats(tables: Tables, alignment: Alignment, settings: EvaluationSettings)
     if alignment.num_images_left_out:
         message = f"{alignment.num_images_left_out} images are not in every table; {len(table)} are compared."
         result.append(Caveat("images_left_out", None, message))
-    left_out = [metric.title for metric in METRICS.added if metric.needs == "decisions"]
-    if left_out:
-        message = (
-            f"Models are compared by their probabilities, without thresholds: {', '.join(left_out)} left out."
-        )
-        result.append(Caveat("decisions_left_out", None, message))
+    result += own_caveats
     if alignment.labels_left_out:
         message = f"Labels that not every model has are left out: {', '.join(alignment.labels_left_out)}."
         result.append(Caveat("labels_left_out", None, message))

@@ -41,7 +41,7 @@ def ensemble(tables: Sequence[PredictionTable]) -> PredictionTable:
     aligned = align({f"{number} {table.source}": table for number, table in enumerate(tables, 1)}).tables
     mean = np.mean([table.probabilities for table in aligned.values()], axis=0)
     source = "the ensemble of " + ", ".join(table.source for table in tables)
-    return replace(next(iter(aligned.values())), probabilities=mean, source=source)
+    return replace(next(iter(aligned.values())), probabilities=mean, decisions=None, source=source)
 
 
 def check_same_task(runs: Sequence[Run]) -> None:

@@ -180,6 +180,39 @@ def read_labels(
     return labels, np.stack(probabilities, axis=1), np.stack(truths, axis=1)
 
 
+def read_decisions(
+    predictions: ExternalTable, labels: Sequence[str], groups: Sequence[Sequence[str]]
+) -> Floats | None:
+    """Return the columns ``prediction/<label>`` that stand beside the probabilities.
+
+    Args:
+        predictions: The predictions.
+        labels: L names of :func:`read_labels`.
+        groups: Lists of names that mean the same label.
+
+    Returns:
+        1, 0, or NaN where empty or where a label has no such column, shape ``(N, L)``; None where no label
+        has one. A column that holds anything else is left out and logged.
+    """
+    owners = {
+        label: own
+        for own, label in match_labels(list(_columns(predictions, _PROBABILITIES)), labels, groups).items()
+    }
+    decisions = np.full((len(predictions.images), len(labels)), np.nan)
+    has_any = False
+    for column, label in enumerate(labels):
+        name = PREDICTION + owners[label]
+        if name not in predictions.cells:
+            continue
+        numbers = pd.to_numeric(predictions.cells[name], errors="coerce").astype(np.float64)
+        if (numbers.isin([0.0, 1.0]) | predictions.is_blank(name)).all():
+            decisions[:, column] = numbers
+            has_any = True
+        else:
+            _log.info(f"{predictions.path}: {name!r} holds more than 0, 1 and empty cells, and is ignored")
+    return decisions if has_any else None
+
+
 def _columns(table: ExternalTable, prefixes: Sequence[str]) -> dict[str, str]:
     """Return the column of each label: those with one of ``prefixes``, else those without any."""
     columns: dict[str, str] = {}

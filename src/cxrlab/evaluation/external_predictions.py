@@ -11,7 +11,7 @@ import pandas as pd
 
 from cxrlab.data.manifest import LABEL
 from cxrlab.data.readers.table import PART_WORDS
-from cxrlab.evaluation.external_matching import Rows, match_images, read_labels
+from cxrlab.evaluation.external_matching import Rows, match_images, read_decisions, read_labels
 from cxrlab.evaluation.external_table import ExternalTable
 from cxrlab.metrics.predictions import TARGET, PredictionTable
 
@@ -83,6 +83,7 @@ def read_external(
         patient_names=names,
         part=_part(own, other, rows),
         source=str(predictions),
+        decisions=read_decisions(own, labels, groups),
     )
 
 

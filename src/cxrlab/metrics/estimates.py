@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cxrlab.metrics.bootstrap import Counts, Estimate, estimate, macro_mean, patient_sums, ratio, resampled
 from cxrlab.metrics.confusion import label_outcomes, ppv_npv_at, threshold_metrics
-from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.predictions import Floats, PredictionTable, decisions_at
 from cxrlab.metrics.ranking import Ranking, label_rankings, micro_ranking, ranking
 from cxrlab.metrics.registry import METRICS, Metric
 
@@ -137,12 +137,13 @@ def metric_estimates(
         prevalence,
     )
     result = MetricEstimates({label: {} for label in table.labels}, {}, {})
+    decisions = decisions_at(table.probabilities, thresholds)
     for metric in METRICS.values():
         labels: Bootstrapped | None
         micro: Bootstrapped | None
         if metric.resampling is None:
-            labels = plain_bootstrap(metric, table, thresholds, counts)
-            micro = plain_bootstrap(metric, table, thresholds, counts, pooled=True)
+            labels = plain_bootstrap(metric, table, decisions, counts)
+            micro = plain_bootstrap(metric, table, decisions, counts, pooled=True)
         else:
             labels, micro = metric.resampling(by_label), metric.resampling(pooled)
         if labels is not None and micro is not None:
@@ -154,21 +155,21 @@ def metric_estimates(
 
 
 def plain_bootstrap(
-    metric: Metric, table: PredictionTable, thresholds: Floats, counts: Counts, *, pooled: bool = False
+    metric: Metric, table: PredictionTable, decisions: Floats | None, counts: Counts, *, pooled: bool = False
 ) -> Bootstrapped:
     """Call a metric's function for the whole sample and for each resample.
 
     Args:
         metric: A person's.
         table: N images, L labels, P patients.
-        thresholds: Shape ``(L,)``; a label without one has no decisions.
+        decisions: 1, 0, or NaN where there is none, shape ``(N, L)``; None suffices where it needs scores.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
         pooled: Whether to pool all labels.
     """
     predictions, known = table.probabilities, table.known
     if metric.needs == "decisions":
-        predictions = (table.probabilities >= thresholds).astype(np.float64)
-        known = known & ~np.isnan(thresholds)
+        predictions = np.full(known.shape, np.nan) if decisions is None else decisions
+        known = known & ~np.isnan(predictions)
     patients = np.broadcast_to(table.patients[:, None], known.shape)
     masks = [known] if pooled else [_only(known, column) for column in range(len(table.labels))]
     rows = [

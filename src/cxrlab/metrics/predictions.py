@@ -34,12 +34,27 @@ class DataFacts:
     fingerprint: str | None = None
 
 
+def decisions_at(probabilities: Floats, thresholds: Floats) -> Floats:
+    """Return 1 where a label is predicted positive, 0 where it is not, and NaN where it has no threshold.
+
+    Args:
+        probabilities: Shape ``(N, L)``.
+        thresholds: A label is predicted positive where its probability is at least this, shape ``(L,)``.
+
+    Example:
+        >>> decisions_at(np.array([[0.7, 0.7]]), np.array([0.7, np.nan]))
+        array([[ 1., nan]])
+    """
+    return np.where(np.isnan(thresholds), np.nan, (probabilities >= thresholds).astype(np.float64))
+
+
 def prediction_columns(
     labels: Sequence[str],
     probabilities: npt.ArrayLike,
     *,
     targets: npt.ArrayLike | None = None,
     thresholds: npt.ArrayLike | None = None,
+    decisions: npt.ArrayLike | None = None,
 ) -> dict[str, Floats]:
     """Return the columns of a predictions table that are about labels.
 
@@ -48,7 +63,9 @@ def prediction_columns(
         probabilities: Shape ``(N, L)``.
         targets: Shape ``(N, L)``, NaN unknown; None for a table without targets.
         thresholds: A label is predicted positive where its probability is at least this, shape ``(L,)``; its
-            predictions are NaN where this is. None for a table without predictions.
+            predictions are NaN where this is.
+        decisions: The predictions themselves, shape ``(N, L)``, where there are no thresholds. None for both
+            is a table without predictions.
 
     Example:
         >>> prediction_columns(["Edema"], [[0.7]], thresholds=[0.5])
@@ -58,8 +75,9 @@ def prediction_columns(
     blocks = {} if targets is None else {TARGET: np.asarray(targets, dtype=np.float64)}
     blocks[PROBABILITY] = scores
     if thresholds is not None:
-        cuts = np.asarray(thresholds, dtype=np.float64)
-        blocks[PREDICTION] = np.where(np.isnan(cuts), np.nan, (scores >= cuts).astype(np.float64))
+        blocks[PREDICTION] = decisions_at(scores, np.asarray(thresholds, dtype=np.float64))
+    elif decisions is not None:
+        blocks[PREDICTION] = np.asarray(decisions, dtype=np.float64)
     return {
         prefix + label: values[:, column]
         for prefix, values in blocks.items()
@@ -111,10 +129,12 @@ class PredictionTable:
         patient_names: Shape ``(P,)``; None where patients are unknown.
         part: ``train``, ``val``, ``test`` or ``""`` where the table has several or tells none.
         source: File or run that it came from, for messages.
+        decisions: 1 predicted positive, 0 not, NaN for a label without threshold, shape ``(N, L)``; None
+            where there are probabilities only.
 
     Raises:
-        DataError: If an image stands twice, a probability is NaN or outside [0, 1], or a target is not 0, 1
-            or NaN; the message names images.
+        DataError: If an image stands twice, a probability is NaN or outside [0, 1], or a target or decision
+            is not 0, 1 or NaN; the message names images.
     """
 
     images: npt.NDArray[np.object_]
@@ -126,6 +146,7 @@ class PredictionTable:
     patient_names: npt.NDArray[np.object_] | None = None
     part: str = ""
     source: str = "the predictions"
+    decisions: Floats | None = None
 
     def __post_init__(self) -> None:
         if not len(self.covariates.columns):
@@ -147,6 +168,9 @@ class PredictionTable:
         self._raise_for(
             "have targets other than 0, 1 or empty", ~np.isin(self.targets, (0.0, 1.0)) & self.known
         )
+        if self.decisions is not None:
+            is_wrong = ~np.isin(self.decisions, (0.0, 1.0)) & ~np.isnan(self.decisions)
+            self._raise_for("have predictions other than 0, 1 or empty", is_wrong)
 
     def _raise_for(self, fault: str, wrong: npt.NDArray[np.bool_]) -> None:
         rows = np.flatnonzero(wrong.any(axis=1))
@@ -180,7 +204,7 @@ class PredictionTable:
 
         Args:
             frame: Columns ``image``, and where known ``patient``, ``part`` and ``covariate/<name>…``; then
-                ``target/<label>…`` and ``probability/<label>…``.
+                ``target/<label>…`` and ``probability/<label>…``; ``prediction/<label>…`` may be there or not.
             source: Named in messages.
 
         Raises:
@@ -199,6 +223,8 @@ class PredictionTable:
         patients, patient_names = _numbered(frame, source)
         parts: list[str] = frame["part"].dropna().unique().tolist() if "part" in names else []
         covariates = frame[[name for name in names if name.startswith(COVARIATE)]].reset_index(drop=True)
+        undecided = [PREDICTION + label for label in labels if PREDICTION + label not in names]
+        has_decisions = len(undecided) < len(labels)
         return cls(
             images=frame["image"].to_numpy(dtype=object),
             patients=patients,
@@ -209,13 +235,19 @@ class PredictionTable:
             patient_names=patient_names,
             part=str(parts[0]) if len(parts) == 1 else "",
             source=source,
+            decisions=(
+                _numbers(frame.assign(**dict.fromkeys(undecided, np.nan)), PREDICTION, labels, source)
+                if has_decisions
+                else None
+            ),
         )
 
     def to_frame(self, thresholds: Floats | None = None) -> pd.DataFrame:
-        """Return the table as it is written to CSV, with ``prediction/<label>`` where thresholds are given.
+        """Return the table as it is written to CSV, with ``prediction/<label>`` where they are known.
 
         Args:
-            thresholds: Shape ``(L,)``; a label whose threshold is NaN has empty predictions.
+            thresholds: Shape ``(L,)``; a label whose threshold is NaN has empty predictions. None for the
+                table's own decisions, if it has any.
         """
         columns: dict[str, object] = {"image": self.images}
         if self.patient_names is not None:
@@ -223,7 +255,11 @@ class PredictionTable:
         columns["part"] = self.part
         columns |= {COVARIATE + str(name): self.covariates[name].to_numpy() for name in self.covariates}
         columns |= prediction_columns(
-            self.labels, self.probabilities, targets=self.targets, thresholds=thresholds
+            self.labels,
+            self.probabilities,
+            targets=self.targets,
+            thresholds=thresholds,
+            decisions=self.decisions,
         )
         return pd.DataFrame(columns)
 
@@ -238,6 +274,7 @@ class PredictionTable:
             probabilities=self.probabilities[chosen],
             covariates=self.covariates.iloc[_positions(chosen)].reset_index(drop=True),
             patient_names=None if self.patient_names is None else self.patient_names[kept],
+            decisions=None if self.decisions is None else self.decisions[chosen],
         )
 
     def select_labels(self, labels: Sequence[str]) -> "PredictionTable":
@@ -255,6 +292,7 @@ class PredictionTable:
             labels=tuple(labels),
             targets=self.targets[:, columns],
             probabilities=self.probabilities[:, columns],
+            decisions=None if self.decisions is None else self.decisions[:, columns],
         )
 
 

@@ -383,7 +383,8 @@ def write_evaluation(
     session["seconds"] = {**result.seconds, "everything": round(time.perf_counter() - start, 1)}
     run_dir = RunDir(folder)
     try:
-        frame = evaluation.table.to_frame(thresholds)
+        # Decisions are those of this evaluation's thresholds, if it has any.
+        frame = replace(evaluation.table, decisions=None).to_frame(thresholds)
         write_text(folder / "predictions.csv", frame.to_csv(index=False))
         write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
     except OSError as error:
