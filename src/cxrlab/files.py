@@ -239,11 +239,20 @@ class RunDir:
         return self.path / "provenance.json"
 
     def data_record(self) -> dict[str, Any]:
-        """Return what the provenance says of the data (``name``, ``fingerprint``, ``split``), or nothing."""
+        """Return what the provenance says of the data (``name``, ``fingerprint``, ``split``), or nothing.
+
+        Raises:
+            ConfigError: If the file holds no such thing.
+        """
         if not self.provenance.is_file():
             return {}
-        record: dict[str, Any] = read_json(self.provenance)["sessions"][-1]["data"]
-        return record
+        try:
+            record = read_json(self.provenance)["sessions"][-1]["data"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConfigError(
+                f"{self.provenance} holds no session with its data: it was cut short."
+            ) from error
+        return record if isinstance(record, dict) else {}
 
 
 def build(

@@ -10,6 +10,7 @@ from cxrlab.data import BUILDABLE
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import Manifest
+from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir, build
 from cxrlab.metrics.predictions import DataFacts, PredictionTable, read_predictions
 from cxrlab.runs.predict import predict_table
@@ -42,7 +43,13 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
         if isinstance(description.get(key), Mapping)
     }
     plain = {key: value for key, value in description.items() if key not in parts}
-    data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
+    for key, part in parts.items():
+        if not callable(part):
+            raise ConfigError(f"{source} makes data.{key} a {type(part).__name__}, which cannot be called.")
+    try:
+        data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
+    except TypeError as error:
+        raise ConfigError(f"{source} does not describe data: {error}.") from error
     return data
 
 
