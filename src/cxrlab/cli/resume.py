@@ -123,8 +123,8 @@ def _check_paths(node: Mapping[str, Any], today: DictConfig, files: RunDir, run_
                 value, own = described.get(name), path.replace("${run_dir}", str(run_dir))
                 if value != own and OmegaConf.select(today, f"{key}.{name}") != value:
                     raise ConfigError(
-                        f"{files.config} holds {key}.{name}={value}, where today's conf/ has {own}: not used. "
-                        "If it is yours, give it on the command line again."
+                        f"{files.config} holds {key}.{name}={value}, where today's conf/ has {own}: not "
+                        "used. If it is yours, give it on the command line again."
                     )
         for key, text in _texts(node.get(group), group):
             if _leads_out(text, run_dir) and OmegaConf.select(today, key) != text:
@@ -163,7 +163,7 @@ def _texts(node: object, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _leads_out(text: str, run_dir: Path) -> bool:
-    """Tell whether a text would be a path outside of a run directory, or an address; a relative one is inside."""
+    """Tell whether a text would be a path out of a run directory, or an address; a relative one is inside."""
     if "://" in text or "::" in text:  # fsspec, by which Lightning writes, takes file:///etc and the like
         return True
     if not text.startswith(("/", "~")) and ".." not in Path(text).parts:

@@ -159,6 +159,6 @@ def with_validation(
     )
     note = (
         f"Probabilities are the mean over the views {', '.join(run.model.views)}, which are not those of the "
-        "training; thresholds and calibration were chosen anew, on validation images predicted so."
+        "training; thresholds and calibration were chosen again, on validation images predicted so."
     )
     return replace(predicted, validation=own.table, notes=(*predicted.notes, note))
