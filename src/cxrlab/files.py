@@ -280,6 +280,7 @@ def build(
     for key, value in plain.items():
         _check_plain(value, f"{target}({key}=...)", source)
     if node.get("_partial_"):
+        inspect.signature(function).bind_partial(**plain, **arguments)  # a TypeError now, not at the call
         return functools.partial(function, **plain, **arguments)
     return function(**plain, **arguments)
 

@@ -37,11 +37,14 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
     Raises:
         ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
     """
-    parts = {
-        key: build(description[key], BUILDABLE, trust, source=source)
-        for key in _BUILT
-        if isinstance(description.get(key), Mapping)
-    }
+    try:
+        parts = {
+            key: build(description[key], BUILDABLE, trust, source=source)
+            for key in _BUILT
+            if isinstance(description.get(key), Mapping)
+        }
+    except TypeError as error:
+        raise ConfigError(f"{source} does not describe data: {error}.") from error
     plain = {key: value for key, value in description.items() if key not in parts}
     for key, part in parts.items():
         if not callable(part):
