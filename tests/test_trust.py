@@ -18,6 +18,7 @@ from cxrlab.errors import ConfigError, UserError
 from cxrlab.evaluate import evaluate
 from cxrlab.explain import explain
 from cxrlab.train import train
+from cxrlab.training.callbacks.checkpoints import Checkpoint
 
 Compose = Callable[..., DictConfig]
 
@@ -195,7 +196,50 @@ def test_a_resume_writes_where_todays_config_says(run: Path, tiny: Compose, tmp_
     assert len(json.loads((run / "provenance.json").read_text())["sessions"]) == 2
 
 
-@pytest.mark.parametrize("value", ["/etc/elsewhere", "../../elsewhere", "~/elsewhere"])
+def test_a_resume_overwrites_no_file_that_a_reference_hides(
+    run: Path, tiny: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "victim").write_text("precious")
+
+    def change(content: dict) -> None:
+        provenance = content["callbacks"]["provenance"]
+        content["t"] = {"target": provenance["_target_"]}
+        content["callbacks"]["provenance"] = {"_target_": "${t.target}", "path": "victim"}
+
+    edit(run / ".hydra" / "config.yaml", change)
+    with pytest.raises(ConfigError, match=r"callbacks.provenance.path=victim"):
+        train(tiny(run, f"resume={run}"))
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_resume_builds_what_was_checked(run: Path, tiny: Compose, imported: Path):
+    def change(content: dict) -> None:
+        content["t"] = {"at_auto": content["model"]["_target_"], "at_True": "their_lab.Network"}
+        content["model"]["_target_"] = "${oc.select:t.at_${test}}"
+        content["test"] = "auto"
+
+    edit(run / ".hydra" / "config.yaml", change)
+    with pytest.raises(ConfigError, match=r"model._target_=their_lab.Network"):
+        train(tiny(run, f"resume={run}"))
+    assert not imported.exists()
+
+
+def test_a_checkpoint_deletes_no_file(run: Path, tmp_path: Path):
+    victim = tmp_path / "victim"
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    states = [state for state in checkpoint["callbacks"].values() if "best_k_models" in state]
+    assert states
+    for state in states:
+        state["best_k_models"] = {str(victim): torch.tensor(0.0), "../../victim": torch.tensor(0.0)}
+        state["best_model_path"] = state["kth_best_model_path"] = state["last_model_path"] = str(victim)
+        callback = Checkpoint(dirpath=run / "checkpoints", monitor="val/auroc")
+        callback.load_state_dict(state)
+        paths = [callback.best_model_path, callback.kth_best_model_path, callback.last_model_path]
+        assert {Path(path).parent for path in [*paths, *callback.best_k_models]} == {run / "checkpoints"}
+
+
+@pytest.mark.parametrize("value", ["/etc/elsewhere", "../../elsewhere", "~/elsewhere", "file:///elsewhere"])
 def test_a_file_name_that_leads_out_of_the_run_is_rejected(value: str, run: Path, tiny: Compose):
     edit(run / ".hydra" / "config.yaml", lambda content: put(content, "callbacks.best.filename", value))
     with pytest.raises(ConfigError, match=r"callbacks.best.filename=.*elsewhere, a path outside of the run"):

@@ -257,11 +257,20 @@ class RunDir:
         return self.path / "provenance.json"
 
     def data_record(self) -> DataRecord:
-        """Return what the provenance says of the data, or nothing."""
+        """Return what the provenance says of the data, or nothing.
+
+        Raises:
+            ConfigError: If the file holds no such thing.
+        """
         if not self.provenance.is_file():
             return {}
-        record: DataRecord = read_json(self.provenance)["sessions"][-1]["data"]
-        return record
+        try:
+            record: DataRecord = read_json(self.provenance)["sessions"][-1]["data"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConfigError(
+                f"{self.provenance} holds no session with its data: it was cut short."
+            ) from error
+        return record if isinstance(record, dict) else {}
 
 
 def build(
@@ -289,6 +298,7 @@ def build(
     for key, value in plain.items():
         _check_plain(value, f"{target}({key}=...)", source)
     if node.get("_partial_"):
+        inspect.signature(function).bind_partial(**plain, **arguments)  # a TypeError now, not at the call
         return functools.partial(function, **plain, **arguments)
     return function(**plain, **arguments)
 

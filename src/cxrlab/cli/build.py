@@ -55,7 +55,7 @@ def throwaway_classifier(cfg: DictConfig) -> Classifier:
     shape = {"image_size": cfg.data.image_size, "channels": cfg.data.channels}
     with torch.random.fork_rng(devices=[]):
         factory = config.guarded(OmegaConf.create(description), "model")
-        network = make_network(factory, num_labels=2, **shape)
+        network = make_network(factory, num_labels=2, **shape, checks_logits=False)  # not the data's number
     return Classifier(
         labels=["first", "second"],
         preprocess={"normalize": "none", "resize": cfg.data.resize, **shape},
@@ -84,7 +84,12 @@ def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
         labels=labels,
         preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
         network={**architecture(description), "num_labels": len(labels), **shape},
-        module=make_network(_network_factory(cfg), num_labels=len(labels), **shape),
+        module=make_network(
+            _network_factory(cfg),
+            num_labels=len(labels),
+            channels=settings.channels,
+            image_size=settings.image_size,
+        ),
         loss=_loss(cfg, data),
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),

@@ -68,6 +68,8 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         _apply(override, cfg, saved)
     saved.resume, saved.run_dir = str(files), str(files.path.resolve())
     saved.trust = cfg.trust  # the run's own would let it choose
+    if saved.get("test") == "auto":
+        saved.test = True  # now: what is checked must not change, by ${test}, once it was checked
     _check(saved, cfg, files)
     return saved
 
@@ -109,9 +111,23 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
                     f"what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it "
                     "on the command line again."
                 )
+    _check_paths(node, today, files, Path(saved.run_dir))
+
+
+def _check_paths(node: Mapping[str, Any], today: DictConfig, files: RunDir, run_dir: Path) -> None:
+    """Check, with references followed, that what writes files writes where today's config lets it."""
+    conf, _ = _conf(_folders())
     for group in _WRITING:
+        for key, described in _described(node.get(group), group):
+            for name, path in _references(conf.get(key, []), described):
+                value, own = described.get(name), path.replace("${run_dir}", str(run_dir))
+                if value != own and OmegaConf.select(today, f"{key}.{name}") != value:
+                    raise ConfigError(
+                        f"{files.config} holds {key}.{name}={value}, where today's conf/ has {own}: not "
+                        "used. If it is yours, give it on the command line again."
+                    )
         for key, text in _texts(node.get(group), group):
-            if _leads_out(text, Path(saved.run_dir)) and OmegaConf.select(today, key) != text:
+            if _leads_out(text, run_dir) and OmegaConf.select(today, key) != text:
                 raise ConfigError(
                     f"{files.config} holds {key}={text}, a path outside of the run: not used. If it is "
                     "yours, give it on the command line again."
@@ -147,7 +163,9 @@ def _texts(node: object, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _leads_out(text: str, run_dir: Path) -> bool:
-    """Tell whether a text would be a path outside of a run directory; a relative one is inside."""
+    """Tell whether a text would be a path out of a run directory, or an address; a relative one is inside."""
+    if "://" in text or "::" in text:  # fsspec, by which Lightning writes, takes file:///etc and the like
+        return True
     if not text.startswith(("/", "~")) and ".." not in Path(text).parts:
         return False
     return text.startswith("~") or not (run_dir / text).resolve().is_relative_to(run_dir)
@@ -172,14 +190,19 @@ def _take_references(saved: Mapping[str, object]) -> None:
     nodes, _ = _conf(_folders())
     for group in _WRITING:
         for key, described in _described(saved.get(group), group):
-            for todays in nodes.get(key, []):
-                if todays["_target_"] != described["_target_"] or not isinstance(described, dict):
-                    continue
-                described.update(
-                    (name, value)
-                    for name, value in todays.items()
-                    if isinstance(value, str) and "${run_dir}" in value
-                )
+            if isinstance(described, dict):
+                described.update(_references(nodes.get(key, []), described))
+
+
+def _references(nodes: Sequence[Mapping[str, Any]], described: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the paths below the run directory that today's conf/ gives to what is built, by parameter."""
+    return [
+        (name, value)
+        for node in nodes
+        if node["_target_"] == described["_target_"]
+        for name, value in node.items()
+        if isinstance(value, str) and "${run_dir}" in value
+    ]
 
 
 def _folders() -> tuple[Path, ...]:

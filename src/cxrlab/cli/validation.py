@@ -94,7 +94,7 @@ def _check_call(node: Mapping[str, Any], key: str) -> None:
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ConfigError(
                 f"{key}.{name}={arguments[name]!r} is no parameter of {node['_target_']}, "
-                f"which takes {', '.join(parameters)}.{hint}"
+                f"which takes {', '.join(parameters) or 'no argument'}.{hint}"
             )
     if not node.get("_partial_"):
         required = [n for n, p in parameters.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY]

@@ -357,7 +357,7 @@ def read_explanation(path: Path) -> ExplanationResult | None:
         result: ExplanationResult = _typed(ExplanationResult, content)
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} does not hold what this version writes ({error!r}). Make it anew by cxrlab explain."
+            f"{path} does not hold what this version writes ({error!r}). Make it again by cxrlab explain."
         ) from error
     return result
 

@@ -149,6 +149,10 @@ def _label_by_label(loss: nn.Module, logits: Tensor, targets: Tensor, known: Ten
 
 def _scalar(loss: nn.Module, logits: Tensor, targets: Tensor) -> Tensor:
     value: Tensor = loss(logits, targets)
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"The loss {type(loss).__name__} gives a {type(value).__name__}, not a torch.Tensor."
+        )
     if value.ndim:
         raise ConfigError(
             f"The loss {type(loss).__name__} gives {tuple(value.shape)} numbers for a batch, not one: set "

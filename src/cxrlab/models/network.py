@@ -104,7 +104,7 @@ class PlainNetwork(Network):
         super().__init__()
         self.module = module
         self.image_size, self.channels = image_size, channels
-        self._feature_name, self._stage_names = _spatial_layers(module, image_size, channels)
+        self.num_logits, self._feature_name, self._stage_names = _spatial_layers(module, image_size, channels)
 
     @property
     def title(self) -> str:
@@ -162,8 +162,8 @@ class _Output(NamedTuple):
 
 
 @torch.no_grad()
-def _spatial_layers(module: nn.Module, image_size: int, channels: int) -> tuple[str | None, list[str]]:
-    """Return the name of the last layer with places, and the last ones of each finer grid, finest first.
+def _spatial_layers(module: nn.Module, image_size: int, channels: int) -> tuple[int, str | None, list[str]]:
+    """Return the number of logits, the last layer with places, and the last of each finer grid, finest first.
 
     A layer that is called more than once is no place to read: its outputs are not told apart. Where tokens
     come behind the last grid, as in a vision transformer, that grid is of patches before any of them was
@@ -183,24 +183,24 @@ def _spatial_layers(module: nn.Module, image_size: int, channels: int) -> tuple[
 
     handles = [layer.register_forward_hook(record(name)) for name, layer in module.named_modules() if name]
     try:
-        _check_logits(module, image_size, channels)
+        num_logits = _num_logits(module, image_size, channels)
     finally:
         for handle in handles:
             handle.remove()
     grids = [n for n, output in enumerate(outputs) if output.side > 1 and num_calls[output.name] == 1]
     if not grids or any(output.side == 0 for output in outputs[grids[-1] :]):
-        return None, []
+        return num_logits, None, []
     last = outputs[grids[-1]]
     finer: dict[int, _Output] = {}
     for output in (outputs[n] for n in grids):
         # The outermost of a grid ends a stage; those inside it are in the midst of a block.
         if output.side > last.side and output.depth <= finer.get(output.side, output).depth:
             finer[output.side] = output
-    return last.name, [finer[side].name for side in sorted(finer, reverse=True)]
+    return num_logits, last.name, [finer[side].name for side in sorted(finer, reverse=True)]
 
 
-def _check_logits(module: nn.Module, image_size: int, channels: int) -> None:
-    """Pass one black image through a module, and leave it as it was."""
+def _num_logits(module: nn.Module, image_size: int, channels: int) -> int:
+    """Return how many logits a module gives of one black image; it is left as it was."""
     parameter = next(module.parameters(), torch.zeros(()))
     shape = (1, channels, image_size, image_size)
     with _in_eval_mode(module), torch.random.fork_rng(devices=[]):
@@ -218,6 +218,7 @@ def _check_logits(module: nn.Module, image_size: int, channels: int) -> None:
             f"The network {type(module).__name__} gives {given} for an image of the shape {shape}, not "
             "logits of the shape (1, L). Return one logit a label."
         )
+    return int(logits.shape[1])
 
 
 @contextmanager
@@ -257,7 +258,10 @@ def shape_arguments(
             named = {name: value for name, value in shape.items() if name in parameters}
             return {"num_classes": num_labels, **named}
     elif "num_labels" not in parameters:
-        name = getattr(constructor, "__qualname__", repr(constructor))
+        made = inspect.unwrap(constructor)
+        while isinstance(made, functools.partial):
+            made = made.func
+        name = getattr(made, "__qualname__", repr(made))
         raise ConfigError(
             f"The network {name} takes {', '.join(parameters) or 'no argument'}, and no number of logits: "
             "give its constructor a parameter num_labels (or num_classes)."
@@ -273,7 +277,12 @@ def _is_class(constructor: Callable[..., Any]) -> bool:
 
 
 def make_network(
-    constructor: Callable[..., nn.Module], *, num_labels: int, channels: int, image_size: int
+    constructor: Callable[..., nn.Module],
+    *,
+    num_labels: int,
+    channels: int,
+    image_size: int,
+    checks_logits: bool = True,
 ) -> Network:
     """Build a network for a shape, see :func:`shape_arguments`, and wrap it.
 
@@ -283,6 +292,7 @@ def make_network(
         num_labels: Number of logits, L.
         channels: Channels of the input, C.
         image_size: Height and width of the input in pixels.
+        checks_logits: Whether it must give one logit a label.
 
     Raises:
         ConfigError: If it takes no such arguments, or what it makes does not take such images.
@@ -291,7 +301,13 @@ def make_network(
     if isinstance(made, nn.Module):  # a config without _partial_
         return wrap(made, image_size, channels)
     shape = shape_arguments(constructor, num_labels=num_labels, channels=channels, image_size=image_size)
-    return wrap(constructor(**shape), image_size, channels)
+    network = wrap(constructor(**shape), image_size, channels)
+    if checks_logits and isinstance(network, PlainNetwork) and network.num_logits != num_labels:
+        raise ConfigError(
+            f"The network {network.title} was asked for {num_labels} logits, one a label, and gives "
+            f"{network.num_logits}."
+        )
+    return network
 
 
 def without_initial_weights(description: Mapping[str, object]) -> dict[str, object]:

@@ -54,8 +54,8 @@ def _audit(context: PageContext) -> Markup | None:
     findings = context.model_info.audit
     if findings is None:
         return None
-    verdict = Markup('<p class="verdict">{}</p>').format(text.audit(findings))
-    return _joined(_how_to_read("audit"), verdict)
+    summary = Markup('<p class="verdict">{}</p>').format(text.audit(findings))
+    return _joined(_how_to_read("audit"), summary)
 
 
 def _labels(context: PageContext) -> Markup:

@@ -166,6 +166,8 @@ class Run:
         return self._data[root]
 
     def _built_data(self, root: Path | str | None) -> DataModule:
+        if not isinstance(self.config, dict) or not isinstance(self.config.get("data"), dict):
+            raise ConfigError(f"{self.files.resolved_config} describes no data.")
         description = dict(self.config["data"]) | ({} if root is None else {"root": str(root)})
         data = build_data(description, trust=self.trust, source=f"The config of {self.run_dir}")
         manifest = data.prepare()

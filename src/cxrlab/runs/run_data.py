@@ -10,6 +10,7 @@ from cxrlab.data import BUILDABLE
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import Manifest
+from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir, build
 from cxrlab.metrics.predictions import DataFacts, PredictionTable, read_predictions
 from cxrlab.runs.predict import predict_table
@@ -36,13 +37,22 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
     Raises:
         ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
     """
-    parts = {
-        key: build(description[key], BUILDABLE, trust, source=source)
-        for key in _BUILT
-        if isinstance(description.get(key), Mapping)
-    }
+    try:
+        parts = {
+            key: build(description[key], BUILDABLE, trust, source=source)
+            for key in _BUILT
+            if isinstance(description.get(key), Mapping)
+        }
+    except TypeError as error:
+        raise ConfigError(f"{source} does not describe data: {error}.") from error
     plain = {key: value for key, value in description.items() if key not in parts}
-    data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
+    for key, part in parts.items():
+        if not callable(part):
+            raise ConfigError(f"{source} makes data.{key} a {type(part).__name__}, which cannot be called.")
+    try:
+        data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
+    except TypeError as error:
+        raise ConfigError(f"{source} does not describe data: {error}.") from error
     return data
 
 
@@ -153,6 +163,6 @@ def with_validation(
     )
     note = (
         f"Probabilities are the mean over the views {', '.join(run.model.views)}, which are not those of the "
-        "training; thresholds and calibration were chosen anew, on validation images predicted so."
+        "training; thresholds and calibration were chosen again, on validation images predicted so."
     )
     return replace(predicted, validation=own.table, notes=(*predicted.notes, note))

@@ -29,13 +29,17 @@ class Checkpoint(ModelCheckpoint):
         return state | {"dirpath": ""}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state for the folder that this callback writes to."""
+        """Restore the state for the folder that this callback writes to.
+
+        Lightning deletes a file that is named here once a better epoch comes, so that a stranger's checkpoint
+        must not name one elsewhere: of each path its last part is taken.
+        """
         folder = Path(str(self.dirpath))
         state = state_dict | {
-            name: str(folder / state_dict[name]) if state_dict[name] else "" for name in _PATHS
+            name: str(folder / Path(state_dict[name]).name) if state_dict[name] else "" for name in _PATHS
         }
         state["best_k_models"] = {
-            str(folder / name): score for name, score in state_dict["best_k_models"].items()
+            str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()
         }
         super().load_state_dict(state | {"dirpath": self.dirpath})
 
