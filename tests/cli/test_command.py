@@ -244,8 +244,8 @@ def test_a_sweep_over_seeds_ends_with_their_mean_and_spread(tmp_path: Path):
     assert table.loc["rate=0.1", ["mean", "std_over_seeds", "min", "max"]].tolist() == [0.3, 0.1, 0.2, 0.4]
     assert table["seeds"].tolist() == [3, 3]
     assert table["left_out"].tolist() == ["seed 4 failed"] * 2
-    shown = done.stdout.split("Over seeds:\n")[1]
-    assert "rate=0.2 val/auroc      3 0.4000         0.1000 0.3000 0.5000 seed 4 failed" in shown
+    shown = " ".join(done.stdout.split("Over seeds:\n")[1].split())
+    assert "rate=0.2 val/auroc 3 0.4000 0.1000 0.3000 0.5000 seed 4 failed" in shown
 
 
 @contextmanager
