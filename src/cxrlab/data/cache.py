@@ -394,6 +394,7 @@ def _by_workers(cache: ImageCache, chunks: Sequence[Rows], count: int) -> Genera
                 future.result()
                 yield lengths[future]
         except BrokenProcessPool as error:
+            pool.shutdown(wait=True, cancel_futures=True)  # before it, a worker's exit code may be unknown
             raise DataError(_how_it_died(cache, np.concatenate(chunks), workers)) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
