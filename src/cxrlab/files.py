@@ -315,17 +315,30 @@ def locate(target: str, allowed: Collection[str], trust: Sequence[str], *, sourc
             f"{source} names {target}, which is none of cxrlab's own classes for this place, so it was not "
             f"built: a file must not choose what code runs. If you know its package, add trust=[{package}]."
         )
-    module_name, _, name = target.rpartition(".")
+    loaded = import_path(target, f"{source} names {target}, which")
+    if not (inspect.isclass(loaded) or inspect.isfunction(loaded)):
+        raise ConfigError(f"{source} names {target}, which is no class and no function.")
+    return loaded
+
+
+def import_path(path: str, subject: str) -> Any:
+    """Import what a dotted path names, such as ``my_lab.metrics.squared_error``.
+
+    Args:
+        path: A module and a name in it. The caller answers for it: importing a module runs its code.
+        subject: What the message says of it first, such as ``metrics=my_lab.metrics.squared_error``.
+
+    Raises:
+        ConfigError: If there is no such module, or no such name in it.
+    """
+    module_name, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        return getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"{source} names {target}, which cannot be imported ({error}). Is the package {package} "
-            "installed, or its folder on PYTHONPATH?"
+            f"{subject} cannot be imported ({error}). Is the package {path.partition('.')[0]} installed, or "
+            "its folder on PYTHONPATH? A dotted path names a module and a name in it."
         ) from error
-    if not (inspect.isclass(found) or inspect.isfunction(found)):
-        raise ConfigError(f"{source} names {target}, which is no class and no function.")
-    return found
 
 
 _RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_"}

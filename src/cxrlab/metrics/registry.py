@@ -4,7 +4,6 @@ cxrlab's own metrics stand in it from the start. A person's own is a function wi
 named in the config as ``metrics: [my_lab.metrics.squared_error]``.
 """
 
-import importlib
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from cxrlab.errors import ConfigError
+from cxrlab.files import import_path
 from cxrlab.metrics.predictions import Floats
 
 if TYPE_CHECKING:
@@ -194,20 +194,13 @@ def load_metrics(paths: Sequence[str]) -> tuple[Metric, ...]:
 
 
 def _imported(path: str) -> Metric:
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
+    if "." not in path:
         own = [known for known in METRICS if METRICS[known] not in METRICS.added]
         raise ConfigError(
             f"metrics={path} is none of cxrlab's own metrics, {own}; one of yours is named by its dotted "
             "path, such as my_lab.metrics.squared_error."
         )
-    try:
-        loaded = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"metrics={path} cannot be imported ({error}). Is the package {path.partition('.')[0]} "
-            "installed, or its folder on PYTHONPATH?"
-        ) from error
+    loaded = import_path(path, f"metrics={path}")
     if not isinstance(loaded, Metric):
         raise ConfigError(
             f"metrics={path} is a {type(loaded).__name__}, no metric: put @cxrlab.metrics.metric(title=..., "

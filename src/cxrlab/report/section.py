@@ -1,6 +1,5 @@
 """A section of the page of an evaluation: one of cxrlab's own, or a person's."""
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 
 from cxrlab.errors import ConfigError
 from cxrlab.evaluation.results import EvaluationResult
+from cxrlab.files import import_path
 from cxrlab.report.html import figure_html
 from cxrlab.report.model_info import ModelInfo
 
@@ -116,14 +116,7 @@ def load_sections(paths: Sequence[str]) -> list[Section]:
 
 
 def _load_section(path: str) -> Section:
-    module_name, _, name = path.rpartition(".")
-    try:
-        section = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"report.sections={path} cannot be imported ({error}). It must be a dotted path, such as "
-            "my_lab.report.my_section, of an installed package or one on PYTHONPATH."
-        ) from error
+    section = import_path(path, f"report.sections={path}")
     if callable(section):
         section = section()
     if not isinstance(section, Section):
