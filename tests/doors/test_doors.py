@@ -23,21 +23,6 @@ Compose = Callable[..., DictConfig]
 LAB = Path(__file__).parent / "lab"
 MINE = f"hydra.searchpath=[file://{LAB}/conf]"  # what --config-dir does on the command line
 TRUST = "trust=[my_lab]"
-# A training of seconds on the laboratory's own images; tests/conftest.py has one on synthetic images.
-TINY = (
-    "trainer=cpu",
-    "trainer.precision=32-true",
-    "trainer.max_epochs=1",
-    "trainer.enable_progress_bar=false",
-    "callbacks.progress=null",
-    "callbacks.heatmaps=null",
-    "logger.tensorboard=null",
-    "report.page=false",
-    "evaluation.num_resamples=100",
-    "data.image_size=32",
-    "data.num_workers=0",
-    "data.batch_size=16",
-)
 
 
 def evaluated(composed: Compose, run_dir: Path, out: Path, *overrides: str) -> dict:
@@ -159,11 +144,12 @@ def test_a_torchvision_model_trains_and_comes_back(tiny: Compose, tmp_path: Path
 
 
 def test_a_reader_of_ones_own_is_used_in_training_and_again_later(
-    composed: Compose, tmp_path: Path, lab_root: Path
+    composed: Compose, tiny_command: list[str], tmp_path: Path, lab_root: Path
 ):
+    small = [word for word in tiny_command if not word.startswith(("data.reader", "data.root"))]
     run_dir = tmp_path / "run"
     reader = ("data=lab", "+data.reader.finding=Spot", f"data.root={lab_root}", f"run_dir={run_dir}")
-    train(composed(MINE, *reader, *TINY, TRUST))
+    train(composed(MINE, *reader, *small, TRUST))
     run = cxrlab.load_run(run_dir)  # the network is cxrlab's
     assert run.labels == ["Spot"]
     with pytest.raises(UserError, match=r"my_lab\.readers\.read.*trust=\[my_lab\]"):
