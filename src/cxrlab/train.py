@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.cli import config, console
+from cxrlab.cli.claims import claimed
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -108,9 +109,8 @@ def train(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
     import torch
 
-    from cxrlab.cli import build, summaries
+    from cxrlab.cli import build
     from cxrlab.files import RunDir
-    from cxrlab.runs import writing
 
     console.configure_logging()
     build.check_device(cfg)
@@ -118,9 +118,16 @@ def train(cfg: DictConfig) -> float:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     files = RunDir(Path(cfg.run_dir))
-    files.path.mkdir(parents=True, exist_ok=True)
-    if not cfg.resume:
-        config.check_unused_folder(files.path)
+    with claimed(files.path):
+        if not cfg.resume:
+            config.check_unused_folder(files.path)
+        return _train(composed, cfg, files)
+
+
+def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
+    from cxrlab.cli import build, summaries
+    from cxrlab.runs import writing
+
     _check_network(cfg)
     data: DataModule = config.build(cfg.data)
     data.prepare()
