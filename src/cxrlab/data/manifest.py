@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxrlab.data.published import PublishedComparison
 from cxrlab.errors import ConfigError, DataError
 
 PARTS = ("train", "val", "test")
@@ -105,6 +106,7 @@ class Manifest:
         extra: Images on disk that no table lists.
         raw: For the audit: ``image`` and, where the data set has them, ``findings`` (text with ``|``) and
             ``age`` (years) as its own table lists them, before anything was mended; None where it has none.
+        published: How its numbers stand to the published ones; None where none are known.
 
     Raises:
         DataError: If a column is missing, an image stands twice or has no patient, a part is unknown, a label
@@ -126,6 +128,7 @@ class Manifest:
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     raw: pd.DataFrame | None = None
+    published: PublishedComparison | None = None
 
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)

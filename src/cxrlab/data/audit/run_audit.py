@@ -20,6 +20,7 @@ _CHECKS = (
     leakage_checks.duplicates,
     file_checks.looks,
     file_checks.missing_and_extra,
+    file_checks.published,
     label_checks.no_finding,
     label_checks.ages,
     label_checks.duplicate_rows,
