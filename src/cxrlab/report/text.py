@@ -104,7 +104,7 @@ def title(result: EvaluationResult, model_info: ModelInfo) -> str:
         subject,
         result.data.name,
         result.data.fingerprint,
-        trained_on=trained_on and (trained_on.name, trained_on.fingerprint),
+        trained_on=None if trained_on is None else (trained_on.name, trained_on.fingerprint),
     )
 
 
