@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.patients import named_spellings, unified
+from cxrlab.data.published import PublishedComparison
 from cxrlab.errors import ConfigError, DataError
 
 PARTS = ("train", "val", "test")
@@ -145,6 +147,7 @@ class Manifest:
             ``patient`` holds first; see :func:`cxrlab.data.patients.patient_key`.
         raw: For the audit: ``image`` and, where the data set has them, ``findings`` (text with ``|``) and
             ``age`` (years) as its own table lists them, before anything was mended; None where it has none.
+        published: How its numbers stand to the published ones; None where none are known.
 
     Raises:
         DataError: If a column is missing, an image stands twice, has no patient (a word such as ``nan`` is
@@ -169,6 +172,7 @@ class Manifest:
     left_out: tuple[LeftOut, ...] = ()
     spellings: tuple[tuple[str, ...], ...] = ()
     raw: pd.DataFrame | None = None
+    published: PublishedComparison | None = None
 
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)
@@ -194,7 +198,7 @@ class Manifest:
                 len(several), self.root, named_spellings(several),
             )  # fmt: skip
 
-    def _check_rows(self, given: "pd.Series[object]") -> None:
+    def _check_rows(self, given: "pd.Series[Any]") -> None:
         """Refuse rows that cannot be used; ``given`` are the patients as they were written."""
         table = self.table
         if not is_utf8("\n".join(map(str, table["image"]))):

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.dataset import Dataset
+from cxrlab.data.dataset import Dataset, audit_dataset, find_copies
 from cxrlab.data.duplicates.overlap import find_shared, read_other
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.patients import patient_keys, shared_patients
@@ -135,7 +136,14 @@ def _have_folders(names: Sequence[str]) -> bool:
 
 
 def other_data(
-    run: Run, data: DataModule, part: str, groups: Sequence[Sequence[str]], batch_size: int, device: str
+    run: Run,
+    data: DataModule,
+    part: str,
+    groups: Sequence[Sequence[str]],
+    batch_size: int,
+    device: str,
+    *,
+    audits: bool = False,
 ) -> PredictedImages:
     """Return a run's predictions of another data set: an external evaluation.
 
@@ -148,6 +156,7 @@ def other_data(
         groups: Names of labels that mean the same.
         batch_size: Images at a time.
         device: ``auto``, ``cpu`` or ``cuda``.
+        audits: Whether to audit the data set, for a page that is about it.
 
     Raises:
         DataError: If no label is shared, or patients of the training are among its images.
@@ -193,7 +202,21 @@ def other_data(
     # Its parts are not those of the run's training.
     table = replace(table, part="")
     return PredictedImages(
-        table, facts, manifest, dataset.images, rows, notes, is_external=True, unseen=unseen
+        table,
+        facts,
+        manifest,
+        dataset.images,
+        rows,
+        notes,
+        is_external=True,
+        audit=_audited(dataset, looked_for_copies=part != "all") if audits else None,
+        unseen=unseen,
+    )
+
+
+def _audited(dataset: Dataset, *, looked_for_copies: bool) -> AuditReport:
+    return audit_dataset(
+        dataset if looked_for_copies else replace(dataset, copies=find_copies(dataset.images))
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from cxrlab.data.manifest import COVARIATE, Manifest, read_table
 from cxrlab.data.patients import unified
 from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.files import DataRecord
 
 TARGET = "target/"
 PROBABILITY = "probability/"
@@ -33,6 +34,13 @@ class DataFacts:
     name: str
     split: str | None = None
     fingerprint: str | None = None
+
+    def record(self) -> DataRecord:
+        """Return what is known, as a session of ``provenance.json`` has it."""
+        record: DataRecord = {"name": self.name}
+        if self.fingerprint is not None:
+            record["fingerprint"] = self.fingerprint
+        return record
 
 
 def decisions_at(probabilities: Floats, thresholds: Floats) -> Floats:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from cxrlab.data.audit.finding import NUM_EXAMPLES, Evidence, Finding, Mask, counted
+from cxrlab.data.audit.finding import NUM_EXAMPLES, Evidence, Finding, Mask, Severity, counted
 
 # The flattest of some 5,500 real radiographs spreads over 85 grey levels; one filled with noise over a few.
 FLAT_SPREAD = 20
@@ -67,6 +67,17 @@ def left_out(evidence: Evidence) -> Iterator[Finding]:
             count,
             [name for entry in entries for name in entry.examples][:NUM_EXAMPLES],
             details=[str(entry) for entry in entries][:NUM_EXAMPLES],
+        )
+
+
+def published(evidence: Evidence) -> Iterator[Finding]:
+    """Tell whether this is the whole published data set, a part of it, or something else."""
+    outcome = evidence.manifest.published
+    if outcome is not None:
+        severity: Severity = "warning" if outcome.kind == "differs_from_published" else "note"
+        message = outcome.message[0].upper() + outcome.message[1:]
+        yield Finding(
+            outcome.kind, severity, message, outcome.count, details=list(outcome.details[:NUM_EXAMPLES])
         )
 
 

@@ -22,6 +22,7 @@ _CHECKS = (
     file_checks.looks,
     file_checks.missing_and_extra,
     file_checks.left_out,
+    file_checks.published,
     label_checks.no_finding,
     label_checks.ages,
     label_checks.duplicate_rows,
