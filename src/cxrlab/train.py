@@ -64,6 +64,16 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError("callbacks.predictions=null: the evaluation at the end needs the predictions.")
     if cfg.trainer.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
+    if cfg.trainer.get("fast_dev_run"):
+        raise ConfigError(
+            f"trainer.fast_dev_run={cfg.trainer.fast_dev_run} writes no checkpoint that could be evaluated: "
+            "debug=one_batch sends a batch through everything."
+        )
+    if (clip := cfg.trainer.get("gradient_clip_val")) is not None and clip < 0:
+        raise ConfigError(
+            f"trainer.gradient_clip_val={clip} must be at least 0; with a negative norm gradients would not "
+            "be clipped at all. 0 or null: no clipping."
+        )
     if cfg.trainer.get("max_epochs") == 0:
         raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
     unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
@@ -101,7 +111,8 @@ def train(cfg: DictConfig) -> float:
     """
     from cxrlab.cli.resume import resumed_config
 
-    cfg = resumed_config(cfg) if cfg.resume else cfg.copy()
+    is_resumed = bool(cfg.resume)
+    cfg = resumed_config(cfg) if is_resumed else cfg.copy()
     if cfg.test == "auto":
         # Each fold of a cross-validation is a test part of its own.
         cfg.test = not config.is_multirun() or OmegaConf.select(cfg, "data.split.method") == "folds"
@@ -119,7 +130,7 @@ def train(cfg: DictConfig) -> float:
         torch.set_float32_matmul_precision("high")
     files = RunDir(Path(cfg.run_dir))
     with claimed(files.path):
-        if not cfg.resume:
+        if not is_resumed:
             config.check_unused_folder(files.path)
         return _train(composed, cfg, files)
 

@@ -127,7 +127,7 @@ def _output_subdir(resume: str | None) -> str | None:
         ConfigError: If the folder holds a run already.
     """
     if HydraConfig.initialized():
-        output_dir = OmegaConf.select(HydraConfig.get(), "runtime.output_dir")
+        output_dir = OmegaConf.select(HydraConfig.instance().cfg, "hydra.runtime.output_dir")
         if output_dir is not None:  # it is None where only the config is shown
             if resume is None:  # before Hydra writes over the config of the run that is there
                 check_unused_folder(Path(output_dir))
