@@ -279,7 +279,8 @@ def audit_dataset(dataset: Dataset) -> AuditReport:
 def _audit_key(manifest: Manifest, positions: npt.NDArray[np.intp]) -> str:
     """Return a name for all that a report depends on."""
     named = (manifest.name, manifest.num_listed, list(manifest.table), manifest.missing, manifest.extra)
-    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *named)).encode() + positions.tobytes())
+    found = (manifest.left_out, manifest.spellings, manifest.published)
+    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *named, *found)).encode() + positions.tobytes())
     for table in (manifest.table, manifest.boxes, manifest.raw):
         if table is not None:
             hashed.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
