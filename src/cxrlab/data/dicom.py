@@ -340,14 +340,17 @@ def _words(dataset: "Dataset", decoder: str) -> Words:
     """Decode the pixels of a grey picture as they are stored, with all bits that are allocated, unsigned."""
     from pydicom.pixels.utils import pixel_array
 
-    as_stored = {
-        "correct_unused_bits": False, "apply_j2k_sign_correction": False, "apply_jls_sign_correction": False
-    }  # fmt: skip
     bits = dataset.BitsStored
     if decoder == "gdcm":
         dataset.BitsStored = _check_lossless_jpeg(dataset)  # GDCM would leave out the bits above
     try:
-        pixels = pixel_array(dataset, decoding_plugin=decoder, **as_stored)
+        pixels = pixel_array(
+            dataset,
+            decoding_plugin=decoder,
+            correct_unused_bits=False,
+            apply_j2k_sign_correction=False,
+            apply_jls_sign_correction=False,
+        )
     finally:
         dataset.BitsStored = bits
     unsigned = pixels.view(pixels.dtype.str.replace("i", "u"))

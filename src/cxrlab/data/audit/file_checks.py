@@ -154,9 +154,9 @@ def formats(evidence: Evidence) -> Iterator[Finding]:
 def _depths(evidence: Evidence) -> Iterator[Finding]:
     facts = evidence.facts
     is_deep = evidence.readable & facts["mode"].astype(str).str.startswith("I").to_numpy()
-    depths = facts["depth"][is_deep].value_counts()
+    depths = facts["depth"][is_deep].astype(int).value_counts()
     if len(depths) > 1:
-        named = ", ".join(f"{int(depth)} bits {count:,}" for depth, count in depths.items())
+        named = ", ".join(f"{depth} bits {count:,}" for depth, count in depths.items())
         message = (
             f"Files of 16 bits hold values of {len(depths)} depths: {named}. Each is scaled by its own. "
             "Where they come from one detector, set data.bit_depth."
