@@ -280,6 +280,7 @@ def parse_labels(
     uncertain: Uncertain,
     blank: Blank,
     on_bad_label: BadLabel = "raise",
+    advice: str = "",
 ) -> "pd.Series[float]":
     """Return a column of text as 1 present, 0 absent, NaN unknown.
 
@@ -294,6 +295,7 @@ def parse_labels(
         uncertain: What -1 becomes: "ignore" makes it NaN.
         blank: What a blank becomes: "ignore" makes it NaN.
         on_bad_label: What a cell with something else is: "raise" an error, "ignore" unknown, with a warning.
+        advice: Put at the end of the error.
 
     Raises:
         DataError: If a cell holds something else.
@@ -308,38 +310,22 @@ def parse_labels(
             f", and {len(lines) - 1} other lines hold no label" if len(lines) > 1 else ""
         )
         if on_bad_label == "raise":
-            raise DataError(f"{fault}. {_LABELS_ARE}")
-        _log.warning(f"{fault}; they are taken as unknown (data.reader.on_bad_label=ignore)")
+            raise DataError(f"{fault}. {_LABELS_ARE}{advice}")
+        _log.warning(f"{fault}; they are taken as unknown")
         values = [np.nan if word in wrong else value for word, value in zip(words, values, strict=True)]
-    _warn_of_one_value(set(values), name, path, uncertain, blank)
     meant = {None: _MEANT[blank], _UNCERTAIN: _MEANT[uncertain]}
     numbers = np.array([meant.get(value, value) for value in values], dtype=float)
     return pd.Series(numbers[codes], index=cells.index, name=name)
 
 
 _LABELS_ARE = (
-    "Labels are 1 (present), 0 (absent), -1 (uncertain), empty, or words such as yes and no, positive and "
-    "negative. Mend the table, or take such cells for unknown: data.reader.on_bad_label=ignore."
+    "Labels are 1 (present), 0 (absent), -1 (uncertain), empty, or yes and no, positive and negative."
 )
 
 
-def _warn_of_one_value(
-    values: set[float | None], name: str, path: Path, uncertain: Uncertain, blank: Blank
-) -> None:
-    """Say what could be meant where nothing is called absent."""
-    if 0.0 in values or 1.0 not in values:
-        return
-    if _UNCERTAIN in values and uncertain == "ignore":
-        _log.warning(
-            f"The column {name!r} of {path} holds 1 and -1, never 0. Here -1 means uncertain, so that it is "
-            "absent nowhere; if -1 means absent: data.reader.uncertain=negative"
-        )
-    elif None in values and blank == "ignore":
-        _log.warning(
-            f"The column {name!r} of {path} holds 1 and empty cells, never 0. An empty cell is unknown, so "
-            f"that "
-            "it is absent nowhere; if empty means absent: data.reader.blank=negative"
-        )
+def values_of(cells: "pd.Series[str]") -> set[float | None]:
+    """Return the values that occur in a column of text: None for a blank, NaN for what is no number."""
+    return {_value(str(word)) for word in cells.unique()}
 
 
 def bad_labels(cells: "pd.Series[str]") -> "pd.Series[str]":

@@ -17,6 +17,7 @@ from cxrlab.data.readers._csv import (
     holds_labels,
     parse_labels,
     policies,
+    values_of,
 )
 from cxrlab.data.readers._sheets import Sheet
 from cxrlab.errors import ConfigError, DataError, override, quoted
@@ -81,7 +82,9 @@ class Labels:
                     uncertain=self.uncertain[label],
                     blank=self.blank,
                     on_bad_label=self.on_bad_label,
+                    advice=" Mend it, or take such cells for unknown: data.reader.on_bad_label=ignore.",
                 )
+                self._warn_of_one_value(sheet, label)
             elif label in self.presence:
                 found[LABEL + label] = self.presence[label].targets(sheet)
             elif self.classes is not None and words is not None and label in self.classes.labels:
@@ -89,6 +92,25 @@ class Labels:
             else:
                 found[LABEL + label] = 0.0
         return pd.DataFrame(found, index=sheet.cells.index).astype(float)
+
+    def _warn_of_one_value(self, sheet: Sheet, label: str) -> None:
+        """Name the key that says what is meant where nothing is called absent."""
+        column = self.columns[label]
+        values = values_of(sheet.column(column, "data.reader.labels"))
+        if 0.0 in values or 1.0 not in values:
+            return
+        if -1.0 in values and self.uncertain[label] == "ignore":
+            _log.warning(
+                f"The column {column!r} of {sheet.path} holds 1 and -1, never 0. Here -1 means uncertain, so "
+                f"that "
+                "nothing is absent; if -1 means absent: data.reader.uncertain=negative"
+            )
+        elif None in values and self.blank == "ignore":
+            _log.warning(
+                f"The column {column!r} of {sheet.path} holds 1 and empty cells, never 0. An empty cell is "
+                f"unknown, "
+                "so that nothing is absent; if empty means absent: data.reader.blank=negative"
+            )
 
 
 def find_labels(
