@@ -85,7 +85,7 @@ def test_images_stand_in_the_order_of_the_manifest(make_images: MakeImages, tmp_
     }
     np.testing.assert_array_equal(images[[0, 1, 2]], np.stack([expected[4], expected[0], expected[3]]))
     np.testing.assert_array_equal(images[np.array([2, 2])], np.stack([expected[3]] * 2))
-    assert images[[0]].shape == (1, 1, 32, 32)
+    assert images[[0]].shape == (1, 1, 64, 64)
     assert images.hashes.shape == (3, HASH_WORDS)
     assert (images.facts["width"] == 48).all()
     left = images.select(np.array([True, False, True]))
