@@ -121,7 +121,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny,
     if scheduler == "frozen":
         options += ["model.freeze=2", "model.unfreeze_epoch=3", "layer_rates.stage_decay=0.5"]
     if scheduler == "plateau":
-        options += ["scheduler.patience=0", "scheduler.monitor=val/accuracy", "scheduler.mode=max"]
+        options += ["scheduler.patience=1", "scheduler.monitor=val/accuracy", "scheduler.mode=max"]
     train(tiny(tmp_path / "whole", *options))
 
     class Killed(BaseException):
