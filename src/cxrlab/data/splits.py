@@ -181,8 +181,8 @@ def take_images(
     Args:
         manifest: A split manifest.
         count: Training images to keep; all where there are no more, which is logged.
-        equal_classes: Take as many of each class: with and without the one label, or of each of several labels
-            that exclude one another. A class that has fewer gives all it has.
+        equal_classes: Take as many of each class: with and without the one label, or of each of several
+            labels that exclude one another. A class that has fewer gives all it has.
         seed: Gives other patients; the order of the rows has no influence.
         groups: As for :class:`Split`.
 
@@ -204,9 +204,7 @@ def take_images(
         wanted = count // len(there) + (number < count % len(there))
         members = order[classes[order] == class_]
         drawn[members[nested_rows(names[members], targets[members], wanted, seed)]] = True
-    _log.info(
-        "Training on %d of %d images (data.max_train_images=%d).", drawn.sum(), len(training), count
-    )
+    _log.info("Training on %d of %d images (data.max_train_images=%d).", drawn.sum(), len(training), count)
     kept = ~is_training
     kept[is_training] = drawn
     return manifest.rows(pd.Series(kept))
