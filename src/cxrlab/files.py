@@ -71,6 +71,31 @@ def read_json(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def sweep_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
+    """Return what a sweep wrote down of each of its jobs, in the order of their numbers.
+
+    Args:
+        sweep_dir: The folder of ``sweep.csv``.
+
+    Raises:
+        ConfigError: If a record cannot be read.
+    """
+    jobs = [read_json(path) for path in (sweep_dir / ".jobs").glob("*.json")]
+    return sorted(jobs, key=lambda job: int(job["job"]))
+
+
+def sweep_folders(sweep_dir: Path) -> list[Path]:
+    """Return the folders of a sweep's jobs, whatever their names; those that were taken away are left out.
+
+    Where the records of the jobs are missing (a copy without hidden folders), every folder below that holds
+    predictions is a job's.
+    """
+    named = [sweep_dir / job["folder"] for job in sweep_jobs(sweep_dir) if job.get("folder")]
+    if not named:
+        named = sorted({path.parent.parent for path in sweep_dir.rglob("predictions/*.csv")})
+    return list(dict.fromkeys(folder for folder in named if folder.is_dir()))
+
+
 class DataRecord(TypedDict, total=False):
     """What a session of ``provenance.json`` says of its data.
 

@@ -218,7 +218,8 @@ def _errors(table: PredictionTable) -> Floats:
 
 def _log_losses(scores: Floats, targets: Floats) -> Floats:
     """Return minus the logarithm of the probability of what is true, which is at least 1e-7."""
-    return -np.log(np.clip(np.where(targets == 1, scores, 1.0 - scores), _LEAST_PROBABILITY, 1.0))
+    losses: Floats = -np.log(np.clip(np.where(targets == 1, scores, 1.0 - scores), _LEAST_PROBABILITY, 1.0))
+    return losses
 
 
 def _with_prevalence(metrics: dict[str, Floats], prevalence: float | None) -> dict[str, Floats]:

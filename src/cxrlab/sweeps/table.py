@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrlab.files import write_text
+from cxrlab.files import sweep_jobs, write_text
 from cxrlab.metrics.registry import IN_TRAINING
 from cxrlab.sweeps.cross_validation import SUMMARIES, configurations, notes, summarised
 from cxrlab.sweeps.seeds import macro_means, printed_spread, write_seed_spread
@@ -96,8 +96,7 @@ def _write_job(path: Path, job: Mapping[str, object]) -> None:
 
 
 def _read_jobs(path: Path) -> list[dict[str, object]]:
-    files = sorted((path.parent / ".jobs").glob("*.json"))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return sweep_jobs(path.parent)
 
 
 def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:

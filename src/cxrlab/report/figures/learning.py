@@ -1,6 +1,7 @@
 """Learning curves of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -56,9 +57,9 @@ def draw_learning_curves(metrics: pd.DataFrame) -> Figure:
     with styled():
         # Two in a row; the AUROC, which may have many curves, takes what is left of the last one.
         places = [*panels, "AUROC"]
-        rows = [places[first : first + 2] for first in range(0, len(places), 2)]
+        rows: list[Any] = [places[first : first + 2] for first in range(0, len(places), 2)]
         figure = new_figure(10.5 + 1.5 * (len(scores) > _MOST_NAMES), 4.2 * len(rows))
-        axes_of = figure.subplot_mosaic([row * (3 - len(row)) for row in rows])
+        axes_of: dict[str, Axes] = figure.subplot_mosaic([list(row) * (3 - len(row)) for row in rows])
         for title, pair in panels.items():
             entries = _curves(axes_of[title], metrics, dict(zip(pair, _BOTH, strict=True)))
             axes_of[title].set_ylabel(title)
