@@ -29,7 +29,7 @@ from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, 
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.patients import warn_of_patients
 from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction, take_images
-from cxrlab.errors import ConfigError, DataError, check_range
+from cxrlab.errors import ConfigError, DataError, check_range, override
 from cxrlab.files import user_cache_dir
 
 _Result = TypeVar("_Result")
@@ -375,5 +375,5 @@ def _check_labels_vary(train: Manifest) -> None:
         raise DataError(
             f"Nothing can be learnt of labels that do not vary among the {len(train)} training images: "
             f"{constant}. "
-            + (f"Leave them out: data.labels=[{','.join(others)}]." if others else "Check the labels.")
+            + (f"Leave them out: {override('data.labels', others)}." if others else "Check the labels.")
         )
