@@ -34,7 +34,11 @@ _VALUE_TYPES: Mapping[str, object] = {
     "channels_last": bool,
     "decay_norms_and_biases": bool,
     "run_dir": str,
-    "preprocess.normalize": Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"],
+    "preprocess.normalize": Literal[
+        "training", "imagenet", "image", "equalize", "none", "given", "image_then_sample"
+    ],
+    "preprocess.mean": list[float] | None,
+    "preprocess.std": list[float] | None,
     "report.page": bool,
     "report.check_heatmaps": bool,
     "report.images": bool,

@@ -18,8 +18,8 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir
 from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
-from cxrlab.metrics.streaming import check_monitor
-from cxrlab.models.network import architecture, make_network, without_initial_weights
+from cxrlab.metrics.streaming import WITH_PENALTY, check_monitor
+from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
 from cxrlab.models.preprocess import STATISTICS_IMAGES
 from cxrlab.task import check_exclusive
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
@@ -80,18 +80,19 @@ def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
     labels, settings = data.manifest.labels, data.settings
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     description = config.plain(cfg.model)
-    mean, std = _statistics(cfg.preprocess.normalize, data)
-    _check_monitors(cfg, labels)
+    mean, std = _statistics(cfg.preprocess, data)
+    network = make_network(
+        _network_factory(cfg),
+        num_labels=len(labels),
+        channels=settings.channels,
+        image_size=settings.image_size,
+    )
+    _check_monitors(cfg, labels, network)
     return Classifier(
         labels=labels,
         preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
         network={**architecture(description), "num_labels": len(labels), **shape},
-        module=make_network(
-            _network_factory(cfg),
-            num_labels=len(labels),
-            channels=settings.channels,
-            image_size=settings.image_size,
-        ),
+        module=network,
         loss=_loss(cfg, data),
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
@@ -133,15 +134,29 @@ def _loss(cfg: DictConfig, data: DataModule) -> nn.Module:
     return loss
 
 
-def _check_monitors(cfg: DictConfig, labels: list[str]) -> None:
+def _check_monitors(cfg: DictConfig, labels: list[str], network: Network) -> None:
     check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
     if "monitor" in cfg.scheduler:
         keys = ("scheduler.monitor", "scheduler.mode")
         check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
+    for key, monitor in {"monitor": cfg.monitor, "scheduler.monitor": cfg.scheduler.get("monitor")}.items():
+        if monitor == WITH_PENALTY and not float(network.penalty()):
+            raise ConfigError(f"{key}={monitor}, but {network.title} adds no penalty: {key}=val/loss.")
 
 
-def _statistics(normalize: str, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
-    """Return mean and deviation of training images, where the normalisation needs them."""
+def _statistics(preprocess: DictConfig, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
+    """Return the mean and deviation to normalise with: those given, or those of training images."""
+    normalize, given = preprocess.normalize, (preprocess.get("mean"), preprocess.get("std"))
+    if normalize == "given":
+        mean, std = (None if values is None else list(values) for values in given)
+        if std is not None and not all(value > 0 for value in std):
+            raise ConfigError(f"preprocess.std={std} must be above 0 in each channel.")
+        return mean, std
+    if given != (None, None):
+        raise ConfigError(
+            f"preprocess.mean={given[0]} and preprocess.std={given[1]} have no effect with "
+            f"preprocess.normalize={normalize}: set preprocess.normalize=given."
+        )
     if normalize == "image_then_sample":
         log.warning(
             "preprocess.normalize=image_then_sample shows the network differently normalised images in "
