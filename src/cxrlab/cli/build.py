@@ -23,7 +23,7 @@ from cxrlab.models.network import Network, architecture, make_network, without_i
 from cxrlab.models.preprocess import STATISTICS_IMAGES
 from cxrlab.task import check_exclusive
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
-from cxrlab.training.callbacks.resume import StopTogether
+from cxrlab.training.callbacks.resume import StopTogether, TodaysSettings
 from cxrlab.training.module import Classifier
 from cxrlab.training.optim import parameter_groups
 from cxrlab.training.precision import choose_precision, saved_precision
@@ -184,7 +184,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         ConfigError: If one of them cannot be built.
     """
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
-    callbacks.append(StopTogether())
+    callbacks += [TodaysSettings(), StopTogether()]
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
