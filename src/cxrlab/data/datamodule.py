@@ -50,6 +50,8 @@ class DataModule(pl.LightningDataModule):
         image_size: Height and width of the images in pixels.
         channels: 1 for radiographs, 3 for colour.
         resize: ``stretch``, ``pad`` or ``crop``.
+        bit_depth: Bits of the grey values of PNG and TIFF files of 16 bits; None for the smallest of 8, 10,
+            12, 14 and 16 that holds those of each file.
         batch_size: Images in a batch, of one process.
         cache_dir: Folder of the decoded images; None for ``cxrlab/images`` in the user's cache.
         num_workers: Processes that decode images into the cache; None for one a core, 0 for none beside this.
@@ -85,6 +87,7 @@ class DataModule(pl.LightningDataModule):
         image_size: int = 224,
         channels: Literal[1, 3] = 1,
         resize: Resize = "stretch",
+        bit_depth: int | None = None,
         batch_size: int = 32,
         cache_dir: str | Path | None = None,
         num_workers: int | None = None,
@@ -98,6 +101,7 @@ class DataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_range("data.image_size", image_size, 8)
+        check_range("data.bit_depth", bit_depth, 8, 16)
         check_range("data.batch_size", batch_size, 1)
         check_range("data.num_workers", num_workers, 0)
         check_range("data.overfit_images", overfit_images, 2)
@@ -109,7 +113,7 @@ class DataModule(pl.LightningDataModule):
         self.split = split if isinstance(split, Split) else CustomSplit(split)
         self.labels = labels
         self.fraction = fraction
-        self.settings = CacheSettings(image_size, channels, resize)
+        self.settings = CacheSettings(image_size, channels, resize, bit_depth)
         self.batch_size = batch_size
         self.cache_dir = user_cache_dir() / "images" if cache_dir is None else Path(cache_dir).expanduser()
         self.num_workers = num_workers

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cxrlab.data.audit import audit
-from cxrlab.data.image_statistics import Appearance
+from cxrlab.data.audit.run_audit import FACTS
 from cxrlab.data.readers import folders
 from cxrlab.data.readers.folders import find_images, is_healthy
 from cxrlab.errors import DataError, MissingFileError
@@ -84,8 +84,8 @@ def test_the_audit_says_what_was_left_out(make_tree):
     (root / "TB/volume.nii").write_bytes(b"no image")
     (root / "TB/notes.txt").write_text("text")
     manifest = folders.read_folder(root)
-    columns = dict.fromkeys(("error", "warning", "digest", "mode"), "") | {"width": 16, "height": 16}
-    facts = pd.DataFrame(columns | dict.fromkeys(Appearance._fields, 50.0), index=range(3))
+    texts = dict.fromkeys(("error", "warning", "digest", "mode"), "")
+    facts = pd.DataFrame(dict.fromkeys(FACTS, 50.0) | texts | {"width": 16, "height": 16}, index=range(3))
     pairs = pd.DataFrame({"one": [], "other": []}, dtype=int)
     report = audit(manifest, facts, identical=[], pairs=pairs, missing=0, extra=[], raw=None)
     found = {finding.kind: finding for finding in report.findings}

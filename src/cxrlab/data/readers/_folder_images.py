@@ -157,8 +157,8 @@ def images_below(root: Path, folder: str, tally: Tally) -> list[str]:
 
     A file whose suffix is one of images is taken without a look, and found out when it is decoded; of any
     other the first bytes are read: 100,000 files with such suffixes take 1 s, and 100,000 without one 4 s
-    (one core of a busy server, local disk). Symbolic links are followed, but no folder is entered twice. Left out,
-    and counted by ``tally``, are what is hidden, masks (folders of them, and ``a_mask.png`` beside
+    (one core of a busy server, local disk). Symbolic links are followed, but no folder is entered twice. Left
+    out, and counted by ``tally``, are what is hidden, masks (folders of them, and ``a_mask.png`` beside
     ``a.png``), the outputs of runs, and what cannot be decoded.
 
     Args:

@@ -346,7 +346,9 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
         DataError: If a class folder holds no image, or a folder may not be looked into.
     """
     check_root(root)
-    wanted = classes if isinstance(classes, Mapping) else classes and {name: (name,) for name in classes}
+    wanted: Mapping[str, Sequence[str]] | None = None
+    if classes is not None:
+        wanted = classes if isinstance(classes, Mapping) else {name: (name,) for name in classes}
     tally = Tally()
     names = _folders(root)
     parts = [name for name in names if name.lower() in _PARTS]
@@ -554,7 +556,9 @@ def _with_one_spelling(classes: "pd.Series[str]") -> "pd.Series[str]":
 
 def _warn_of_other_classes(root: Path, files: pd.DataFrame) -> None:
     """Say which classes only some of the parts have."""
-    of_part = {part: set(group) for part, group in files.groupby("part")["class"]}
+    of_part = {
+        str(part): set(files["class"][files["part"] == part].tolist()) for part in files["part"].unique()
+    }
     lacking = {part: sorted(set(files["class"]) - names) for part, names in of_part.items()}
     if any(lacking.values()):
         named = "; ".join(f"{part} lacks {', '.join(names)}" for part, names in lacking.items() if names)
