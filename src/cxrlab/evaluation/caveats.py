@@ -22,7 +22,7 @@ _PARTS = {
 OFFICIAL = "official"
 NUM_OFFICIAL_TEST = 25_596
 _FEW_UNREADABLE = 25
-# Names that nih.read and people give to the whole of it; the samples of courses and copies have lists of their own.
+# Names that nih.read and people give to the whole of it; samples have lists of their own.
 _WHOLE = ("nih", "nih chestx-ray14", "chestx-ray14", "chestxray14", "nih_chestxray14")
 
 # In the order of LABELS; table 2 of the paper.
@@ -185,13 +185,13 @@ def _note(data_name: str, split: str | None, num_images: int | None, has_mean: b
         beside = "Ours may be set beside those of the official split, and only where it is of the test part."
     elif is_official(data_name, split):
         beside = (
-            f"Ours is of {num_images:,} images and not of the {NUM_OFFICIAL_TEST:,} of the official test part, so "
-            "none of these may be set beside it as better or worse."
+            f"Ours is of {num_images:,} images and not of the {NUM_OFFICIAL_TEST:,} of the official test part, "
+            "so none of these may be set beside it as better or worse."
         )
     elif split == OFFICIAL:
         beside = (
-            f"Ours is on the own split of {data_name}, which is not the official one, so none of these may be "
-            "set beside it as better or worse."
+            f"Ours is on the own split of {data_name}, which is not the official one, so none of these may "
+            "be set beside it as better or worse."
         )
     else:
         name = f"the split {split!r}" if split else "a split that is not known"
