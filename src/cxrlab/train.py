@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from cxrlab.data.datamodule import DataModule
     from cxrlab.files import RunDir
+    from cxrlab.models.network import Network
     from cxrlab.training.module import Classifier
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     Raises:
         ConfigError: Naming the key and the value.
     """
-    from cxrlab.errors import ConfigError
+    from cxrlab.errors import ConfigError, check_range
     from cxrlab.metrics import load_metrics
     from cxrlab.report.section import load_sections
 
@@ -63,6 +64,13 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError("callbacks.predictions=null: the evaluation at the end needs the predictions.")
     if cfg.trainer.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
+    for name, least in {
+        "accumulate_grad_batches": 1,
+        "check_val_every_n_epoch": 1,
+        "gradient_clip_val": 0,
+    }.items():
+        if isinstance(cfg.trainer.get(name), int | float):
+            check_range(f"trainer.{name}", cfg.trainer[name], least)
     if cfg.trainer.get("max_epochs") == 0:
         raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
     unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
@@ -109,6 +117,7 @@ def train(cfg: DictConfig) -> float:
     import torch
 
     from cxrlab.cli import build, summaries
+    from cxrlab.cli.checks import check_data_fit
     from cxrlab.files import RunDir
     from cxrlab.runs import writing
 
@@ -121,15 +130,17 @@ def train(cfg: DictConfig) -> float:
     files.path.mkdir(parents=True, exist_ok=True)
     if not cfg.resume:
         config.check_unused_folder(files.path)
-    _check_network(cfg)
+    # What needs no image is told before any is decoded.
+    cfg.trainer.precision = build.decide_precision(cfg, _checked_network(cfg), files)
+    trainer = build.build_trainer(cfg)
     data: DataModule = config.build(cfg.data)
+    check_data_fit(cfg, data.read())
+    network = build.initial_network(cfg, len(data.read().labels))
     data.prepare()
-    classifier = build.build_classifier(cfg, data)
+    classifier = build.build_classifier(cfg, data, network)
     if cfg.resume:
         writing.check_same_run(data.manifest, classifier, files)
-    cfg.trainer.precision = build.decide_precision(cfg, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
-    trainer = build.build_trainer(cfg)
     build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
     summaries.log_training(trainer, cfg.monitor, files)
     return _finish(cfg, trainer, classifier, data, files)
@@ -139,19 +150,22 @@ def _checks_heatmaps(cfg: DictConfig) -> bool:
     return bool(cfg.report.check_heatmaps and cfg.report.page and cfg.test is True)
 
 
-def _check_network(cfg: DictConfig) -> None:
-    """Say before any image is decoded that a network cannot be built, or has no heatmaps.
+def _checked_network(cfg: DictConfig) -> "Network":
+    """Return a network to be thrown away; say that it cannot be built or trained so, or has no heatmaps.
 
     Of one without the spatial features that they are read from, none are drawn.
     """
     from cxrlab.cli.build import throwaway_classifier
+    from cxrlab.cli.checks import check_image_size, check_optimizer
     from cxrlab.errors import ConfigError
     from cxrlab.heatmaps.methods import check_fit
     from cxrlab.heatmaps.methods.layers import unexplainable_reason
 
     classifier = throwaway_classifier(cfg)
+    check_image_size(classifier.network)
+    check_optimizer(cfg, classifier.network)
     if not (_checks_heatmaps(cfg) or cfg.callbacks.get("heatmaps")):
-        return
+        return classifier.network
     settings = config.build(cfg.explanation)
     reason = unexplainable_reason(classifier.network, settings.methods)
     if reason is not None:
@@ -163,6 +177,7 @@ def _check_network(cfg: DictConfig) -> None:
             check_fit(classifier, settings)
         except ConfigError as error:
             log.warning("Heatmaps will not be checked at the end (report.check_heatmaps): %s", error)
+    return classifier.network
 
 
 def _write_start(
