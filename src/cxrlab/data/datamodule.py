@@ -27,6 +27,7 @@ from cxrlab.data.decode import Resize
 from cxrlab.data.filters import apply_filters
 from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, Sampling, balanced_weights
 from cxrlab.data.manifest import PARTS, Manifest
+from cxrlab.data.patients import warn_of_patients
 from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction
 from cxrlab.errors import DataError, check_range
 from cxrlab.files import user_cache_dir
@@ -156,6 +157,7 @@ class DataModule(pl.LightningDataModule):
         if self._read is None:
             self.split.check_file()
             manifest = self._timed("read", lambda: self.reader(self.root))
+            warn_of_patients(manifest.table["patient"], manifest.root)
             chosen = self.filter(manifest.select_labels(self.labels))
             self._read = chosen, manifest.table["image"].tolist()
         return self._read[0]
