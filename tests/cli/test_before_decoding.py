@@ -119,7 +119,9 @@ def test_a_missing_part_is_told_before_decoding(started, tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path / "labels.csv", index=False)
     table = ["data=table", f"data.root={tmp_path}", "data.reader.split_column=split"]
     parts = pd.DataFrame(rows)[["image"]].assign(part=["train"] * 9 + ["val"] * 3)
-    parts.to_csv(tmp_path / "parts.csv", index=False)
+    parts_path = tmp_path / "parts" / "of_images.csv"
+    parts_path.parent.mkdir()
+    parts.to_csv(parts_path, index=False)
     with pytest.raises(UserError, match="no image of the official test part is in"):
         started(*table, "data.split.method=official")
     with pytest.raises(UserError, match=r"puts no image of .* into the test part"):
@@ -127,7 +129,7 @@ def test_a_missing_part_is_told_before_decoding(started, tmp_path):
             *table,
             f"data.root={tmp_path}",
             "data.split.method=file",
-            f"data.split.file={tmp_path / 'parts.csv'}",
+            f"data.split.file={parts_path}",
         )
 
 

@@ -84,7 +84,7 @@ def check_data_fit(cfg: DictConfig, manifest: Manifest) -> None:
         ConfigError: If the monitored metric, a metric of one's own or the loss does not fit.
         DataError: If the labels are no exclusive classes, and the task says so.
     """
-    labels, targets = manifest.labels, torch.as_tensor(manifest.targets, dtype=torch.float32)
+    labels, targets = manifest.labels, torch.tensor(manifest.targets, dtype=torch.float32)
     check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
     if "monitor" in cfg.scheduler:
         keys = ("scheduler.monitor", "scheduler.mode")
