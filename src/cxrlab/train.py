@@ -34,7 +34,11 @@ _VALUE_TYPES: Mapping[str, object] = {
     "channels_last": bool,
     "decay_norms_and_biases": bool,
     "run_dir": str,
-    "preprocess.normalize": Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"],
+    "preprocess.normalize": Literal[
+        "training", "imagenet", "image", "equalize", "none", "given", "image_then_sample"
+    ],
+    "preprocess.mean": list[float] | None,
+    "preprocess.std": list[float] | None,
     "report.page": bool,
     "report.check_heatmaps": bool,
     "report.images": bool,
@@ -134,8 +138,8 @@ def train(cfg: DictConfig) -> float:
     cfg.trainer.precision = build.decide_precision(cfg, _checked_network(cfg), files)
     trainer = build.build_trainer(cfg)
     data: DataModule = config.build(cfg.data)
-    check_data_fit(cfg, data.read())
     network = build.initial_network(cfg, len(data.read().labels))
+    check_data_fit(cfg, data.read(), network)
     data.prepare()
     classifier = build.build_classifier(cfg, data, network)
     if cfg.resume:

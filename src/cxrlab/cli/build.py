@@ -91,7 +91,7 @@ def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None 
     labels, settings = data.manifest.labels, data.settings
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     description = config.plain(cfg.model)
-    mean, std = _statistics(cfg.preprocess.normalize, data)
+    mean, std = _statistics(cfg.preprocess, data)
     return Classifier(
         labels=labels,
         preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
@@ -131,8 +131,19 @@ def _loss(cfg: DictConfig, data: DataModule) -> nn.Module:
     return loss
 
 
-def _statistics(normalize: str, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
-    """Return mean and deviation of training images, where the normalisation needs them."""
+def _statistics(preprocess: DictConfig, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
+    """Return the mean and deviation to normalise with: those given, or those of training images."""
+    normalize, given = preprocess.normalize, (preprocess.get("mean"), preprocess.get("std"))
+    if normalize == "given":
+        mean, std = (None if values is None else list(values) for values in given)
+        if std is not None and not all(value > 0 for value in std):
+            raise ConfigError(f"preprocess.std={std} must be above 0 in each channel.")
+        return mean, std
+    if given != (None, None):
+        raise ConfigError(
+            f"preprocess.mean={given[0]} and preprocess.std={given[1]} have no effect with "
+            f"preprocess.normalize={normalize}: set preprocess.normalize=given."
+        )
     if normalize == "image_then_sample":
         log.warning(
             "preprocess.normalize=image_then_sample shows the network differently normalised images in "

@@ -12,7 +12,7 @@ from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, UserError
 from cxrlab.losses import build_loss, check_task, label_frequencies
 from cxrlab.losses.base import known_loss
-from cxrlab.metrics.streaming import check_monitor, label_metrics
+from cxrlab.metrics.streaming import WITH_PENALTY, check_monitor, label_metrics
 from cxrlab.models.network import Network
 from cxrlab.task import check_exclusive
 from cxrlab.training.optim import ParameterGroup, parameter_groups
@@ -73,12 +73,13 @@ def build_groups(cfg: DictConfig, network: Network) -> list[ParameterGroup]:
     )
 
 
-def check_data_fit(cfg: DictConfig, manifest: Manifest) -> None:
+def check_data_fit(cfg: DictConfig, manifest: Manifest, network: Network) -> None:
     """Check what the labels of a data set decide: metrics that are monitored, the loss, the task.
 
     Args:
         cfg: As in conf/train.yaml, checked.
         manifest: As it was read, before any split.
+        network: That is trained, or one like it.
 
     Raises:
         ConfigError: If the monitored metric, a metric of one's own or the loss does not fit.
@@ -89,6 +90,9 @@ def check_data_fit(cfg: DictConfig, manifest: Manifest) -> None:
     if "monitor" in cfg.scheduler:
         keys = ("scheduler.monitor", "scheduler.mode")
         check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
+    for key, monitor in {"monitor": cfg.monitor, "scheduler.monitor": cfg.scheduler.get("monitor")}.items():
+        if monitor == WITH_PENALTY and not float(network.penalty()):
+            raise ConfigError(f"{key}={monitor}, but {network.title} adds no penalty: {key}=val/loss.")
     if cfg.task == "multiclass":
         check_exclusive(targets, labels)
     _check_loss(cfg, targets)

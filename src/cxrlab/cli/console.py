@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import user_error
+from cxrlab.cli.overrides import advice
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +73,7 @@ def _of_hydra(text: str) -> str:
     if "Could not override" in text:
         lines.append("Is it misspelt? --help lists the groups, --cfg job every key.")
     if "override_grammar" in text:
-        lines.append(
-            "A value with brackets, commas or the like stands in double quotes within single ones: "
-            "'key=\"value\"'."
-        )
+        lines += [f"{sentence}." for sentence in advice(sys.argv[1:])]
     return "\n".join(lines)
 
 
