@@ -4,7 +4,6 @@ import functools
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pytorch_lightning as pl
 import torch
@@ -96,7 +95,13 @@ def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None 
     mean, std = _statistics(cfg.preprocess, data)
     return Classifier(
         labels=labels,
-        preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
+        preprocess={
+            "normalize": cfg.preprocess.normalize,
+            "mean": mean,
+            "std": std,
+            "resize": settings.resize,
+            **shape,
+        },
         network={**architecture(description), "num_labels": len(labels), **shape},
         module=initial_network(cfg, len(labels)) if network is None else network,
         loss=_loss(cfg, data),
