@@ -299,9 +299,32 @@ def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
 
             if not isinstance(error, (ValueError, TypeError, MisconfigurationException)):
                 raise
-            raise ConfigError(f"{key} does not fit: {error}") from error
+            quoted = quoted_keys(plain(node), key, str(error))
+            raise ConfigError(f"{' '.join(quoted) or key} does not fit: {error}") from error
 
     return call
+
+
+def quoted_keys(node: Mapping[str, object], key: str, message: str) -> list[str]:
+    """Return the keys whose number a message quotes, such as ``optimizer.lr=-1`` for "learning rate: -1.0".
+
+    Where the message has the name of one of them too, it is that one; of more than two none is meant.
+
+    Example:
+        >>> quoted_keys({"lr": -1, "betas": [0.9, 1.5]}, "optimizer", "Invalid beta at index 1: 1.5")
+        ['optimizer.betas=[0.9, 1.5]']
+    """
+    quoted = {float(word) for word in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", message)}
+    candidates = {
+        str(name): value
+        for name, value in node.items()
+        if any(
+            isinstance(number, int | float) and not isinstance(number, bool) and float(number) in quoted
+            for number in (value if isinstance(value, list) else [value])
+        )
+    }
+    named = {name: value for name, value in candidates.items() if name in message} or candidates
+    return [f"{key}.{name}={value}" for name, value in named.items()] if len(named) <= 2 else []
 
 
 def save_config(composed: DictConfig, used: DictConfig, files: RunDir) -> None:
