@@ -129,13 +129,16 @@ def _with_option(group: str, todays: DictConfig, saved: DictConfig) -> dict[str,
     new: Any = OmegaConf.to_container(todays, resolve=False)
     old: Any = OmegaConf.to_container(saved.get(group) or OmegaConf.create({}), resolve=False)
     always = _HARDWARE if group == "trainer" else ()
-    kept = {
+    kept: dict[str, Any] = {
         key: old[key]
         for key, value in new.items()
         if key in old and key not in always and key in usual and usual[key] == value
     }
-    more = {key: value for key, value in old.items() if key not in new} if group == "trainer" else {}
-    return new | kept | more
+    more: dict[str, Any] = (
+        {key: value for key, value in old.items() if key not in new} if group == "trainer" else {}
+    )
+    merged: dict[str, Any] = new | kept | more
+    return merged
 
 
 def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
