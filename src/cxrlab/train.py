@@ -137,6 +137,8 @@ def train(cfg: DictConfig) -> float:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     files = RunDir(Path(cfg.run_dir))
+    if not is_resumed:
+        config.check_outside_data(files.path, cfg.data.root, "run_dir")
     with claimed(files.path):
         if not is_resumed:
             config.check_unused_folder(files.path)

@@ -149,6 +149,37 @@ def check_unused_folder(run_dir: Path) -> None:
         )
 
 
+def check_outside_data(output_dir: Path, root: str | None, key: str = "hydra.run.dir") -> None:
+    """Keep outputs out of the data: among the images, the next run would take them for some.
+
+    Args:
+        output_dir: Where a command is about to write.
+        root: Folder of the data; None where that is not given.
+        key: That named the folder, for the message.
+
+    Raises:
+        ConfigError: If it is the data's folder, or lies in one of its folders of images.
+    """
+    if root is None or not (data := Path(root).expanduser().resolve()).is_dir():
+        return
+    folder = output_dir.expanduser().resolve()
+    if folder == data:
+        raise ConfigError(
+            f"{key}={output_dir} is data.root itself: outputs would lie among the data. Choose a folder of "
+            "their own."
+        )
+    if data not in folder.parents:
+        return
+    from cxrlab.data.readers._folder_images import holds_image
+
+    outermost = data / folder.relative_to(data).parts[0]
+    if outermost.is_dir() and holds_image(outermost):
+        raise ConfigError(
+            f"{key}={output_dir} lies in {outermost}, a folder of images of data.root={root}: outputs would "
+            "be taken for images. Choose a folder outside of it."
+        )
+
+
 def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
     OmegaConf.register_new_resolver("user_cache", lambda: str(user_cache_dir()), replace=True)
