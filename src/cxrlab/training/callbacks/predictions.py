@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from cxrlab.files import write_text
 from cxrlab.metrics.predictions import predictions_frame
 
 T = TypeVar("T")
@@ -79,4 +80,4 @@ class Predictions(Callback):
             thresholds=pl_module.operating_point.thresholds.double().cpu().numpy(),
         )
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        table.to_csv(self.dirpath / f"{part}.csv", index=False)
+        write_text(self.dirpath / f"{part}.csv", table.to_csv(index=False))
