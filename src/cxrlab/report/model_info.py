@@ -8,10 +8,10 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from cxrlab.data.audit import Finding
-from cxrlab.data.manifest import PARTS, read_table
+from cxrlab.data.manifest import PARTS, read_csv, read_table
 from cxrlab.data.splits import METHODS
 from cxrlab.evaluation.results import EvaluationResult
-from cxrlab.files import RunDir, read_json
+from cxrlab.files import PROVENANCE_REMEDY, RunDir, read_json, reading
 from cxrlab.heatmaps.results import ExplanationResult
 
 Kind = Literal["run", "ensemble", "predictions"]
@@ -19,6 +19,10 @@ Outcome = Literal["TP", "FP", "FN", "TN", "unknown"]
 
 # What readers call public data; any other name may be that of somebody's folder or file.
 _PUBLIC_DATA = ("nih", "pneumonia", "malaria", "synthetic")
+
+
+_METRICS_REMEDY = "Bring it back from a copy, or remove it: the page then has no learning curves."
+_AUDIT_REMEDY = "Bring it back from a copy, or remove it: the page then has no audit."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +241,7 @@ def run_model_info(
         trained_on=_training_data(run_dir, session),
         config=config,
         audit=_audit(run_dir),
-        metrics=pd.read_csv(run_dir.metrics) if run_dir.metrics.is_file() else None,
+        metrics=read_csv(run_dir.metrics, _METRICS_REMEDY) if run_dir.metrics.is_file() else None,
         provenance=session if run_dir.provenance.is_file() else None,
         resumed=resumed,
         panels=panels,
@@ -271,13 +275,15 @@ def ensemble_model_info(
 def _sessions(run_dir: RunDir) -> list[Session]:
     if not run_dir.provenance.is_file():
         return [Session()]
-    return [Session.from_json(record) for record in read_json(run_dir.provenance)["sessions"]]
+    with reading(run_dir.provenance, PROVENANCE_REMEDY):
+        return [Session.from_json(record) for record in run_dir.sessions()]
 
 
 def _audit(run_dir: RunDir) -> list[Finding] | None:
     if not run_dir.audit.is_file():
         return None
-    return [Finding(**entry) for entry in read_json(run_dir.audit)["findings"]]
+    with reading(run_dir.audit, _AUDIT_REMEDY):
+        return [Finding(**entry) for entry in read_json(run_dir.audit, _AUDIT_REMEDY)["findings"]]
 
 
 def _network(config: Mapping[str, Any], session: Session) -> NetworkInfo:

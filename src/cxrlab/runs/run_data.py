@@ -1,5 +1,6 @@
 """The data of a run: built again from what it saved, and what it predicts of its own parts."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +11,11 @@ from cxrlab.data import BUILDABLE
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import Manifest
+from cxrlab.data.readers import synthetic
 from cxrlab.errors import ConfigError
-from cxrlab.files import RunDir, build
-from cxrlab.metrics.predictions import DataFacts, PredictionTable, read_predictions
+from cxrlab.files import PROVENANCE_REMEDY, RunDir, build, reading
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
+from cxrlab.runs.own_predictions import read_own_predictions
 from cxrlab.runs.predict import predict_table
 
 if TYPE_CHECKING:
@@ -26,17 +29,31 @@ _BUILT = ("reader", "split", "filter", "augment")
 _DATA_MODULE = "cxrlab.data.datamodule.DataModule"
 
 
-def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: str) -> DataModule:
+def build_data(
+    description: Mapping[str, Any],
+    *,
+    trust: Sequence[str],
+    source: str,
+    root: Path | str | None = None,
+) -> DataModule:
     """Build the data module that a run's config describes; nothing in it chooses what else runs.
+
+    Nor does it choose where anything is written: decoded images go to the user's own cache, whatever folder
+    the run had for them, and the synthetic set is drawn only below a ``root`` that is given here.
 
     Args:
         description: ``data`` of the config, references followed.
+        root: Folder of the data, where it was moved; None for where it was.
         trust: Packages besides cxrlab whose classes and functions may be built.
         source: The file, for messages.
 
     Raises:
-        ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
+        ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package, or the
+            synthetic set would have to be drawn first.
     """
+    description = {key: value for key, value in description.items() if key != "cache_dir"}
+    if root is not None:
+        description["root"] = str(root)
     try:
         parts = {
             key: build(description[key], BUILDABLE, trust, source=source)
@@ -51,6 +68,13 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
             raise ConfigError(f"{source} makes data.{key} a {type(part).__name__}, which cannot be called.")
     try:
         data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
+        reader = data.reader
+        writes = root is None and isinstance(reader, functools.partial) and reader.func is synthetic.read
+        if writes and not synthetic.is_drawn(data.root, **reader.keywords):
+            raise ConfigError(
+                f"{source} names the synthetic data set below {data.root}, where it is not. To have it drawn "
+                f"there, give root={data.root}."
+            )
     except TypeError as error:
         raise ConfigError(f"{source} does not describe data: {error}.") from error
     return data
@@ -59,9 +83,10 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
 def run_facts(files: RunDir) -> DataFacts:
     """Return what a run was trained and tested on, as its provenance says."""
     data = files.data_record()
-    method = data.get("split", {}).get("method")
-    split = None if method is None else str(method)
-    return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
+    with reading(files.provenance, PROVENANCE_REMEDY):
+        method = data.get("split", {}).get("method")
+        split = None if method is None else str(method)
+        return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
 
 
 @dataclass(frozen=True)
@@ -115,9 +140,11 @@ def own_part(
         DataError: If its data are no longer those that it was trained on.
     """
     path = run.files.predictions(part)
+    recompute |= not run.has_own_weights
     if path.is_file() and not recompute:
-        return PredictedImages(read_predictions(path), run.facts)
-    why = "Views are others than the run's" if recompute else f"The run has no {path.name} in predictions"
+        return PredictedImages(read_own_predictions(run.files, part), run.facts)
+    others = "Views or weights are others than the run's"
+    why = others if recompute else f"The run has no {path.name} in predictions"
     log.info("%s: predicting the images of its part %s ...", why, part)
     data = run.data(root)
     rows = data.rows(part)
