@@ -137,6 +137,30 @@ def test_another_data_set_is_matched_by_synonyms(
     )
 
 
+def test_the_page_of_another_data_set_is_titled_and_audited_by_that_one(
+    evaluated: Evaluate, run: Path, synthetic_root: Path, tmp_path: Path
+):
+    folder = folder_of(run, synthetic_root, tmp_path, "test")
+    copied = next(folder.glob("Healthy/*.png"))
+    for number in range(3):
+        shutil.copy(copied, copied.with_name(f"q90{number}.png"))
+    evaluated(f"run={run}", *external(folder), "heatmaps_per_label=0")
+    page, card = ((tmp_path / "out" / name).read_text() for name in ("report.html", "model_card.md"))
+    audit = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert "<h1>resnet10t on other (trained on synthetic)</h1>" in page
+    assert audit["data"]["name"] == "other"
+    section = page[page.index('<section id="audit">') : page.index('<section id="labels">')]
+    assert "Of other, which is evaluated here. The audit of what was trained on, synthetic" in section
+    assert any(
+        finding["message"] in section for finding in audit["findings"] if "identical" in finding["kind"]
+    )
+    assert "other" not in card.partition("\n")[0].replace("on other data (trained on synthetic)", "")
+    assert (
+        json.loads((tmp_path / "out" / "provenance.json").read_text())["sessions"][0]["data"]["name"]
+        == "other"
+    )
+
+
 def test_images_of_the_training_are_found_by_content_whatever_their_name(
     evaluated: Evaluate, run: Path, synthetic_root: Path, tmp_path: Path
 ):

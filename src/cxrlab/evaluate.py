@@ -188,7 +188,7 @@ def _predicted_elsewhere(cfg: DictConfig, run: "Run") -> "PredictedImages":
 
     data = config.build_data_like(cfg.data, run.model.preprocess)
     groups = config.plain(cfg.synonyms.groups)
-    return other_data(run, data, cfg.part or "all", groups, cfg.batch_size, cfg.device)
+    return other_data(run, data, cfg.part or "all", groups, cfg.batch_size, cfg.device, audits=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="evaluate")

@@ -123,7 +123,7 @@ def explain(cfg: DictConfig) -> Path:
     page = write_explained(
         explain_task,
         Path(cfg.run_dir),
-        title=f"Heatmaps of {predicted.facts.name or 'its data'}{part}",
+        title=f"Heatmaps of {_on_data(run, predicted)}{part}",
         limit=cfg.limit,
         checks=_checks(cfg),
         images=cfg.report.images,
@@ -132,6 +132,16 @@ def explain(cfg: DictConfig) -> Path:
     )
     log.info("\nThe page: %s", page)
     return page
+
+
+def _on_data(run: "Run", predicted: "PredictedImages") -> str:
+    """Return which network is explained on which data."""
+    from cxrlab.report.model_info import network_name
+    from cxrlab.report.text import on_data
+
+    facts, own = predicted.facts, run.facts
+    trained_on = None if facts == own else (own.name, own.fingerprint)
+    return on_data(network_name(run.config), facts.name, facts.fingerprint, trained_on=trained_on)
 
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> tuple["PredictedImages", "DataModule | None"]:

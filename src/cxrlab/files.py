@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -23,6 +24,8 @@ import yaml
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 
 Part = Literal["train", "val", "test"]
+
+_log = logging.getLogger(__name__)
 
 
 def user_cache_dir() -> Path:
@@ -155,6 +158,56 @@ def check_links(folder: Path, within: Path) -> None:
                 "would change files that are no part of the run. Remove the link, or put what it points at "
                 "in its place."
             )
+
+
+def sweep_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
+    """Return what a sweep wrote down of each of its jobs, in the order of their numbers.
+
+    Args:
+        sweep_dir: The folder of ``sweep.csv``.
+
+    Of one whose record is damaged, ``status`` is ``unknown`` and ``error`` says why, with a warning: the
+    table of the other jobs must not be lost with it.
+    """
+    jobs = [_sweep_job(path) for path in (sweep_dir / ".jobs").glob("*.json") if path.stem.isdigit()]
+    return sorted(jobs, key=lambda job: int(job["job"]))
+
+
+_OF_JOB = (
+    "job", "status", "metric", "seconds", "overrides", "error", "fold", "num_folds", "configuration", "seed",
+    "but_seed", "folder", "monitor", "maximize",
+)  # fmt: skip
+
+
+def _sweep_job(path: Path) -> dict[str, Any]:
+    number = int(path.stem)
+    try:
+        with reading(path):
+            job = dict.fromkeys(_OF_JOB) | read_json(path)
+            if job["job"] != number:
+                raise ValueError(f"it is of the job {job['job']}")
+            if not isinstance(job["status"], str) or not isinstance(job["folder"], str | None):
+                raise ValueError("it lacks the job's status")
+            float(job["metric"] if job["metric"] is not None else "nan")
+            return job
+    except ConfigError as error:
+        _log.warning(
+            "Job %d of the sweep %s is listed without its result: %s", number, path.parent.parent, error
+        )
+        told = {"job": number, "status": "unknown", "overrides": "", "error": str(error), "maximize": True}
+        return dict.fromkeys(_OF_JOB) | told
+
+
+def sweep_folders(sweep_dir: Path) -> list[Path]:
+    """Return the folders of a sweep's jobs, whatever their names; those that were taken away are left out.
+
+    Where the records of the jobs are missing (a copy without hidden folders), every folder below that holds
+    predictions is a job's.
+    """
+    named = [sweep_dir / job["folder"] for job in sweep_jobs(sweep_dir) if job.get("folder")]
+    if not named:
+        named = sorted({path.parent.parent for path in sweep_dir.rglob("predictions/*.csv")})
+    return list(dict.fromkeys(folder for folder in named if folder.is_dir()))
 
 
 class DataRecord(TypedDict, total=False):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxrlab.data import decode
+from cxrlab.data import raster
 from cxrlab.data.dicom import read_dicom
 
 NIH_HEADERS = {
@@ -120,8 +120,8 @@ def pneumonia_root(make_tree: Callable[..., Path]) -> Path:
 def decoder(request, monkeypatch):
     """A test that uses this runs with Pillow alone, and with the fast PNG decoder where it is installed."""
     if request.param == "Pillow":
-        monkeypatch.setattr(decode, "_png_decoder", lambda: None)
-    elif decode._png_decoder() is None:
+        monkeypatch.setattr(raster, "_png_decoder", lambda: None)
+    elif raster._png_decoder() is None:
         pytest.skip("kornia-rs is not installed")
     return request.param
 

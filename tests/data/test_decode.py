@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from cxrlab.data import decode as decoding
-from cxrlab.data.decode import MAX_PIXELS, RESIZES, decode, read_image
+from cxrlab.data import raster
+from cxrlab.data.decode import FORMATS, MAX_PIXELS, RESIZES, decode, image_format, read_image
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 pytestmark = pytest.mark.usefixtures("decoder")
@@ -56,6 +56,111 @@ def test_every_mode_gives_the_same_grey(tmp_path, kind, channels):
     array = decode(saved(tmp_path, IMAGES[kind]), image_size=SIZE, channels=channels, resize="stretch")
     assert (array.dtype, array.shape, array.flags.c_contiguous) == (np.uint8, (channels, SIZE, SIZE), True)
     np.testing.assert_array_equal(array, np.broadcast_to(GREY, array.shape))
+
+
+LOSSLESS = {"x.tif": {}, "lzw.tiff": {"compression": "tiff_lzw"}, "x.bmp": {}, "x.webp": {"lossless": True}}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize("kind", ["L", "RGB", "RGBA, transparent", "P", "LA", "I;16"])
+def test_every_lossless_format_gives_the_same_grey(tmp_path, kind, name, channels):
+    image = IMAGES[kind]
+    if name.endswith(".bmp") and kind in {"LA", "I;16"}:
+        pytest.skip("BMP has no such mode")
+    if name.endswith(".webp"):
+        image = image if kind == "RGBA, transparent" else Image.fromarray(GREY)
+    options = LOSSLESS[name] | ({"exact": True} if name.endswith(".webp") else {})
+    array = decode(
+        saved(tmp_path, image, name, **options), image_size=SIZE, channels=channels, resize="stretch"
+    )
+    np.testing.assert_array_equal(array, np.broadcast_to(GREY, array.shape))
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.bmp", "x.webp", "x.gif"])
+def test_every_format_keeps_colour(tmp_path, name):
+    path = saved(tmp_path, Image.new("RGB", (SIZE, SIZE), (200, 100, 50)), name)
+    colour = decode(path, image_size=SIZE, channels=3, resize="stretch")[:, 5, 5].astype(int)
+    np.testing.assert_allclose(colour, [200, 100, 50], atol=3 if name == "x.webp" else 0)
+
+
+def test_a_gif_of_one_frame_is_read(tmp_path):
+    array = decode(saved(tmp_path, IMAGES["L"], "x.gif"), image_size=SIZE, channels=1, resize="stretch")
+    np.testing.assert_array_equal(array[0], GREY)
+
+
+@pytest.mark.parametrize("depth", ["L", "I;16"])
+def test_white_may_be_zero_in_a_tiff(tmp_path, depth):
+    # Pillow inverts eight bits itself where it writes them so.
+    inverted = Image.fromarray(GREY if depth == "L" else 65535 - GREY.astype(np.uint16) * 257)
+    path = saved(tmp_path, inverted, "x.tif", tiffinfo={262: 0})
+    with Image.open(path) as image:
+        assert image.tag_v2[262] == 0
+    np.testing.assert_array_equal(decode(path, image_size=SIZE, channels=1, resize="stretch")[0], GREY)
+
+
+def test_a_smaller_copy_in_a_tiff_is_no_second_page(tmp_path):
+    thumbnail = Image.new("L", (8, 8))
+    thumbnail.encoderinfo = {"tiffinfo": {254: 1}}
+    path = saved(tmp_path, IMAGES["L"], "x.tif", save_all=True, append_images=[thumbnail])
+    with Image.open(path) as image:
+        assert image.n_frames == 2
+    np.testing.assert_array_equal(decode(path, image_size=SIZE, channels=1, resize="stretch")[0], GREY)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x.tif", "pages"), ("x.webp", "frames"), ("x.gif", "frames"), ("x.png", "frames")],
+)
+def test_several_frames_are_refused(tmp_path, name, reason):
+    path = saved(tmp_path, IMAGES["L"], name, save_all=True, append_images=[Image.fromarray(255 - GREY)])
+    with pytest.raises(DataError, match=rf"it has several {reason}, and a radiograph has one"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (GREY.astype(np.float32) / 255, "floating-point numbers"),
+        (GREY.astype(np.int32) - 100, "its values go from -100 to 155; 0 to 65535 can be read"),
+        (GREY.astype(np.int32) * 1000, "its values go from 0 to 255000"),
+    ],
+)
+def test_values_beyond_sixteen_bits_are_refused(tmp_path, values, reason):
+    with pytest.raises(DataError, match=reason):
+        read(saved(tmp_path, Image.fromarray(values), "x.tif"))
+
+
+def test_a_format_is_told_by_content(tmp_path):
+    names = ["PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF"]
+    for name in names:
+        IMAGES["L"].save(tmp_path / "image.txt", name)
+        assert image_format(tmp_path / "image.txt") == name
+    preamble = b"II*\0".ljust(128, b"\0") + b"DICM"  # a DICOM file may begin as a TIFF does
+    bare = b"\x08\0\x05\0CS\x0a\0ISO_IR 100"
+    implicit = b"\x08\0\x05\0\x0a\0\0\0ISO_IR 100"
+    for content in (preamble, bare, implicit):
+        (tmp_path / "image.txt").write_bytes(content)
+        assert image_format(tmp_path / "image.txt") == "DICOM"
+    assert set(names) | {"DICOM"} == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"BM", b"BMW of 1994, a novel by", b"RIFF....WAVEfmt ", b"%PDF-1.7", b"PK\3\4", b"a,b\n1,2\n",
+        b"\x08\0\x05\0\0\x10\x20\x30abc", b"\x02\0\0\0", b"\x02\0\x10\xff" + bytes(200), b"II*",
+    ],
+)  # fmt: skip
+def test_what_is_no_image_has_no_format(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+    assert image_format(tmp_path / "x.png") is None
+
+
+def test_what_is_no_file_has_no_format(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path, tmp_path / "pipe.png", tmp_path / "absent.png"):
+        assert image_format(path) is None
 
 
 def test_one_bit_images_are_black_and_white(tmp_path):
@@ -129,7 +234,7 @@ def test_lossless_files_give_what_pillow_gives(tmp_path, kind, channels):
 
 
 def test_the_fast_decoder_decodes(tmp_path, monkeypatch, decoder):
-    monkeypatch.setattr(decoding.PngImageFile, "load", lambda _: pytest.fail("Pillow decoded"))
+    monkeypatch.setattr(raster.PngImageFile, "load", lambda _: pytest.fail("Pillow decoded"))
     path = saved(tmp_path, IMAGES["L"])
     if decoder == "fast":
         decode(path, image_size=SIZE, channels=1, resize="stretch")
@@ -272,7 +377,7 @@ def read(path):
     return read_image(path, image_size=SIZE, channels=1, resize="stretch")
 
 
-@pytest.mark.parametrize("name", ["x.png", "x.jpg"])
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.bmp", "x.webp", "x.gif"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_a_truncated_file_is_named(tmp_path, name, share, capfd):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
@@ -287,7 +392,7 @@ def test_a_truncated_file_is_named(tmp_path, name, share, capfd):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "it is empty"), (b"<html>404 Not Found</html>", "its content is neither PNG, JPEG nor DICOM")],
+    [(b"", "it is empty"), (b"<html>404 Not Found</html>", "its content is none of PNG, JPEG, DICOM")],
 )
 def test_what_is_no_image_is_named(tmp_path, content, reason):
     path = tmp_path / "00000001_000.png"
@@ -320,15 +425,51 @@ def jpeg_claiming(width, height):
     return bytes(data)
 
 
-@pytest.mark.parametrize("bomb", [png_of_zeros, jpeg_claiming])
+def claiming(form, position, layout, kind="L"):
+    """Return what makes an image whose header lies about its size."""
+
+    def make(width, height):
+        stream = io.BytesIO()
+        Image.new(kind, (8, 8)).save(stream, form, lossless=True)
+        data = bytearray(stream.getvalue())
+        at = position(data) if callable(position) else position
+        packed = layout(width, height) if callable(layout) else struct.pack(layout, width, height)
+        data[at : at + len(packed)] = packed
+        return bytes(data)
+
+    return make
+
+
+tiff_claiming = claiming(
+    "TIFF",
+    lambda data: data.index(b"\x00\x01\x04\x00\x01"),
+    lambda width, height: struct.pack("<HHIIHHII", 256, 4, 1, width, 257, 4, 1, height),
+)
+webp_claiming = claiming("WEBP", 21, lambda w, h: struct.pack("<I", (w - 1) | (h - 1) << 14))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [png_of_zeros, jpeg_claiming, tiff_claiming, webp_claiming, claiming("BMP", 18, "<ii"),
+     claiming("GIF", 6, "<HH")],
+)  # fmt: skip
 def test_a_decompression_bomb_is_rejected_unopened(tmp_path, bomb, monkeypatch):
-    for opened in (decoding.PngImageFile, decoding.JpegImageFile):
+    classes = (
+        "PngImageFile",
+        "JpegImageFile",
+        "TiffImageFile",
+        "WebPImageFile",
+        "BmpImageFile",
+        "GifImageFile",
+    )
+    for opened in (getattr(raster, name) for name in classes):
         monkeypatch.setattr(opened, "load", lambda _: pytest.fail("decoded"))
     path = tmp_path / "bomb.png"
-    path.write_bytes(bomb(20_000, 20_000))
+    side = 16_000
+    path.write_bytes(bomb(side, side))
     assert path.stat().st_size < 500_000
     with pytest.raises(
-        DataError, match=rf"bomb\.png .*20000 x 20000 pixels are more than the {MAX_PIXELS:,} allowed"
+        DataError, match=rf"bomb\.png .*{side} x {side} pixels are more than the {MAX_PIXELS:,} allowed"
     ):
         read(path)
 
@@ -378,7 +519,7 @@ def test_names_may_hold_blanks_and_any_letter(tmp_path):
     np.testing.assert_array_equal(read(path).pixels[0], GREY)
 
 
-@pytest.mark.parametrize("name", ["x.png", "x.jpg"])
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.bmp", "x.webp", "x.gif"])
 def test_damaged_bytes_never_escape_as_another_error(tmp_path, name, capfd):
     generator = np.random.default_rng(1)
     good = faults_saved(

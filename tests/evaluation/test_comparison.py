@@ -1,5 +1,7 @@
 import json
 import logging
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -424,10 +426,19 @@ def test_runs_are_named_by_folder_and_by_what_tells_them_apart(make_run):
     assert {table.part for table in tables.values()} == {"test"}
 
 
+def write_sweep(sweep_dir: Path, folders: Sequence[str]) -> None:
+    """Write what a sweep writes of its jobs: the table, and a record each."""
+    (sweep_dir / ".jobs").mkdir(parents=True)
+    (sweep_dir / "sweep.csv").write_text("job\n")
+    for job, folder in enumerate(folders):
+        (sweep_dir / ".jobs" / f"{job}.json").write_text(json.dumps({"job": job, "folder": folder}))
+
+
 def test_a_sweep_is_its_finished_jobs_in_their_order(make_run, tmp_path, caplog):
-    for job in (0, 10, 2):
-        make_run(f"sweep/{job}", f"optimizer.lr={job}", parts=("val",))
-    (tmp_path / "sweep" / "sweep.csv").write_text("job\n")
+    folders = [str(job) for job in range(11)]
+    write_sweep(tmp_path / "sweep", folders)
+    for folder in ("0", "10", "2"):
+        make_run(f"sweep/{folder}", f"optimizer.lr={folder}", parts=("val",))
     (tmp_path / "sweep" / "3").mkdir()
     with caplog.at_level(logging.WARNING):
         runs = run_dirs([tmp_path / "sweep"])
@@ -436,6 +447,41 @@ def test_a_sweep_is_its_finished_jobs_in_their_order(make_run, tmp_path, caplog)
     assert {table.part for table in tables.values()} == {"val"}
     assert "1 of 4 jobs" in caplog.text
     assert "validation parts are compared" in caplog.text
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_job_folders_of_a_sweep_have_any_names(make_run, tmp_path, hidden):
+    folders = ["lr=0.001,seed=1", "deep/lr=0.1/seed=1", "deep/lr=0.1/seed=2", "2026"]
+    sweep_dir = tmp_path / "out" / "sweep, v=2"
+    write_sweep(sweep_dir, folders)
+    for folder in folders:
+        make_run(str((sweep_dir / folder).relative_to(tmp_path)))
+    make_run("out/sweep, v=2/deep/lr=0.1/seed=1/evaluations/other")  # no job
+    if not hidden:  # copied by a program that passes hidden folders over
+        shutil.rmtree(sweep_dir / ".jobs")
+        shutil.rmtree(sweep_dir / "deep/lr=0.1/seed=1/evaluations")
+    runs = run_dirs([sweep_dir])
+    assert {str(run.relative_to(sweep_dir)) for run in runs} == set(folders)
+    assert set(run_tables(runs, None)) == {"lr=0.001,seed=1", "seed=1", "seed=2", "2026"}
+
+
+def test_jobs_of_two_sweeps_and_a_run_are_compared(make_run, tmp_path):
+    for sweep in ("a", "b"):
+        write_sweep(tmp_path / sweep, ["0", "1"])
+        for job in ("0", "1"):
+            make_run(f"{sweep}/{job}")
+    runs = run_dirs([tmp_path / "a", make_run("single"), tmp_path / "b"])
+    assert list(run_tables(runs, None)) == ["a/0", "a/1", "single", "b/0", "b/1"]
+    with pytest.raises(ConfigError, match="names one run twice"):
+        run_dirs([tmp_path / "a", tmp_path / "a" / "1"])
+
+
+def test_a_sweep_without_a_finished_job_is_told(tmp_path):
+    write_sweep(tmp_path / "sweep", ["x", "y"])
+    for job in ("x", "y"):
+        (tmp_path / "sweep" / job).mkdir()
+    with pytest.raises(MissingFileError, match="None of the 2 jobs of the sweep"):
+        run_dirs([tmp_path / "sweep"])
 
 
 def test_what_is_no_run_is_named(make_run, tmp_path):

@@ -128,6 +128,18 @@ def test_titles(evaluated):
         "An ensemble of 2 networks on nih"
     )
     assert text.title(nameless, ModelInfo()) == "Evaluation"
+    trained_on = TrainingData(name="shenzhen", parts={}, fingerprint="f01")
+    external = ModelInfo(kind="run", networks=networks, trained_on=trained_on, is_external=True)
+    assert text.title(result, external) == "resnet10t on nih (trained on shenzhen)"
+    assert text.title(nameless, external) == "resnet10t on other data (trained on shenzhen)"
+
+
+def test_data_of_one_name_are_told_apart_by_their_fingerprint():
+    assert text.on_data("a", "nih", "f0", trained_on=("nih", "f1")) == (
+        "a on nih, fingerprint f0 (trained on nih, fingerprint f1)"
+    )
+    assert text.on_data("a", "nih", "f0", trained_on=("nih", "f0")) == "a on nih"  # another part of the same
+    assert text.on_data("a", "", None, trained_on=("", None)) == "a on other data"
 
 
 def test_intervals_name_their_unit(evaluated):

@@ -1,34 +1,40 @@
 """The one place where pixels are decoded and resized: any image file -> uint8 array."""
 
 import hashlib
-import importlib
 import stat
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from io import BytesIO
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from cxrlab.data.dicom import is_dicom, read_dicom
+from cxrlab.data.raster import MAX_PIXELS, Opened, open_raster, to_eight_bits
 from cxrlab.errors import ConfigError, DataError, MissingFileError, MissingPackageError
 
 Resize = Literal["stretch", "pad", "crop"]
 RESIZES = ("stretch", "pad", "crop")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-# Four times the pixels of the largest detectors; a decompression bomb has more.
-MAX_PIXELS = 2**27
+FORMATS = ("PNG", "JPEG", "DICOM", "TIFF", "BMP", "WEBP", "GIF")
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".gif",
+)  # fmt: skip
 # Whole pixels are averaged first, down to no less than twice the size that is wanted, as JPEG's own reduction
 # does: half the time, and on average a quarter of a grey level from a single step (5 NIH originals, 224 px).
 _GAP = 2.0
-_FAST_MODES = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
+# By the first bytes; TIFF in either byte order, and as BigTIFF.
+_STARTS = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
+    b"GIF87a": "GIF", b"GIF89a": "GIF",
+}  # fmt: skip
+# The size of the header that follows, of which there are seven kinds.
+_BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
+_NUM_FIRST = 512
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,6 @@ class ImageAccessError(DataError):
     """The bytes of an image cannot be had: the system's fault, which may pass, and not the file's."""
 
 
-class _Opened(NamedTuple):
-    image: Image.Image  # possibly smaller than the file's
-    mode: str
-    width: int
-    height: int
-    warning: str = ""
-
-
 def _bytes_of(path: Path) -> bytes:
     try:
         kind = path.stat().st_mode
@@ -77,11 +75,6 @@ def _bytes_of(path: Path) -> bytes:
         raise ImageAccessError(f"The image {path} cannot be read: {error.strerror or error}.") from error
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are more than the {MAX_PIXELS:,} allowed")
-
-
 def _scaled(width: int, height: int, image_size: int, resize: str) -> tuple[int, int]:
     """Return the width and height of the whole image at the scale of the result."""
     if resize == "stretch":
@@ -90,78 +83,46 @@ def _scaled(width: int, height: int, image_size: int, resize: str) -> tuple[int,
     return max(1, round(width * image_size / side)), max(1, round(height * image_size / side))
 
 
-@cache
-def _png_decoder() -> Callable[..., Any] | None:
-    """Return a decoder of 8-bit PNG that takes half of Pillow's time, where its wheel could be installed."""
-    try:
-        return importlib.import_module("kornia_rs.io").decode_image_png_u8  # type: ignore[no-any-return]
-    except (ImportError, AttributeError):
-        return None
-
-
-def _fast_png(data: bytes, image: Image.Image) -> Image.Image | None:
-    """Return the decoded image, or None where Pillow must decode it or say what is wrong with it."""
-    decoder = _png_decoder()
-    if decoder is None or image.mode not in _FAST_MODES:
-        return None
-    try:
-        pixels = decoder(data, (image.height, image.width), _FAST_MODES[image.mode])
-    except Exception:  # other bit depths, a transparent colour, or a fault: the types differ between versions
-        return None
-    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
-
-
-def _open_png(data: bytes) -> _Opened:
-    image = PngImageFile(BytesIO(data))  # Image.open would warn of 90 million pixels
-    _check_size(*image.size)
-    opened = _Opened(image, image.mode, *image.size)
-    if (fast := _fast_png(data, image)) is not None:
-        return opened._replace(image=fast)
-    image.load()
-    return opened
-
-
-def _open_jpeg(data: bytes, image_size: int, channels: int, resize: str) -> _Opened:
-    image = JpegImageFile(BytesIO(data))
-    _check_size(*image.size)
-    opened = _Opened(image, image.mode, *image.size)
-    # JPEG can decode at a half, quarter or eighth of its size, at a fraction of the cost; twice the size that
-    # is wanted leaves the antialiased resize something to average. Its luma is stored apart: it is the grey.
-    width, height = _scaled(*image.size, image_size, resize)
-    image.draft("L" if channels == 1 else None, (2 * width, 2 * height))
-    image.load()
-    return opened
-
-
-def _open_dicom(data: bytes) -> _Opened:
-    pixels, mode, warning = read_dicom(data, max_pixels=MAX_PIXELS)
-    return _Opened(Image.fromarray(pixels), mode, pixels.shape[1], pixels.shape[0], warning)
-
-
-def _open(data: bytes, image_size: int, channels: int, resize: str) -> _Opened:
+def _open(data: bytes, image_size: int, channels: int, resize: str) -> Opened:
     """Decode by what the bytes are; the file's name says nothing."""
     if not data:
         raise ValueError("it is empty")
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _open_png(data)
-    if data.startswith(b"\xff\xd8\xff"):
-        return _open_jpeg(data, image_size, channels, resize)
-    if is_dicom(data):
-        return _open_dicom(data)
-    raise ValueError("its content is neither PNG, JPEG nor DICOM")
+    form = _format_of(data)
+    if form is None:
+        raise ValueError(f"its content is none of {', '.join(FORMATS)}")
+    if form == "DICOM":
+        pixels, mode, warning = read_dicom(data, max_pixels=MAX_PIXELS)
+        return Opened(Image.fromarray(pixels), mode, pixels.shape[1], pixels.shape[0], warning)
+    # JPEG can decode at a half, quarter or eighth of its size, at a fraction of the cost; twice the size that
+    # is wanted leaves the antialiased resize something to average. Its luma is stored apart: it is the grey.
+    scale = partial(_scaled, image_size=2 * image_size, resize=resize)
+    return open_raster(data, form, "L" if channels == 1 else None, scale)
 
 
-def _to_eight_bits(image: Image.Image, channels: int) -> Image.Image:
-    """Return an image of mode L, or RGB where three channels are wanted of a colour image.
+def _format_of(data: bytes) -> str | None:
+    if is_dicom(data):  # its first 128 bytes may be those of a TIFF
+        return "DICOM"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data.startswith(b"BM") and data[14:18] in _BMP_HEADERS:
+        return "BMP"
+    return next((form for start, form in _STARTS.items() if data.startswith(start)), None)
 
-    The alpha channel of a radiograph carries nothing; compositing would darken what it leaves transparent.
+
+def image_format(path: Path) -> str | None:
+    """Tell by the first bytes of a file which image it is; its name says nothing.
+
+    Returns:
+        One of ``FORMATS``, or None where it is no such image, no file, or cannot be opened. Whether the rest
+        of it can be decoded is not known yet.
     """
-    if image.mode.startswith("I"):
-        # Pillow opens a 16-bit PNG as I;16 or as I, depending on its version; the scale is the same.
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif image.mode not in {"L", "RGB", "RGBA"}:
-        image = image.convert("L" if image.mode in {"1", "LA", "La"} else "RGB")
-    return image if image.mode == "L" else image.convert("L" if channels == 1 else "RGB")
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
+            return None
+        with path.open("rb") as file:
+            return _format_of(file.read(_NUM_FIRST))
+    except OSError:
+        return None
 
 
 def _resized(image: Image.Image, image_size: int, resize: str) -> Image.Image:
@@ -185,7 +146,7 @@ def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> De
     An orientation tag is not applied: scanners do not write it, and labels follow the pixels.
 
     Args:
-        path: A PNG, JPEG or DICOM file, told by its content. PNG and JPEG of any mode, 1 to 16 bits.
+        path: A file in one of ``FORMATS``, told by its content; of any mode, 1 to 16 bits, and of one frame.
         image_size: Height and width of the result in pixels.
         channels: 1 for grey values (ITU-R 601 luma of a colour image), 3 for RGB.
         resize: ``stretch`` takes the whole field to a square, ``pad`` keeps the aspect and fills with black,
@@ -206,7 +167,7 @@ def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> De
     data = _bytes_of(path)
     try:
         opened = _open(data, image_size, channels, resize)
-        image = _to_eight_bits(opened.image, channels)
+        image = to_eight_bits(opened.image, channels)
     except MissingPackageError as error:
         raise MissingPackageError(f"The image {path} cannot be read: {error}.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,14 @@ _DECODERS = {
     "1.2.840.10008.1.2.4.91": "pylibjpeg",  # JPEG 2000
     "1.2.840.10008.1.2.5": "pydicom",  # RLE
 }
+# The first data element of a file without preamble: its group, the last element that is met there, the value
+# representations of those (PS3.6, groups 0002 and 0008), and how long one of them may be.
+_FIRST_GROUPS: dict[bytes, Literal["little", "big"]] = {
+    b"\x02\x00": "little", b"\x08\x00": "little", b"\x00\x02": "big", b"\x00\x08": "big",
+}  # fmt: skip
+_LAST_FIRST_ELEMENT = 0x0070
+_FIRST_VRS = {b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"DT", b"LT"}
+_LONGEST_FIRST = 1024
 Values = npt.NDArray[np.float64]
 
 
@@ -57,9 +65,15 @@ class _RefusedError(ValueError):
 def is_dicom(data: bytes) -> bool:
     """Return whether the bytes begin as a DICOM file does.
 
-    Without the preamble the first data element is one of group 0002 or 0008, in either byte order.
+    Without the preamble the first data element is one of group 0002 or 0008, in either byte order: its value
+    representation follows, or a length that such an element may have.
     """
-    return data[128:132] == b"DICM" or data[:2] in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}
+    if data[128:132] == b"DICM":
+        return True
+    order = _FIRST_GROUPS.get(data[:2])
+    if order is None or len(data) < 8 or int.from_bytes(data[2:4], order) > _LAST_FIRST_ELEMENT:
+        return False
+    return data[4:6] in _FIRST_VRS or int.from_bytes(data[4:8], order) <= _LONGEST_FIRST
 
 
 @contextmanager

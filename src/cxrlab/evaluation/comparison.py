@@ -5,6 +5,7 @@ and labels that all of them hold.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -30,7 +31,7 @@ from cxrlab.evaluation.results import (
     ModelScores,
     Outcome,
 )
-from cxrlab.files import RunDir, reading
+from cxrlab.files import RunDir, reading, sweep_folders
 from cxrlab.metrics.bootstrap import (
     ROUNDING,
     Counts,
@@ -489,33 +490,39 @@ def _caveats(
 
 
 def run_dirs(runs: Sequence[Path]) -> list[Path]:
-    """Return the run directories: those given, or the jobs of the sweep whose directory is given.
+    """Return the run directories: those given, and in place of a sweep's directory those of its jobs.
 
     Raises:
         MissingFileError: If a folder does not exist or is no run, or a sweep has no finished job.
-        ConfigError: If one stands twice.
+        ConfigError: If one stands twice, or the record of a sweep's job cannot be read.
     """
-    if len(runs) == 1 and (runs[0] / "sweep.csv").is_file():
-        jobs = sorted(
-            (path for path in runs[0].iterdir() if path.name.isdecimal()), key=lambda job: int(job.name)
-        )
-        finished = [job for job in jobs if list((job / "predictions").glob("*.csv"))]
-        if len(finished) < len(jobs):
-            log.warning(
-                "%d of %d jobs of %s have no predictions: left out.",
-                len(jobs) - len(finished),
-                len(jobs),
-                runs[0],
-            )
-        if not finished:
-            raise MissingFileError(f"No job of the sweep {runs[0]} has predictions: did any finish?")
-        return finished
-    for run in runs:
+    found = [job for run in runs for job in (_finished_jobs(run) if _is_sweep(run) else [run])]
+    for run in found:
         if not list((run / "predictions").glob("*.csv")):
             raise MissingFileError(f"runs={run} holds no predictions: it is no directory of a finished run.")
-    if len({run.resolve() for run in runs}) < len(runs):
+    if len({run.resolve() for run in found}) < len(found):
         raise ConfigError(f"runs={[str(run) for run in runs]} names one run twice.")
-    return list(runs)
+    return found
+
+
+def _is_sweep(path: Path) -> bool:
+    return (path / "sweep.csv").is_file()
+
+
+def _finished_jobs(sweep_dir: Path) -> list[Path]:
+    """Return the folders of a sweep's jobs that have predictions, in the order of the jobs."""
+    folders = sweep_folders(sweep_dir)
+    finished = [folder for folder in folders if list((folder / "predictions").glob("*.csv"))]
+    if not finished:
+        raise MissingFileError(
+            f"None of the {len(folders)} jobs of the sweep {sweep_dir} has predictions: did any finish?"
+        )
+    if len(finished) < len(folders):
+        log.warning(
+            "%d of %d jobs of %s have no predictions: left out.",
+            len(folders) - len(finished), len(folders), sweep_dir,
+        )  # fmt: skip
+    return finished
 
 
 def run_tables(runs: Sequence[Path], part: str | None) -> dict[str, PredictionTable]:
@@ -560,8 +567,10 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
     """Name runs by their folder, and by the overrides in which they differ."""
     overrides = {run: _overrides(run) for run in runs}
     shared = set.intersection(*map(set, overrides.values()))
-    lasts = [run.name for run in runs]
-    folders = lasts if len(set(lasts)) == len(runs) else [str(run) for run in runs]
+    folders = [run.name for run in runs]
+    if len(set(folders)) < len(runs):
+        above = os.path.commonpath([run.absolute() for run in runs])
+        folders = [os.path.relpath(run, above) for run in runs]
     return {
         run: " ".join([folder, *(override for override in overrides[run] if override not in shared)])
         for run, folder in zip(runs, folders, strict=True)

@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, Manifest, read_table
+from cxrlab.data.patients import unified
 from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.files import DataRecord
 
 TARGET = "target/"
 PROBABILITY = "probability/"
@@ -32,6 +34,13 @@ class DataFacts:
     name: str
     split: str | None = None
     fingerprint: str | None = None
+
+    def record(self) -> DataRecord:
+        """Return what is known, as a session of ``provenance.json`` has it."""
+        record: DataRecord = {"name": self.name}
+        if self.fingerprint is not None:
+            record["fingerprint"] = self.fingerprint
+        return record
 
 
 def decisions_at(probabilities: Floats, thresholds: Floats) -> Floats:
@@ -316,8 +325,8 @@ def _numbered(
     frame: pd.DataFrame, source: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_] | None]:
     """Number the patients; a table without any is one of unknown patients."""
-    column = frame["patient"] if "patient" in frame else pd.Series("", index=frame.index)
-    is_missing = column.isna() | (column == "")
+    column, _ = unified(frame["patient"] if "patient" in frame else pd.Series("", index=frame.index))
+    is_missing = column == ""
     if is_missing.all():
         return np.arange(len(frame), dtype=np.int64), None
     if is_missing.any():

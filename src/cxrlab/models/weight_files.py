@@ -99,7 +99,8 @@ def _why_not_loaded(path: Path, size: str, reason: str) -> str:
     what = "code or an unknown kind of object" if held is None else f"an object of {held[1]}"
     return (
         f"{path} holds more than tensors, so it was not loaded, for that could run code: {what}. Have its "
-        'author save its state dict alone, by torch.save(network.state_dict(), "weights.pth") or as safetensors.'
+        "author save its state dict alone, as safetensors or by "
+        'torch.save(network.state_dict(), "weights.pth").'
     )
 
 

@@ -15,7 +15,7 @@ from cxrlab.evaluation.operating_point import from_validation, run_operating_poi
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report.evaluation_page import Evaluation, with_checks, write_results
-from cxrlab.report.model_info import ensemble_model_info, run_model_info
+from cxrlab.report.model_info import ModelInfo, ensemble_model_info, run_model_info
 from cxrlab.report.panels import draw_run_panels, read_panels
 from cxrlab.report.section import Section
 from cxrlab.runs.run import Run
@@ -81,10 +81,12 @@ def run_evaluation(
     panels, _ = read_panels(heatmaps_dir, budget_bytes=_PANEL_BYTES)
     notes = predicted.notes if run.has_own_weights else (_OTHER_WEIGHTS, *predicted.notes)
     model_info = run_model_info(run.run_dir, run.config, panels=panels, notes=notes)
-    model_info = replace(model_info, unseen=predicted.unseen)
+    model_info = _of_other_data(model_info, predicted) if predicted.is_external else model_info
     if is_drawn:
         model_info = with_checks(model_info, run.run_dir)
-    evaluation = Evaluation(predicted.table, thresholds, calibrator, predicted.facts, model_info)
+    evaluation = Evaluation(
+        predicted.table, thresholds, calibrator, predicted.facts, model_info, predicted.audit
+    )
     return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
 
 
@@ -106,7 +108,14 @@ def ensemble_evaluation(
     validation = ensemble_validation(runs, table.labels, [member.validation for member in predicted])
     thresholds, calibrator = (None, None) if validation is None else from_validation(validation, settings)
     notes = tuple(dict.fromkeys(note for member in predicted for note in member.notes))
-    unseen = all(member.unseen for member in predicted) if is_external else None
     model_info = ensemble_model_info([run.run_dir for run in runs], [run.config for run in runs], notes=notes)
-    model_info = replace(model_info, unseen=unseen)
-    return Evaluation(table, thresholds, calibrator, predicted[0].facts, model_info)
+    if is_external:
+        unseen = all(member.unseen for member in predicted)
+        model_info = _of_other_data(model_info, replace(predicted[0], unseen=unseen))
+    return Evaluation(table, thresholds, calibrator, predicted[0].facts, model_info, predicted[0].audit)
+
+
+def _of_other_data(model_info: ModelInfo, predicted: PredictedImages) -> ModelInfo:
+    """Return what is known of a model whose evaluated images are of another data set: that one's audit."""
+    audit = None if predicted.audit is None else predicted.audit.findings
+    return replace(model_info, is_external=True, unseen=predicted.unseen, audit=audit)

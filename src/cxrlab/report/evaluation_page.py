@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 import cxrlab
+from cxrlab.data.audit import AuditReport
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
@@ -41,6 +42,7 @@ from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, Session, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
+from cxrlab.runs.writing import save_audit
 from cxrlab.training.callbacks.provenance import SessionRecord, environment
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,9 @@ def _audit(context: PageContext) -> Markup | None:
     if findings is None:
         return None
     summary = Markup('<p class="verdict">{}</p>').format(text.audit(findings))
-    return _joined(_how_to_read("audit"), summary)
+    return _joined(
+        _how_to_read("audit"), _sentence(text.audited(context.result.data, context.model_info)), summary
+    )
 
 
 def _labels(context: PageContext) -> Markup:
@@ -156,7 +160,8 @@ def _learning(context: PageContext) -> Markup | None:
         None if metrics is None else learning.draw_learning_curves(metrics),
         alt="Losses and validation AUROC by epoch.",
     )
-    return _joined(_how_to_read("learning"), figure) if figure else None
+    of_training = _sentence(text.trained_elsewhere(context.model_info))
+    return _joined(_how_to_read("learning"), of_training, figure) if figure else None
 
 
 def _heatmaps(context: PageContext) -> Markup | None:
@@ -187,7 +192,7 @@ def _repeat(context: PageContext) -> Markup | None:
         return None
     return _joined(
         part("sessions", records),
-        part("folded_facts", "The whole configuration", config) if config else "",
+        part("folded_facts", text.configuration(context.model_info), config) if config else "",
         "" if context.images else part("small", text.NAMES_LEFT_OUT),
     )
 
@@ -338,6 +343,7 @@ class Evaluation:
         calibrator: Fitted elsewhere; None for none.
         facts: What the images are.
         model_info: The model.
+        audit: Of the images' data set; None where another page has it, or none was made.
     """
 
     table: PredictionTable
@@ -345,6 +351,7 @@ class Evaluation:
     calibrator: Calibrator | None
     facts: DataFacts
     model_info: ModelInfo
+    audit: AuditReport | None = None
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
@@ -378,6 +385,7 @@ def write_evaluation(
     """
     start = time.perf_counter()
     session = environment("cxrlab.evaluate")
+    session["data"] = evaluation.facts.record()
     result = write_results(evaluation, settings, folder, images=images, sections=sections, session=session)
     thresholds = None if evaluation.thresholds is None else evaluation.thresholds.values
     session["seconds"] = {**result.seconds, "everything": round(time.perf_counter() - start, 1)}
@@ -387,6 +395,8 @@ def write_evaluation(
         frame = replace(evaluation.table, decisions=None).to_frame(thresholds)
         write_text(folder / "predictions.csv", frame.to_csv(index=False))
         write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
+        if evaluation.audit is not None:
+            save_audit(evaluation.audit, run_dir)
     except OSError as error:
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
     log.info("\n%s\n\nThe page: %s", terminal_table(result), run_dir.report)

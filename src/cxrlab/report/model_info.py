@@ -149,10 +149,11 @@ class ModelInfo:
         kind: A run of ours, an ensemble of runs, or predictions of another program.
         networks: One for a run; those of an ensemble.
         trained_on: The data of the training.
+        is_external: Whether the evaluated images are of another data set than that of the training.
         unseen: Whether the evaluated patients are known to be none of the training's; None: they are if a run
             or ensemble is evaluated on a test part.
         config: The resolved config.
-        audit: What the audit of the data found; None where there was none.
+        audit: What the audit of the evaluated data found; None where there was none.
         metrics: Learning curves, as in ``metrics.csv``.
         provenance: The session that trained it.
         resumed: The sessions that went on with it.
@@ -168,6 +169,7 @@ class ModelInfo:
     kind: Kind = "predictions"
     networks: Sequence[NetworkInfo] = ()
     trained_on: TrainingData | None = None
+    is_external: bool = False
     unseen: bool | None = None
     config: Mapping[str, Any] | None = None
     audit: Sequence[Finding] | None = None
@@ -286,10 +288,16 @@ def _audit(run_dir: RunDir) -> list[Finding] | None:
         return [Finding(**entry) for entry in read_json(run_dir.audit, _AUDIT_REMEDY)["findings"]]
 
 
+def network_name(config: Mapping[str, Any]) -> str:
+    """Return the name of the architecture, or of the class, that a run's config describes."""
+    model = config.get("model", {})
+    return str(model.get("backbone") or str(model.get("_target_", "a network")).rpartition(".")[2])
+
+
 def _network(config: Mapping[str, Any], session: Session) -> NetworkInfo:
     data, model = config.get("data", {}), config.get("model", {})
     return NetworkInfo(
-        name=str(model.get("backbone") or str(model.get("_target_", "a network")).rpartition(".")[2]),
+        name=network_name(config),
         image_size=data.get("image_size"),
         channels=data.get("channels"),
         num_parameters=session.network.get("parameters"),

@@ -12,7 +12,7 @@ from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingDa
 
 HOW_TO_READ = {
     "audit": (
-        "Before training, the data were searched for what makes results untrue: a patient in two parts, "
+        "The data were searched for what makes results untrue: a patient in two parts, "
         "duplicates, wrong labels, unreadable files. A fault makes results untrue, a warning may."
     ),
     "labels": (
@@ -93,13 +93,52 @@ def title(result: EvaluationResult, model_info: ModelInfo) -> str:
     """Return the title of the page of an evaluation."""
     if model_info.title:
         return model_info.title
-    networks, data = model_info.networks, result.data.name
+    networks = model_info.networks
     subject = {
         "run": networks[0].name if networks else "A network",
         "ensemble": f"An ensemble of {len(networks)} networks",
         "predictions": "Evaluation",
     }[model_info.kind]
-    return f"{subject} on {data}" if data else subject
+    trained_on = model_info.trained_on if model_info.is_external else None
+    return on_data(
+        subject,
+        result.data.name,
+        result.data.fingerprint,
+        trained_on=None if trained_on is None else (trained_on.name, trained_on.fingerprint),
+    )
+
+
+def on_data(
+    subject: str,
+    name: str,
+    fingerprint: str | None,
+    *,
+    trained_on: tuple[str, str | None] | None,
+) -> str:
+    """Return of what a page is, and on which data: those of the training are named as such.
+
+    Args:
+        subject: Such as the name of a network.
+        name: Of the data set whose images are on the page; may be empty.
+        fingerprint: Of its manifest, or None.
+        trained_on: Name and fingerprint of the data of the training where they are others; else None.
+
+    Example:
+        >>> on_data("resnet50", "nih", "f00", trained_on=None)
+        'resnet50 on nih'
+        >>> on_data("resnet50", "shenzhen", "f00", trained_on=("nih", "f01"))
+        'resnet50 on shenzhen (trained on nih)'
+        >>> on_data("resnet50", "nih", "f00", trained_on=("nih", "f01"))
+        'resnet50 on nih, fingerprint f00 (trained on nih, fingerprint f01)'
+    """
+    if trained_on is None or (name and trained_on == (name, fingerprint)):
+        return f"{subject} on {name}" if name else subject
+    same_name = bool(name) and trained_on[0] == name
+    training, evaluated_on = (
+        f"{data}, fingerprint {digest}" if same_name and digest else data
+        for data, digest in (trained_on, (name or "other data", fingerprint))
+    )
+    return f"{subject} on {evaluated_on}" + (f" (trained on {training})" if training else "")
 
 
 def headline(result: EvaluationResult, model_info: ModelInfo) -> str:
@@ -247,6 +286,32 @@ def _guessing(result: EvaluationResult) -> list[str]:
     return [
         "The interval of the AUROC includes 0.5, what guessing gives: nothing is shown to have been learnt."
     ]
+
+
+def audited(data: EvaluatedData, model_info: ModelInfo) -> str:
+    """Return which data the audit is of."""
+    name = data.name or ("another data set" if model_info.is_external else "its data")
+    if not model_info.is_external:
+        return f"Of {name}: training, validation and test part."
+    trained_on = model_info.trained_on
+    training = (trained_on.name if trained_on else "") or "the training data"
+    return (
+        f"Of {name}, which is evaluated here. The audit of what was trained on, {training}, stands on the "
+        "page of the training."
+    )
+
+
+def trained_elsewhere(model_info: ModelInfo) -> str:
+    """Return that learning curves are of other data than those evaluated; empty where they are not."""
+    if not model_info.is_external:
+        return ""
+    name = model_info.trained_on.name if model_info.trained_on else ""
+    return f"Of the training{f' on {name}' if name else ''}: the data evaluated here had no part in it."
+
+
+def configuration(model_info: ModelInfo) -> str:
+    """Return the heading of the run's config."""
+    return "The whole configuration" + (" of the training" if model_info.is_external else "")
 
 
 def audit(findings: Sequence[Finding]) -> str:

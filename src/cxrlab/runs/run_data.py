@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cxrlab.data import BUILDABLE
+from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import Manifest
@@ -101,6 +102,7 @@ class PredictedImages:
         rows: Shape ``(N,)``.
         notes: What the reader must be told.
         is_external: Whether they are of another data set than the run's own.
+        audit: What the audit of that data set found; None for the run's own, which wrote it down.
         unseen: Whether it is known that the run was trained on none of them; None where the part tells.
         validation: The run's validation part, predicted as the table was where that is not as in training:
             thresholds and calibration are chosen on it. None where those of the checkpoint hold.
@@ -113,6 +115,7 @@ class PredictedImages:
     rows: Sequence[int] = ()
     notes: tuple[str, ...] = ()
     is_external: bool = False
+    audit: AuditReport | None = None
     unseen: bool | None = None
     validation: PredictionTable | None = None
 

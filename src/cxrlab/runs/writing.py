@@ -90,9 +90,14 @@ def save_data(data: DataModule, report: AuditReport, files: RunDir) -> None:
     """Write which image is in which part, what the audit found, and what could not be read."""
     with replacing(files.manifest) as temporary:
         data.manifest.to_csv(temporary)
-    write_text(files.audit, json.dumps(asdict(report), indent=1) + "\n")
+    save_audit(report, files)
     if len(data.unreadable):
         write_text(files.unreadable, data.unreadable.report.to_csv(index=False))
+
+
+def save_audit(report: AuditReport, files: RunDir) -> None:
+    """Write what the audit found of data: a run's own, or those of a later evaluation."""
+    write_text(files.audit, json.dumps(asdict(report), indent=1) + "\n")
 
 
 @rank_zero_only

@@ -1,7 +1,6 @@
 """The table of a sweep: one row a job, failures included, rewritten after every job."""
 
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cxrlab.errors import ConfigError
-from cxrlab.files import read_json, reading, write_text
+from cxrlab.files import sweep_jobs, write_text
 from cxrlab.metrics.registry import IN_TRAINING
 from cxrlab.sweeps.cross_validation import SUMMARIES, configurations, notes, summarised
 from cxrlab.sweeps.seeds import macro_means, printed_spread, write_seed_spread
-
-log = logging.getLogger(__name__)
 
 COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
 FOLD_COLUMNS = ("fold", "num_folds", "configuration")
@@ -100,24 +96,7 @@ def _write_job(path: Path, job: Mapping[str, object]) -> None:
 
 
 def _read_jobs(path: Path) -> list[dict[str, object]]:
-    """Read the jobs' files; of one that is damaged a row says so, for the table is not to be lost with it."""
-    jobs: list[dict[str, object]] = []
-    for file in sorted((path.parent / ".jobs").glob("*.json")):
-        number = int(file.stem) if file.stem.isdigit() else file.stem
-        try:
-            with reading(file):
-                job = read_json(file)
-                missing = [name for name in (*COLUMNS, *_KEPT, "maximize") if name not in job]
-                if missing or job["job"] != number:
-                    raise ValueError(f"it lacks {missing}" if missing else "it is of another job")
-                float(job["metric"] if job["metric"] is not None else "nan")
-        except ConfigError as error:
-            log.warning("Job %s of the sweep is in its table without its result: %s", number, error)
-            empty: dict[str, object] = dict.fromkeys((*COLUMNS, *_KEPT))
-            told = {"job": number, "status": "unknown", "overrides": "", "error": str(error)}
-            job = empty | told | {"maximize": True}
-        jobs.append(job)
-    return jobs
+    return sweep_jobs(path.parent)
 
 
 def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:

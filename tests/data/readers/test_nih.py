@@ -269,3 +269,89 @@ def test_real_table(real_data: Path):
     assert labels.sum().astype(int).tolist() == published
     assert (labels.sum(axis=1) == 0).sum() == 60361
     assert pd.api.types.is_float_dtype(table["covariate/age"])
+
+
+def renamed(root: Path, **names: str) -> Path:
+    """Give files the names that Kaggle's copies have, ``__`` standing for a dot."""
+    for old, new in names.items():
+        (root / old.replace("__", ".")).rename(root / new)
+    return root
+
+
+def test_the_224_px_copy_of_kaggle_is_read_as_it_is(make_nih, caplog):
+    root = renamed(
+        make_nih(edition="2017"),
+        train_val_list__txt="train_val_list_NIH.txt",
+        test_list__txt="test_list_NIH.txt",
+        BBox_List_2017__csv="BBox_List_2017_Official_NIH.csv",
+        images="images-224",
+    )
+    (root / "inner").mkdir()
+    (root / "images-224").rename(root / "inner/images-224")
+    (root / "inner").rename(root / "images-224")
+    manifest = nih.read(root)
+    assert manifest.table["image"].iloc[0].startswith("images-224/images-224/")
+    assert set(manifest.table["split"]) == {"train", "test"}
+    assert len(manifest.boxes) == 2
+    assert not caplog.records
+
+
+def test_the_sample_of_kaggle_is_read_as_it_is(make_nih, caplog):
+    """It holds its images twice; ages are written 041Y and patients with zeros."""
+    root = renamed(make_nih(edition="2017", lists=False), Data_Entry_2017__csv="sample_labels.csv")
+    (root / "BBox_List_2017.csv").unlink()
+    (root / "sample/sample").mkdir(parents=True)
+    (root / "images").rename(root / "sample/images")
+    manifest = nih.read(root)
+    assert manifest.table["image"].iloc[0] == "sample/images/00000001_000.png"
+    assert manifest.table["covariate/age"].min() == 40
+    assert not caplog.records
+    (root / "sample/sample/images").mkdir()
+    for path in sorted((root / "sample/images").iterdir())[:3]:
+        (root / "sample/sample/images" / path.name).write_bytes(path.read_bytes())
+    assert nih.read(root).table.equals(manifest.table)
+    assert "3 images of" in caplog.text
+    assert "stand in two folders, for instance sample/images/00000001_000.png" in caplog.text
+
+
+def test_lists_and_boxes_may_be_compressed(make_nih):
+    root = make_nih()
+    expected = nih.read(root)
+    for name in ("train_val_list.txt", "test_list.txt", "BBox_List_2017.csv"):
+        path = root / name
+        Path(f"{path}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    manifest = nih.read(root)
+    assert manifest.table.equals(expected.table)
+    assert manifest.boxes.equals(expected.boxes)
+    (root / "test_list.txt.gz").write_bytes(b"\x1f\x8bcut off")
+    with pytest.raises(DataError, match=r"The list .*test_list\.txt\.gz cannot be read"):
+        nih.read(root)
+
+
+def test_files_that_look_like_ours_and_are_not_read_are_named(make_nih, caplog):
+    root = make_nih()
+    for name in ("train_list.txt", "Data_Entry_2017.csv", "bbox_train.csv", "README.txt"):
+        (root / name).touch()
+    nih.read(root)
+    (message,) = caplog.messages
+    assert (
+        "also holds Data_Entry_2017.csv, bbox_train.csv, train_list.txt, which data=nih does not use"
+        in message
+    )
+    assert "README" not in message
+
+
+def test_a_root_one_folder_up_or_down_is_hinted_at(make_nih):
+    root = make_nih()
+    with pytest.raises(MissingFileError, match=rf"Set data\.root={root}\."):
+        nih.read(root.parent)
+    with pytest.raises(MissingFileError, match=rf"Set data\.root={root}\."):
+        nih.read(root / "images")
+
+
+def test_the_published_numbers_are_compared(make_nih, caplog):
+    with caplog.at_level(logging.INFO):
+        manifest = nih.read(make_nih(), published={"images": 112120, "patients": 30805})
+    assert manifest.published is not None
+    assert "nih: a part of the set: 60 of 112,120 images." in caplog.messages

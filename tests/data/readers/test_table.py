@@ -62,9 +62,9 @@ def read(defaults: dict[str, Any], make_tree: Callable[..., Path]) -> Callable[.
 
 def test_a_table_as_plain_as_can_be(read, caplog):
     with caplog.at_level(logging.INFO):
-        manifest = read("image,patient,Edema,Mass,note\na.png,007,1,0,x\nb.png,NA,0,,\n")
+        manifest = read("image,patient,Edema,Mass,note\na.png,007,1,0,x\nb.png,0x1F,0,,\n")
     assert (manifest.name, len(manifest), manifest.num_listed) == ("tree", 2, 2)
-    assert manifest.table["patient"].tolist() == ["007", "NA"]
+    assert manifest.table["patient"].tolist() == ["007", "0x1F"]
     assert manifest.table["split"].tolist() == ["", ""]
     assert manifest.labels == ["Edema", "Mass"]
     np.testing.assert_array_equal(manifest.targets, [[1, 0], [0, NAN]])

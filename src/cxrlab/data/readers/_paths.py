@@ -1,5 +1,6 @@
 """Paths in a raw data set: its root, the images that a table lists, and which of them are there."""
 
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -15,6 +16,9 @@ from cxrlab.errors import ConfigError, DataError, MissingFileError
 # Listing a folder costs some 8 us and looking for one file 3 us (ext4, warm), but over a network each of them
 # is a round trip: a folder is listed where many of its files are wanted.
 _FEW = 8
+# When the right root is looked for: a folder of 100,000 images is not walked through.
+_LOOKED_AT = 200
+_ENTRIES_LOOKED_AT = 2000
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:")
 
 
@@ -36,6 +40,54 @@ def listing(folder: Path, most: int = 10) -> str:
     if not names:
         return "nothing"
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def root_hint(root: Path, names: Sequence[str]) -> str:
+    """Return " Set data.root=…." where a folder close to ``root`` holds one of the files that ``root`` lacks.
+
+    Two folders down and two up are looked at, few enough not to walk through a large data set.
+
+    Args:
+        root: The folder that was given.
+        names: Paths of files or folders, relative to the folder that would be right.
+    """
+    below = [folder for folder in folders_below(root) if _holds(folder, names)]
+    near = below or [folder for folder in list(root.resolve().parents)[:2] if _holds(folder, names)]
+    if not near:
+        return ""
+    return f" Set data.root={near[0]}." if len(near) == 1 else f" Set data.root to one of {_named(near)}."
+
+
+def folders_below(root: Path) -> list[Path]:
+    """Return the folders in ``root`` and in these, sorted, the nearer first; at most 400.
+
+    Hidden ones and ``__MACOSX`` are passed over, and so is what may not be looked into.
+    """
+    first = _subfolders(root)
+    if len(first) == _LOOKED_AT:  # patients rather than parts of a data set
+        return first
+    return [*first, *(folder for outer in first for folder in _subfolders(outer))][: 2 * _LOOKED_AT]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [
+                entry.name
+                for entry in itertools.islice(entries, _ENTRIES_LOOKED_AT)
+                if not entry.name.startswith((".", "__MACOSX")) and entry.is_dir()
+            ]
+    except OSError:
+        return []
+    return [folder / name for name in sorted(names)[:_LOOKED_AT]]
+
+
+def _holds(folder: Path, names: Sequence[str]) -> bool:
+    return any((folder / name).exists() for name in names)
+
+
+def _named(folders: Sequence[Path]) -> str:
+    return ", ".join(map(str, folders[:3])) + (" …" if len(folders) > 3 else "")
 
 
 def compiled(pattern: str, key: str) -> re.Pattern[str]:

@@ -1,7 +1,11 @@
 """NIH ChestX-ray14 as distributed, or any part of it, as a manifest."""
 
+import gzip
 import logging
 import os
+import re
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import BOX_COLUMNS, COVARIATE, LABEL, Manifest
+from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._csv import read_cells
-from cxrlab.data.readers._paths import check_root, listing
+from cxrlab.data.readers._paths import check_root, listing, root_hint
 from cxrlab.errors import DataError, MissingFileError
 
 LABELS = (
@@ -30,9 +35,13 @@ LABELS = (
     "Pleural_Thickening",
     "Hernia",
 )
-TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
-BOXES = "BBox_List_2017.csv"
-LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
+# As NIH names them, and as the sample and the 224 px copy on Kaggle do; each may be compressed (.gz).
+TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv", "sample_labels.csv")
+BOXES = ("BBox_List_2017.csv", "BBox_List_2017_Official_NIH.csv")
+LISTS = {
+    "train": ("train_val_list.txt", "train_val_list_NIH.txt"),
+    "test": ("test_list.txt", "test_list_NIH.txt"),
+}
 _MIN_IMAGES = 50
 _ORIGINAL_SIZE = 1024.0  # boxes are in pixels of the original image
 _OLDEST = 120.0  # the first edition of the table holds ages up to 414 years
@@ -46,22 +55,30 @@ _COLUMNS = {
     "View Position": "view",
 }
 
+# Files that look like one of ours, so that one of another name is not overlooked without a word.
+_LIKE_OURS = re.compile(r"(data_?entry|bbox|_list|labels).*\.(csv|txt)(\.gz)?$", re.IGNORECASE)
+
 _log = logging.getLogger(__name__)
 
 
-def read(root: Path) -> Manifest:
+def read(root: Path, *, published: Published | None = None) -> Manifest:
     """Return the manifest of those images of ChestX-ray14 that lie under ``root``.
 
     The official lists give ``split`` ("train" for ``train_val_list.txt``, "test" for ``test_list.txt``) and
-    ``BBox_List_2017.csv`` gives the boxes, each where it is present. All-zero labels mean "No Finding".
+    ``BBox_List_2017.csv`` gives the boxes, each where it is present. All-zero labels mean "No Finding". Every
+    file may be compressed (``.gz``), and those of Kaggle's copies are known by their names there. Others that
+    look like a table, a list or boxes are named in a warning.
 
     Args:
-        root: Folder with ``Data_Entry_2017_v2020.csv`` (or the older ``Data_Entry_2017.csv``, either of them
-            plain or ``.gz``), and PNG files in ``images`` or ``images_001/images`` to ``images_012/images``.
+        root: Folder with ``Data_Entry_2017_v2020.csv``, the older ``Data_Entry_2017.csv`` or the sample's
+            ``sample_labels.csv``, and PNG files in ``images``, ``images_001/images`` to
+            ``images_012/images``, ``images-224/images-224`` or ``sample/images``.
+        published: Numbers to compare with, see :func:`cxrlab.data.published.compared`.
 
     Raises:
         MissingFileError: If the folder, the table, the image folders or one of the two lists is missing.
         DataError: If the table cannot be understood, or fewer than 50 of its images are present.
+        ConfigError: If ``published`` is of another form.
 
     References:
         Wang et al., ChestX-ray8, CVPR 2017.
@@ -74,6 +91,8 @@ def read(root: Path) -> Manifest:
     paths = {name: files[name] for name in table["image"] if name in files}
     present = table.assign(image=table["image"].map(paths)).dropna(subset="image")
     listed = set(table["image"])
+    boxes_path = _found(root, BOXES)
+    _warn_of_unused(root, [table_path, boxes_path, *(_found(root, names) for names in LISTS.values())])
     manifest = Manifest(
         root,
         present,
@@ -83,9 +102,27 @@ def read(root: Path) -> Manifest:
         extra=tuple(path for name, path in files.items() if name not in listed),
         raw=raw,
     )
-    if (root / BOXES).is_file():
-        return replace(manifest, boxes=read_boxes(root / BOXES, paths))
-    return manifest
+    if boxes_path is not None:
+        manifest = replace(manifest, boxes=read_boxes(boxes_path, paths))
+    return compared(manifest, published)
+
+
+def _found(root: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of the files, plain or compressed, that is there."""
+    paths = (root / f"{name}{ending}" for name in names for ending in ("", ".gz"))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _warn_of_unused(root: Path, used: Sequence[Path | None]) -> None:
+    kept = {path.name for path in used if path is not None}
+    others = sorted(
+        path.name for path in root.iterdir() if _LIKE_OURS.search(path.name) and path.name not in kept
+    )
+    if others:
+        _log.warning(
+            f"{root} also holds {', '.join(others)}, which data=nih does not use: it read "
+            f"{', '.join(sorted(kept))}"
+        )
 
 
 def read_lists(root: Path, images: "pd.Series[str]") -> "pd.Series[str]":
@@ -96,15 +133,17 @@ def read_lists(root: Path, images: "pd.Series[str]") -> "pd.Series[str]":
         DataError: If an image is in both.
     """
     split = pd.Series("", index=images.index, dtype=images.dtype)
-    there = [name for name in LISTS.values() if (root / name).is_file()]
+    paths = {part: _found(root, names) for part, names in LISTS.items()}
+    there = {part: path for part, path in paths.items() if path is not None}
     if not there:
         return split
     if len(there) < len(LISTS):
-        lacking = next(name for name in LISTS.values() if name not in there)
+        lacking = next(names[0] for part, names in LISTS.items() if part not in there)
         raise MissingFileError(
-            f"{root} holds {there[0]} but not {lacking}; put both official lists there, or remove the one."
+            f"{root} holds {next(iter(there.values())).name} but not {lacking}; put both official lists "
+            "there, or remove the one."
         )
-    listed = {part: set((root / name).read_text(encoding="utf-8").split()) for part, name in LISTS.items()}
+    listed = {part: set(_words(path)) for part, path in there.items()}
     both = sorted(listed["train"] & listed["test"])
     if both:
         raise DataError(f"{len(both)} images are in both official lists of {root}, among them {both[:3]}.")
@@ -113,32 +152,63 @@ def read_lists(root: Path, images: "pd.Series[str]") -> "pd.Series[str]":
     return split
 
 
+def _words(path: Path) -> list[str]:
+    """Return the words of a list, plain or compressed."""
+    content = path.read_bytes()
+    try:
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig").split()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"The list {path} cannot be read: {error}.") from error
+
+
 def _find_table(root: Path) -> Path:
     check_root(root)
-    names = [name + ending for name in TABLES for ending in ("", ".gz")]
-    for name in names:
-        if (root / name).is_file():
-            return root / name
-    raise MissingFileError(
-        f"data.root={root} holds none of {names}, the table of ChestX-ray14; it holds {listing(root)}. "
-        "Set data.root to the folder with the table and the image folders."
-    )
+    path = _found(root, TABLES)
+    if path is None:
+        raise MissingFileError(
+            f"data.root={root} holds none of {list(TABLES)}, the table of ChestX-ray14, plain or as .gz; it "
+            f"holds {listing(root)}."
+            + (
+                root_hint(root, TABLES)
+                or " Set data.root to the folder with the table and the image folders."
+            )
+        )
+    return path
 
 
 def _scan(root: Path) -> dict[str, str]:
     """Return the path under ``root`` of every PNG file by its name; no file is opened or even stat-ed."""
-    folders = sorted(path.name for path in root.glob("images*") if path.is_dir())
+    folders = _image_folders(root)
     if not folders:
         raise MissingFileError(
             f"data.root={root} holds neither images/ nor images_001/ ..._012/; it holds {listing(root)}."
         )
     paths: dict[str, str] = {}
-    for folder in (name for outer in folders for name in (outer, f"{outer}/images")):
-        if (root / folder).is_dir():
-            with os.scandir(root / folder) as entries:
-                names = [entry.name for entry in entries]
-            paths |= {name: f"{folder}/{name}" for name in names if name.lower().endswith(".png")}
+    twice: dict[str, str] = {}
+    for folder in folders:
+        with os.scandir(root / folder) as entries:
+            names = sorted(entry.name for entry in entries)
+        for name in names:
+            if name.lower().endswith(".png") and not name.startswith("."):
+                if name in paths:
+                    twice[name] = folder
+                else:
+                    paths[name] = f"{folder}/{name}"
+    if twice:
+        name, folder = next(iter(twice.items()))
+        _log.warning(
+            f"{len(twice)} images of {root} stand in two folders, for instance {paths[name]} and "
+            f"{folder}/{name}: the first is used"
+        )
     return paths
+
+
+def _image_folders(root: Path) -> list[str]:
+    """Return the folders that images may lie in, such as ``images_001/images`` and ``sample/images``."""
+    outer = sorted(path.name for path in root.glob("images*") if path.is_dir())
+    inner = [f"{name}/{below}" for name in outer for below in ("images", name)]
+    sample = ["sample", "sample/images", "sample/sample/images"]
+    return [folder for folder in [*outer, *inner, *sample] if (root / folder).is_dir()]
 
 
 def _check_present(images: "pd.Series[str]", paths: dict[str, str], table: Path) -> None:
