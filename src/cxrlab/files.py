@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 import yaml
 
@@ -215,6 +215,7 @@ class DataRecord(TypedDict, total=False):
 
     Attributes:
         name: Of the data set.
+        is_named: Whether a person gave the name (``data.name``).
         images: How many.
         patients: How many.
         fingerprint: Of the manifest.
@@ -222,6 +223,7 @@ class DataRecord(TypedDict, total=False):
     """
 
     name: str
+    is_named: bool
     images: int
     patients: int
     fingerprint: str
@@ -404,13 +406,13 @@ class RunDir:
         sessions = self.sessions()
         if not sessions:
             return {}
-        record: DataRecord = sessions[-1].get("data")
+        record = sessions[-1].get("data")
         if not isinstance(record, dict):
             raise ConfigError(
                 f"{self.provenance}: its last session does not say on what data: it was cut short or edited. "
                 f"{PROVENANCE_REMEDY}"
             )
-        return record
+        return cast("DataRecord", record)
 
     def sessions(self) -> list[dict[str, Any]]:
         """Return the sessions of the provenance, the oldest first; none where there is no such file.

@@ -41,6 +41,8 @@ class DataModule(pl.LightningDataModule):
     Args:
         root: Folder of the raw data set.
         reader: Turns ``root`` into a manifest.
+        name: What the data set is called in reports, also in those without names of folders; None for the
+            reader's name, which may be that of the folder.
         filter: Keeps part of a manifest.
         split: Gives every image of a manifest its part: a :class:`~cxrlab.data.splits.Split`, or any callable
             of a manifest and, by keyword, ``groups``: the name of each row's group, which says which images
@@ -78,6 +80,7 @@ class DataModule(pl.LightningDataModule):
         root: str | Path,
         *,
         reader: Callable[[Path], Manifest],
+        name: str | None = None,
         filter: Callable[[Manifest], Manifest] = apply_filters,
         split: Callable[..., Manifest] = Split(),  # noqa: B008 - frozen
         labels: list[str] | None = None,
@@ -105,6 +108,7 @@ class DataModule(pl.LightningDataModule):
         check_fraction(fraction)
         self.root = Path(root).expanduser()
         self.reader = reader
+        self.name = name
         self.filter = filter
         self.split = split if isinstance(split, Split) else CustomSplit(split)
         self.labels = labels
@@ -153,6 +157,8 @@ class DataModule(pl.LightningDataModule):
         """
         manifest = self._timed("read", lambda: self.reader(self.root))
         warn_of_patients(manifest.table["patient"], manifest.root)
+        if self.name is not None:
+            manifest = replace(manifest, name=self.name)
         files = manifest.table["image"].tolist()
         chosen = self.filter(manifest.select_labels(self.labels))
         images = self._timed("cache", lambda: self._cached(chosen, files))

@@ -29,11 +29,13 @@ class DataFacts:
         name: Of the data set.
         split: How it was split, or None.
         fingerprint: Of its manifest, or None.
+        is_named: Whether a person gave the name, which may then stand where names of folders may not.
     """
 
     name: str
     split: str | None = None
     fingerprint: str | None = None
+    is_named: bool = False
 
     def record(self) -> DataRecord:
         """Return what is known, as a session of ``provenance.json`` has it."""

@@ -10,7 +10,7 @@ import pandas as pd
 from cxrlab.data.audit import Finding
 from cxrlab.data.manifest import PARTS, read_csv, read_table
 from cxrlab.data.splits import METHODS
-from cxrlab.evaluation.results import EvaluationResult
+from cxrlab.evaluation.results import EvaluatedData, EvaluationResult
 from cxrlab.files import PROVENANCE_REMEDY, RunDir, read_json, reading
 from cxrlab.heatmaps.results import ExplanationResult
 
@@ -18,7 +18,7 @@ Kind = Literal["run", "ensemble", "predictions"]
 Outcome = Literal["TP", "FP", "FN", "TN", "unknown"]
 
 # What readers call public data; any other name may be that of somebody's folder or file.
-_PUBLIC_DATA = ("nih", "pneumonia", "malaria", "synthetic")
+_PUBLIC_DATA = ("nih", "pneumonia", "malaria", "synthetic", "chexpert", "nih_course")
 
 
 _METRICS_REMEDY = "Bring it back from a copy, or remove it: the page then has no learning curves."
@@ -55,12 +55,14 @@ class TrainingData:
         parts: Images and patients by part (``train``, ``val``, …); None where patients are unknown.
         split: How it was split.
         fingerprint: Of its manifest.
+        is_named: Whether a person gave the name.
     """
 
     name: str
     parts: Mapping[str, tuple[int, int | None]]
     split: str | None = None
     fingerprint: str | None = None
+    is_named: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Session:
         versions: Of packages, by name.
         hardware: Such as ``processor``, ``cores``, ``gpu``, ``precision``.
         data_name: Of the data set.
+        data_is_named: Whether a person gave that name.
         data_fingerprint: Of its manifest.
         split: How it was split, by the name of the option.
         network: ``parameters`` and ``trainable`` parameters of what was trained.
@@ -109,6 +112,7 @@ class Session:
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, str | int] = field(default_factory=dict)
     data_name: str = ""
+    data_is_named: bool = False
     data_fingerprint: str | None = None
     split: Mapping[str, object] = field(default_factory=dict)
     network: Mapping[str, int] = field(default_factory=dict)
@@ -124,6 +128,7 @@ class Session:
         data, seconds = record.get("data") or {}, record.get("seconds") or {}
         known |= {
             "data_name": data.get("name") or "",
+            "data_is_named": data.get("is_named") is True,
             "data_fingerprint": data.get("fingerprint"),
             "split": data.get("split") or {},
             "seconds": {phase: time for phase, time in seconds.items() if isinstance(time, int | float)},
@@ -137,7 +142,8 @@ class Session:
             for name, value in self.split.items()
             if isinstance(value, int | float) or (name == "method" and value in METHODS)
         }
-        return replace(self, command=(), data_name=public_name(self.data_name), split=split)
+        data_name = public_name(self.data_name, self.data_is_named)
+        return replace(self, command=(), data_name=data_name, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,12 +203,12 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
     """
     notes = set(model_info.notes)
     flags = [caveat for caveat in result.flags if caveat.kind != "note" or caveat.message in notes]
-    data = replace(result.data, name=public_name(result.data.name), source="")
+    data = without_folder_name(result.data)
     trained_on, audit = model_info.trained_on, model_info.audit
     return replace(result, data=data, flags=flags), replace(
         model_info,
         title=None,
-        trained_on=trained_on and replace(trained_on, name=public_name(trained_on.name)),
+        trained_on=trained_on and replace(trained_on, name=public_name(trained_on.name, trained_on.is_named)),
         config=None,
         audit=None if audit is None else [_without_message(finding) for finding in audit],
         provenance=model_info.provenance and model_info.provenance.without_names(),
@@ -213,9 +219,17 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
     )
 
 
-def public_name(name: str) -> str:
-    """Return the name of a public data set; any other, which may be that of a folder, becomes empty."""
-    return name if name in _PUBLIC_DATA else ""
+def public_name(name: str, is_named: bool) -> str:
+    """Return a name that a person gave (``data.name``) or that of a public data set.
+
+    Any other, which may be that of a folder, becomes empty.
+    """
+    return name if is_named or name in _PUBLIC_DATA else ""
+
+
+def without_folder_name(data: EvaluatedData) -> EvaluatedData:
+    """Return the same without a name that may be a folder's, and without its source."""
+    return replace(data, name=public_name(data.name, data.is_named), source="")
 
 
 def _without_message(finding: Finding) -> Finding:
@@ -320,4 +334,5 @@ def _training_data(run_dir: RunDir, session: Session) -> TrainingData | None:
         parts=parts,
         split=None if method is None else str(method),
         fingerprint=session.data_fingerprint,
+        is_named=session.data_is_named,
     )

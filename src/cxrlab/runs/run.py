@@ -131,7 +131,8 @@ class Run:
         """What it was trained and tested on."""
         data = self._data.get(None)
         if data is not None:
-            return DataFacts(data.manifest.name, data.split.method, data.manifest.fingerprint())
+            manifest, is_named = data.manifest, data.name is not None
+            return DataFacts(manifest.name, data.split.method, manifest.fingerprint(), is_named)
         return run_facts(self.files)
 
     @property

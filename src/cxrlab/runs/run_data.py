@@ -87,7 +87,8 @@ def run_facts(files: RunDir) -> DataFacts:
     with reading(files.provenance, PROVENANCE_REMEDY):
         method = data.get("split", {}).get("method")
         split = None if method is None else str(method)
-        return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
+        is_named = data.get("is_named") is True
+        return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"), is_named)
 
 
 @dataclass(frozen=True)

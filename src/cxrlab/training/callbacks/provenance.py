@@ -153,6 +153,7 @@ class Provenance(Callback):
         session["hardware"]["precision"] = str(trainer.precision)
         session["data"] = {
             "name": data.manifest.name,
+            "is_named": getattr(data, "name", None) is not None,
             "images": len(data.manifest),
             "patients": int(data.manifest.table["patient"].nunique()),
             "fingerprint": data.manifest.fingerprint(),
