@@ -69,9 +69,9 @@ def build_data(
             raise ConfigError(f"{source} makes data.{key} a {type(part).__name__}, which cannot be called.")
     try:
         data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
-        reader = data.reader
-        writes = root is None and isinstance(reader, functools.partial) and reader.func is synthetic.read
-        if writes and not synthetic.is_drawn(data.root, **reader.keywords):
+        reader: Any = data.reader
+        draws = isinstance(reader, functools.partial) and reader.func is synthetic.read
+        if root is None and draws and not synthetic.is_drawn(data.root, **reader.keywords):
             raise ConfigError(
                 f"{source} names the synthetic data set below {data.root}, where it is not. To have it drawn "
                 f"there, give root={data.root}."
