@@ -6,6 +6,7 @@ functions, such as ``${oc.env:…}``, is called: what they gave at the start sta
 """
 
 import functools
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_ove
 from cxrlab.data.readers.synthetic import is_drawn
 from cxrlab.errors import ConfigError, MissingFileError
 from cxrlab.files import RunDir, check_trust, is_address, locate, read_yaml, reading, trust_advice
+
+log = logging.getLogger(__name__)
 
 _CHANGEABLE = (
     "trainer",
@@ -61,7 +64,8 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     files = RunDir(Path(cfg.resume))
     if is_multirun():
         raise ConfigError("resume= continues one run; it cannot be part of a multirun.")
-    if not files.last_checkpoint.is_file():
+    starts_again = not files.last_checkpoint.is_file()
+    if starts_again and not files.best_checkpoint.is_file():
         raise MissingFileError(
             f"resume={files}: there is no checkpoints/last.ckpt, so nothing was saved to go on from."
         )
@@ -78,6 +82,13 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     saved: DictConfig = OmegaConf.create(node)
     for override in task_overrides():
         _apply(override, cfg, saved)
+    if starts_again:
+        log.warning(
+            "%s was killed as its first epoch was saved: there is a best.ckpt, but no last.ckpt to go on "
+            "from. It starts again from the first epoch.",
+            files,
+        )
+        saved.resume = None
     if saved.get("test") == "auto":
         saved.test = True  # now: what is checked must not change, by ${test}, once it was checked
     _check(saved, cfg, files)
