@@ -155,7 +155,7 @@ def test_weights_are_finite(value: float, tmp_path: Path):
         ("operating_point.thresholds", 1.5),
         ("operating_point.slopes", math.inf),
         ("operating_point.intercepts", -math.inf),
-        ("preprocess.mean", 7.0),
+        ("preprocess.mean", 77.0),
         ("preprocess.std", 0.0),
         ("preprocess.std", -1.0),
     ],

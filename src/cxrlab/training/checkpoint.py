@@ -24,6 +24,8 @@ _LARGEST = 8192
 _SMALLEST = 8
 # Thresholds are rounded up to float32, and one may lie just above the highest probability.
 _MOST = 1.0 + 1e-6
+# Statistics on the scale 0 to 1; a person's own may lie beside it, but those of 0 to 255 are a slip.
+_STATISTICS = (-10.0, 10.0)
 _TAG = re.compile(r"<\s*/?\s*[a-z!][^>]*>", re.IGNORECASE)
 _PREPROCESS = ("normalize", "image_size", "channels", "mean", "std", "resize")
 _HASH_DIGITS = 16
@@ -81,8 +83,8 @@ def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     }
     check_finite_weights(own, path, "state_dict.")
     limits: dict[str, tuple[float, float]] = {
-        "preprocess.mean": (0.0, 1.0),
-        "preprocess.std": (1e-7, 1.0),
+        "preprocess.mean": _STATISTICS,
+        "preprocess.std": (1e-7, _STATISTICS[1]),
         "operating_point.thresholds": (0.0, _MOST),
         "operating_point.slopes": (-math.inf, math.inf),
         "operating_point.intercepts": (-math.inf, math.inf),
@@ -165,10 +167,13 @@ def _check_description(description: Mapping[str, Any], path: Path) -> None:
     )
     check("preprocess.resize", "stretch", resizes.__contains__, _one_of(resizes))
     check("task", "multilabel", tasks.__contains__, _one_of(tasks))
-    if normalize in STATISTICS_IMAGES:
+    if normalize in (*STATISTICS_IMAGES, "given"):
+        least, most = _STATISTICS if normalize == "given" else (0.0, 1.0)
+        wanted = f"{channels} numbers from {least:.0f} to {most:.0f}"
         for name in ("mean", "std"):
-            wanted = f"{channels} numbers from 0 to 1"
-            check(f"preprocess.{name}", None, lambda values: _are_shares(values, channels), wanted)
+            check(
+                f"preprocess.{name}", None, lambda values: _are_within(values, channels, least, most), wanted
+            )
     try:
         check_views(description.get("views", ["identity"]))
     except (ConfigError, TypeError) as error:
@@ -188,11 +193,11 @@ def _is_whole(value: object, least: float = -math.inf, most: float = math.inf) -
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _are_shares(values: object, number: int) -> bool:
+def _are_within(values: object, number: int, least: float, most: float) -> bool:
     return (
         isinstance(values, list | tuple)
         and len(values) == number
-        and all(isinstance(value, int | float) and 0 <= value <= 1 for value in values)
+        and all(isinstance(value, int | float) and least <= value <= most for value in values)
     )
 
 
