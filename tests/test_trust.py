@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -303,10 +304,24 @@ def test_a_run_draws_no_data_set_into_a_folder_of_its_choice(run: Path, tiny: Co
         edit(run / ".hydra" / name, lambda content: put(content, "data.root", str(elsewhere)))
     with pytest.raises(ConfigError, match=r"data.root=.*elsewhere on the command line"):
         resume_config.resumed_config(tiny(run, f"resume={run}"))
-    with pytest.raises(ConfigError, match=r"give root=.*elsewhere"):
+    with pytest.raises(ConfigError, match=r"synthetic radiographs written below .*give root=.*elsewhere"):
         cxrlab.load_run(run).data()
     assert not elsewhere.exists()
     assert len(cxrlab.load_run(run).data(root=elsewhere).manifest)
+
+
+def test_a_run_unpacks_no_images_into_a_folder_of_its_choice(tmp_path: Path):
+    (tmp_path / "data" / "theirs_images").mkdir(parents=True)
+    np.savez(tmp_path / "theirs.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.zeros((2, 1), np.uint8))
+    np.savez(
+        tmp_path / "data" / "new.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.zeros((2, 1), np.uint8)
+    )
+    data = {"_target_": "cxrlab.data.datamodule.DataModule", "root": str(tmp_path / "data")}
+    for tables in ("new.npz", "../theirs.npz", str(tmp_path / "theirs.npz"), {"train": ["new.npz"]}, None):
+        reader = {"_target_": "cxrlab.data.readers.table.read", "_partial_": True, "tables": tables}
+        with pytest.raises(ConfigError, match=r"the images in \w+.npz written below .*give root="):
+            build_data(data | {"reader": reader}, trust=(), source="a run")
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["new.npz", "theirs_images"]
 
 
 @pytest.mark.parametrize(

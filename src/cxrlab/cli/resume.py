@@ -18,9 +18,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_overrides
-from cxrlab.data.readers.synthetic import is_drawn
 from cxrlab.errors import ConfigError, MissingFileError
 from cxrlab.files import RunDir, check_trust, is_address, locate, read_yaml, reading, trust_advice
+from cxrlab.runs.run_data import would_write
 
 log = logging.getLogger(__name__)
 
@@ -141,22 +141,20 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
                 "give it on the command line again."
             )
     _check_paths(node, today, files, Path(saved.run_dir))
-    _check_drawn(node, today, files)
+    _check_reader(node, today, files)
 
 
-def _check_drawn(node: Mapping[str, Any], today: DictConfig, files: RunDir) -> None:
-    """Refuse to draw the synthetic set into a folder that a run chose."""
+def _check_reader(node: Mapping[str, Any], today: DictConfig, files: RunDir) -> None:
+    """Refuse a reader that would write into a folder that a run chose."""
     reader, root = node["data"].get("reader"), str(node["data"].get("root"))
-    if not isinstance(reader, Mapping) or reader.get("_target_") != "cxrlab.data.readers.synthetic.read":
-        return
-    if root == str(_todays_value(today, "data.root")):
+    if not isinstance(reader, Mapping) or root == str(_todays_value(today, "data.root")):
         return
     with reading(files.config, _REMEDY):
         arguments = {name: value for name, value in reader.items() if not name.startswith("_")}
-        if not is_drawn(Path(root).expanduser(), **arguments):
+        if what := would_write(str(reader.get("_target_")), arguments, Path(root).expanduser()):
             raise ConfigError(
-                f"{files.config} holds data.root={root}, where no synthetic data set of its numbers lies. To "
-                f"have it drawn there, give data.root={root} on the command line."
+                f"{files.config} would have {what} written below data.root={root}, where they are not. To "
+                f"have that done, give data.root={root} on the command line."
             )
 
 

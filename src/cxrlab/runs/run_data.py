@@ -70,15 +70,44 @@ def build_data(
     try:
         data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
         reader: Any = data.reader
-        draws = isinstance(reader, functools.partial) and reader.func is synthetic.read
-        if root is None and draws and not synthetic.is_drawn(data.root, **reader.keywords):
-            raise ConfigError(
-                f"{source} names the synthetic data set below {data.root}, where it is not. To have it drawn "
-                f"there, give root={data.root}."
-            )
+        if root is None and isinstance(reader, functools.partial):
+            target = f"{reader.func.__module__}.{reader.func.__qualname__}"
+            if what := would_write(target, reader.keywords, data.root):
+                raise ConfigError(
+                    f"{source} would have {what} written below {data.root}, where they are not. To have that "
+                    f"done, give root={data.root}."
+                )
     except TypeError as error:
         raise ConfigError(f"{source} does not describe data: {error}.") from error
     return data
+
+
+def would_write(target: str, arguments: Mapping[str, Any], root: Path) -> str:
+    """Return what a reader would write below the root before it can read; "" for nothing.
+
+    A run's files must not choose where something is written, so that a reader that writes is only used for
+    them where that was done before.
+
+    Args:
+        target: Of the reader, a dotted path.
+        arguments: Its arguments but the root.
+        root: Of the data.
+    """
+    if target == f"{synthetic.__name__}.read":
+        return "" if synthetic.is_drawn(root, **arguments) else "synthetic radiographs"
+    if target != "cxrlab.data.readers.table.read":
+        return ""
+    tables = arguments.get("tables")
+    named = list(tables.values()) if isinstance(tables, Mapping) else [tables]
+    names = [name for one in named for name in (one if isinstance(one, list | tuple) else [one]) if name]
+    for name in names or [path.name for path in root.glob("*.npz")]:
+        path = root / str(name)
+        if path.suffix.lower() != ".npz":
+            continue
+        is_there = (root / f"{path.name.partition('.')[0]}_images").is_dir()
+        if not is_there or not path.resolve().is_relative_to(root.resolve()):
+            return f"the images in {path.name}"
+    return ""
 
 
 def run_facts(files: RunDir) -> DataFacts:
