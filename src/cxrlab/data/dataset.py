@@ -58,8 +58,7 @@ class Images:
 
     def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         """Return images by their rows in the manifest, uint8, shape ``(n, C, H, W)``."""
-        pixels = self.cache.pixels()
-        return np.asarray(pixels[self.positions[np.asarray(rows, dtype=np.intp)]])
+        return self.cache.images[self.positions[np.asarray(rows, dtype=np.intp)]]
 
     @property
     def facts(self) -> pd.DataFrame:
