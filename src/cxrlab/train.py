@@ -148,7 +148,7 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     data.prepare()
     classifier = build.build_classifier(cfg, data)
     if cfg.resume:
-        writing.check_same_run(data.manifest, classifier, files)
+        writing.check_same_run(data, classifier, files)
     cfg.trainer.precision = build.decide_precision(cfg, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
     trainer = build.build_trainer(cfg)

@@ -1,4 +1,4 @@
-"""Decoded images in one memory-mapped uint8 file, made once and shared by every run.
+"""Decoded images in one uint8 file, made once and shared by every run.
 
 What a killed process leaves behind is kept: an image's row counts once its state says so, which is written
 last. Neither names nor times are trusted: a file that changed is compared with what was decoded of it, and
@@ -50,7 +50,7 @@ from cxrlab.data.cache_worker import (
 )
 from cxrlab.data.image_statistics import Appearance
 from cxrlab.data.pixel_file import PixelFile
-from cxrlab.errors import DataError, OutputError
+from cxrlab.errors import DataError, OutputError, UserError
 from cxrlab.files import write_text
 
 __all__ = ["DONE", "EMPTY", "UNREADABLE", "CacheSettings", "ImageCache", "fill", "open_cache"]
@@ -293,12 +293,11 @@ def _is_sound(cache: ImageCache) -> bool:
     except (OSError, ValueError, AttributeError):  # AttributeError: it is JSON, but no object
         cache.unmap()
         return False
-    count = len(cache.files)
-    return (
-        is_known
-        and described == _description(cache)
-        and shapes == ((count, cache.settings.channels, size, size), (count,))
-    )
+    shape = (len(cache.files), cache.settings.channels, size, size)
+    is_sound = is_known and described == _description(cache) and shapes == (shape, shape[:1])
+    if not is_sound:
+        cache.unmap()  # another will stand in its place
+    return is_sound
 
 
 def _create(cache: ImageCache) -> None:
@@ -368,6 +367,8 @@ def fill(cache: ImageCache, rows: Rows, *, num_workers: int | None, shows_progre
             if len(doubtful):
                 cache.facts("r+")["state"][doubtful] = EMPTY
             return _fill_soundly(cache, cache.missing(rows), num_workers, shows_progress)
+    except UserError:  # OutputError is an OSError too
+        raise
     except OSError as error:
         raise _not_written(cache, len(cache.missing(rows)), error) from error
     finally:

@@ -48,7 +48,7 @@ class PixelFile:
         return images
 
     def _read(self, row: int, image: npt.NDArray[np.uint8]) -> None:
-        view, start = memoryview(image).cast("B"), self._layout.start + row * self._layout.row_bytes
+        view, start = image.data.cast("B"), self._layout.start + row * self._layout.row_bytes
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         try:
