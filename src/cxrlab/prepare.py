@@ -47,7 +47,7 @@ def prepare(cfg: DictConfig) -> "AuditReport":
     run_dir = Path(cfg.run_dir)
     config.check_outside_data(run_dir, cfg.data.root, "run_dir")
     config.check_unused_folder(run_dir)
-    with claimed(run_dir):
+    with claimed(run_dir), console.says_when_stopped("What is decoded is kept: the same command goes on."):
         return _prepare(cfg, run_dir)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from cxrlab.data.manifest import COVARIATE, LABEL, Manifest
+from cxrlab.data.manifest import COVARIATE, LABEL, LeftOut, Manifest
 from cxrlab.data.readers._ages import parse_ages
 from cxrlab.data.readers._box_rows import BoxRows, known_boxes
 from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain
 from cxrlab.data.readers._derive import derived, exploded
+from cxrlab.data.readers._folder_images import Tally, images_below, log_left_out
 from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
 from cxrlab.data.readers._labels import Labels, find_labels
@@ -33,13 +34,13 @@ def read(
     root: Path,
     *,
     name: str | None = None,
-    tables: str | dict[str, str | list[str] | None] | None = None,
+    tables: str | list[str] | dict[str, str | list[str] | None] | None = None,
     files: str | list[str] | None = None,
     columns: str | list[str] | None = None,
     separator: str | None = None,
     explode: str | list[str] | None = None,
     join: list[dict[str, Any]] | None = None,
-    derive: dict[str, str | dict[str, str]] | None = None,
+    derive: dict[str, Any] | None = None,
     image_column: str = "image",
     image_folder: str | list[str] = "",
     search: bool = False,
@@ -48,7 +49,7 @@ def read(
     patient_column: str | None = "patient",
     patient_pattern: str | None = None,
     split_column: str | None = None,
-    part_words: dict[str, str | None] | None = None,
+    part_words: dict[Any, str | None] | None = None,
     covariates: dict[str, str | None] | None = None,
     labels: list[str] | dict[str, str] | None = None,
     classes: dict[str, Any] | None = None,
@@ -69,10 +70,10 @@ def read(
     Args:
         root: Folder that the tables and the images lie under.
         name: What the data set is called in reports; None for the name of the folder.
-        tables: A file under ``root`` (or anywhere, by an absolute path); or one or several for each of
-            "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``, or its
-            only table. CSV, Excel, JSON, JSON lines, Parquet, each plain or ``.gz``; or npz with images
-            inside, which are written as PNG files into a folder beside it.
+        tables: A file under ``root`` (or anywhere, by an absolute path), or several; or one or several for
+            each of "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``,
+            or its only table. CSV, Excel, JSON, JSON lines, Parquet, each plain or ``.gz``; or npz with
+            images inside, which are written as PNG files into a folder beside it.
         files: Instead of tables, a glob pattern of images below ``root``, or several; their columns are
             ``image`` (the path), ``folder`` (the name of the folder it lies in) and ``name``.
         columns: Names of the columns of a table without a header, or of the labels in an npz file; or a
@@ -148,6 +149,10 @@ def read(
         blank=blank,
         on_bad_label=on_bad_label,
     )
+    if box_rows is not None and box_rows.label not in (None, *found.order):
+        raise ConfigError(
+            f"data.reader.boxes.label={box_rows.label} is none of the labels {list(found.order)}."
+        )
     rows = Rows(
         folders=ImageFolders(root, image_folder, search=search),
         image_column=image_column,
@@ -171,10 +176,34 @@ def read(
     _check_present(root, len(table), missing, where)
     kept = table[there].reset_index(drop=True)
     called = name or root.resolve().name
-    manifest = Manifest(root, kept, num_listed=len(table), name=called, missing=missing)
+    extra, left_out = _unlisted(root, rows.folders.folders if image_folder else [], table["image"])
+    manifest = Manifest(
+        root,
+        kept,
+        num_listed=len(table),
+        name=called,
+        missing=missing,
+        extra=extra,
+        left_out=left_out,
+    )
     if box_rows is None:
         return manifest
     return _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
+
+
+def _unlisted(
+    root: Path, folders: Sequence[str], listed: "pd.Series[str]"
+) -> tuple[tuple[str, ...], tuple[LeftOut, ...]]:
+    """Return the images in the folders of images that no table lists, and the other files there."""
+    tally, found = Tally(), set[str]()
+    for folder in folders:
+        if (root / folder).is_dir():
+            found.update(images_below(root, "/".join(Path(folder).parts), tally))
+    extra = tuple(sorted(found - set(listed)))
+    if extra:
+        _log.info(f"{len(extra)} images below {root} are listed in no table, for instance {extra[0]}")
+    log_left_out(root, tally.entries)
+    return extra, tally.entries
 
 
 @dataclass(frozen=True)
