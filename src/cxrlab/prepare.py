@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from cxrlab.cli import config, console
+from cxrlab.cli import config, console, datasets
 from cxrlab.files import RunDir
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def checked(cfg: DictConfig) -> DictConfig:
     return config.checked(cfg, _VALUE_TYPES)
 
 
-def prepare(cfg: DictConfig) -> "AuditReport":
-    """Run the command from a composed config and return the audit's report.
+def prepare(cfg: DictConfig) -> "AuditReport | None":
+    """Run the command from a composed config and return the audit's report; None for ``data=auto``.
 
     Args:
         cfg: The config of conf/prepare.yaml; ``run_dir`` names the folder that everything is written to.
@@ -42,6 +42,10 @@ def prepare(cfg: DictConfig) -> "AuditReport":
         UserError: If the config or the data cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
+    if datasets.is_auto(cfg):
+        console.configure_logging()
+        datasets.look(Path(cfg.data.root).expanduser(), Path(cfg.run_dir))
+        return None
     from cxrlab.data.audit import terminal_table
     from cxrlab.report.audit_page import write_audit_page
     from cxrlab.runs.writing import save_data
