@@ -1,6 +1,8 @@
 """Errors that a person can mend: their message is all that is shown, without a traceback."""
 
 import math
+import re
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -57,3 +59,34 @@ def check_range(key: str, value: float | None, least: float, most: float = math.
     if most == math.inf:
         raise ConfigError(f"{key}={value} must be at least {least}.")
     raise ConfigError(f"{key}={value} must lie between {least} and {most}.")
+
+
+# What Hydra's grammar reads without quotes: words, with single blanks between them.
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*( [A-Za-z_][\w-]*)*", re.ASCII)
+_NO_TEXT = {"null", "true", "false", "nan", "inf"}
+
+
+def quoted(text: str) -> str:
+    r"""Return a text as Hydra's command line needs it: in double quotes unless it is a plain word.
+
+    Example:
+        >>> quoted("Edema"), quoted("Nodule/Mass"), quoted('5" tube')
+        ('Edema', '"Nodule/Mass"', '"5\\" tube"')
+    """
+    if _PLAIN.fullmatch(text) and text.lower() not in _NO_TEXT:
+        return text
+    escaped = re.sub(r'(\\*)(")', lambda match: match[1] * 2 + '\\"', text)
+    escaped = re.sub(r"(\\+)$", lambda match: match[1] * 2, escaped)
+    return f'"{escaped}"'
+
+
+def override(key: str, values: Sequence[str]) -> str:
+    r"""Return what to type for a list of texts, in the shell's quotes where it needs them.
+
+    Example:
+        >>> override("data.labels", ["Edema", "Mass"]), override("data.labels", ["Nodule/Mass"])
+        ('data.labels=[Edema,Mass]', '\'data.labels=["Nodule/Mass"]\'')
+    """
+    text = f"{key}=[" + ",".join(map(quoted, values)) + "]"
+    is_plain = re.fullmatch(r"[\w.=\[\],-]*", text, re.ASCII)
+    return text if is_plain else "'" + text.replace("'", "'\\''") + "'"

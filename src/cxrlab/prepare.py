@@ -80,8 +80,11 @@ def _other(cfg: DictConfig) -> "Manifest | None":
 
 
 def _compare(against: str, other: "Manifest", data: "DataModule", run_dir: Path) -> None:
-    """Look for the images of another manifest in this data set, and list them in against.csv."""
-    from cxrlab.data.duplicates.overlap import find_shared
+    """Look for the images of another manifest in this data set, and list them in against.csv.
+
+    Patients of the same id are counted.
+    """
+    from cxrlab.data.duplicates.overlap import find_shared, find_shared_patients
     from cxrlab.files import write_text
 
     shared = find_shared(data.dataset, data.decode(other))
@@ -91,6 +94,12 @@ def _compare(against: str, other: "Manifest", data: "DataModule", run_dir: Path)
         shared["other_image"].nunique(), len(other), against, len(data.manifest),
         f"; {run_dir / 'against.csv'} lists them." if len(shared) else ".",
     )  # fmt: skip
+    if patients := find_shared_patients(data.manifest, other):
+        log.warning(
+            "%d of the %d patients of this data set have the id of a patient of %s, such as %s: the same "
+            "people, if both number their patients alike\n",
+            len(patients), data.manifest.table["patient"].nunique(), against, ", ".join(patients[:3]),
+        )  # fmt: skip
 
 
 def _log_what_was_done(data: "DataModule", run_dir: Path) -> None:

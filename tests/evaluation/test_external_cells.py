@@ -60,7 +60,7 @@ def test_quotes_give_the_same_in_text(tmp_path):
         (b"image,Edema\na.png,0.5\nb.png,0.5,0.6\n", "Line 3 of .* has 3 cells where the header has 2"),
         (b"image,Edema,Edema\na.png,0.5,0.6\n", r"the columns \['Edema'\] more than once"),
         (b"image,Edema\na\xff.png,0.5\n", "not UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff", "not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff", "it is an image"),
         (b'image,Edema\n"a.png,0.5\n', "cannot be read"),
         (gzip.compress(b"image,Edema\n" * 9, mtime=0)[:-9], "cannot be read"),
     ],

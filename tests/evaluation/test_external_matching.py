@@ -224,8 +224,8 @@ def test_text_in_the_numbers_is_named(read):
         read("image,A a,0.5 b,high c,low", "image,A a,1")
     with pytest.raises(DataError, match=r"'A' of .*labels.csv holds '?2(.0)?'? in line 4"):
         read("image,A a,0.5", "image,A a,1 b,0 c,2")
-    with pytest.raises(DataError, match=r"'A' of .*labels.csv holds 'yes' in line 2"):
-        read("image,A a,0.5", "image,A a,yes b,no")
+    with pytest.raises(DataError, match=r"'A' of .*labels.csv holds 'maybe' in line 2"):
+        read("image,A a,0.5", "image,A a,maybe b,no")
 
 
 def test_decisions_are_said_to_be_no_probabilities(read, caplog):

@@ -91,6 +91,17 @@ def test_unknown_patients_are_said_loudly(read, caplog, first):
     assert "TOO NARROW" in caplog.text
 
 
+def test_patients_are_compared_whatever_their_spelling(read, caplog):
+    header = "image,A,patient"
+    table = read([header, "a,0.5,13", "b,0.5,13.0", "c,0.5,P2"], [header, "a,0,0013", "b,1,13", "c,1,p2"])
+    assert table.num_patients == 2
+    assert "another patient" not in caplog.text
+    read([header, "a,0.5,13", "b,0.5,14"], [header, "a,0,13", "b,1,15"])
+    assert "1 images of" in caplog.text
+    assert "another patient" in caplog.text
+    assert "'14' and '15'" in caplog.text
+
+
 def test_patients_may_stand_with_the_predictions(read):
     table = read(["image,A,subject_id", "a,0.5,7", "b,0.5,7"], ["image,A", "b,1", "a,0"])
     assert table.num_patients == 1

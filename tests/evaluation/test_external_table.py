@@ -40,7 +40,19 @@ def test_images_that_cannot_be_told_are_rejected(tmp_path, lines, message):
 
 @pytest.mark.parametrize("name", ["patient", "Patient ID", "PatientId", "PatientID", "subject_id"])
 def test_patients_keep_their_zeros(tmp_path, name):
-    assert table(tmp_path, f"image,{name}", "a,007", "b,7").patients() == ["007", "7"]
+    assert table(tmp_path, f"image,{name}", "a,007", "b,8").patients() == ["007", "8"]
+
+
+def test_a_patient_written_in_two_ways_is_one(tmp_path, caplog):
+    assert table(tmp_path, "image,patient", "a,7", "b,7.0", "c,7", "d,P1").patients() == ["7", "7", "7", "P1"]
+    assert "1 patients of" in caplog.text
+    assert "'7' and '7.0'" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "n/a", "-"])
+def test_a_word_for_nobody_is_no_patient(tmp_path, word):
+    with pytest.raises(DataError, match=rf"1 rows of .* have '{word}' in the column 'patient': \['b'\]"):
+        table(tmp_path, "image,patient", "a,1", f"b,{word}").patients()
 
 
 def test_a_patient_that_is_empty_is_rejected(tmp_path):

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError
-from cxrlab.evaluation.external_data import check_not_trained_on, check_validation_differs
+from cxrlab.evaluation.external_data import _same_ids, check_not_trained_on, check_validation_differs
 
 
 @pytest.fixture
@@ -24,6 +25,34 @@ def test_patients_of_training_and_validation_are_rejected_by_name(run):
 
 def test_patients_of_the_test_part_and_new_ones_are_let_through(run):
     check_not_trained_on(run, ["3", "4", "3"])
+
+
+@pytest.mark.parametrize("spelling", ["1.0", "0001", " 1 ", "\uff11"])
+def test_a_patient_of_training_is_known_in_any_spelling(run, spelling):
+    with pytest.raises(DataError, match=r"2 of the 3 images are of 1 patients"):
+        check_not_trained_on(run, ["3", spelling, "1"])
+
+
+def test_validation_patients_are_known_in_any_spelling(make_predictions):
+    table = make_predictions()
+    several = next(p for p in range(table.num_patients) if (table.patients == p).sum() > 1)
+    rows = np.flatnonzero(table.patients == several)
+    first, second = table.rows(rows[:1]), table.rows(rows[1:])
+    first = replace(first, patient_names=np.array(["00000013"], dtype=object))
+    second = replace(second, patient_names=np.array(["13.0"], dtype=object))
+    (note,) = check_validation_differs(first, second)
+    assert note.startswith("1 patients are in the validation part")
+
+
+def test_ids_that_another_data_set_shares_with_the_training_are_told(run, tmp_path, caplog):
+    names = ["a.png", "b.png", "c.png"]
+    rows = pd.DataFrame({"image": names, "patient": ["02", "3", "9"], "split": ""})
+    (note,) = _same_ids(run, Manifest(tmp_path, rows), [0, 1, 2])
+    assert note.startswith("1 of the 3 patients have an id that a patient of the training")
+    assert "02" in caplog.text
+    assert _same_ids(run, Manifest(tmp_path, rows), [1, 2]) == ()
+    unknown = Manifest(tmp_path, rows.assign(image=["1", "2", "3"], patient=["1", "2", "3"]))
+    assert _same_ids(run, unknown, [0, 1, 2]) == ()
 
 
 def test_a_validation_part_that_is_evaluated_too_is_rejected(make_predictions):

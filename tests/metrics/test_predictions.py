@@ -263,3 +263,12 @@ def test_a_label_without_a_threshold_has_no_prediction():
     )
     assert predicted["prediction/Edema"].tolist() == [1.0]  # at the threshold is present
     assert np.isnan(predicted["prediction/Mass"]).all()
+
+
+def test_a_patient_written_in_two_ways_is_one():
+    frame = pd.DataFrame(
+        {"image": ["a", "b", "c"], "patient": ["1", "1.0", "P2"], "target/A": 1.0, "probability/A": 0.5}
+    )
+    table = PredictionTable.from_frame(frame, "a table")
+    assert table.num_patients == 2
+    assert table.patient_names[table.patients].tolist() == ["1", "1", "P2"]

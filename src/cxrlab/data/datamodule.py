@@ -27,6 +27,7 @@ from cxrlab.data.decode import Resize
 from cxrlab.data.filters import apply_filters
 from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, Sampling, balanced_weights
 from cxrlab.data.manifest import PARTS, Manifest
+from cxrlab.data.patients import warn_of_patients
 from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction
 from cxrlab.errors import DataError, check_range
 from cxrlab.files import user_cache_dir
@@ -151,6 +152,7 @@ class DataModule(pl.LightningDataModule):
             OutputError: If the cache cannot be written.
         """
         manifest = self._timed("read", lambda: self.reader(self.root))
+        warn_of_patients(manifest.table["patient"], manifest.root)
         files = manifest.table["image"].tolist()
         chosen = self.filter(manifest.select_labels(self.labels))
         images = self._timed("cache", lambda: self._cached(chosen, files))

@@ -25,7 +25,7 @@ from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import write_text
 
 # Raised whenever the same data would give another report, or other pairs.
-_AUDIT_VERSION = 1
+_AUDIT_VERSION = 2
 _COPIES_VERSION = 1
 
 _NUM_NAMED = 5
@@ -255,7 +255,8 @@ def audit_dataset(dataset: Dataset) -> AuditReport:
 def _audit_key(manifest: Manifest, positions: npt.NDArray[np.intp]) -> str:
     """Return a name for all that a report depends on."""
     named = (manifest.name, manifest.num_listed, list(manifest.table), manifest.missing, manifest.extra)
-    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *named, manifest.published)).encode() + positions.tobytes())
+    found = (manifest.left_out, manifest.spellings, manifest.published)
+    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *named, *found)).encode() + positions.tobytes())
     for table in (manifest.table, manifest.boxes, manifest.raw):
         if table is not None:
             hashed.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())

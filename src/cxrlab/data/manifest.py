@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxrlab.data.patients import named_spellings, unified
 from cxrlab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 def read_table(path: Path) -> pd.DataFrame:
     """Read a manifest or predictions table; names stay text, and only numbers can be missing.
 
-    A patient may be called NA, and a number such as 0012 keeps its zeros.
+    An image may be called NA, and a number such as 0012 keeps its zeros.
     """
     columns = pd.read_csv(path, nrows=0).columns
     text = {name: str for name in ("image", "patient", "split", "part") if name in columns}
@@ -41,6 +42,42 @@ def read_table(path: Path) -> pd.DataFrame:
         keep_default_na=False,
         na_values={name: [""] for name in columns if name not in text},
     )
+
+
+def escaped(name: str) -> str:
+    r"""Return a file's name for a message: bytes of it that are no UTF-8 as ``\xe4``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def is_utf8(text: str) -> bool:
+    """Tell whether a text can be written as UTF-8; names of files may hold bytes that cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files of a data set's folder that are not used, of one reason and suffix.
+
+    Attributes:
+        reason: Why, as a person is told: "masks, which are no class".
+        suffix: Of their names, with its point, in lower case; "" where they have none.
+        count: How many.
+        examples: Up to three of them, relative to the root.
+        is_loss: Whether they may be images that should be there: a warning, and no mere note.
+    """
+
+    reason: str
+    suffix: str
+    count: int
+    examples: tuple[str, ...] = ()
+    is_loss: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.count:,} {self.suffix or 'without suffix'} ({self.reason})"
 
 
 def _no_boxes() -> pd.DataFrame:
@@ -107,13 +144,17 @@ class Manifest:
         unusable_boxes: What is wrong with boxes that were left out, a sentence each.
         missing: Images that are listed but not on disk.
         extra: Images on disk that no table lists.
+        left_out: Files that the reader passed over, by reason.
+        spellings: Ways in which patients are written who are written in more than one way, the one that
+            ``patient`` holds first; see :func:`cxrlab.data.patients.patient_key`.
         raw: For the audit: ``image`` and, where the data set has them, ``findings`` (text with ``|``) and
             ``age`` (years) as its own table lists them, before anything was mended; None where it has none.
         published: How its numbers stand to the published ones; None where none are known.
 
     Raises:
-        DataError: If a column is missing, an image stands twice or has no patient, a part is unknown, a label
-            is not 0, 1 or NaN, or the boxes lack a column. Boxes outside the image or without area are left
+        DataError: If a column is missing, an image stands twice, has no patient (a word such as ``nan`` is
+            none) or a name that is no UTF-8, a part is unknown, a label is not 0, 1 or NaN, or the boxes lack
+            a column. Boxes outside the image or without area are left
             out with a warning.
 
     Example:
@@ -130,6 +171,8 @@ class Manifest:
     unusable_boxes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    spellings: tuple[tuple[str, ...], ...] = ()
     raw: pd.DataFrame | None = None
     published: "PublishedComparison | None" = None
 
@@ -142,22 +185,44 @@ class Manifest:
             table.insert(3, "part", "")
         for column in table.columns[table.columns.str.startswith(LABEL)]:
             table[column] = _checked_label(table[column])
+        given = table["patient"]
+        several: tuple[tuple[str, ...], ...] = ()
+        if not given.equals(table["image"]):  # else nobody is known, and a file may be called nan
+            table["patient"], several = unified(given)
         object.__setattr__(self, "table", table)
         object.__setattr__(self, "num_listed", self.num_listed or len(table))
-        self._check_rows()
+        self._check_rows(given)
         self._check_boxes()
+        if several:
+            object.__setattr__(self, "spellings", (*self.spellings, *several))
+            _log.warning(
+                "%d patients of %s are written in more than one way, such as %s: each counts as one",
+                len(several), self.root, named_spellings(several),
+            )  # fmt: skip
 
-    def _check_rows(self) -> None:
+    def _check_rows(self, given: "pd.Series[Any]") -> None:
+        """Refuse rows that cannot be used; ``given`` are the patients as they were written."""
         table = self.table
+        if not is_utf8("\n".join(map(str, table["image"]))):
+            wrong_names = [escaped(name) for name in table["image"] if not is_utf8(str(name))]
+            raise DataError(
+                f"{len(wrong_names)} images of {self.root} have names that are no UTF-8, for instance "
+                f"{wrong_names[0]}. Rename them; convmv -f latin1 -t utf8 does so."
+            )
         twice = table["image"][table["image"].duplicated()].unique()
         if len(twice):
             raise DataError(
                 f"{len(twice)} images of {self.root} stand twice in its manifest: {list(twice[:3])}."
             )
-        nobody = table["image"][table["patient"].isna() | (table["patient"] == "")]
+        nobody = table["image"][table["patient"] == ""]
         if len(nobody):
+            words = sorted({str(word) for word in given[nobody.index].dropna()} - {""})
             raise DataError(
-                f"{len(nobody)} images of {self.root} have no patient, for instance {list(nobody[:3])}."
+                f"{len(nobody)} images of {self.root} have no patient, for instance {list(nobody[:3])}"
+                + (f"; {', '.join(map(repr, words[:3]))} names nobody" if words else "")
+                + ". They may be of people who have other images too, in another part: fill in who they are, "
+                "or leave them out"
+                + (" (or, if this is somebody's id, write it otherwise)." if words else ".")
             )
         wrong = table["part"][~table["part"].isin(["", *PARTS])].unique()
         if len(wrong):

@@ -9,6 +9,7 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import Dataset, audit_dataset, find_copies
 from cxrlab.data.duplicates.overlap import find_shared, read_other
 from cxrlab.data.manifest import Manifest
+from cxrlab.data.patients import patient_keys, shared_patients
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.evaluation.synonyms import match_labels
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
@@ -29,7 +30,7 @@ _UNCHECKED = (
 
 
 def check_not_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] = SEEN) -> None:
-    """Refuse patients that a run was trained or validated on.
+    """Refuse patients that a run was trained or validated on, however their ids are written.
 
     Args:
         run: The run.
@@ -40,12 +41,13 @@ def check_not_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] 
     Raises:
         DataError: Naming some of them.
     """
-    seen_patients = set(run.manifest.loc[run.manifest["part"].isin(seen), "patient"])
-    shared = [patient for patient in patients if patient in seen_patients]
+    seen_keys = set(patient_keys(run.manifest.loc[run.manifest["part"].isin(seen), "patient"]))
+    shared = [name for name, key in zip(patients, patient_keys(patients), strict=True) if key in seen_keys]
     if shared:
+        names = shared_patients(sorted(set(shared)), shared)
         raise DataError(
-            f"{len(shared)} of the {len(patients)} images are of {len(set(shared))} patients that "
-            f"{run.run_dir} was trained or validated on, such as {sorted(set(shared))[:3]}: no evaluation of "
+            f"{len(shared)} of the {len(patients)} images are of {len(names)} patients that "
+            f"{run.run_dir} was trained or validated on, such as {names[:3]}: no evaluation of "
             "it could be believed. Its own test part is evaluated by run=<the run> alone."
         )
 
@@ -120,7 +122,7 @@ def check_validation_differs(validation: PredictionTable, table: PredictionTable
         )
     if validation.patient_names is None or table.patient_names is None:
         return ()
-    patients = set(validation.patient_names) & set(table.patient_names)
+    patients = shared_patients(validation.patient_names, table.patient_names)
     if not patients:
         return ()
     return (
@@ -174,8 +176,11 @@ def other_data(
         )
     if _is_own(run, manifest, rows):
         check_not_trained_on(run, manifest.table["patient"].iloc[rows].tolist())
+        notes: tuple[str, ...] = ()
+    else:
+        notes = _same_ids(run, manifest, rows)
     rows, note, unseen = without_shared(run, dataset, rows, data.decode)
-    notes: tuple[str, ...] = (note,)
+    notes = (note, *notes)
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
     if len(matched) < len(run.labels):
         left = [label for label in run.labels if label not in matched]
@@ -213,6 +218,22 @@ def _audited(dataset: Dataset, *, looked_for_copies: bool) -> AuditReport:
     return audit_dataset(
         dataset if looked_for_copies else replace(dataset, copies=find_copies(dataset.images))
     )
+
+
+def _same_ids(run: Run, manifest: Manifest, rows: Sequence[int]) -> tuple[str, ...]:
+    """Return what the reader must be told of patients of another data set whose id the training has too."""
+    seen = run.manifest[run.manifest["part"].isin(SEEN)]
+    table = manifest.table.iloc[list(rows)]
+    table = table[table["patient"] != table["image"]]  # where nothing is known of them
+    shared = shared_patients(table["patient"], seen["patient"])
+    if not shared:
+        return ()
+    note = (
+        f"{len(shared)} of the {table['patient'].nunique()} patients have an id that a patient of the "
+        "training or validation has too. If both data sets number the same people alike, the numbers flatter."
+    )
+    log.warning("%s Such ids are %s.", note, shared[:3])
+    return (note,)
 
 
 def _is_own(run: Run, manifest: Manifest, rows: Sequence[int]) -> bool:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import LABEL
+from cxrlab.data.patients import patient_keys
 from cxrlab.data.readers.table import PART_WORDS
 from cxrlab.evaluation.external_matching import Rows, match_images, read_decisions, read_labels
-from cxrlab.evaluation.external_table import ExternalTable
+from cxrlab.evaluation.external_table import PATIENT_NAMES, ExternalTable
 from cxrlab.metrics.predictions import TARGET, PredictionTable
 
 # How file names tell the patient: NIH's 00000013_005.png, CheXpert's folders, MIMIC-CXR's folders.
@@ -93,6 +94,8 @@ def _patients(
     """Return the number of each image's patient, and the patients' names where they are known."""
     known = other.patients()
     patients: Sequence[str] | None = own.patients() if known is None else [known[row] for row in rows]
+    if known is not None and other is not own:
+        _warn_of_other_patients(own, other, list(patients or ()))
     if patients is None:
         patients = _named_patients(own.images.tolist()) or _named_patients(other.images[rows].tolist())
     if patients is None:
@@ -104,6 +107,22 @@ def _patients(
         return np.arange(len(own.images), dtype=np.int64), None
     numbers, names = pd.factorize(np.asarray(patients, dtype=object), sort=True)
     return numbers.astype(np.int64), np.asarray(names, dtype=object)
+
+
+def _warn_of_other_patients(own: ExternalTable, other: ExternalTable, patients: Sequence[str]) -> None:
+    """Warn where the predictions name other patients than the targets, whatever the spelling."""
+    column = own.find(PATIENT_NAMES)
+    if column is None:
+        return
+    pairs = zip(patient_keys(own.cells[column]), patient_keys(patients), strict=True)
+    differ = [row for row, (key, target_key) in enumerate(pairs) if key and key != target_key]
+    if differ:
+        first = differ[0]
+        _log.warning(
+            f"{len(differ)} images of {own.path} have another patient than in {other.path}, such as "
+            f"{own.images[first]}: {own.cells[column].iloc[first]!r} and {patients[first]!r}; the latter "
+            "count. Are these the predictions of these images?"
+        )
 
 
 def _named_patients(images: Sequence[str]) -> list[str] | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE
+from cxrlab.data.patients import named_spellings, unified
 from cxrlab.data.readers._csv import read_cells
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.evaluation.synonyms import plain_name
@@ -45,13 +46,13 @@ _IMAGES = ("image", "imageindex")
 _FILES = ("path", "imagepath", "filename", "file", "imageid")
 
 
-_PATIENTS = ("patient", "patientid", "subjectid")
+PATIENT_NAMES = ("patient", "patientid", "subjectid")
 
 
 _PARTS = ("part", "split")
 
 
-_TEXT = {*_IMAGES, *_FILES, *_PATIENTS, *_PARTS, "findinglabels"}
+_TEXT = {*_IMAGES, *_FILES, *PATIENT_NAMES, *_PARTS, "findinglabels"}
 
 
 _COVARIATES = {
@@ -138,21 +139,32 @@ class ExternalTable:
         return values.isin([word for word in values.unique() if word.lower() in _BLANKS])
 
     def patients(self) -> list[str] | None:
-        """Return the patient of each row, as text; None where no column tells them.
+        """Return the patient of each row, each in one spelling; None where no column tells them.
+
+        See :func:`cxrlab.data.patients.unified`.
 
         Raises:
-            DataError: If one is empty.
+            DataError: If one is empty, or a word such as ``nan``.
         """
-        column = self.find(_PATIENTS)
+        column = self.find(PATIENT_NAMES)
         if column is None:
             return None
-        nobody = self.images[(self.cells[column] == "").to_numpy()]
-        if len(nobody):
+        patients, several = unified(self.cells[column])
+        is_nobody = (patients == "").to_numpy()
+        if is_nobody.any():
+            words = sorted(set(self.cells[column][is_nobody].dropna().astype(str)) - {""})
             raise DataError(
-                f"{len(nobody)} rows of {self.path} have nothing in the column {column!r}: "
-                f"{list(nobody[:3])}. Fill them in, or remove the column; patients are then unknown."
+                f"{int(is_nobody.sum())} rows of {self.path} have "
+                f"{', '.join(map(repr, words[:3])) or 'nothing'} in the column {column!r}: "
+                f"{list(self.images[is_nobody][:3])}. Fill them in, or remove the column; patients are then "
+                "unknown."
             )
-        return list(map(str, self.cells[column]))
+        if several:
+            _log.warning(
+                f"{len(several)} patients of {self.path} are written in more than one way, such as "
+                f"{named_spellings(several)}: each counts as one"
+            )
+        return patients.tolist()
 
     def parts(self) -> "pd.Series[str] | None":
         """Return the part of each row as it is written; None where no column tells it."""

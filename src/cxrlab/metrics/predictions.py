@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, Manifest, read_table
+from cxrlab.data.patients import unified
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.files import DataRecord
 
@@ -320,8 +321,8 @@ def _numbered(
     frame: pd.DataFrame, source: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_] | None]:
     """Number the patients; a table without any is one of unknown patients."""
-    column = frame["patient"] if "patient" in frame else pd.Series("", index=frame.index)
-    is_missing = column.isna() | (column == "")
+    column, _ = unified(frame["patient"] if "patient" in frame else pd.Series("", index=frame.index))
+    is_missing = column == ""
     if is_missing.all():
         return np.arange(len(frame), dtype=np.int64), None
     if is_missing.any():

@@ -74,3 +74,28 @@ def test_the_worst_pairs_are_shown_first_and_not_more_than_24(case):
     assert pairs[0].kind == "near-identical"
     assert "parts" in pairs[0].across
     assert pairs[1] == ShownPair(rows=[0, 1], kind="identical", across=[])
+
+
+def test_patients_with_several_spellings(case):
+    case.table.loc[1, "patient"] = "p000"
+    case.table.loc[[3, 2], "patient"] = ["7.0", "07"]
+    found = case.found()
+    assert set(found) == {"patients_with_several_spellings"}
+    finding = found["patients_with_several_spellings"]
+    assert (finding.severity, finding.count, finding.patients) == ("warning", 2, ["07", "P000"])
+    assert finding.details == ["'07' = '7.0'", "'P000' = 'p000'"]
+    assert "P000" not in finding.message
+
+
+def test_a_patient_with_a_third_of_the_images(case):
+    case.table.loc[:119, "patient"] = "anonymous"
+    found = case.found()
+    assert found["dominant_patient"].severity == "warning"
+    assert found["dominant_patient"].patients == ["anonymous"]
+    assert "120 images of 240" in found["dominant_patient"].message
+    assert "anonymous" not in found["dominant_patient"].message
+
+
+def test_ids_that_a_spreadsheet_rounded(case):
+    case.table.loc[:1, "patient"] = "1.2E+11"
+    assert case.found()["rounded_patients"].patients == ["1.2E+11"]

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from cxrlab.data.cache import CacheSettings
 from cxrlab.data.dataset import Dataset, cached, without_unreadable
-from cxrlab.data.duplicates.overlap import find_shared, read_other
+from cxrlab.data.duplicates.overlap import find_shared, find_shared_patients, read_other
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError, MissingFileError
 
@@ -203,3 +203,12 @@ def test_images_outside_the_folder_are_rejected(tmp_path: Path):
         (tmp_path / "manifest.csv").write_text(f"image,patient,split,part,label/A\n{name},1,,train,1\n")
         with pytest.raises(DataError, match=r"names files outside its folder"):
             read_other(tmp_path / "manifest.csv", tmp_path / "root")
+
+
+def test_patients_of_the_same_id_are_found_in_any_spelling(tmp_path):
+    rows = table_of(["a.png", "b.png", "c.png"], "train")
+    ours = Manifest(tmp_path, rows.assign(patient=["0001", "P7", "x"]))
+    theirs = Manifest(tmp_path, rows.assign(patient=["1.0", "p7", "y"]))
+    assert find_shared_patients(ours, theirs) == ["0001", "P7"]
+    unknown = Manifest(tmp_path, rows.assign(patient=rows["image"]))
+    assert find_shared_patients(unknown, unknown) == []

@@ -129,12 +129,16 @@ def parse(*cells: str, uncertain: str = "ignore", blank: str = "ignore") -> list
     return parse_labels(column, name="Edema", path=Path("x.csv"), uncertain=uncertain, blank=blank).tolist()
 
 
-@pytest.mark.parametrize("word", ["1", "1.0", " 1.0", "1.00 ", "+1", "True", "TRUE", "true"])
+@pytest.mark.parametrize(
+    "word", ["1", "1.0", " 1.0", "1.00 ", "+1", "True", "TRUE", "true", "Yes", "y", "POSITIVE", "present"]
+)
 def test_present(word):
     assert parse(word) == [1.0]
 
 
-@pytest.mark.parametrize("word", ["0", "0.0", " 0", "-0", "False", "false "])
+@pytest.mark.parametrize(
+    "word", ["0", "0.0", " 0", "-0", "False", "false ", "NO", "n", "negative", " Absent"]
+)
 def test_absent(word):
     assert parse(word) == [0.0]
 
@@ -151,7 +155,7 @@ def test_blanks_follow_theirs(policy, value):
     np.testing.assert_array_equal(found, [*[value] * 6, 1, 0, NAN])
 
 
-@pytest.mark.parametrize("word", ["2", "0.5", "yes", "inf", "-2", "1,0"])
+@pytest.mark.parametrize("word", ["2", "0.5", "maybe", "inf", "-2", "1,0"])
 def test_an_unknown_value_is_named_with_line_and_column(word):
     with pytest.raises(DataError, match=r"column 'Edema' of x\.csv holds .* in line 3\. Labels are") as error:
         parse("1", word, "0")

@@ -11,7 +11,10 @@ from cxrlab.cli.config import plain
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.readers import nih, synthetic, table
 from cxrlab.data.readers import nih as nih_table
-from cxrlab.data.readers.table import Layout, Sheet, open_sheets, rows
+from cxrlab.data.readers._images import ImageFolders
+from cxrlab.data.readers._labels import Labels
+from cxrlab.data.readers._sheets import PART_WORDS, Sheet, open_sheets
+from cxrlab.data.readers.table import Rows
 from cxrlab.data.splits import Split
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
@@ -62,9 +65,9 @@ def read(defaults: dict[str, Any], make_tree: Callable[..., Path]) -> Callable[.
 
 def test_a_table_as_plain_as_can_be(read, caplog):
     with caplog.at_level(logging.INFO):
-        manifest = read("image,patient,Edema,Mass,note\na.png,007,1,0,x\nb.png,NA,0,,\n")
+        manifest = read("image,patient,Edema,Mass,note\na.png,007,1,0,x\nb.png,0x1F,0,,\n")
     assert (manifest.name, len(manifest), manifest.num_listed) == ("tree", 2, 2)
-    assert manifest.table["patient"].tolist() == ["007", "NA"]
+    assert manifest.table["patient"].tolist() == ["007", "0x1F"]
     assert manifest.table["split"].tolist() == ["", ""]
     assert manifest.labels == ["Edema", "Mass"]
     np.testing.assert_array_equal(manifest.targets, [[1, 0], [0, NAN]])
@@ -88,10 +91,10 @@ def test_byte_order_mark_line_ends_quotes_and_stray_blanks_at_once(read, separat
 
 def test_columns_named_otherwise_are_no_labels(read):
     text = "image,patient,SEX,Age,part,Edema,empty\na.png,1,0,58,,1,\nb.png,1,1,old,,0,\n"
-    manifest = read(text, covariates={"sex": "Sex", "age": "age"}, split_column="part")
+    manifest = read(text, covariates={"sex": "Sex", "note": "age"}, split_column="part")
     assert manifest.labels == ["Edema"]
     assert manifest.table["covariate/sex"].tolist() == [0.0, 1.0]
-    assert manifest.table["covariate/age"].tolist() == ["58", "old"]
+    assert manifest.table["covariate/note"].tolist() == ["58", "old"]
 
 
 def test_labels_stand_in_the_order_asked_for(read):
@@ -316,21 +319,21 @@ CELLS = pd.DataFrame(
 )
 
 
-def layout(**changes: object) -> Layout:
+def rows_of(table: Sheet, *, labels: dict[str, str] | None = None, **changes: object) -> pd.DataFrame:
+    columns = labels or {"Edema": "Edema"}
     options = {
+        "folders": ImageFolders(Path(), "", search=False),
         "image_column": "path",
-        "image_folder": "",
         "path_prefix": "set/",
         "image_suffix": "",
         "patient_column": "Who",
         "patient_pattern": None,
         "split_column": None,
+        "words": PART_WORDS,
         "covariates": {"age": "Age"},
-        "labels": {"Edema": "Edema"},
-        "uncertain": {"Edema": "positive"},
-        "blank": "negative",
+        "labels": Labels(tuple(columns), columns, None, {}, {"Edema": "positive"}, "negative"),
     }
-    return Layout(**options | changes)
+    return Rows(**options | changes).of(table)
 
 
 def sheet(part: str = "", **changes: list[str]) -> Sheet:
@@ -338,7 +341,7 @@ def sheet(part: str = "", **changes: list[str]) -> Sheet:
 
 
 def test_rows_are_those_of_a_manifest():
-    table = rows(sheet("train"), layout())
+    table = rows_of(sheet("train"))
     assert table.to_dict("list") == {
         "image": ["patient7/study1/a.png", "patient8/study2/b.png"],
         "patient": ["7", "08"],
@@ -354,36 +357,36 @@ def test_rows_are_those_of_a_manifest():
     [(r"patient(\d+)", ["7", "8"]), (r"patient\d", ["patient7", "patient8"]), (r"(?i)STUDY(\d)", ["1", "2"])],
 )
 def test_the_patient_in_the_path(pattern, patients):
-    assert rows(sheet(), layout(patient_pattern=pattern))["patient"].tolist() == patients
+    assert rows_of(sheet(), patient_pattern=pattern)["patient"].tolist() == patients
 
 
 def test_a_path_that_tells_no_patient():
     with pytest.raises(
         DataError, match=r"patient_pattern=patient7 finds no patient in 1 of 2 images, .*b\.png"
     ):
-        rows(sheet(), layout(patient_pattern="patient7"))
+        rows_of(sheet(), patient_pattern="patient7")
     with pytest.raises(ConfigError, match=r"data\.reader\.patient_pattern=\( is no regular expression"):
-        rows(sheet(), layout(patient_pattern="("))
+        rows_of(sheet(), patient_pattern="(")
 
 
 def test_a_row_without_a_patient():
     with pytest.raises(DataError, match=r"'Who' of x\.csv is empty for 1 of 2 images, .* in line 3"):
-        rows(sheet(Who=["7", ""]), layout())
+        rows_of(sheet(Who=["7", ""]))
 
 
 def test_without_patients_each_image_is_one_and_that_is_said(caplog):
     with caplog.at_level(logging.WARNING):
-        table = rows(sheet(), layout(patient_column=None))
+        table = rows_of(sheet(), patient_column=None)
     assert table["patient"].tolist() == table["image"].tolist()
     assert "patients cannot be kept apart" in caplog.text
 
 
 def test_parts_in_a_column():
-    assert rows(sheet(), layout(split_column="part"))["split"].tolist() == ["val", ""]
+    assert rows_of(sheet(), split_column="part")["split"].tolist() == ["val", ""]
     with pytest.raises(
         DataError, match=r"'part' of x\.csv holds 'fold 3' in line 3; parts are train, val and test"
     ):
-        rows(sheet(Part=["train", "fold 3"]), layout(split_column="part"))
+        rows_of(sheet(Part=["train", "fold 3"]), split_column="part")
 
 
 @pytest.mark.parametrize(
@@ -399,11 +402,11 @@ def test_a_missing_column_is_named_with_its_key_and_those_there(change, key):
     with pytest.raises(
         DataError, match=rf"x\.csv lacks the column 'file' of data\.reader\.{key}; it has \['Path'"
     ):
-        rows(sheet(), layout(**change))
+        rows_of(sheet(), **change)
 
 
 def test_a_covariate_that_this_table_lacks_is_unknown():
-    assert rows(sheet(), layout(covariates={"sex": "Sex"}))["covariate/sex"].tolist() == ["", ""]
+    assert rows_of(sheet(), covariates={"sex": "Sex"})["covariate/sex"].tolist() == ["", ""]
 
 
 @pytest.fixture

@@ -51,6 +51,25 @@ def missing_and_extra(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("extra", "note", message, len(extra), [str(name) for name in extra[:NUM_EXAMPLES]])
 
 
+def left_out(evidence: Evidence) -> Iterator[Finding]:
+    """Find files that the reader passed over: a warning where they may be images that should be there."""
+    for is_loss in (True, False):
+        entries = [entry for entry in evidence.manifest.left_out if entry.is_loss is is_loss]
+        if not entries:
+            continue
+        count = sum(entry.count for entry in entries)
+        verb = "is" if count == 1 else "are"
+        reasons = "; ".join(dict.fromkeys(entry.reason for entry in entries))
+        yield Finding(
+            "left_out_images" if is_loss else "left_out_files",
+            "warning" if is_loss else "note",
+            f"{counted(count, 'file')} {verb} left out: {reasons}.",
+            count,
+            [name for entry in entries for name in entry.examples][:NUM_EXAMPLES],
+            details=[str(entry) for entry in entries][:NUM_EXAMPLES],
+        )
+
+
 def published(evidence: Evidence) -> Iterator[Finding]:
     """Tell whether this is the whole published data set, a part of it, or something else."""
     outcome = evidence.manifest.published

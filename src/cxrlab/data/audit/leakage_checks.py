@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.audit.finding import NUM_EXAMPLES, Evidence, Finding, Mask, Severity, counted
+from cxrlab.data.patients import dominant_patient, rounded_patients
 
 Numbers = npt.NDArray[np.float32]
 
@@ -63,6 +64,48 @@ def _shared(evidence: Evidence, column: str, kind: str, severity: Severity, wher
             len(shared),
             evidence.images(rows),
             [str(name) for name in shared[:NUM_EXAMPLES]],
+        )
+
+
+def patient_ids(evidence: Evidence) -> Iterator[Finding]:
+    """Find patients with several spellings, one who has a third of all images, and ids that were rounded."""
+    patients = evidence.manifest.table["patient"]
+    if spellings := evidence.manifest.spellings:
+        count = len(spellings)
+        verb = "is" if count == 1 else "are"
+        message = f"{counted(count, 'patient')} {verb} written in more than one way, and each taken for one."
+        shown = spellings[:NUM_EXAMPLES]
+        rows = patients.isin([names[0] for names in spellings]).to_numpy()
+        yield Finding(
+            "patients_with_several_spellings",
+            "warning",
+            message,
+            count,
+            evidence.images(rows),
+            [names[0] for names in shown],
+            [" = ".join(map(repr, names)) for names in shown],
+        )
+    if (dominant := dominant_patient(patients)) is not None:
+        name, count = dominant
+        message = f"One patient has {counted(count, 'image')} of {len(patients):,}: a word for unknown ones?"
+        yield Finding(
+            "dominant_patient",
+            "warning",
+            message,
+            count,
+            evidence.images((patients == name).to_numpy()),
+            [name],
+        )
+    if rounded := rounded_patients(patients):
+        message = f"{counted(len(rounded), 'patient')} with an id that a spreadsheet rounded, as in 1.23E+11."
+        rows = patients.isin(rounded).to_numpy()
+        yield Finding(
+            "rounded_patients",
+            "warning",
+            message,
+            len(rounded),
+            evidence.images(rows),
+            rounded[:NUM_EXAMPLES],
         )
 
 

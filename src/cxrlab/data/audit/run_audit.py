@@ -16,10 +16,12 @@ from cxrlab.errors import DataError
 
 _CHECKS = (
     leakage_checks.shared_patients,
+    leakage_checks.patient_ids,
     file_checks.unreadable,
     leakage_checks.duplicates,
     file_checks.looks,
     file_checks.missing_and_extra,
+    file_checks.left_out,
     file_checks.published,
     label_checks.no_finding,
     label_checks.ages,

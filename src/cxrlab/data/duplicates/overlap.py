@@ -8,6 +8,7 @@ import pandas as pd
 
 from cxrlab.data.duplicates.search import find_across
 from cxrlab.data.manifest import Manifest, read_table
+from cxrlab.data.patients import shared_patients
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import RunDir
 
@@ -61,6 +62,18 @@ def _root_beside(path: Path) -> Path:
         raise MissingFileError(
             f"against={path}: no audit.json beside it says where its images are. Set against_root=<folder>."
         ) from error
+
+
+def find_shared_patients(manifest: Manifest, other: Manifest) -> list[str]:
+    """Return the patients who have the same id in another data set, however it is written.
+
+    Where patients are not known, so that each image counts for one, nobody is returned. Whether people with
+    the same id are the same depends on who gave the ids.
+    """
+    ids, others = (
+        table.loc[table["patient"] != table["image"], "patient"] for table in (manifest.table, other.table)
+    )
+    return shared_patients(ids, others)
 
 
 def find_shared(dataset: "Dataset", other: "Dataset") -> pd.DataFrame:

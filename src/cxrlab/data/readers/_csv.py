@@ -4,27 +4,35 @@ In tables, labels are words: present, absent, uncertain or not mentioned, as num
 """
 
 import csv
-import gzip
 import io
-import zlib
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from cxrlab.data.readers._content import as_text, as_utf8, content_of
+from cxrlab.data.readers._header import SEPARATORS, find_separator, find_table, records
 from cxrlab.errors import ConfigError, DataError
 
 Uncertain = Literal["ignore", "positive", "negative"]
 Blank = Literal["ignore", "negative"]
+BadLabel = Literal["raise", "ignore"]
 
-_SEPARATORS = (",", ";", "\t", "|")
-_GZIP = b"\x1f\x8b"
+_LONGEST_CELL = 2**24
+_HEAD = 2**16
 _MEANT: Mapping[str, float] = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
-_BLANKS = {"", "nan", "na", "n/a", "none", "null"}
-_TRUTHS = {"true": 1.0, "false": 0.0}
+BLANKS = {"", "nan", "na", "n/a", "none", "null"}
+_TRUTHS = {word: 1.0 for word in ("true", "yes", "y", "positive", "present")} | {
+    word: 0.0 for word in ("false", "no", "n", "negative", "absent")
+}
 _UNCERTAIN = -1.0
+
+_log = logging.getLogger(__name__)
 
 
 class _Stripped(dict[str, str]):
@@ -35,28 +43,37 @@ class _Stripped(dict[str, str]):
         return self[cell]
 
 
-def read_cells(path: Path, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
+def read_cells(
+    path: Path,
+    is_text: Callable[[str], bool] | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    separator: str | None = None,
+) -> pd.DataFrame:
     r"""Read a CSV file with every cell as text, blanks around it taken off and empty ones as ``""``.
 
-    The separator is the one of comma, semicolon, tab and bar that divides the header most. Columns without a
-    name are dropped, and so are rows of empty cells. Rows that are shorter than the header are refused, for
-    a file that was cut short would otherwise give empty labels; so are rows with more cells than the header
-    has, where a separator inside a cell has moved the rest.
+    The separator is the one that a first line ``sep=;`` names, or that of comma, semicolon, tab and bar which
+    divides the header most. A title above the header is passed over with a warning. Columns without a name
+    are dropped, and so are rows of empty cells. Rows that are shorter than the header are refused, for a file
+    that was cut short would otherwise give empty labels; so are rows with more cells than the header has,
+    where a separator inside a cell has moved the rest.
 
     A file without quotes whose rows are all as long as its header, as programs write them, is parsed by
     pandas in a fraction of the time.
 
     Args:
-        path: UTF-8 text, plain or gzip.
+        path: Text in UTF-8, or in UTF-16 or 32 with its mark; plain or gzip.
         is_text: Tells of a column's name that it must stay text, ``0012`` with its zeros. The other columns
             become numbers, NaN where empty, if they hold nothing else and the file is parsed by pandas. None
             keeps all as text.
+        columns: Names of the columns of a file without a header; None where its first line holds them.
+        separator: One character, where " " stands for any number of blanks; None to find it.
 
     Returns:
         The index is the line that each row begins at.
 
     Raises:
-        DataError: If the file is empty, damaged, not UTF-8, has two columns of one name, or has rows that do
+        DataError: If the file is empty, damaged, no text, has two columns of one name, or has rows that do
             not fit its header.
 
     Example:
@@ -66,36 +83,84 @@ def read_cells(path: Path, is_text: Callable[[str], bool] | None = None) -> pd.D
         >>> read_cells(path).loc[2].to_dict()
         {'image': 'a.png', 'Edema': '1'}
     """
-    content = _content(path)
-    if (table := _parsed_fast(content, is_text or _always)) is not None:
-        return table
-    text = _text(content, path)
+    content = as_utf8(content_of(path), path)
+    first_line = 1
+    if columns is None:
+        above, named, titles = find_table(content[:_HEAD])
+        separator = separator or named
+        content, first_line = _without_lines(content, above), 1 + above
+        if titles:
+            _log.warning(f"{path}: taken for a title above the table and passed over: {titles}")
+        if (table := _parsed_fast(content, is_text or _always, separator)) is not None:
+            table.index += above
+            return table
+    text = as_text(content, path, first_line)
+    if separator == " ":
+        text = "\n".join(" ".join(line.split()) for line in text.splitlines())
+    with _long_cells():
+        try:
+            rows = records(text, separator or find_separator(text), first_line)
+            return table_of(rows, path, columns)
+        except csv.Error as error:
+            raise DataError(_explained(error, path)) from error
+
+
+def table_of(
+    rows: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return rows of text as a table, checked as those of :func:`read_cells` are.
+
+    Args:
+        rows: The line of each, and its cells.
+        path: The file, for messages.
+        columns: Names of the columns; None where the first row holds them.
+
+    Raises:
+        DataError: If two columns have one name, or a row does not fit the header.
+    """
+    names = [str(name).strip() for name in (next(rows, (0, []))[1] if columns is None else columns)]
+    _check_names(names, path)
+    return _table(rows, names, path)
+
+
+def _without_lines(content: bytes, number: int) -> bytes:
+    for _ in range(number):
+        end = re.search(rb"\r\n|\n|\r", content)
+        content = content[end.end() :] if end else b""
+    return content
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Let a cell be as long as all reports of a patient; the csv module allows 128 KiB."""
+    before = csv.field_size_limit(_LONGEST_CELL)
     try:
-        records = _records(text, _separator(text))
-        names = [name.strip() for name in next(records, (0, []))[1]]
-        _check_names(names, path)
-        return _table(records, names, path)
-    except csv.Error as error:
-        raise DataError(f"The table {path} cannot be read: {error}.") from error
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _explained(error: csv.Error, path: Path) -> str:
+    if "field larger" in str(error):
+        return (
+            f"The table {path} cannot be read: a cell has more than {_LONGEST_CELL:,} characters. A quote "
+            f"that "
+            "is never closed makes such cells: close or remove it."
+        )
+    return f"The table {path} cannot be read: {error}."
 
 
 def _always(_: str) -> bool:
     return True
 
 
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"The table {path} cannot be read: {error}") from error
-
-
-def _parsed_fast(content: bytes, is_text: Callable[[str], bool]) -> pd.DataFrame | None:
+def _parsed_fast(
+    content: bytes, is_text: Callable[[str], bool], separator: str | None = None
+) -> pd.DataFrame | None:
     """Parse a file in which nothing is doubtful; return None of any other, whose faults are to be named."""
     content = content.rstrip(b"\r\n")
     header = content.partition(b"\n")[0].decode("utf-8-sig", "replace").strip("\r")
-    separator = max(_SEPARATORS, key=header.count)
+    separator = separator or max(SEPARATORS, key=header.count)
     names = [name.strip() for name in header.split(separator)]
     named = [name for name in names if name]
     if not named or len(set(named)) < len(named) or not _is_even(content, separator.encode()):
@@ -139,43 +204,6 @@ def _is_even(content: bytes, separator: bytes) -> bool:
     return marks == line * (len(marks) // len(line))
 
 
-def _text(content: bytes, path: Path) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"The table {path} cannot be read: it is not UTF-8 text (byte {content[error.start]:#04x} in "
-            f"line {line}). Save it as UTF-8; for Latin-1, iconv -f latin1 -t utf-8 does so."
-        ) from error
-
-
-def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line that each record begins at, and its cells; empty lines are passed over."""
-    # Not strict, a quote that is never closed would swallow all rows after it in silence.
-    reader = csv.reader(
-        io.StringIO(text, newline=None), delimiter=separator, strict=True, skipinitialspace=True
-    )
-    line = 1
-    for row in reader:
-        if row:
-            yield line, row
-        line = reader.line_num + 1
-
-
-def _separator(text: str) -> str:
-    """Return the separator that divides the header most, the comma first."""
-    start = text.lstrip("\r\n")
-
-    def cells(separator: str) -> int:
-        try:
-            return len(next(_records(start, separator))[1])
-        except (csv.Error, StopIteration):
-            return 0
-
-    return max(_SEPARATORS, key=cells)
-
-
 def _check_names(names: list[str], path: Path) -> None:
     if not any(names):
         raise DataError(f"The table {path} cannot be read: it is empty, or its first line names no column.")
@@ -186,13 +214,13 @@ def _check_names(names: list[str], path: Path) -> None:
         )
 
 
-def _table(records: Iterator[tuple[int, list[str]]], names: list[str], path: Path) -> pd.DataFrame:
+def _table(rows: Iterator[tuple[int, list[str]]], names: list[str], path: Path) -> pd.DataFrame:
     """Collect the rows by column as they come: to keep them all as lists takes three times as long."""
     columns: dict[str, list[str]] = {name: [] for name in names if name}
     filled = [(columns[name], position) for position, name in enumerate(names) if name]
     cells = _Stripped()
     lines = []
-    for line, row in records:
+    for line, row in rows:
         if len(row) != len(names):
             _check_width(line, row, len(names), filled[-1][1] + 1, path)
         if any(map(str.strip, row)):
@@ -245,12 +273,20 @@ def holds_labels(cells: "pd.Series[str]") -> bool:
 
 
 def parse_labels(
-    cells: "pd.Series[str]", *, name: str, path: Path, uncertain: Uncertain, blank: Blank
+    cells: "pd.Series[str]",
+    *,
+    name: str,
+    path: Path,
+    uncertain: Uncertain,
+    blank: Blank,
+    on_bad_label: BadLabel = "raise",
+    advice: str = "",
 ) -> "pd.Series[float]":
     """Return a column of text as 1 present, 0 absent, NaN unknown.
 
-    1, 0 and -1 may be written as ``1.0`` or `` 1``, and 1 and 0 as ``True`` and ``false``. Cells without a
-    word, or with one that stands for none such as ``NaN``, are blank.
+    1, 0 and -1 may be written as ``1.0`` or `` 1``, and 1 and 0 as ``True`` and ``false``, ``yes`` and
+    ``no``, ``Y`` and ``N``, ``positive`` and ``negative``, ``present`` and ``absent``. Cells without a word,
+    or with one that stands for none such as ``NaN``, are blank.
 
     Args:
         cells: Text; the index is the line in the file.
@@ -258,6 +294,8 @@ def parse_labels(
         path: The file, for messages.
         uncertain: What -1 becomes: "ignore" makes it NaN.
         blank: What a blank becomes: "ignore" makes it NaN.
+        on_bad_label: What a cell with something else is: "raise" an error, "ignore" unknown, with a warning.
+        advice: Put at the end of the error.
 
     Raises:
         DataError: If a cell holds something else.
@@ -268,14 +306,48 @@ def parse_labels(
     wrong = _unknown(words, values)
     if wrong:
         lines = cells.index[cells.isin(wrong)]
-        raise DataError(
-            f"The column {name!r} of {path} holds {cells.loc[lines[0]]!r} in line {lines[0]}"
-            + (f", and {len(lines) - 1} other lines hold no label" if len(lines) > 1 else "")
-            + ". Labels are 1 (present), 0 (absent), -1 (uncertain) or empty."
+        fault = f"The column {name!r} of {path} holds {cells.loc[lines[0]]!r} in line {lines[0]}" + (
+            f", and {len(lines) - 1} other lines hold no label" if len(lines) > 1 else ""
         )
+        if on_bad_label == "raise":
+            raise DataError(f"{fault}. {_LABELS_ARE}{advice}")
+        _log.warning(f"{fault}; they are taken as unknown")
+        values = [np.nan if word in wrong else value for word, value in zip(words, values, strict=True)]
     meant = {None: _MEANT[blank], _UNCERTAIN: _MEANT[uncertain]}
     numbers = np.array([meant.get(value, value) for value in values], dtype=float)
     return pd.Series(numbers[codes], index=cells.index, name=name)
+
+
+_LABELS_ARE = (
+    "Labels are 1 (present), 0 (absent), -1 (uncertain), empty, or yes and no, positive and negative."
+)
+
+
+def values_of(cells: "pd.Series[str]") -> set[float | None]:
+    """Return the values that occur in a column of text: None for a blank, NaN for what is no number."""
+    return {_value(str(word)) for word in cells.unique()}
+
+
+def bad_labels(cells: "pd.Series[str]") -> "pd.Series[str]":
+    """Return the cells that are no labels, with their lines, of a column that otherwise holds labels.
+
+    It does so where both present and absent are among the labels, and no more than two other words or
+    numbers, in at most one of ten cells that hold anything. Of any other column, nothing is returned.
+
+    Example:
+        >>> bad_labels(pd.Series(["0", "1"] * 10 + ["2"], index=range(2, 23))).to_dict()
+        {22: '2'}
+        >>> len(bad_labels(pd.Series(["0", "1", "2"])))
+        0
+    """
+    counts = cells.value_counts()
+    words = [str(word) for word in counts.index]
+    values = [_value(word) for word in words]
+    wrong = _unknown(words, values)
+    filled = sum(int(n) for n, value in zip(counts, values, strict=True) if value is not None)
+    share = sum(int(counts[word]) for word in wrong) / max(filled, 1)
+    is_label = {0.0, 1.0} <= set(values) and 0 < len(wrong) <= 2 and share <= 0.1
+    return cells[cells.isin(wrong if is_label else [])]
 
 
 def _unknown(words: Sequence[str], values: Sequence[float | None]) -> list[str]:
@@ -286,7 +358,7 @@ def _unknown(words: Sequence[str], values: Sequence[float | None]) -> list[str]:
 def _value(word: str) -> float | None:
     """Return the number that a word stands for, None for a blank and NaN for anything that is no number."""
     word = word.strip().lower()
-    if word in _BLANKS:
+    if word in BLANKS:
         return None
     try:
         return _TRUTHS[word] if word in _TRUTHS else float(word)

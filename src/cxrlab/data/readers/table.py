@@ -1,28 +1,31 @@
-"""Any data set whose images, patients and labels stand in CSV tables, as a manifest."""
+"""Any data set whose images and labels stand in tables, or in the names of its files, as a manifest."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, LABEL, Manifest
-from cxrlab.data.readers._csv import Blank, Uncertain, holds_labels, parse_labels, policies, read_cells
-from cxrlab.data.readers._paths import check_root, compiled, listing, paths_under_root, present
+from cxrlab.data.readers._ages import parse_ages
+from cxrlab.data.readers._box_rows import BoxRows, known_boxes
+from cxrlab.data.published import Published, compared
+from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain, policies
+from cxrlab.data.readers._derive import derived
+from cxrlab.data.readers._images import ImageFolders, hint
+from cxrlab.data.readers._join import joined
+from cxrlab.data.readers._labels import Labels, find_labels
+from cxrlab.data.readers._paths import check_root, compiled, listing, present
+from cxrlab.data.readers._settings import one_of
+from cxrlab.data.readers._sheets import PART_WORDS, Layout, Sheet, list_files, open_sheets, parts_by_word
+from cxrlab.data.readers._votes import Votes, check_alike, readers_of
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
-# How tables and people call the parts, in any case.
-PART_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
+__all__ = ["PART_WORDS", "read"]
+
+_NAMED = 3
 
 _log = logging.getLogger(__name__)
 
@@ -32,233 +35,282 @@ def read(
     *,
     name: str | None = None,
     tables: str | dict[str, str | list[str] | None] | None = None,
+    files: str | list[str] | None = None,
+    columns: str | list[str] | None = None,
+    separator: str | None = None,
+    join: list[dict[str, Any]] | None = None,
+    derive: dict[str, str | dict[str, str]] | None = None,
     image_column: str = "image",
-    image_folder: str = "",
+    image_folder: str | list[str] = "",
+    search: bool = False,
     path_prefix: str | None = None,
     image_suffix: str = "",
     patient_column: str | None = "patient",
     patient_pattern: str | None = None,
     split_column: str | None = None,
+    part_words: dict[str, str | None] | None = None,
     covariates: dict[str, str | None] | None = None,
-    labels: list[str] | None = None,
+    labels: list[str] | dict[str, str] | None = None,
+    classes: dict[str, Any] | None = None,
+    presence: dict[str, Any] | None = None,
+    readers: dict[str, Any] | None = None,
+    boxes: dict[str, Any] | None = None,
     uncertain: Uncertain | dict[str, Uncertain] = "ignore",
     blank: Blank = "ignore",
+    on_bad_label: BadLabel = "raise",
+    published: Published | None = None,
 ) -> Manifest:
-    r"""Return the manifest of those images that CSV tables list and that lie under ``root``.
+    r"""Return the manifest of those images that tables list and that lie under ``root``.
 
-    Columns are found by name, whatever blanks stand around it and in any case. A ``manifest.csv`` that a run
-    wrote is read as it is, with its columns ``split``, ``covariate/<name>`` and ``label/<name>``.
+    Tables are opened, joined by keys and given derived columns; then each row's image, patient and part are
+    found, its labels, and its boxes; then rows of one image become one. Columns are found by name, whatever
+    blanks stand around it and in any case. A ``manifest.csv`` that a run wrote is read as it is, with its
+    columns ``split``, ``covariate/<name>`` and ``label/<name>``.
 
     Args:
         root: Folder that the tables and the images lie under.
         name: What the data set is called in reports; None for the name of the folder.
         tables: A file under ``root`` (or anywhere, by an absolute path); or one or several for each of
-            "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``.
+            "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``, or its
+            only table. CSV, Excel, JSON, JSON lines, Parquet, each plain or ``.gz``; or npz with images
+            inside, which are written as PNG files into a folder beside it.
+        files: Instead of tables, a glob pattern of images below ``root``, or several; their columns are
+            ``image`` (the path), ``folder`` (the name of the folder it lies in) and ``name``.
+        columns: Names of the columns of a table without a header, or of the labels in an npz file; or a
+            regular expression of one line, whose named groups are the columns.
+        separator: Between the cells of a text file, " " being any number of blanks; None to find it.
+        join: Columns of other tables: a list of mappings with ``table``, ``on`` (a column, several, or here:
+            there), ``take`` (columns; None for all) and ``unmatched`` ("keep" or "drop").
+        derive: Columns made of others, in order: a template such as ``{folder}/{id}.png``; or a mapping with
+            ``from`` (a column), ``pattern`` (its first group or all that it matches) and ``default``.
         image_column: Column with the paths of the images.
-        image_folder: Folder under ``root`` that these are relative to; "" for ``root`` itself.
+        image_folder: Folder under ``root`` that these are relative to; "" for ``root`` itself; a glob pattern
+            or a list where there are several, in one of which each image is.
+        search: Whether images lie anywhere below ``image_folder`` and are found by their names.
         path_prefix: Regular expression; what it matches at the start of a path is taken off.
         image_suffix: Put at the end of each path, such as ".png"; "" for nothing.
         patient_column: Column with the patients; None takes every image for a patient of its own.
         patient_pattern: Regular expression that finds the patient in the path instead, as its first group or
             as the whole of what it matches.
-        split_column: Column with each row's part: train, val (valid, validation, dev), test or nothing.
+        split_column: Column with each row's part: train, val (valid, validate, validation, dev), test or
+            nothing.
+        part_words: What other words for parts mean: ``{fold_0: val}``; None for no part.
         covariates: Column of each covariate, by the name that it gets; None leaves one out. Columns of
-            numbers only become numbers, NaN where empty.
-        labels: Columns with labels, in order; None for all columns that hold labels only and have no other
-            use here.
+            numbers only become numbers, NaN where empty. One called ``age`` becomes years.
+        labels: Columns with labels, in order, or the column of each label; or, with ``classes``, those of its
+            labels to take. None for all columns that hold labels only, have no other use here and no name
+            such as sex, fold or view.
+        classes: Labels as words: ``columns`` (one or several), ``words`` (the label, the labels or null of
+            each; null: every word is a label), ``none`` (words for no finding; null: normal, no finding,
+            none, healthy), ``unknown`` (words that leave a row's labels unknown), ``separator`` between words
+            (null: lists in a text, ``|`` and ``;``), ``others`` (words that ``words`` lacks: error, ignore,
+            label).
+        presence: Labels that are present where a column holds anything, such as run lengths, but ``absent``:
+            ``{Pneumothorax: {column: EncodedPixels, absent: ["-1", ""]}}``.
+        readers: How several rows of an image become one: ``rule`` (any; majority, half of them being unknown;
+            mean, from ``threshold`` on; one, named ``reader``) and ``column`` with each row's reader. None:
+            any with ``classes`` or ``presence``; else rows of an image must not contradict one another.
+        boxes: Boxes around findings: ``label`` or ``label_column``; ``x, y, width, height`` or ``x_min,
+            y_min, x_max, y_max``, columns each; or ``column`` with boxes, lists of them or polygons,
+            ``corners`` where the last two numbers are one; ``units`` (pixels or fractions); ``size`` ([width,
+            height] of the images in pixels, numbers or columns; null looks into their files); ``table`` and
+            ``image_column``, where boxes stand in a table of their own.
         uncertain: What -1 means: "ignore" (unknown), "positive" or "negative"; for all labels, or by label,
             those not named being ignored.
         blank: What an empty label means: "ignore" (unknown) or "negative".
+        on_bad_label: What a cell that is no label means in a column of labels: "raise" an error, or "ignore"
+            (unknown), with a warning.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         ConfigError: If a value does not fit the tables, such as a policy for a label that is none.
         MissingFileError: If the root, a table, or every image is missing.
         DataError: If a table cannot be read, lacks a column, holds something else than a label, names an
-            image outside the root, or lists an image twice with different content.
+            image outside the root or one that lies in two places, or lists an image twice with different
+            content.
     """
     check_root(root)
-    sheets = open_sheets(root, tables)
-    columns = _covariate_columns(sheets[0], covariates)
-    taken = [image_column, patient_column, split_column, *columns.values()]
-    label_columns = _label_columns(sheets, labels, taken)
-    layout = Layout(
+    one_of(on_bad_label, "data.reader.on_bad_label", ("raise", "ignore"))
+    votes = None if readers is None else Votes.read(readers)
+    box_rows = None if boxes is None else BoxRows.read(boxes)
+    source = _Source(root, Layout(columns, separator), join, derive, votes)
+    sheets = source.sheets(tables, files, part_words)
+    covariate_columns = _covariate_columns(sheets[0], covariates)
+    taken = [image_column, patient_column, split_column, *covariate_columns.values()]
+    found = find_labels(
+        sheets,
+        labels,
+        taken,
+        classes=classes,
+        presence=presence,
+        uncertain=uncertain,
+        blank=blank,
+        on_bad_label=on_bad_label,
+    )
+    rows = Rows(
+        folders=ImageFolders(root, image_folder, search=search),
         image_column=image_column,
-        image_folder=image_folder,
         path_prefix=path_prefix,
         image_suffix=image_suffix,
         patient_column=patient_column,
         patient_pattern=patient_pattern,
         split_column=_split_column(sheets, split_column),
-        covariates=columns,
-        labels=label_columns,
-        uncertain=policies(uncertain, list(label_columns)),
-        blank=blank,
+        words=parts_by_word(part_words),
+        covariates=covariate_columns,
+        labels=found,
+        votes=votes,
     )
-    _warn_of_lacking_covariates(sheets, columns)
-    table = _numbered(_once(pd.concat([rows(sheet, layout) for sheet in sheets], ignore_index=True), sheets))
+    _warn_of_lacking_covariates(sheets, covariate_columns)
+    where = ", ".join(str(sheet.path) for sheet in sheets)
+    many_rows = [rows.of(sheet) for sheet in sheets]
+    table = pd.concat(many_rows, ignore_index=True)
+    table = _numbered(_one_row_an_image(table, votes, found, where))
     there = present(root, list(table["image"]))
     missing = tuple(table["image"][~there])
-    _check_present(root, len(table), missing, sheets)
+    _check_present(root, len(table), missing, where)
+    kept = table[there].reset_index(drop=True)
     called = name or root.resolve().name
-    return Manifest(root, table[there], num_listed=len(table), name=called, missing=missing)
+    manifest = Manifest(root, kept, num_listed=len(table), name=called, missing=missing)
+    if box_rows is not None:
+        manifest = _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
+    return compared(manifest, published, without_positives=_counted_as_present(manifest, uncertain))
+
+
+def _counted_as_present(manifest: Manifest, uncertain: Uncertain | Mapping[str, Uncertain]) -> list[str]:
+    """Return the labels whose uncertain readings were asked to count as present."""
+    return [name for name, policy in policies(uncertain, manifest.labels).items() if policy == "positive"]
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One CSV file.
+class _Source:
+    """How tables are opened, joined and given derived columns."""
 
-    Attributes:
-        path: Where it lies.
-        part: "train", "val" or "test" where all of it is of that part, else "".
-        cells: Text; the index is the line in the file.
-    """
+    root: Path
+    layout: Layout
+    join: object
+    derive: object
+    votes: Votes | None
 
-    path: Path
-    part: str
-    cells: pd.DataFrame
+    def sheets(self, tables: Any, files: object, words: Mapping[str, str | None] | None) -> list[Sheet]:
+        if files is not None and tables is not None:
+            raise ConfigError(
+                f"data.reader.files={files} stands in place of a table: set it or "
+                f"data.reader.tables={tables} to null."
+            )
+        if files is not None:
+            opened = [list_files(self.root, files)]
+        else:
+            opened = open_sheets(self.root, tables, self.layout, parts_by_word(words))
+        whole = [derived(sheet, self.derive) for sheet in joined(self.root, opened, self.join, self.layout)]
+        return self.votes.chosen(whole) if self.votes else whole
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the columns."""
-        return [str(name) for name in self.cells]
-
-    def find(self, name: str) -> str | None:
-        """Return the column called ``name``, if need be in other case; None where there is none.
-
-        Raises:
-            DataError: If several columns differ from it and from one another in case only.
-        """
-        if name in self.names:
-            return name
-        near = [column for column in self.names if column.casefold() == name.strip().casefold()]
-        if len(near) > 1:
-            raise DataError(f"{self.path} has the columns {near}: write {name!r} as one of them is written.")
-        return near[0] if near else None
-
-    def column(self, name: str, key: str) -> "pd.Series[str]":
-        """Return the cells of the column called ``name``.
-
-        Args:
-            name: Name of the column, in any case.
-            key: Key of the config that gave the name, for messages.
-
-        Raises:
-            DataError: If there is no such column.
-        """
-        existing = self.find(name)
-        if existing is None:
-            raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.")
-        return self.cells[existing]
-
-    def under(self, prefix: str) -> dict[str, str]:
-        """Return the columns that start with ``prefix``, by what follows it."""
-        return {name.removeprefix(prefix): name for name in self.names if name.startswith(prefix)}
+    def box_sheets(self, names: Sequence[str]) -> list[Sheet]:
+        """Open the tables of boxes; a derived column that they cannot have is left out."""
+        opened = open_sheets(self.root, {"train": list(names)}, self.layout)
+        sheets = []
+        for sheet in opened:
+            try:
+                sheets.append(derived(sheet, self.derive))
+            except DataError:
+                sheets.append(sheet)
+        is_read = self.votes is not None and all(sheet.find(self.votes.column or "") for sheet in sheets)
+        return self.votes.chosen(sheets) if self.votes and is_read else sheets
 
 
 @dataclass(frozen=True)
-class Layout:
+class Rows:
     """Where in a table what is found: the arguments of :func:`cxrlab.data.readers.table.read`, resolved."""
 
+    folders: ImageFolders
     image_column: str
-    image_folder: str
     path_prefix: str | None
     image_suffix: str
     patient_column: str | None
     patient_pattern: str | None
     split_column: str | None
+    words: Mapping[str, str]
     covariates: Mapping[str, str]
-    labels: Mapping[str, str]
-    uncertain: Mapping[str, Uncertain]
-    blank: Blank
+    labels: Labels
+    votes: Votes | None = None
 
+    def of(self, sheet: Sheet) -> pd.DataFrame:
+        """Return the rows of one table as a manifest has them, but for the covariates, which are still text.
 
-def open_sheets(root: Path, tables: str | Mapping[str, str | list[str] | None] | None) -> list[Sheet]:
-    """Read the tables of a data set.
+        Returns:
+            Columns ``image``, ``patient``, ``split``, ``covariate/<name>`` and ``label/<name>``; the index is
+            the line in the file. A covariate whose column this table lacks is "".
 
-    Args:
-        root: Folder that the names of the tables are relative to.
-        tables: One file; or one or several for each part, null for none; or None for the only CSV file there.
+        Raises:
+            ConfigError: If a regular expression is none.
+            DataError: If a column is missing, or a cell cannot be used.
+        """
+        images = self.images(sheet, self.image_column)
+        columns: dict[str, object] = {
+            "image": images,
+            "patient": self._patients(sheet, images),
+            "split": self._splits(sheet),
+        }
+        for name, column in self.covariates.items():
+            source = sheet.find(column)
+            columns[COVARIATE + name] = sheet.cells[source] if source else pd.Series("", index=images.index)
+        columns |= readers_of(sheet, self.votes)
+        return pd.concat([pd.DataFrame(columns, index=images.index), self.labels.targets(sheet)], axis=1)
 
-    Raises:
-        ConfigError: If a part is unknown, or no table is named.
-        MissingFileError: If a table does not exist.
-        DataError: If a table cannot be read, or lists nothing.
-    """
-    named: list[tuple[str, str]] = []
-    if isinstance(tables, Mapping):
-        for word, names in tables.items():
-            files = [names] if isinstance(names, str) else names or []
-            named += [(_part(word), name) for name in files]
-    else:
-        named.append(("", _only_table(root) if tables is None else tables))
-    if not named:
-        raise ConfigError(f"data.reader.tables={tables} names no table.")
-    return [_open(root, part, name) for part, name in named]
-
-
-def _part(word: str) -> str:
-    if word.lower() not in PART_WORDS:
-        raise ConfigError(f"data.reader.tables names the part {word!r}; parts are train, val and test.")
-    return PART_WORDS[word.lower()]
-
-
-def _only_table(root: Path) -> str:
-    names = sorted(path.name for path in root.iterdir() if path.name.lower().endswith((".csv", ".csv.gz")))
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise MissingFileError(f"data.root={root} holds no CSV file; it holds {listing(root)}.")
-    raise ConfigError(
-        f"data.root={root} holds {len(names)} CSV files, {names[:5]}: set data.reader.tables to one, or to "
-        "one for each part."
-    )
-
-
-def _open(root: Path, part: str, name: str) -> Sheet:
-    path = root / Path(name).expanduser()
-    if not path.is_file():
-        elsewhere = Path(name).resolve()
-        raise MissingFileError(
-            f"There is no table {path}, which data.reader.tables names; {root} holds {listing(root)}."
-            + (f" For the one in the working directory write {elsewhere}." if elsewhere.is_file() else "")
+    def images(self, sheet: Sheet, column: str) -> "pd.Series[str]":
+        """Return the path under the root of each row's image."""
+        return self.folders.paths(
+            sheet.column(column, "data.reader.image_column"),
+            prefix=self.path_prefix,
+            suffix=self.image_suffix,
+            table=sheet.path,
         )
-    cells = read_cells(path)
-    if cells.empty:
-        raise DataError(f"The table {path} lists nothing: below its header {list(cells)} there is no row.")
-    return Sheet(path, part, cells)
+
+    def _patients(self, sheet: Sheet, images: "pd.Series[str]") -> "pd.Series[str]":
+        if self.patient_pattern is not None:
+            pattern = compiled(self.patient_pattern, "data.reader.patient_pattern")
+            group = min(pattern.groups, 1)
+            matches = [pattern.search(image) for image in images]
+            patients = pd.Series(
+                [match[group] or "" if match else "" for match in matches], index=images.index
+            )
+            source = f"data.reader.patient_pattern={self.patient_pattern} finds no patient in"
+        elif self.patient_column is not None:
+            patients = sheet.column(self.patient_column, "data.reader.patient_column")
+            source = f"The column {self.patient_column!r} of {sheet.path} is empty for"
+        else:
+            _log.warning(
+                f"data.reader.patient_column is null: every image of {sheet.path} counts as a patient of its "
+                "own, so that patients cannot be kept apart, and images of one may be in both train and test"
+            )
+            return images
+        missed = images[patients == ""]
+        if len(missed):
+            raise DataError(
+                f"{source} {len(missed)} of {len(images)} images, for instance {list(missed[:3])}, "
+                f"the first in line {missed.index[0]}."
+            )
+        return patients
+
+    def _splits(self, sheet: Sheet) -> "pd.Series[str]":
+        if self.split_column is None:
+            return pd.Series(sheet.part, index=sheet.cells.index, dtype=str)
+        words = sheet.column(self.split_column, "data.reader.split_column")
+        parts = words.str.lower().map({**self.words, "": ""})
+        wrong = words[parts.isna()]
+        if len(wrong):
+            raise DataError(
+                f"The column {self.split_column!r} of {sheet.path} holds {wrong.iloc[0]!r} in line "
+                f"{wrong.index[0]}; parts are train, val and test. Say what it means by "
+                f"data.reader.part_words={{{wrong.iloc[0]}: val}}, or to read none: "
+                f"data.reader.split_column=null."
+            )
+        return parts
 
 
 def _covariate_columns(sheet: Sheet, covariates: Mapping[str, str | None] | None) -> dict[str, str]:
     named = {name: column for name, column in (covariates or {}).items() if column is not None}
     return sheet.under(COVARIATE) | named
-
-
-def _label_columns(
-    sheets: Sequence[Sheet], labels: Sequence[str] | None, taken: Sequence[str | None]
-) -> dict[str, str]:
-    """Return the column of each label."""
-    if labels is not None:
-        if not labels or len(set(labels)) != len(labels):
-            raise ConfigError(f"data.reader.labels={list(labels)} must name one column or more, none twice.")
-        return {name: name for name in labels}
-    own = sheets[0].under(LABEL)
-    if own:
-        return own
-    used = {name.casefold() for name in taken if name is not None}
-    free = [name for name in sheets[0].names if name.casefold() not in used]
-    labelled = [name for name in free if _all_hold_labels(sheets, name)]
-    if not labelled:
-        raise DataError(
-            f"No column of {sheets[0].path} holds labels only (1, 0, -1 or empty): it has "
-            f"{sheets[0].names}. Name the columns by data.reader.labels."
-        )
-    _log.info(f"labels of {sheets[0].path}, being the columns that hold labels only: {', '.join(labelled)}")
-    return {name: name for name in labelled}
-
-
-def _all_hold_labels(sheets: Sequence[Sheet], name: str) -> bool:
-    columns = [sheet.cells[column] for sheet in sheets if (column := sheet.find(name)) is not None]
-    return len(columns) == len(sheets) and holds_labels(pd.concat(columns))
 
 
 def _split_column(sheets: Sequence[Sheet], column: str | None) -> str | None:
@@ -268,7 +320,8 @@ def _split_column(sheets: Sequence[Sheet], column: str | None) -> str | None:
             f"data.reader.split_column={column} and data.reader.tables both give the parts; set one to null, "
             "or name the tables without parts."
         )
-    if column is None and not by_file and sheets[0].under(LABEL):
+    is_known = sheets[0].under(LABEL) or sheets[0].path.suffix.lower() == ".npz"
+    if column is None and not by_file and is_known:
         return sheets[0].find("split")
     return column
 
@@ -282,45 +335,59 @@ def _warn_of_lacking_covariates(sheets: Sequence[Sheet], columns: Mapping[str, s
             _log.warning(f"{', '.join(lacking)}: no column {column!r}; the covariate {name} is unknown there")
 
 
-def _once(table: pd.DataFrame, sheets: Sequence[Sheet]) -> pd.DataFrame:
+def _one_row_an_image(table: pd.DataFrame, votes: Votes | None, labels: Labels, where: str) -> pd.DataFrame:
+    """Make the rows of one image one, as the readers' rule says, or refuse those that contradict."""
+    is_by_finding = labels.classes is not None or bool(labels.presence)
+    if votes is not None and votes.rule in ("majority", "mean") and votes.column is None and is_by_finding:
+        raise ConfigError(
+            f"data.reader.readers.rule={votes.rule} needs data.reader.readers.column: a row of {where} is a "
+            f"finding, "
+            "and no reader's word on all of them."
+        )
+    if votes is not None or is_by_finding:
+        return (votes or Votes()).merged(table, where)
+    return _once(table, where)
+
+
+def _once(table: pd.DataFrame, where: str) -> pd.DataFrame:
     """Drop rows that say the same of the same image, and refuse those that contradict one another."""
-    where = ", ".join(str(sheet.path) for sheet in sheets)
-    repeated = table.duplicated()
-    if repeated.any():
-        images = list(table["image"][repeated].unique())
+    is_shared = table["image"].duplicated(keep=False)
+    if not is_shared.any():
+        return table
+    shared = table[is_shared]
+    repeated = shared.index[shared.duplicated()]
+    if len(repeated):
         _log.warning(
-            f"{int(repeated.sum())} rows of {where} repeat another row, for instance that of {images[0]}; "
+            f"{len(repeated)} rows of {where} repeat another row, for instance that of "
+            f"{table['image'][repeated[0]]}; "
             "each image is used once"
         )
-        table = table[~repeated]
-    twice = table[table["image"].duplicated(keep=False)]
-    if len(twice):
-        images = list(twice["image"].unique())
-        first = twice[twice["image"] == images[0]]
-        differing = [column for column in table if first[column].nunique(dropna=False) > 1]
-        raise DataError(
-            f"{len(images)} images are listed more than once in {where} with different content: "
-            f"{images[:3]}, the first of which differs in {differing}. Keep one row of each."
-        )
-    return table.reset_index(drop=True)
+    check_alike(shared, [str(column) for column in table if column != "image"], where)
+    return table.drop(index=repeated).reset_index(drop=True)
 
 
 def _numbered(table: pd.DataFrame) -> pd.DataFrame:
-    """Turn the covariates that are numbers wherever they are known into numbers."""
+    """Turn ages into years, and other covariates that are numbers wherever they are known into numbers."""
     for column in table.columns[table.columns.str.startswith(COVARIATE)]:
+        if column == f"{COVARIATE}age":
+            ages, wrong = parse_ages(table[column].astype(str))
+            if wrong and ages.notna().any():
+                _log.warning(f"{len(wrong)} ages are taken as unknown, such as {wrong[:_NAMED]}")
+            if ages.notna().any():
+                table[column] = ages
+            continue
         numbers = pd.to_numeric(table[column].where(table[column] != ""), errors="coerce").astype(float)
         if numbers.notna().any() and not (numbers.isna() & (table[column] != "")).any():
             table[column] = numbers
     return table
 
 
-def _check_present(root: Path, listed: int, missing: Sequence[str], sheets: Sequence[Sheet]) -> None:
-    where = ", ".join(str(sheet.path) for sheet in sheets)
+def _check_present(root: Path, listed: int, missing: Sequence[str], where: str) -> None:
     if len(missing) == listed:
         raise MissingFileError(
             f"None of the {listed} images listed in {where} is there: there is no {root / missing[0]}. "
-            f"{root} holds {listing(root)}. Set data.root, data.reader.image_folder, data.reader.path_prefix "
-            "or data.reader.image_suffix so that the paths fit."
+            f"{hint(root, missing[0])}{root} holds {listing(root)}. Set data.root, data.reader.image_folder, "
+            "data.reader.path_prefix or data.reader.image_suffix so that the paths fit."
         )
     if missing:
         _log.warning(
@@ -329,77 +396,38 @@ def _check_present(root: Path, listed: int, missing: Sequence[str], sheets: Sequ
         )
 
 
-def rows(sheet: Sheet, layout: Layout) -> pd.DataFrame:
-    """Return the rows of one table as a manifest has them, but for the covariates, which are still text.
-
-    Returns:
-        Columns ``image``, ``patient``, ``split``, ``covariate/<name>`` and ``label/<name>``; the index is the
-        line in the file. A covariate whose column this table lacks is "".
-
-    Raises:
-        ConfigError: If a regular expression of the layout is none.
-        DataError: If a column is missing, or a cell cannot be used.
-    """
-    images = paths_under_root(
-        sheet.column(layout.image_column, "data.reader.image_column"),
-        folder=layout.image_folder,
-        prefix=layout.path_prefix,
-        suffix=layout.image_suffix,
-        path=sheet.path,
-    )
-    columns: dict[str, object] = {
-        "image": images,
-        "patient": _patients(sheet, images, layout),
-        "split": _splits(sheet, layout),
-    }
-    for name, column in layout.covariates.items():
-        source = sheet.find(column)
-        columns[COVARIATE + name] = sheet.cells[source] if source else pd.Series("", index=images.index)
-    for name, column in layout.labels.items():
-        columns[LABEL + name] = parse_labels(
-            sheet.column(column, "data.reader.labels"),
-            name=column,
-            path=sheet.path,
-            uncertain=layout.uncertain[name],
-            blank=layout.blank,
-        )
-    return pd.DataFrame(columns)
-
-
-def _patients(sheet: Sheet, images: "pd.Series[str]", layout: Layout) -> "pd.Series[str]":
-    if layout.patient_pattern is not None:
-        pattern = compiled(layout.patient_pattern, "data.reader.patient_pattern")
-        group = min(pattern.groups, 1)
-        matches = [pattern.search(image) for image in images]
-        patients = pd.Series([match[group] or "" if match else "" for match in matches], index=images.index)
-        source = f"data.reader.patient_pattern={layout.patient_pattern} finds no patient in"
-    elif layout.patient_column is not None:
-        patients = sheet.column(layout.patient_column, "data.reader.patient_column")
-        source = f"The column {layout.patient_column!r} of {sheet.path} is empty for"
+def _with_boxes(
+    manifest: Manifest,
+    settings: BoxRows,
+    source: _Source,
+    sheets: Sequence[Sheet],
+    tables: Sequence[pd.DataFrame],
+    rows: Rows,
+) -> Manifest:
+    """Return the manifest with the boxes of the findings that it calls present."""
+    if settings.tables:
+        sheets = source.box_sheets(settings.tables)
+        column = settings.image_column or rows.image_column
+        images = [rows.images(sheet, column) for sheet in sheets]
     else:
-        _log.warning(
-            f"data.reader.patient_column is null: every image of {sheet.path} counts as a patient of its "
-            "own, so that patients cannot be kept apart, and images of one may be in both train and test"
-        )
-        return images
-    missed = images[patients == ""]
-    if len(missed):
-        raise DataError(
-            f"{source} {len(missed)} of {len(images)} images, for instance {list(missed[:3])}, "
-            f"the first in line {missed.index[0]}."
-        )
-    return patients
-
-
-def _splits(sheet: Sheet, layout: Layout) -> "pd.Series[str]":
-    if layout.split_column is None:
-        return pd.Series(sheet.part, index=sheet.cells.index)
-    words = sheet.column(layout.split_column, "data.reader.split_column")
-    parts = words.str.lower().map(PART_WORDS | {"": ""})
-    wrong = words[parts.isna()]
-    if len(wrong):
-        raise DataError(
-            f"The column {layout.split_column!r} of {sheet.path} holds {wrong.iloc[0]!r} in line "
-            f"{wrong.index[0]}; parts are train, val and test. To read none: data.reader.split_column=null."
-        )
-    return parts
+        images = [table["image"] for table in tables]
+    where = ", ".join(str(sheet.path) for sheet in sheets)
+    found = pd.concat(
+        [
+            settings.boxes(sheet, paths, rows.labels.classes)
+            for sheet, paths in zip(sheets, images, strict=True)
+        ],
+        ignore_index=True,
+    )
+    known = known_boxes(found, manifest.table, where)
+    if not len(known):
+        _log.warning(f"{where}: none of {len(found)} boxes is of an image and a label at hand")
+        return manifest
+    return Manifest(
+        manifest.root,
+        manifest.table,
+        boxes=settings.fractions(known, manifest.root),
+        num_listed=manifest.num_listed,
+        name=manifest.name,
+        missing=manifest.missing,
+    )
