@@ -2,18 +2,22 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.cli.config import config_dir, plain
 from cxrlab.errors import MissingFileError, OutputError
 
-TARGET = "cxrlab.data.recognise.read_nothing"
+if TYPE_CHECKING:
+    from cxrlab.data.recognise import Recognised
 
-_SHOWN = 6
+# What reads anything of its kind is no data set.
+_GENERAL = ("folder", "synthetic", "table")
+TARGET = "cxrlab.data.recognise.read_nothing"
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ def known_readers() -> Mapping[str, Mapping[str, Any]]:
 def _reader(option: str) -> Mapping[str, Any]:
     """Return the reader's settings of one file with those of the files that it builds on."""
     own = OmegaConf.load(config_dir() / "data" / f"{option}.yaml")
+    if not isinstance(own, DictConfig):
+        return {}
     merged: dict[str, Any] = {}
     for above in own.get("defaults", []):
         if above not in ("_self_", "base"):
@@ -66,7 +72,7 @@ def look(root: Path, run_dir: Path) -> None:
         return
     guessed = guess(root)
     if guessed is None:
-        raise MissingFileError(nothing_found(root, list(readers)))
+        raise MissingFileError(nothing_found(root, [name for name in readers if name not in _GENERAL]))
     log.info("%s is none of the data sets that cxrlab has a description of.", root)
     for line in guessed.seen:
         log.info("  seen: %s", line)
@@ -78,27 +84,24 @@ def look(root: Path, run_dir: Path) -> None:
     _write(path, guessed.lines)
     for line in guessed.needed:
         log.info("  to check: %s", line)
-    log.info(
-        "A description to start from: %s\nFill it in, check it, copy its folder conf to where you keep yours, and:\n"
-        "  %s",
-        path, _command("mine", root, path.parents[1]),
-    )  # fmt: skip
+    log.info("A description to start from: %s", path)
+    command = _command("mine", root, path.parents[1])
+    log.info("Fill it in and check it (its folder conf may be moved), and go on with:\n  %s", command)
 
 
-def _tell(root: Path, found: list[Any]) -> None:
-    for one in found[:_SHOWN]:
-        where = "" if one.root == root else f" (in {one.root})"
+def _tell(root: Path, found: "Sequence[Recognised]") -> None:
+    for one in found:
+        where = "" if one.root == root else f", in {one.root}"
         log.info("data=%s%s: %s", one.option, where, "; ".join(one.evidence))
-    if len(found) > _SHOWN:
-        log.info("and %d more: %s", len(found) - _SHOWN, ", ".join(one.option for one in found[_SHOWN:]))
-    first = found[0]
-    log.info("Go on with:\n  %s", _command(first.option, first.root))
+    log.info("Go on with:" if len(found) == 1 else "Go on with one of:")
+    for one in found:
+        log.info("  %s", _command(one.option, one.root))
 
 
 def _command(option: str, root: Path, conf: Path | None = None) -> str:
     """Return the command to go on with, as a shell takes it."""
-    start = "cxrlab prepare" + (f" --config-dir {_shell(str(conf))}" if conf is not None else "")
-    return f"{start} data={option} {_shell(f'data.root={_value_of(str(root))}')}"
+    start = "cxrlab prepare" + (f" --config-dir {shlex.quote(str(conf))}" if conf is not None else "")
+    return f"{start} data={option} {shlex.quote(f'data.root={_value_of(str(root))}')}"
 
 
 def _value_of(text: str) -> str:
@@ -109,12 +112,6 @@ def _value_of(text: str) -> str:
     if plain_text and not text.startswith("~") and text.strip() == text:
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _shell(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
 
 
 def _write(path: Path, lines: list[str]) -> None:

@@ -292,8 +292,8 @@ def _described(found: _ImageColumn, images: _Images) -> Guess:
 
 def _head(result: Guess) -> list[str]:
     return [
-        "# A description to start from: fill in what is marked with ???, and check the rest. The keys are those",
-        "# of data=table; conf/data/table.yaml explains each.",
+        "# A description to start from: fill in what is marked with ???, and check the rest.",
+        "# The keys are those of data=table; conf/data/table.yaml explains each.",
         *(f"# Seen: {line}." for line in result.seen),
         "defaults:",
         "  - table",
@@ -317,8 +317,8 @@ def _patient_lines(found: _ImageColumn, result: Guess, taken: set[str]) -> list[
             return ["  patient_column: null", f"  patient_pattern: {_quoted(pattern)}"]
     result.needed.append("who the patients are: no column or name tells them, so every image counts as one")
     return [
-        "  # No column was taken for the patient. Name one, or patient_pattern: 'P(\\d+)_' for the path; with",
-        "  # null every image is a patient of its own, and images of one may be in both train and test.",
+        "  # No column was taken for the patient. Name one, or patient_pattern: 'P(\\d+)_' for the path;",
+        "  # with null every image is a patient of its own, and images of one may be in both train and test.",
         "  patient_column: null",
     ]
 

@@ -80,8 +80,14 @@ def recognise(root: Path, settings: Mapping[str, Mapping[str, Any]]) -> list[Rec
             if (evidence := _evidence(folder, option, reader))
         ]
         if found:
-            return sorted(found, key=lambda one: (-len(one.evidence), len(str(one.root)), one.option))
+            outer = [one for one in found if not any(_is_within(one, other) for other in found)]
+            return sorted(outer, key=lambda one: (-len(one.evidence), len(str(one.root)), one.option))
     return []
+
+
+def _is_within(one: Recognised, other: Recognised) -> bool:
+    """Tell whether it is a part of the other, such as the folder train of the same data set."""
+    return one.option == other.option and other.root in one.root.parents
 
 
 def _evidence(folder: Path, option: str, reader: Mapping[str, Any]) -> list[str]:
@@ -122,7 +128,8 @@ def _class_evidence(folder: Path, reader: Mapping[str, Any]) -> list[str]:
         parts += [""] * all((folder / name).is_dir() for name in classes)
     elif "train" not in parts:
         return []
-    return [f"{part}/ with the folders {', '.join(classes)}".lstrip("/") for part in parts]
+    folders = ", ".join(classes)
+    return [f"{part}/ with the folders {folders}" if part else f"the folders {folders}" for part in parts]
 
 
 def _table_evidence(folder: Path, reader: Mapping[str, Any]) -> list[str]:

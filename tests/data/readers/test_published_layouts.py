@@ -188,9 +188,9 @@ PADCHEST = (
 
 
 def padchest(root: Path) -> Expected:
-    """Cells hold lists, ``[nan]``, empty words, and words that leave everything else open."""
+    """Cells hold lists, ``nan``, empty words, and words that leave everything else open."""
     lists = [
-        "['normal']", "['pleural effusion', ' cardiomegaly']", "['unchanged']", "[nan]", "['COPD signs', '']",
+        "['normal']", "['pleural effusion', ' cardiomegaly']", "['unchanged']", "nan", "['COPD signs', '']",
         "['unchanged', 'pleural effusion']",
     ]  # fmt: skip
     rows = []
@@ -404,11 +404,11 @@ def tbx11k(root: Path) -> Expected:
                 "id": 9,
                 "image_id": one["id"],
                 "category_id": category,
-                "bbox": [10.0, 20.0, 100.0, 50.0],
+                "bbox": [10.0 + 7 * number, 20.0, 100.0, 50.0],
                 "area": 5000.0,
             }
             for one in images
-            for category in annotated.get(str(one["file_name"]), [])
+            for number, category in enumerate(annotated.get(str(one["file_name"]), []))
         ]
         path = root / f"TBX11K/annotations/json/TBX11K_{part}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,34 @@ from cxrlab.errors import ConfigError, DataError
 _DERIVED = {"from": None, "pattern": None, "default": None}
 
 
-def derived(sheet: Sheet, columns: object) -> Sheet:
+def made_of(sheet: Sheet, columns: object) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the derived columns that a table has all it takes for, and the others, each in their order.
+
+    What needs no joined table is made before the join, so that a join may go by it.
+
+    Raises:
+        ConfigError: If ``columns`` is no mapping.
+    """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise ConfigError(f"data.reader.derive={columns} must be a mapping of new columns.")
+    now: dict[str, object] = {}
+    later: dict[str, object] = {}
+    for name, setting in (columns or {}).items():
+        is_there = all(source in now or sheet.find(source) is not None for source in _sources(setting))
+        (now if is_there else later)[str(name)] = setting
+    return now, later
+
+
+def _sources(setting: object) -> list[str]:
+    if isinstance(setting, str):
+        try:
+            return [name for _, name, _, _ in string.Formatter().parse(setting) if name]
+        except ValueError:
+            return []
+    return [str(setting["from"])] if isinstance(setting, Mapping) and setting.get("from") else []
+
+
+def derived(sheet: Sheet, columns: Mapping[str, object]) -> Sheet:
     """Return a table with columns made of others, in their order.
 
     Args:
@@ -28,9 +55,7 @@ def derived(sheet: Sheet, columns: object) -> Sheet:
         ConfigError: If a setting does not fit.
         DataError: If a column is missing, or a pattern does not match.
     """
-    if columns is not None and not isinstance(columns, Mapping):
-        raise ConfigError(f"data.reader.derive={columns} must be a mapping of new columns.")
-    for name, setting in (columns or {}).items():
+    for name, setting in columns.items():
         key = f"data.reader.derive.{name}"
         new = (
             _from_template(sheet, setting, key)

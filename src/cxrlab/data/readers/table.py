@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, LABEL, Manifest
+from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._ages import parse_ages
 from cxrlab.data.readers._box_rows import BoxRows, known_boxes
-from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain, policies
-from cxrlab.data.readers._derive import derived
+from cxrlab.data.readers._derive import derived, made_of
 from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
 from cxrlab.data.readers._labels import Labels, find_labels
@@ -202,18 +202,18 @@ class _Source:
             opened = [list_files(self.root, files)]
         else:
             opened = open_sheets(self.root, tables, self.layout, parts_by_word(words))
-        whole = [derived(sheet, self.derive) for sheet in joined(self.root, opened, self.join, self.layout)]
+        steps = [made_of(sheet, self.derive) for sheet in opened]
+        started = [derived(sheet, now) for sheet, (now, _) in zip(opened, steps, strict=True)]
+        beside = joined(self.root, started, self.join, self.layout)
+        whole = [derived(sheet, later) for sheet, (_, later) in zip(beside, steps, strict=True)]
+        if self.votes:
+            self.votes.check_column(whole)
         return self.votes.chosen(whole) if self.votes else whole
 
     def box_sheets(self, names: Sequence[str]) -> list[Sheet]:
         """Open the tables of boxes; a derived column that they cannot have is left out."""
         opened = open_sheets(self.root, {"train": list(names)}, self.layout)
-        sheets = []
-        for sheet in opened:
-            try:
-                sheets.append(derived(sheet, self.derive))
-            except DataError:
-                sheets.append(sheet)
+        sheets = [derived(sheet, made_of(sheet, self.derive)[0]) for sheet in opened]
         is_read = self.votes is not None and all(sheet.find(self.votes.column or "") for sheet in sheets)
         return self.votes.chosen(sheets) if self.votes and is_read else sheets
 
