@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,12 +56,15 @@ def test_the_predictions_are_those_that_the_results_evaluate(finished_run: Path)
     macro = results[(results["part"] == "val") & (results["label"] == "macro mean")]["auroc"].item()
     labels = results[(results["part"] == "val") & (results["label"] != "macro mean")]["auroc"]
     assert macro == pytest.approx(np.nanmean(labels), abs=1e-5)
+    assert (results["loss"].notna() == (results["label"] == "macro mean")).all()
 
 
 def test_metrics_have_one_row_an_epoch(finished_run: Path):
     metrics = pd.read_csv(finished_run / "metrics.csv")
     assert metrics["epoch"].tolist() == [0, 1]
     assert metrics[["train/loss", "val/loss", "val/auroc", "val/auroc/Effusion"]].notna().all(axis=None)
+    assert metrics["train/accuracy"].between(0.3, 1).all()
+    assert not [name for name in metrics if "penalty" in name]  # of a network that adds none
 
 
 def test_provenance_says_with_what_the_run_was_made(finished_run: Path):
@@ -121,7 +125,7 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny,
     if scheduler == "frozen":
         options += ["model.freeze=2", "model.unfreeze_epoch=3", "layer_rates.stage_decay=0.5"]
     if scheduler == "plateau":
-        options += ["scheduler.patience=0", "scheduler.monitor=val/accuracy", "scheduler.mode=max"]
+        options += ["scheduler.patience=1", "scheduler.monitor=val/accuracy", "scheduler.mode=max"]
     train(tiny(tmp_path / "whole", *options))
 
     class Killed(BaseException):
@@ -405,6 +409,19 @@ def test_the_published_slip_of_normalisation_is_warned_about(tiny: Tiny, tmp_pat
     assert "differently normalised images in training and in evaluation" in caplog.text
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
     assert 0 < saved["preprocess"]["mean"][0] < 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["preprocess.mean=[0.5]", "preprocess.std=[0.5]"], "set preprocess.normalize=given"),
+        (["preprocess.normalize=given"], "preprocess.normalize=given needs 1 means and deviations"),
+        (["monitor=val/loss_with_penalty", "monitor_mode=min"], "adds no penalty: monitor=val/loss"),
+    ],
+)
+def test_values_that_do_not_go_together(tiny: Tiny, tmp_path: Path, changes: list[str], message: str):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        train(tiny(tmp_path, *changes))
 
 
 def test_heatmaps_that_cannot_be_checked_are_told_before_training(

@@ -167,15 +167,15 @@ class Dicom:
         """The pixels that a dataset, or the bytes of one, are shown as."""
         return read_dicom(data if isinstance(data, bytes) else self.written(data), max_pixels=10**6).pixels
 
-    def encoded(self, pixels, syntax, tmp_path):
+    def encoded(self, pixels, syntax, tmp_path, bits=None):
         """The bytes of a radiograph in any transfer syntax."""
         from pydicom import uid
 
         if syntax in {uid.JPEGLossless, uid.JPEGLosslessSV1}:
-            return self._lossless_jpeg(pixels, syntax, tmp_path)
+            return self._lossless_jpeg(pixels, syntax, tmp_path, bits)
         if not syntax.is_compressed or syntax == uid.DeflatedExplicitVRLittleEndian:
-            return self.written(self.dataset(pixels, syntax))
-        data = self.dataset(pixels)
+            return self.written(self.dataset(pixels, syntax, bits))
+        data = self.dataset(pixels, bits=bits)
         options = {uid.JPEG2000: {"j2k_psnr": [70]}, uid.JPEGLSNearLossless: {"jls_error": 2}}.get(syntax, {})
         plugins = {
             uid.RLELossless: "pydicom",
@@ -185,14 +185,14 @@ class Dicom:
         data.compress(syntax, encoding_plugin=plugins.get(syntax, "pylibjpeg"), **options)
         return self.written(data)
 
-    def _lossless_jpeg(self, pixels, syntax, tmp_path):
+    def _lossless_jpeg(self, pixels, syntax, tmp_path, bits):
         import gdcm
         import pydicom
 
         process = "14_1" if syntax == pydicom.uid.JPEGLosslessSV1 else "14"
         kind = getattr(gdcm.TransferSyntax, f"JPEGLosslessProcess{process}")
         source, target = tmp_path / "plain.dcm", tmp_path / "lossless.dcm"
-        source.write_bytes(self.written(self.dataset(pixels)))
+        source.write_bytes(self.written(self.dataset(pixels, bits=bits)))
         reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
         reader.SetFileName(str(source))
         assert reader.Read()

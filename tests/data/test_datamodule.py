@@ -131,6 +131,30 @@ def test_a_filter_decodes_no_image_that_it_leaves_out(tmp_path: Path):
     assert [path.name for path in (tmp_path / "cache").glob("*/facts.npy")] == ["facts.npy"]
 
 
+def test_a_number_of_training_images_leaves_the_other_parts_whole(tmp_path: Path):
+    table = write_images(tmp_path, 24)
+    data = module(tmp_path, table, labels=["Edema"], max_train_images=6, equal_classes=True)
+    whole = module(tmp_path, table)
+    data.prepare()
+    whole.prepare()
+    assert len(data.rows("train")) == 6
+    assert data.targets[data.rows("train")].sum() == 3
+    assert len(data.rows("val") + data.rows("test")) == len(whole.rows("val") + whole.rows("test"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_train_images": 1}, "data.max_train_images=1 must be at least 2"),
+        ({"max_train_images": 9, "fraction": 0.5}, "exclude each other"),
+        ({"equal_classes": True}, "no effect without data.max_train_images"),
+    ],
+)
+def test_numbers_of_training_images_that_do_not_fit(tmp_path: Path, options: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        module(tmp_path, tmp_path, **options)
+
+
 def test_a_fraction_of_the_training_patients_leaves_the_other_parts_whole(tmp_path: Path):
     data = module(tmp_path, write_images(tmp_path, 24), fraction=0.5)
     data.prepare()

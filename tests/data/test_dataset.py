@@ -31,7 +31,7 @@ from cxrlab.data.duplicates.hashing import HASH_WORDS
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
-SETTINGS = CacheSettings(image_size=32, channels=1, resize="stretch")
+SETTINGS = CacheSettings(image_size=64, channels=1, resize="stretch")
 MakeImages = Callable[..., Path]
 
 
@@ -81,11 +81,11 @@ def test_images_stand_in_the_order_of_the_manifest(make_images: MakeImages, tmp_
     assert len(images) == 3
     assert images.positions.tolist() == [4, 0, 3]
     expected = {
-        n: decode(root / f"{n:03d}.png", image_size=32, channels=1, resize="stretch") for n in (4, 0, 3)
+        n: decode(root / f"{n:03d}.png", image_size=64, channels=1, resize="stretch") for n in (4, 0, 3)
     }
     np.testing.assert_array_equal(images[[0, 1, 2]], np.stack([expected[4], expected[0], expected[3]]))
     np.testing.assert_array_equal(images[np.array([2, 2])], np.stack([expected[3]] * 2))
-    assert images[[0]].shape == (1, 1, 32, 32)
+    assert images[[0]].shape == (1, 1, 64, 64)
     assert images.hashes.shape == (3, HASH_WORDS)
     assert (images.facts["width"] == 48).all()
     left = images.select(np.array([True, False, True]))
@@ -237,6 +237,33 @@ def test_copies_are_found_once_and_kept_beside_the_cache(with_copies: Fixed, mon
     few = find_copies(images.select(np.array([False, True, False, False, True, True])))
     assert few.pairs[["one", "other"]].to_numpy().tolist() == [[0, 1]]
     assert few.identical == []
+
+
+def test_small_images_are_compared_by_their_bytes_only(with_copies: Fixed, tmp_path: Path, caplog):
+    manifest, images = with_copies
+    small = cached(
+        manifest, replace(SETTINGS, image_size=63), cache_dir=tmp_path / "small", num_workers=0,
+        files=list(images.cache.files),
+    )  # fmt: skip
+    found = find_copies(small)
+    assert found.identical == [[0, 3]]
+    assert found.pairs.empty
+    assert "data.image_size=63: near-identical images are looked for from 64 pixels on" in caplog.text
+
+
+def test_images_that_are_mostly_alike_are_no_copies(caplog):
+    table = pd.DataFrame(
+        {"image": [f"{row}.png" for row in range(15)], "patient": [f"P{row}" for row in range(15)],
+         "split": "", "label/Edema": 0.0}
+    )  # fmt: skip
+    chain = pd.DataFrame({"one": range(11), "other": range(1, 12)})  # twelve images that failed alike
+    pairs = pd.concat([chain, pd.DataFrame({"one": [12], "other": [13]})], ignore_index=True)
+    groups = Copies([], pairs).groups(Manifest(Path(), table))
+    assert len(set(groups)) == 14
+    assert groups[12] == groups[13]
+    assert "12 of 15 images are near-identical to one another: they were decoded wrongly" in caplog.text
+    few = Copies([], pairs[:8]).groups(Manifest(Path(), table))  # nine of fifteen may be copies of one
+    assert len(set(few)) == 7
 
 
 def test_that_there_are_no_copies_is_kept_too(make_images: MakeImages, tmp_path: Path, monkeypatch):

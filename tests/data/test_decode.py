@@ -183,8 +183,81 @@ def test_colour_becomes_luma_or_stays(tmp_path):
     ("value", "expected"), [(0, 0), (128, 0), (129, 1), (257, 1), (32896, 128), (65535, 255)]
 )
 def test_sixteen_bits_map_to_eight(tmp_path, value, expected):
-    path = saved(tmp_path, Image.fromarray(np.full((SIZE, SIZE), value, np.uint16)))
-    assert np.unique(decode(path, image_size=8, channels=1, resize="stretch")).tolist() == [expected]
+    values = np.full((SIZE, SIZE), value, np.uint16)
+    values[:8] = np.linspace(0, 65535, 8 * SIZE).reshape(8, SIZE)
+    path = saved(tmp_path, Image.fromarray(values))
+    array = decode(path, image_size=SIZE, channels=1, resize="stretch")[0]
+    assert np.unique(array[8:]).tolist() == [expected]
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+@pytest.mark.parametrize(
+    ("highest", "depth"), [(200, 8), (255, 8), (700, 10), (3900, 12), (4095, 12), (4096, 14), (16384, 16)]
+)
+def test_sixteen_bits_are_scaled_by_those_that_are_used(tmp_path, name, highest, depth):
+    values = np.rint(GREY / 255.0 * highest).astype(np.uint16)
+    path = saved(tmp_path, Image.fromarray(values), name)
+    image = read_image(path, image_size=SIZE, channels=1, resize="stretch")
+    np.testing.assert_array_equal(image.pixels[0], np.floor(values / (2**depth - 1) * 255 + 0.5))
+    assert image.depth == depth
+    assert image.levels == len(np.unique(image.pixels))
+    given = read_image(path, image_size=SIZE, channels=1, resize="stretch", bit_depth=14)
+    expected = np.floor(np.minimum(values / (2**14 - 1), 1) * 255 + 0.5)
+    np.testing.assert_array_equal(given.pixels[0], expected)
+    assert given.depth == 14
+
+
+def test_a_burnt_in_border_does_not_count_for_the_bits(tmp_path):
+    values = GREY.astype(np.uint16) * 16
+    values[:3] = 65535
+    image = read(saved(tmp_path, Image.fromarray(values)))
+    assert image.depth == 12
+    np.testing.assert_array_equal(image.pixels[0, 3:], np.floor(values[3:] / 4095 * 255 + 0.5))
+    assert image.pixels[0, :3].min() == 255
+
+
+def test_white_may_be_zero_in_twelve_bits(tmp_path):
+    path = saved(tmp_path, Image.fromarray(4080 - GREY.astype(np.uint16) * 16), "x.tif", tiffinfo={262: 0})
+    np.testing.assert_allclose(read(path).pixels[0].astype(int), GREY, atol=1)
+
+
+def packed_tiff(values):
+    """A TIFF that packs two values of twelve bits into three bytes."""
+    one, two = values.ravel()[::2].astype(int), values.ravel()[1::2].astype(int)
+    pixels = np.stack([one >> 4, (one & 15) << 4 | two >> 8, two & 255], axis=1).astype(np.uint8).tobytes()
+    height, width = values.shape
+    entries = [(256, width), (257, height), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, height),
+               (279, len(pixels))]  # fmt: skip
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(pixels))
+    return start + pixels + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+def test_a_tiff_that_says_twelve_bits_is_scaled_by_them(tmp_path):
+    (tmp_path / "x.tif").write_bytes(packed_tiff(GREY.astype(np.uint16) * 2))  # up to 510: 9 bits
+    image = read(tmp_path / "x.tif")
+    assert image.depth == 12
+    np.testing.assert_array_equal(image.pixels[0], np.floor(GREY.astype(int) * 2 / 4095 * 255 + 0.5))
+
+
+def png_of_colours(values):
+    """A colour PNG of 16 bits."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_of_sixteen_bits_must_fill_them(tmp_path, channels):
+    colours = np.repeat(GREY[..., None].astype(np.uint16), 3, axis=2)
+    path = tmp_path / "x.png"
+    path.write_bytes(png_of_colours(colours * 257))
+    array = decode(path, image_size=SIZE, channels=channels, resize="stretch")
+    np.testing.assert_array_equal(array, np.broadcast_to(GREY, array.shape))
+    path.write_bytes(png_of_colours(colours * 16))
+    with pytest.raises(DataError, match="its colours are stored in 16 bits and fill less than 14 of them"):
+        decode(path, image_size=SIZE, channels=channels, resize="stretch")
 
 
 def test_cmyk_jpeg(tmp_path):
@@ -303,6 +376,7 @@ def test_the_file_is_described(tmp_path, name):
     path = saved(tmp_path, Image.new("RGB", (1200, 900), (9, 9, 9)), name)
     image = read_image(path, image_size=16, channels=1, resize="pad")
     assert (image.width, image.height, image.mode, image.warning) == (1200, 900, "RGB", "")
+    assert (image.depth, image.levels) == (8, 1)
     assert image.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:32]
     assert len(image.digest) == 32
 

@@ -185,6 +185,238 @@ def test_monochrome1_is_inverted_after_the_window(dicom, window):
     np.testing.assert_array_equal(inverted, 255 - plain)
 
 
+def drawn(noise, seed=3):
+    """A picture of 96 x 80 pixels from 0 to 1: two dark lungs, a bright spine, and the detector's noise."""
+    y, x = np.mgrid[:96, :80] / 80
+    lungs = sum(
+        np.exp(-((((x - centre) / 0.17) ** 2 + ((y - 0.6) / 0.4) ** 2) ** 2)) for centre in (0.25, 0.75)
+    )
+    picture = 0.75 - 0.5 * lungs + 0.2 * np.exp(-(((x - 0.5) / 0.05) ** 2)) - 0.2 * y
+    picture += np.random.default_rng(seed).normal(0, noise, picture.shape)
+    return (picture - picture.min()) / np.ptp(picture)
+
+
+def likeness(pixels, picture):
+    return float(np.corrcoef(pixels.ravel(), picture.ravel())[0, 1])
+
+
+def warning_of(data):
+    return read_dicom(data if isinstance(data, bytes) else io_bytes(data), max_pixels=10**6).warning
+
+
+def io_bytes(data):
+    stream = io.BytesIO()
+    data.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+LOSSLESS = [
+    "explicit little endian",
+    "explicit big endian",
+    "RLE",
+    "JPEG-LS",
+    "JPEG 2000, lossless",
+    "JPEG lossless",
+]
+
+
+def file_of(dicom, tmp_path, words, name, **header):
+    """The bytes of a file that stores words of 16 bits, whose header is then changed."""
+    words = words.astype(np.uint16)
+    syntax = SYNTAXES[name]
+    if not syntax.is_compressed:
+        return dicom.written(dicom.dataset(words, syntax, bits=16, **header))
+    data = pydicom.dcmread(io.BytesIO(dicom.encoded(words, syntax, tmp_path, bits=16)))
+    data.update({key: value for key, value in header.items()})
+    for key, value in header.items():
+        setattr(data, key, value)
+    return dicom.written(data)
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize(("bits", "high", "noise"), [(12, 15, 0.06), (10, 11, 0.0)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_samples_that_do_not_lie_at_the_lowest_bits(dicom, tmp_path, name, bits, high, noise, signed):
+    picture = drawn(noise)
+    values = np.rint(picture * (2**bits - 1)).astype(int) - signed * 2 ** (bits - 1)
+    words = (values & (2**bits - 1)) << (high + 1 - bits)
+    data = file_of(
+        dicom, tmp_path, words, name, BitsStored=bits, HighBit=high, PixelRepresentation=int(signed)
+    )
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert warning_of(data) == ""
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize(("bits", "told", "noise"), [(12, 8, 0.06), (12, 11, 0.0), (16, 12, 0.02)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_values_of_more_bits_than_the_header_says(dicom, tmp_path, name, bits, told, noise, signed):
+    values = np.rint(drawn(noise) * (2**bits - 1)).astype(int) - signed * 2 ** (bits - 1)
+    data = file_of(
+        dicom,
+        tmp_path,
+        values & 0xFFFF,
+        name,
+        BitsStored=told,
+        HighBit=told - 1,
+        PixelRepresentation=int(signed),
+    )
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert "BitsStored (0028,0101)" in warning_of(data)
+
+
+def stripes(picture):
+    """Letters of an overlay."""
+    mask = np.zeros(picture.shape, dtype=bool)
+    mask[20:70:7, 10:60] = mask[20:70, 10:60:9] = True
+    return mask
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+@pytest.mark.parametrize(("bit", "noise"), [(12, 0.06), (15, 0.0)])
+@pytest.mark.parametrize("overlay", [stripes, lambda picture: picture > 0.6], ids=["letters", "lungs"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_an_overlay_above_the_values_is_left_out(dicom, tmp_path, name, bit, overlay, noise, signed):
+    picture = drawn(noise)
+    values = np.rint(picture * 4095).astype(int) - signed * 2048
+    words = (values & 0xFFF) | (overlay(picture).astype(int) << bit)
+    data = file_of(dicom, tmp_path, words, name, BitsStored=12, HighBit=11, PixelRepresentation=int(signed))
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert "no overlay is declared" in warning_of(data)
+
+
+def test_a_declared_overlay_is_no_warning(dicom):
+    picture = drawn(0.02)
+    values = np.rint(picture * 4095).astype(np.uint16)
+    data = dicom.dataset(values | (stripes(picture).astype(np.uint16) << 12))
+    for element, kind, value in (
+        (0x0010, "US", 96), (0x0011, "US", 80), (0x0040, "CS", "G"), (0x0050, "SS", [1, 1]),
+        (0x0100, "US", 16), (0x0102, "US", 12),
+    ):  # fmt: skip
+        data.add_new((0x6000, element), kind, value)
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert warning_of(data) == ""
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("extended", [False, True])
+def test_signed_values_with_and_without_extension(dicom, extended, signed):
+    values = np.rint(drawn(0.03) * 4095).astype(int) - signed * 2048
+    data = dicom.dataset((values & (0xFFFF if extended else 0xFFF)).astype(np.uint16), bits=12)
+    data.PixelRepresentation = int(signed)
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert warning_of(data) == ""
+
+
+@pytest.mark.parametrize("told", [(12, 7), (16, 11), (12, 0)])
+def test_a_high_bit_below_the_stored_ones(dicom, told):
+    values = np.rint(drawn(0.03) * 4095).astype(np.uint16)
+    data = dicom.dataset(values, BitsStored=told[0], HighBit=told[1])
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert "HighBit (0028,0102)" in warning_of(data)
+
+
+def test_a_high_bit_below_an_overlay(dicom):
+    values = np.rint(drawn(0.03) * 4095).astype(np.uint16)
+    with_overlay = dicom.dataset(
+        values | (stripes(values).astype(np.uint16) << 14), BitsStored=16, HighBit=11
+    )
+    np.testing.assert_array_equal(dicom.shown(with_overlay), spread(values))
+    assert "HighBit (0028,0102)" in warning_of(with_overlay)
+
+
+@pytest.mark.parametrize(("bits", "high"), [(12, 16), (17, 15), (0, 0), (12, 99)])
+def test_impossible_bits_are_refused(dicom, bits, high):
+    data = dicom.dataset(TWELVE, BitsStored=bits, HighBit=high)
+    with pytest.raises(ValueError, match=r"BitsStored \(0028,0101\) is .* and HighBit \(0028,0102\)"):
+        dicom.shown(data)
+
+
+@pytest.mark.parametrize("tag", ["BitsStored", "PixelRepresentation", "PhotometricInterpretation"])
+def test_a_missing_tag_is_named(dicom, tag):
+    data = dicom.dataset(TWELVE)
+    delattr(data, tag)
+    with pytest.raises(ValueError, match=rf"its header lacks {tag} \(0028,0"):
+        dicom.shown(data)
+
+
+@pytest.mark.parametrize("header", [0, 1])
+def test_a_codestream_of_another_sign_than_the_header(dicom, header):
+    values = np.rint(drawn(0.03) * 4095).astype(int) - 2048 * (1 - header)
+    data = dicom.dataset(values.astype(np.int16 if header == 0 else np.uint16))
+    data.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
+    data.PixelRepresentation = header
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert ("PixelRepresentation" if header == 0 else "BitsStored") in warning_of(data)
+
+
+def test_signed_values_in_an_unsigned_codestream_are_as_the_header_says(dicom):
+    values = np.rint(drawn(0.03) * 4095).astype(int) - 2048
+    data = dicom.dataset((values & 0xFFF).astype(np.uint16))
+    data.compress(uid.JPEG2000Lossless, encoding_plugin="pylibjpeg")
+    data.PixelRepresentation = 1
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert warning_of(data) == ""
+
+
+@pytest.mark.parametrize("stored", [10, 12, 14])
+def test_a_voi_table_is_scaled_by_the_bits_that_it_has(dicom, stored):
+    entries = np.arange(4096) * (2**stored - 1) // 4095
+    data = dicom.dataset(TWELVE, VOILUTSequence=Sequence([table_item(0, entries, 16)]))
+    np.testing.assert_allclose(dicom.shown(data).astype(int), scaled(TWELVE / 4095).astype(int), atol=1)
+
+
+@pytest.mark.parametrize(("photometric", "shape"), [("MONOCHROME1", "INVERSE"), ("MONOCHROME2", "INVERSE"),
+                                                    ("MONOCHROME1", "IDENTITY")])  # fmt: skip
+def test_an_inverse_shape_inverts_once(dicom, photometric, shape):
+    data = dicom.dataset(TWELVE, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
+    np.testing.assert_array_equal(dicom.shown(data), 255 - spread(TWELVE))
+    is_contradiction = (photometric, shape) != ("MONOCHROME1", "INVERSE")
+    assert ("PresentationLUTShape (2050,0020)" in warning_of(data)) == is_contradiction
+    plain = dicom.dataset(TWELVE, PresentationLUTShape="IDENTITY")
+    np.testing.assert_array_equal(dicom.shown(plain), spread(TWELVE))
+
+
+@pytest.mark.parametrize("border", [65535, 60000])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_border_without_a_padding_tag_takes_no_grey_levels(dicom, border, photometric):
+    values = np.rint(drawn(0.03) * 4095).astype(np.uint16)
+    framed = values.copy()
+    framed[:6] = border
+    framed[:, -5:] = 0
+    data = dicom.dataset(framed, bits=16, PhotometricInterpretation=photometric)
+    shown = dicom.shown(data)[6:, :-5]
+    expected = spread(values[6:, :-5], 0, framed[6:].max())
+    np.testing.assert_array_equal(shown, 255 - expected if photometric == "MONOCHROME1" else expected)
+
+
+def test_a_window_beside_the_values_is_left_out(dicom):
+    data = dicom.dataset(TWELVE, WindowCenter=40, WindowWidth=80)
+    np.testing.assert_array_equal(dicom.shown(data), spread(TWELVE))
+    assert "WindowCenter (0028,1050)" in warning_of(data)
+
+
+@pytest.mark.parametrize(("value", "limit"), [(63536, None), (63536, 63600)])
+def test_padding_may_be_written_with_the_other_sign(dicom, value, limit):
+    padded = SIGNED.copy()
+    padded[:4] = -2000
+    data = dicom.dataset(padded, bits=16)
+    data.add_new("PixelPaddingValue", "US", value)
+    if limit is not None:
+        data.add_new("PixelPaddingRangeLimit", "US", limit)
+    expected = np.vstack([np.zeros((4, 64)), spread(SIGNED[4:])])
+    np.testing.assert_array_equal(dicom.shown(data), expected)
+
+
+def test_padding_beyond_the_stored_bits_is_padding(dicom):
+    padded = TWELVE.copy()
+    padded[:4] = 65535
+    data = dicom.dataset(padded, PixelPaddingValue=65535)
+    np.testing.assert_array_equal(dicom.shown(data), np.vstack([np.zeros((4, 64)), spread(TWELVE[4:])]))
+    data = dicom.dataset(padded, PixelPaddingValue=4095, PixelPaddingRangeLimit=65535)
+    np.testing.assert_array_equal(dicom.shown(data), np.vstack([np.zeros((4, 64)), spread(TWELVE[4:])]))
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize(("value", "limit"), [(-2000, None), (-2000, -1900), (-1900, -2000)])
 def test_padding_is_black_and_out_of_the_range(dicom, photometric, value, limit):

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.readers import nih
-from cxrlab.data.splits import Split, check_no_overlap, take_fraction
+from cxrlab.data.splits import Split, check_no_overlap, take_fraction, take_images
 from cxrlab.data.stratify import nested_share
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
@@ -540,6 +540,45 @@ def test_the_order_of_rows_and_a_name_for_each_patient_have_no_influence(sizes, 
     names = np.array([f"group {name}" for name in mixed.table["patient"]], dtype=object)
     again = take_fraction(mixed, fraction=fraction, seed=seed, groups=names)
     assert again.fingerprint() == taken.fingerprint()
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=10, max_size=40),
+    st.tuples(st.integers(2, 60), st.integers(2, 60)).map(sorted),
+    st.booleans(),
+    st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=50)
+def test_a_number_of_images_is_exact_and_among_those_of_a_larger_one(sizes, counts, equal_classes, seed):
+    given_set = split_set(sizes)
+    mixed = Manifest(Path("/data"), given_set.table.sample(frac=1, random_state=seed))
+    training = given_set.part("train").table
+    options = {"equal_classes": equal_classes, "seed": seed}
+    small, large = (take_images(given_set, count=count, **options) for count in counts)
+    assert take_images(mixed, count=counts[0], **options).fingerprint() == small.fingerprint()
+    assert set(small.table["image"]) <= set(large.table["image"])
+    for taken, count in ((small, counts[0]), (large, counts[1])):
+        others = taken.table["part"] != "train"
+        assert others.sum() == (given_set.table["part"] != "train").sum()
+        labels = taken.table["label/Mass"][~others]
+        if equal_classes and training["label/Mass"].nunique() == 2:
+            for label, share in ((0, (count + 1) // 2), (1, count // 2)):
+                assert (labels == label).sum() == min(share, (training["label/Mass"] == label).sum())
+        elif not equal_classes:
+            assert len(labels) == min(count, len(training))
+            # Whole patients, but for the last one.
+            there = taken.table["patient"][~others].value_counts()
+            assert (there < training["patient"].value_counts()[there.index]).sum() <= 1
+
+
+def test_equal_classes_need_classes():
+    several = split_set([2] * 20)
+    several = Manifest(several.root, several.table.assign(**{"label/Nodule": 0.0}))
+    with pytest.raises(ConfigError, match="each image with one of the labels"):
+        take_images(several, count=10, equal_classes=True, seed=0)
+    exclusive = several.table.assign(**{"label/Nodule": 1 - several.table["label/Mass"]})
+    taken = take_images(Manifest(several.root, exclusive), count=10, equal_classes=True, seed=0)
+    assert taken.part("train").table["label/Nodule"].sum() == 5
 
 
 @given(st.integers(1, 20), st.floats(0.01, 1), st.integers(0, 99), st.data())

@@ -64,6 +64,8 @@ def test_metrics_of_each_label_macro_and_micro_equal_scikit_learn():
             assert numbers.labels[label][name].value == pytest.approx(function(targets, called)), name
         brier = numbers.labels[label]["brier"].value
         assert brier == pytest.approx(metrics.brier_score_loss(targets, scores))
+        loss = numbers.labels[label]["log_loss"].value
+        assert loss == pytest.approx(metrics.log_loss(targets, np.clip(scores, 1e-7, 1 - 1e-7)))
         pooled_targets += targets.tolist()
         pooled_calls += called.tolist()
         pooled_scores += scores.tolist()
@@ -97,7 +99,7 @@ def test_intervals_equal_a_loop_over_resamples():
     table = draw()
     counts = patient_counts(40, 40, seed=4)
     numbers = metric_estimates(table, THRESHOLDS, counts, level=0.95, prevalence=0.1)
-    samples = {name: np.full((3, 40), np.nan) for name in ("f1", "mcc", "brier")}
+    samples = {name: np.full((3, 40), np.nan) for name in ("f1", "mcc", "brier", "log_loss")}
     for resample in range(40):
         for column in range(3):
             targets, scores = known_of(table, column)
@@ -108,6 +110,9 @@ def test_intervals_equal_a_loop_over_resamples():
                 targets, called, sample_weight=weights
             )
             samples["brier"][column, resample] = np.average((scores - targets) ** 2, weights=weights)
+            samples["log_loss"][column, resample] = metrics.log_loss(
+                targets, np.clip(scores, 1e-7, 1 - 1e-7), sample_weight=weights
+            )
     for name, values in samples.items():
         for column, label in enumerate(LABELS):
             low, high = np.quantile(values[column], [0.025, 0.975])
@@ -140,7 +145,7 @@ def test_without_any_threshold_what_needs_scores_is_left():
     )
     for block in (numbers.macro, numbers.micro, *numbers.labels.values()):
         known = [name for name, one in block.items() if one.value is not None]
-        assert known == ["auroc", "average_precision", "brier"]
+        assert known == ["auroc", "average_precision", "brier", "log_loss"]
 
 
 def test_one_class_only_leaves_what_it_defines():
@@ -227,6 +232,6 @@ def test_no_prevalence_leaves_its_metrics_out():
     numbers = metric_estimates(draw(), THRESHOLDS, patient_counts(40, 100, seed=0), level=0.95)
     assert (
         set(numbers.labels["Mass"])
-        == {"auroc", "average_precision", "brier", *REFERENCES}
+        == {"auroc", "average_precision", "brier", "log_loss", *REFERENCES}
         == set(numbers.macro)
     )

@@ -9,7 +9,7 @@ from cxrlab.errors import ConfigError
 from cxrlab.metrics.bootstrap import patient_counts
 from cxrlab.metrics.estimates import metric_estimates
 from cxrlab.metrics.predictions import PredictionTable
-from cxrlab.metrics.streaming import LabelMetrics, check_monitor, label_metrics, undefined_labels
+from cxrlab.metrics.streaming import LabelMetrics, check_monitor, count_hits, label_metrics, undefined_labels
 
 LABELS = ["Edema", "Mass", "Nodule"]
 
@@ -110,6 +110,7 @@ def test_a_monitor_is_checked_and_named_by_its_key():
     keys = ("scheduler.monitor", "scheduler.mode")
     check_monitor("val/accuracy", "max", LABELS, keys=keys)
     check_monitor("val/auroc/Edema", "max", LABELS, keys=keys)
+    check_monitor("val/loss_with_penalty", "min", LABELS, keys=keys)
     for name in ("train/loss", "val/auroc/Anything", "val/loss/Edema"):
         with pytest.raises(ConfigError, match=rf"^scheduler.monitor={name} is no metric of validation"):
             check_monitor(name, "max", LABELS, keys=keys)
@@ -146,3 +147,22 @@ def test_training_and_evaluation_agree(case: str):
             assert float(trained[name + suffix]) == pytest.approx(expected, abs=1e-6, nan_ok=True), (
                 name + suffix
             )
+
+
+@pytest.mark.parametrize("task", ["multilabel", "multiclass"])
+def test_hits_added_up_over_batches_give_the_accuracy_of_all(task: str):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(50, 3, generator=generator)
+    if task == "multiclass":
+        targets = torch.eye(3)[torch.randint(3, (50,), generator=generator)]
+        targets[7] = math.nan
+        probabilities = logits.softmax(dim=1)
+    else:
+        targets = torch.randint(2, (50, 3), generator=generator).float()
+        targets[::7, 1] = math.nan
+        probabilities = logits.sigmoid()
+    hits, known = sum(
+        count_hits(*pair, task) for pair in zip(logits.split(16), targets.split(16), strict=True)
+    )
+    wanted = label_metrics(probabilities, targets, LABELS, task)["accuracy"]
+    assert float((hits / known).nanmean()) == pytest.approx(float(wanted))

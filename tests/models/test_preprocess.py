@@ -94,3 +94,10 @@ def test_the_published_slip_differs_between_training_and_evaluation():
     sample = Preprocess(normalize="training", image_size=8, channels=3, mean=[0.4] * 3, std=[0.2] * 3)
     torch.testing.assert_close(slip.train()(IMAGES), own(IMAGES), rtol=0, atol=0)
     torch.testing.assert_close(slip.eval()(IMAGES), sample(IMAGES), rtol=0, atol=0)
+
+
+def test_values_that_are_given_are_used():
+    module = Preprocess(normalize="given", image_size=8, channels=3, mean=[0.5] * 3, std=[0.5] * 3)
+    torch.testing.assert_close(module(IMAGES), IMAGES.float() / 127.5 - 1)
+    with pytest.raises(ConfigError, match="preprocess.normalize=given needs 3 means"):
+        Preprocess(normalize="given", image_size=8, channels=3, mean=[0.5], std=[0.5])

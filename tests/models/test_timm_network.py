@@ -19,6 +19,29 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize(
+    ("backbone", "pooled", "own"), [("mobilenetv3_large_100", 960, 1280), ("lcnet_050", 256, 1280)]
+)
+def test_features_can_pass_what_stands_behind_the_pooling(backbone: str, pooled: int, own: int):
+    images = torch.rand(2, 1, 64, 64)
+    with_own = TimmNetwork(backbone=backbone, **OPTIONS).eval()
+    without = TimmNetwork(backbone=backbone, own_head=False, **OPTIONS).eval()
+    assert with_own.head[-1].in_features == own
+    assert without.head[-1].in_features == pooled
+    assert without.arguments()["own_head"] is False
+    features = without.backbone.forward_features(images)
+    expected = without.head(features.mean(dim=(2, 3)))
+    torch.testing.assert_close(without(images), expected)
+    without.head[-1].weight.grad = None
+    without(images).sum().backward()
+    assert all(one.grad is not None for one in without.parameters())  # DDP allows no idle ones
+
+
+def test_a_network_without_a_head_of_its_own_keeps_the_option_as_it_is():
+    with pytest.raises(ConfigError, match="model.own_head=false: resnet10t has no layer of its own"):
+        TimmNetwork(backbone="resnet10t", own_head=False, **OPTIONS)
+
+
+@pytest.mark.parametrize(
     "backbone",
     [
         "densenet121", "mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv3_small_100",

@@ -33,7 +33,9 @@ def planted():
         }
     )
     facts = pd.DataFrame([measure(image) for image in pixels], columns=list(Appearance._fields))
-    facts = facts.assign(error="", warning="", digest="", width=32, height=32, mode="L", polarity=0.8)
+    facts = facts.assign(
+        error="", warning="", digest="", width=32, height=32, mode="L", depth=8, levels=200, polarity=0.8
+    )
     facts.loc[5, "error"] = "secret/5.png is broken"
     manifest = Manifest(Path("/secret/root"), table, name=EVIL)
     pairs = pd.DataFrame({"one": [0, 5], "other": [30, 6]})

@@ -1,4 +1,5 @@
 import importlib
+import math
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,43 @@ def test_a_network_from_elsewhere_is_passed_in_and_never_looked_up(tmp_path: Pat
     loaded = Classifier.load_from_checkpoint(path, module=Own(2))
     assert torch.equal(loaded.network.module.layer.weight, first.network.module.layer.weight)
     assert not loaded.training
+
+
+def fit(network: nn.Module, *batches: Batch, **options: object) -> dict[str, float]:
+    """Train one epoch on batches, validate on them, and return what was logged."""
+    classifier = Classifier(labels=["Edema", "Mass"], network=network, monitor="val/accuracy", **options)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, max_epochs=1, num_sanity_val_steps=0,
+    )  # fmt: skip
+    loader = DataLoader(list(batches), batch_size=None)
+    trainer.fit(classifier, loader, loader)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def still(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::pytorch_lightning.utilities.warnings.PossibleUserWarning"
+)
+def test_an_epoch_tells_the_accuracy_of_training_and_the_loss_with_its_penalty():
+    """Of a network that does not change, training and validation tell the same, but for the penalty."""
+    layers = [{"conv": 2}, "pool", {"dense": 3, "l2": 0.5}, {"dense": 4, "l2": 0.1}]
+    network = SequentialNetwork(layers, num_labels=2, image_size=32)
+    one, other = batch(5), batch(3)
+    one["targets"][:2, 0] = 1.0
+    other["targets"][1] = math.nan
+    logged = fit(network, one, other, optimizer=still)
+    penalty = 0.5 * float(network.head[1].weight.square().sum()) + 0.1 * float(
+        network.head[3].weight.square().sum()
+    )
+    assert logged["train/accuracy"] == pytest.approx(logged["val/accuracy"])
+    assert logged["train/penalty"] == pytest.approx(penalty)
+    assert logged["val/loss_with_penalty"] == pytest.approx(logged["val/loss"] + penalty)
+    plain = SequentialNetwork([{"conv": 2}, "pool"], num_labels=2, image_size=32)
+    assert not [name for name in fit(plain, one, optimizer=still) if "penalty" in name]
 
 
 LAB = """

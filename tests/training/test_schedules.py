@@ -64,12 +64,26 @@ def test_a_fraction_outside_0_and_1_is_rejected(name: str, value: float):
 def test_plateau_multiplies_the_rate_after_patience_is_over():
     sgd = optimizer()
     schedule = plateau(
-        sgd, num_steps=10, num_epochs=5, monitor="val/auroc", mode="max", factor=0.3, patience=1, min_lr=1e-6
+        sgd, num_steps=10, num_epochs=5, monitor="val/auroc", mode="max", factor=0.3, patience=2, min_lr=1e-6
     )
     assert schedule["monitor"] == "val/auroc"
+    seen = []
     for value in (0.5, 0.6, 0.6, 0.6):
         schedule["scheduler"].step(value)
-    assert sgd.param_groups[0]["lr"] == pytest.approx(0.03)
+        seen.append(sgd.param_groups[0]["lr"])
+    assert seen == pytest.approx([0.1, 0.1, 0.1, 0.03])
+
+
+def test_plateau_counts_epochs_as_keras_does():
+    """The log of a published training: Keras lowered its rate after epochs 7, 9 and 11, with a patience of 2."""
+    accuracies = [0.5, 0.5, 0.5625, 0.6875, 0.9375, 0.5625, 0.8125, 0.5, 0.625, 0.625, 0.625, 0.625]
+    sgd = optimizer()
+    schedule = plateau(sgd, num_steps=10, num_epochs=12, mode="max", factor=0.3, patience=2)["scheduler"]
+    rates = [0.1]
+    for accuracy in accuracies:
+        schedule.step(accuracy)
+        rates.append(sgd.param_groups[0]["lr"])
+    assert [epoch for epoch in range(1, 13) if rates[epoch] < rates[epoch - 1]] == [7, 9, 11]
 
 
 def test_constant_stays():
@@ -161,7 +175,7 @@ PLATEAU = {"num_steps": 10, "num_epochs": 5, "monitor": "val/loss", "mode": "min
     ("changes", "words"),
     [
         ({"factor": 1.0}, r"scheduler\.factor=1\.0 must lie between 0 and 1"),
-        ({"patience": -1}, r"scheduler\.patience=-1 must not be negative"),
+        ({"patience": 0}, r"scheduler\.patience=0 must be at least 1 epoch"),
         ({"factor": 0.0}, r"scheduler\.factor=0\.0 must lie between 0 and 1"),
         ({"min_lr": 0.2}, r"scheduler\.min_lr=0\.2 is above the optimizer's rate of 0\.1"),
         ({"min_lr": -0.1}, r"scheduler\.min_lr=-0\.1 must not be negative"),
@@ -173,15 +187,15 @@ def test_a_plateau_out_of_range_is_rejected(changes: dict, words: str):
 
 
 def test_a_patience_too_long_for_training_is_warned_about(caplog: pytest.LogCaptureFixture):
-    plateau(optimizer(), factor=0.3, patience=2, **PLATEAU)
-    assert not caplog.text
     plateau(optimizer(), factor=0.3, patience=3, **PLATEAU)
-    assert "scheduler.patience=3: in a training of 5 epochs the rate never falls" in caplog.text
+    assert not caplog.text
+    plateau(optimizer(), factor=0.3, patience=4, **PLATEAU)
+    assert "scheduler.patience=4: in a training of 5 epochs the rate never falls" in caplog.text
 
 
 def test_a_group_below_the_floor_of_a_plateau_keeps_its_rate():
     sgd = two_groups()
-    schedule = plateau(sgd, factor=0.3, patience=0, **{**PLATEAU, "min_lr": 0.05})["scheduler"]
+    schedule = plateau(sgd, factor=0.3, patience=1, **{**PLATEAU, "min_lr": 0.05})["scheduler"]
     for _ in range(3):
         schedule.step(1.0)
     assert [group["lr"] for group in sgd.param_groups] == pytest.approx([0.05, 0.01])

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -17,11 +18,12 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir
 from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
-from cxrlab.metrics.streaming import check_monitor
-from cxrlab.models.network import architecture, make_network, without_initial_weights
+from cxrlab.metrics.streaming import WITH_PENALTY, check_monitor
+from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
 from cxrlab.models.preprocess import STATISTICS_IMAGES
 from cxrlab.task import check_exclusive
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
+from cxrlab.training.callbacks.resume import StopTogether
 from cxrlab.training.module import Classifier
 from cxrlab.training.optim import parameter_groups
 from cxrlab.training.precision import choose_precision, saved_precision
@@ -78,18 +80,19 @@ def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
     labels, settings = data.manifest.labels, data.settings
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     description = config.plain(cfg.model)
-    mean, std = _statistics(cfg.preprocess.normalize, data)
-    _check_monitors(cfg, labels)
+    mean, std = _statistics(cfg.preprocess, data)
+    network = make_network(
+        _network_factory(cfg),
+        num_labels=len(labels),
+        channels=settings.channels,
+        image_size=settings.image_size,
+    )
+    _check_monitors(cfg, labels, network)
     return Classifier(
         labels=labels,
         preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
         network={**architecture(description), "num_labels": len(labels), **shape},
-        module=make_network(
-            _network_factory(cfg),
-            num_labels=len(labels),
-            channels=settings.channels,
-            image_size=settings.image_size,
-        ),
+        module=network,
         loss=_loss(cfg, data),
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
@@ -131,15 +134,29 @@ def _loss(cfg: DictConfig, data: DataModule) -> nn.Module:
     return loss
 
 
-def _check_monitors(cfg: DictConfig, labels: list[str]) -> None:
+def _check_monitors(cfg: DictConfig, labels: list[str], network: Network) -> None:
     check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
     if "monitor" in cfg.scheduler:
         keys = ("scheduler.monitor", "scheduler.mode")
         check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
+    for key, monitor in {"monitor": cfg.monitor, "scheduler.monitor": cfg.scheduler.get("monitor")}.items():
+        if monitor == WITH_PENALTY and not float(network.penalty()):
+            raise ConfigError(f"{key}={monitor}, but {network.title} adds no penalty: {key}=val/loss.")
 
 
-def _statistics(normalize: str, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
-    """Return mean and deviation of training images, where the normalisation needs them."""
+def _statistics(preprocess: DictConfig, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
+    """Return the mean and deviation to normalise with: those given, or those of training images."""
+    normalize, given = preprocess.normalize, (preprocess.get("mean"), preprocess.get("std"))
+    if normalize == "given":
+        mean, std = (None if values is None else list(values) for values in given)
+        if std is not None and not all(value > 0 for value in std):
+            raise ConfigError(f"preprocess.std={std} must be above 0 in each channel.")
+        return mean, std
+    if given != (None, None):
+        raise ConfigError(
+            f"preprocess.mean={given[0]} and preprocess.std={given[1]} have no effect with "
+            f"preprocess.normalize={normalize}: set preprocess.normalize=given."
+        )
     if normalize == "image_then_sample":
         log.warning(
             "preprocess.normalize=image_then_sample shows the network differently normalised images in "
@@ -167,6 +184,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         ConfigError: If one of them cannot be built.
     """
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
+    callbacks.append(StopTogether())
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
@@ -185,10 +203,35 @@ def fit(
     """Train, from the start or from the last checkpoint of a run.
 
     Raises:
-        ConfigError: If the trainer refuses its settings.
+        ConfigError: If the trainer refuses its settings, or they leave nothing to train or to validate.
     """
+    _check_length(trainer, data)
     last = files.last_checkpoint if resume else None
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
     except MisconfigurationException as error:
         raise ConfigError(f"The trainer refuses: {error}") from error
+
+
+def _check_length(trainer: pl.Trainer, data: DataModule) -> None:
+    """Refuse a training that ends before it was validated once: no epoch could be called the best."""
+    limit, num_batches = trainer.limit_train_batches, data.num_training_batches
+    num_used = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
+    if num_used < 1:
+        raise ConfigError(
+            f"trainer.limit_train_batches={limit} leaves none of the {num_batches} batches of an epoch to "
+            "train on."
+        )
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > num_used:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval} is more than the {num_used} batches of an epoch: nothing "
+            "would be validated. Give fewer, or a share of the epoch, such as 0.5."
+        )
+    steps_per_epoch = math.ceil(num_used / trainer.accumulate_grad_batches)
+    if 0 <= trainer.max_steps < steps_per_epoch:
+        raise ConfigError(
+            f"trainer.max_steps={trainer.max_steps} ends within the first epoch, which has {steps_per_epoch} "
+            f"steps, so that nothing is validated and no epoch can be called the best. Give at least "
+            f"{steps_per_epoch}, or a smaller trainer.limit_train_batches."
+        )

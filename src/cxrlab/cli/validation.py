@@ -9,7 +9,8 @@ from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
-from cxrlab.errors import ConfigError
+from cxrlab.cli.overrides import split_list
+from cxrlab.errors import ConfigError, override
 
 _RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
@@ -54,7 +55,12 @@ def check_value(value: object, hint: Any, key: str) -> None:
         except TypeCheckError:
             continue
         return
-    hint_of_list = f" Write {key}=[{value}]." if isinstance(value, str) and "list[str]" in str(hint) else ""
+    hint_of_list = ""
+    if isinstance(value, str) and "list[str]" in str(hint):
+        text = value.strip()
+        inside = text.startswith("[") and text.endswith("]")
+        items = [item.strip("'\"") for item in split_list(text[1:-1])] if inside else [text]
+        hint_of_list = f" Write {override(key, items)}."
     raise ConfigError(f"{key}={value!r} does not fit: it takes {_spelled(hint)}.{hint_of_list}")
 
 

@@ -50,7 +50,7 @@ from cxrlab.files import write_text
 __all__ = ["DONE", "EMPTY", "UNREADABLE", "CacheSettings", "ImageCache", "fill", "open_cache"]
 
 # Raised whenever the same file would give other pixels or facts, so that no older cache is taken for new.
-_VERSION = 1
+_VERSION = 2
 
 # Images that are compared with their checksums each time that a cache is used.
 _NUM_CHECKED = 32
@@ -139,14 +139,14 @@ class ImageCache:
 
         Returns:
             Columns ``error``, ``warning``, ``digest``, ``mode`` as text, ``width`` and ``height`` in pixels
-            of the file, and the numbers of :class:`cxrlab.data.image_statistics.Appearance`.
+            of the file, ``depth`` and ``levels`` (see :class:`cxrlab.data.decode.DecodedImage`), and the
+            numbers of :class:`cxrlab.data.image_statistics.Appearance`.
         """
         facts = self.facts()[rows]
         text = {name: _decoded(facts[name]) for name in ("error", "warning", "digest", "mode")}
-        names = ("width", "height", *Appearance._fields)
-        return pd.DataFrame({**text, **{name: facts[name].astype(np.float64) for name in names}}).astype(
-            {"width": int, "height": int}
-        )
+        whole = {name: facts[name].astype(np.int64) for name in ("width", "height", "depth", "levels")}
+        looks = {name: facts[name].astype(np.float64) for name in Appearance._fields}
+        return pd.DataFrame({**text, **whole, **looks})
 
     def hashes(self, rows: Rows) -> npt.NDArray[np.uint64]:
         """Return the perceptual hashes of ``rows``, shape ``(n, HASH_WORDS)``."""

@@ -30,6 +30,8 @@ FACTS = np.dtype(
         ("width", "<u4"),
         ("height", "<u4"),
         ("mode", "S16"),
+        ("depth", "u1"),
+        ("levels", "<u2"),
         ("warning", _TEXT),
         ("error", _TEXT),
         ("hash", "<u8", (HASH_WORDS,)),
@@ -47,11 +49,13 @@ class CacheSettings:
         image_size: Height and width in pixels.
         channels: 1 or 3.
         resize: ``stretch``, ``pad`` or ``crop``.
+        bit_depth: Bits of grey values that a file gives 16 bits; None for as many as they use.
     """
 
     image_size: int
     channels: int
     resize: str
+    bit_depth: int | None = None
 
 
 def checksum(pixels: npt.NDArray[np.uint8]) -> int:
@@ -121,7 +125,11 @@ def _decoded(path: Path, settings: CacheSettings, record: npt.NDArray[np.void]) 
     """Read an image and fill in its record; return None where it cannot be read."""
     try:
         image = read_image(
-            path, image_size=settings.image_size, channels=settings.channels, resize=settings.resize
+            path,
+            image_size=settings.image_size,
+            channels=settings.channels,
+            resize=settings.resize,
+            bit_depth=settings.bit_depth,
         )
     except UserError as error:
         # What is the system's fault, or that of a missing decoder, is tried again the next time.
@@ -136,6 +144,8 @@ def _decoded(path: Path, settings: CacheSettings, record: npt.NDArray[np.void]) 
         "width": image.width,
         "height": image.height,
         "mode": image.mode.encode()[:16],
+        "depth": image.depth,
+        "levels": image.levels,
         "warning": image.warning.encode()[:_TEXT_LENGTH],
         "hash": perceptual_hash(image.pixels),
         **measure(image.pixels)._asdict(),

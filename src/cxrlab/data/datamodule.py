@@ -28,8 +28,8 @@ from cxrlab.data.filters import apply_filters
 from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, Sampling, balanced_weights
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.patients import warn_of_patients
-from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction
-from cxrlab.errors import DataError, check_range
+from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction, take_images
+from cxrlab.errors import ConfigError, DataError, check_range, override
 from cxrlab.files import user_cache_dir
 
 _Result = TypeVar("_Result")
@@ -47,9 +47,14 @@ class DataModule(pl.LightningDataModule):
             belong together.
         labels: Labels to learn, in the order of the network's outputs; None for all.
         fraction: Share of the training patients to train on.
+        max_train_images: Train on this many images at most, of whole patients; None for all. See
+            :func:`cxrlab.data.splits.take_images`.
+        equal_classes: With ``max_train_images``: as many of each class.
         image_size: Height and width of the images in pixels.
         channels: 1 for radiographs, 3 for colour.
         resize: ``stretch``, ``pad`` or ``crop``.
+        bit_depth: Bits of the grey values of PNG and TIFF files of 16 bits; None for the smallest of 8, 10,
+            12, 14 and 16 that holds those of each file.
         batch_size: Images in a batch, of one process.
         cache_dir: Folder of the decoded images; None for ``cxrlab/images`` in the user's cache.
         num_workers: Processes that decode images into the cache; None for one a core, 0 for none beside this.
@@ -82,9 +87,12 @@ class DataModule(pl.LightningDataModule):
         split: Callable[..., Manifest] = Split(),  # noqa: B008 - frozen
         labels: list[str] | None = None,
         fraction: float = 1.0,
+        max_train_images: int | None = None,
+        equal_classes: bool = False,
         image_size: int = 224,
         channels: Literal[1, 3] = 1,
         resize: Resize = "stretch",
+        bit_depth: int | None = None,
         batch_size: int = 32,
         cache_dir: str | Path | None = None,
         num_workers: int | None = None,
@@ -98,18 +106,29 @@ class DataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         check_range("data.image_size", image_size, 8)
+        check_range("data.bit_depth", bit_depth, 8, 16)
         check_range("data.batch_size", batch_size, 1)
         check_range("data.num_workers", num_workers, 0)
         check_range("data.overfit_images", overfit_images, 2)
         check_range("data.steps_per_epoch", steps_per_epoch, 1)
+        check_range("data.max_train_images", max_train_images, 2)
         check_fraction(fraction)
+        if max_train_images is not None and fraction < 1:
+            raise ConfigError(
+                f"data.fraction={fraction} and data.max_train_images={max_train_images} exclude each other: "
+                "set one."
+            )
+        if equal_classes and max_train_images is None:
+            raise ConfigError("data.equal_classes=true has no effect without data.max_train_images.")
         self.root = Path(root).expanduser()
         self.reader = reader
         self.filter = filter
         self.split = split if isinstance(split, Split) else CustomSplit(split)
         self.labels = labels
         self.fraction = fraction
-        self.settings = CacheSettings(image_size, channels, resize)
+        self.max_train_images = max_train_images
+        self.equal_classes = equal_classes
+        self.settings = CacheSettings(image_size, channels, resize, bit_depth)
         self.batch_size = batch_size
         self.cache_dir = user_cache_dir() / "images" if cache_dir is None else Path(cache_dir).expanduser()
         self.num_workers = num_workers
@@ -217,7 +236,16 @@ class DataModule(pl.LightningDataModule):
     def _split(self, dataset: Dataset) -> Dataset:
         groups = dataset.copies.groups(dataset.manifest)
         split = self.split(dataset.manifest, groups=groups)
-        manifest = take_fraction(split, fraction=self.fraction, seed=self.seed, groups=groups)
+        if self.max_train_images is None:
+            manifest = take_fraction(split, fraction=self.fraction, seed=self.seed, groups=groups)
+        else:
+            manifest = take_images(
+                split,
+                count=self.max_train_images,
+                equal_classes=self.equal_classes,
+                seed=self.seed,
+                groups=groups,
+            )
         kept = dataset.select(dataset.manifest.table["image"].isin(manifest.table["image"]).to_numpy())
         if not kept.manifest.table["image"].equals(manifest.table["image"]):
             raise DataError("data.split returned other images, or in another order, than it was given.")
@@ -347,5 +375,5 @@ def _check_labels_vary(train: Manifest) -> None:
         raise DataError(
             f"Nothing can be learnt of labels that do not vary among the {len(train)} training images: "
             f"{constant}. "
-            + (f"Leave them out: data.labels=[{','.join(others)}]." if others else "Check the labels.")
+            + (f"Leave them out: {override('data.labels', others)}." if others else "Check the labels.")
         )

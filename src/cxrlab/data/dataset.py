@@ -19,7 +19,13 @@ from rich.progress import track
 from cxrlab.data.audit.run_audit import AuditReport, audit
 from cxrlab.data.cache import DONE, CacheSettings, ImageCache, fill, open_cache
 from cxrlab.data.decode import SUFFIXES, read_image
-from cxrlab.data.duplicates.search import find_near_duplicates, identical_groups, linked_groups
+from cxrlab.data.duplicates.search import (
+    SMALLEST_SIZE,
+    find_near_duplicates,
+    identical_groups,
+    linked_groups,
+    mostly_alike,
+)
 from cxrlab.data.manifest import LABEL, Manifest
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import write_text
@@ -103,7 +109,15 @@ class Copies:
     def groups(self, manifest: Manifest) -> npt.NDArray[np.object_]:
         """Return a name for each row: patients that share an image are one group, which no draw separates."""
         links = [(group[0], copy) for group in self.identical for copy in group[1:]]
-        links += list(zip(self.pairs["one"].tolist(), self.pairs["other"].tolist(), strict=True))
+        alike = mostly_alike(self.pairs, len(manifest))
+        if alike.any():
+            _log.warning(
+                "%d of %d images are near-identical to one another: they were decoded wrongly, or are no "
+                "radiographs. They are not taken for copies. For instance: %s.",
+                int(alike.sum()), len(manifest), manifest.named(np.flatnonzero(alike).tolist()),
+            )  # fmt: skip
+        pairs = self.pairs[~alike[self.pairs["one"].to_numpy(dtype=int)]]
+        links += list(zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True))
         return linked_groups(manifest.table["patient"].tolist(), links)
 
 
@@ -206,9 +220,19 @@ def without_unreadable(
 
 
 def find_copies(images: Images) -> Copies:
-    """Return identical and near-identical images; what was found once is kept beside the cache."""
+    """Return identical and near-identical images; what was found once is kept beside the cache.
+
+    Near-identical ones are not looked for in images of fewer than ``SMALLEST_SIZE`` pixels.
+    """
     digests = images.facts["digest"].tolist()
     identical = identical_groups(digests)
+    size = images.cache.settings.image_size
+    if size < SMALLEST_SIZE:
+        _log.warning(
+            "data.image_size=%d: near-identical images are looked for from %d pixels on; files of the same "
+            "bytes are found.", size, SMALLEST_SIZE,
+        )  # fmt: skip
+        return replace(Copies.none(), identical=identical)
     key = hashlib.sha256(images.positions.tobytes() + images.hashes.tobytes()).hexdigest()[:12]
     path = images.cache.folder / f"pairs-v{_COPIES_VERSION}-{key}.csv"
     with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is computed again

@@ -47,7 +47,10 @@ class DecodedImage:
         height: Of the file, in pixels.
         mode: Pillow's mode (``L``, ``RGBA``, ``I;16``), or a DICOM file's photometric interpretation.
         digest: the first 32 hexadecimal digits of the SHA-256 of the file's bytes.
-        warning: Why this may be no chest radiograph, or empty.
+        warning: Why this may be no chest radiograph, what its header says wrongly, or empty.
+        depth: Bits by which its values were scaled, 8 to 16; see :func:`cxrlab.data.raster.to_eight_bits`.
+        levels: Grey levels of the picture before it is resized, up to 256; in colour, of the channel that has
+            most.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -56,6 +59,8 @@ class DecodedImage:
     mode: str
     digest: str
     warning: str
+    depth: int
+    levels: int
 
 
 class ImageAccessError(DataError):
@@ -140,7 +145,9 @@ def _resized(image: Image.Image, image_size: int, resize: str) -> Image.Image:
     return canvas
 
 
-def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> DecodedImage:
+def read_image(
+    path: Path, *, image_size: int, channels: int, resize: str, bit_depth: int | None = None
+) -> DecodedImage:
     """Read an image file once, decode, convert and resize it.
 
     An orientation tag is not applied: scanners do not write it, and labels follow the pixels.
@@ -151,6 +158,8 @@ def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> De
         channels: 1 for grey values (ITU-R 601 luma of a colour image), 3 for RGB.
         resize: ``stretch`` takes the whole field to a square, ``pad`` keeps the aspect and fills with black,
             ``crop`` keeps the aspect and cuts the central square. All are antialiased.
+        bit_depth: Bits of the grey values of PNG and TIFF files of 16 bits, which often hold 12; None for the
+            smallest of 8, 10, 12, 14 and 16 that holds those of the file.
 
     Returns:
         The pixels and what is known of the file.
@@ -167,7 +176,7 @@ def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> De
     data = _bytes_of(path)
     try:
         opened = _open(data, image_size, channels, resize)
-        image = to_eight_bits(opened.image, channels)
+        image, depth = to_eight_bits(opened, channels, bit_depth)
     except MissingPackageError as error:
         raise MissingPackageError(f"The image {path} cannot be read: {error}.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
@@ -176,13 +185,20 @@ def read_image(path: Path, *, image_size: int, channels: int, resize: str) -> De
     array = np.atleast_3d(np.asarray(_resized(image, image_size, resize))).transpose(2, 0, 1)
     pixels = np.array(np.broadcast_to(array, (channels, image_size, image_size)), dtype=np.uint8, order="C")
     digest = hashlib.sha256(data).hexdigest()[:32]
-    return DecodedImage(pixels, opened.width, opened.height, opened.mode, digest, opened.warning)
+    levels = max(np.count_nonzero(band) for band in np.array(image.histogram()).reshape(-1, 256))
+    return DecodedImage(
+        pixels, opened.width, opened.height, opened.mode, digest, opened.warning, depth, int(levels)
+    )
 
 
-def decode(path: Path, *, image_size: int, channels: int, resize: str) -> npt.NDArray[np.uint8]:
+def decode(
+    path: Path, *, image_size: int, channels: int, resize: str, bit_depth: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Return the pixels alone; see `read_image`, whose arguments and errors these are.
 
     Returns:
         Values 0 to 255, shape ``(channels, image_size, image_size)``.
     """
-    return read_image(path, image_size=image_size, channels=channels, resize=resize).pixels
+    return read_image(
+        path, image_size=image_size, channels=channels, resize=resize, bit_depth=bit_depth
+    ).pixels

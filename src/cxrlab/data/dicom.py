@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cxrlab.data.dicom_values import high_bit, stored_values
+from cxrlab.data.grey_values import Words, depth_of, picture_range
 from cxrlab.errors import MissingPackageError
 
 if TYPE_CHECKING:
@@ -41,7 +43,25 @@ _FIRST_GROUPS: dict[bytes, Literal["little", "big"]] = {
 _LAST_FIRST_ELEMENT = 0x0070
 _FIRST_VRS = {b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO", b"DT", b"LT"}
 _LONGEST_FIRST = 1024
+_REQUIRED = {
+    "SamplesPerPixel": "0028,0002", "PhotometricInterpretation": "0028,0004", "BitsStored": "0028,0101",
+    "PixelRepresentation": "0028,0103",
+}  # fmt: skip
+# Share of the pixels on one side of a window where it was made for other values.
+_BESIDE = 0.99
+_NUM_SAMPLED = 2**18
+_CONTRADICTIONS = {("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")}
+
+_WINDOW_BESIDE = (
+    "Its window, WindowCenter (0028,1050) and WindowWidth (0028,1051), lies beside its values; it is shown "
+    "without."
+)
+_WRONG_SHAPE = (
+    "PhotometricInterpretation (0028,0004) and PresentationLUTShape (2050,0020) contradict one another; it "
+    "is inverted."
+)
 Values = npt.NDArray[np.float64]
+Stored = npt.NDArray[np.int64]
 
 
 class DicomImage(NamedTuple):
@@ -50,7 +70,7 @@ class DicomImage(NamedTuple):
     Attributes:
         pixels: Values 0 to 255, shape ``(rows, columns)``, or ``(rows, columns, 3)`` in colour.
         mode: The photometric interpretation as stored, for instance ``MONOCHROME1``.
-        warning: Why this may be no chest radiograph, or empty.
+        warning: Why this may be no chest radiograph, what its header says wrongly, or empty.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -129,6 +149,15 @@ def _check(dataset: "Dataset", max_pixels: int) -> None:
         raise _RefusedError(f"{columns} x {rows} pixels are more than the {max_pixels:,} allowed")
     if dataset.get("BitsAllocated") not in {8, 16}:
         raise _RefusedError(f"it allocates {dataset.get('BitsAllocated')} bits a pixel; 8 and 16 can be read")
+    for name, tag in _REQUIRED.items():
+        if dataset.get(name) is None:
+            raise _RefusedError(f"its header lacks {name} ({tag})")
+    bits, allocated = int(dataset.BitsStored), int(dataset.BitsAllocated)
+    if not 0 < bits <= allocated or not 0 <= high_bit(dataset) < allocated:
+        raise _RefusedError(
+            f"BitsStored (0028,0101) is {bits} and HighBit (0028,0102) {high_bit(dataset)}, where "
+            f"BitsAllocated (0028,0100) is {allocated}"
+        )
 
 
 def _set_transfer_syntax(dataset: "Dataset") -> None:
@@ -144,8 +173,12 @@ def _set_transfer_syntax(dataset: "Dataset") -> None:
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
-def _check_lossless_jpeg(dataset: "Dataset") -> None:
-    """Refuse a frame that contradicts the DICOM header: GDCM believes both, and would end the process."""
+def _check_lossless_jpeg(dataset: "Dataset") -> int:
+    """Refuse a frame that contradicts the DICOM header: GDCM believes both, and would end the process.
+
+    Returns:
+        Bits of its values.
+    """
     from pydicom.encaps import get_frame
 
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
@@ -159,6 +192,7 @@ def _check_lossless_jpeg(dataset: "Dataset") -> None:
             f"the JPEG in it has rows, columns, samples {shape} of {precision} bits, "
             f"and its header says {in_header} of {dataset.BitsAllocated}"
         )
+    return int(precision)
 
 
 def _window(values: Values, centre: float, width: float, function: str) -> Values:
@@ -185,56 +219,87 @@ def _given_window(dataset: "Dataset") -> tuple[float, float, str] | None:
     return float(centres[0]), float(widths[0]), function
 
 
-def _modality(stored: npt.NDArray[np.int64], dataset: "Dataset") -> Values:
+def _modality(stored: Stored, dataset: "Dataset") -> Values:
     """Apply the modality LUT, or slope and intercept (DICOM PS3.3 C.11.1)."""
     from pydicom.pixels.processing import apply_modality_lut
 
     return apply_modality_lut(stored, dataset).astype(np.float64)
 
 
-def _full_range(stored: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_], dataset: "Dataset") -> Values:
+def _full_range(stored: Stored, shown: Stored, bits: int, dataset: "Dataset") -> Values:
     """Scale without a window: from the least to the greatest value shown, as viewers do.
 
     Without a VOI LUT the standard gives the identity (PS3.3 C.11.2.1). Eight bits are then what a display
     takes, so they stay as they are; more bits are rarely filled, and their identity would be near black.
     """
-    signed = int(dataset.PixelRepresentation)
-    ends = np.array([-128, 127] if signed else [0, 255]) if dataset.BitsStored == 8 else stored[shown]
+    ends = np.array(picture_range(shown)) if len(shown) else shown
+    if bits == 8:
+        ends = np.array([-128, 127] if dataset.PixelRepresentation else [0, 255])
     limits = _modality(ends, dataset)
     if not limits.size or limits.min() == limits.max():
         return np.zeros(len(stored))
     return (_modality(stored, dataset) - float(limits.min())) / float(np.ptp(limits))
 
 
-def _display(stored: npt.NDArray[np.int64], shown: npt.NDArray[np.bool_], dataset: "Dataset") -> Values:
-    """Return the output of modality and VOI transformation for each stored value, from 0 to 1."""
+def _looked_up(stored: Stored, dataset: "Dataset") -> Values:
+    """Apply the VOI LUT.
+
+    Its descriptor may say more bits than its entries have: they are scaled by what they need.
+    """
     from pydicom.pixels.processing import apply_voi
 
+    count, first, bits = (int(number) for number in dataset.VOILUTSequence[0].LUTDescriptor)
+    entries = apply_voi(first + np.arange(count or 65536), dataset)
+    brightest = 2 ** min(bits, depth_of(int(entries.max()))) - 1
+    values = np.rint(_modality(stored, dataset)).astype(np.int64)
+    return apply_voi(values, dataset).astype(np.float64) / float(brightest)
+
+
+def _display(
+    stored: Stored, shown: npt.NDArray[np.bool_], sample: Words, bits: int, dataset: "Dataset"
+) -> tuple[Values, str]:
+    """Return the output of modality and VOI transformation for each stored value, from 0 to 1, and a remark.
+
+    Args:
+        stored: Values, rising.
+        shown: Which of them the picture has.
+        sample: Where in them some of its pixels are.
+        bits: Of the values.
+        dataset: With the transformations.
+    """
     if dataset.get("VOILUTSequence"):
-        brightest = 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
-        entries = np.rint(_modality(stored, dataset)).astype(np.int64)
-        return apply_voi(entries, dataset).astype(np.float64) / float(brightest)
-    if (window := _given_window(dataset)) is not None:
-        return _window(_modality(stored, dataset), *window)
-    return _full_range(stored, shown, dataset)
+        return _looked_up(stored, dataset), ""
+    if (window := _given_window(dataset)) is None:
+        return _full_range(stored, stored[shown], bits, dataset), ""
+    output = _window(_modality(stored, dataset), *window)
+    of_sample = output[sample]
+    beside = max((of_sample <= 0).mean(), (of_sample >= 1).mean()) if len(sample) else 0
+    if beside < _BESIDE or np.count_nonzero(shown) < 2:
+        return output, ""
+    return _full_range(stored, stored[shown], bits, dataset), _WINDOW_BESIDE
 
 
-def _grey(pixels: npt.NDArray[np.int64], dataset: "Dataset", mode: str) -> npt.NDArray[np.uint8]:
+def _grey(words: Words, dataset: "Dataset", mode: str) -> tuple[npt.NDArray[np.uint8], str]:
     """Map stored values to what is shown, by a table: there are far fewer values than pixels."""
-    lowest = int(pixels.min())
-    index = pixels.astype(np.int32) - lowest
-    stored = np.arange(lowest, int(pixels.max()) + 1)
-    padding = np.zeros(len(stored), dtype=bool)
-    if (value := dataset.get("PixelPaddingValue")) is not None:
-        ends = sorted((int(value), int(dataset.get("PixelPaddingRangeLimit", value))))
-        padding = (stored >= ends[0]) & (stored <= ends[1])
+    values, padding, bits, remark = stored_values(words, dataset)
+    lowest = int(values.min())
+    stored = np.arange(lowest, int(values.max()) + 1)
+    index = values - lowest
+    picture = index.ravel() if padding is None else index[~padding]
     shown = np.zeros(len(stored), dtype=bool)
-    shown[index] = True
-    table = np.floor(np.clip(_display(stored, shown & ~padding, dataset), 0, 1) * 255 + 0.5).astype(np.uint8)
-    if mode == "MONOCHROME1":
+    shown[picture] = True
+    output, other_remark = _display(
+        stored, shown, picture[:: max(1, len(picture) // _NUM_SAMPLED)], bits, dataset
+    )
+    table = np.floor(np.clip(output, 0, 1) * 255 + 0.5).astype(np.uint8)
+    shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
+    contradiction = _WRONG_SHAPE if (mode, shape) in _CONTRADICTIONS else ""
+    if mode == "MONOCHROME1" or shape == "INVERSE":  # two names of one inversion (PS3.3 C.8.11.3.1.2)
         table = 255 - table
-    table[padding] = 0  # after the inversion: what lies outside the picture is black in either
-    return table[index]
+    pixels = table[index]
+    if padding is not None:
+        pixels[padding] = 0  # after the inversion: what lies outside the picture is black in either
+    return pixels, " ".join(filter(None, (remark, other_remark, contradiction)))
 
 
 def _colour(pixels: npt.NDArray[np.int64], dataset: "Dataset", mode: str) -> npt.NDArray[np.uint8]:
@@ -260,13 +325,36 @@ def _doubt(dataset: "Dataset") -> str:
 def _rendered(dataset: "Dataset") -> DicomImage:
     from pydicom.pixels.utils import pixel_array
 
-    decoder = _DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
-    if decoder == "gdcm":
-        _check_lossless_jpeg(dataset)
     mode = str(dataset.PhotometricInterpretation).strip()
-    pixels = pixel_array(dataset, decoding_plugin=decoder)
-    render = _grey if mode in {"MONOCHROME1", "MONOCHROME2"} else _colour
-    return DicomImage(render(pixels, dataset, mode), mode, _doubt(dataset))
+    decoder = _DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
+    if mode not in {"MONOCHROME1", "MONOCHROME2"}:
+        if decoder == "gdcm":
+            _check_lossless_jpeg(dataset)
+        pixels = pixel_array(dataset, decoding_plugin=decoder)
+        return DicomImage(_colour(pixels, dataset, mode), mode, _doubt(dataset))
+    pixels, remark = _grey(_words(dataset, decoder), dataset, mode)
+    return DicomImage(pixels, mode, " ".join(filter(None, (_doubt(dataset), remark))))
+
+
+def _words(dataset: "Dataset", decoder: str) -> Words:
+    """Decode the pixels of a grey picture as they are stored, with all bits that are allocated, unsigned."""
+    from pydicom.pixels.utils import pixel_array
+
+    bits = dataset.BitsStored
+    if decoder == "gdcm":
+        dataset.BitsStored = _check_lossless_jpeg(dataset)  # GDCM would leave out the bits above
+    try:
+        pixels = pixel_array(
+            dataset,
+            decoding_plugin=decoder,
+            correct_unused_bits=False,
+            apply_j2k_sign_correction=False,
+            apply_jls_sign_correction=False,
+        )
+    finally:
+        dataset.BitsStored = bits
+    unsigned = pixels.view(pixels.dtype.str.replace("i", "u"))
+    return unsigned.astype(np.int32)
 
 
 def read_dicom(data: bytes, *, max_pixels: int) -> DicomImage:
@@ -274,6 +362,8 @@ def read_dicom(data: bytes, *, max_pixels: int) -> DicomImage:
 
     Grey values pass the modality LUT (or rescale slope and intercept), then the first VOI LUT, else the first
     window, else the full range of the values shown. Then MONOCHROME1 is inverted. Pixel padding is black.
+    Where what the header says of bits cannot be true of the values, the reading that is a picture is taken,
+    and the warning says so.
 
     Args:
         data: The file's bytes; preamble and meta information may be missing.

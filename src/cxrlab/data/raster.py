@@ -12,7 +12,6 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -21,6 +20,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from cxrlab.data.grey_values import depth_of, picture_range
+
 # Of an image's width and height, the width and height below which it must not be reduced.
 Enough = Callable[[int, int], tuple[int, int]]
 
@@ -28,7 +29,8 @@ Enough = Callable[[int, int], tuple[int, int]]
 MAX_PIXELS = 2**27
 
 _FAST_MODES = {"L": "mono", "RGB": "rgb", "RGBA": "rgba"}
-_WHITE_IS_ZERO, _PHOTOMETRIC, _SUBFILE = 0, 262, 254
+_SUBFILE, _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 254, 258, 262, 0
+_PNG_DEPTH = 24  # the byte
 # A smaller copy of the image may stand beside it in a TIFF; more pages than this are read by nobody.
 _MOST_PAGES = 64
 
@@ -42,6 +44,8 @@ class Opened(NamedTuple):
         width: Of the file, in pixels.
         height: Of the file, in pixels.
         warning: Why this may be no chest radiograph, or empty.
+        depth: Bits that a value may take, as far as the format says; 16 says little.
+        is_inverted: Whether 0 is white.
     """
 
     image: Image.Image
@@ -49,6 +53,8 @@ class Opened(NamedTuple):
     width: int
     height: int
     warning: str = ""
+    depth: int = 8
+    is_inverted: bool = False
 
 
 def check_size(width: int, height: int) -> None:
@@ -129,6 +135,8 @@ def _open_png(data: bytes) -> Opened:
     image = PngImageFile(BytesIO(data))
     check_size(*image.size)
     _check_single(getattr(image, "n_frames", 1) > 1)
+    if data[_PNG_DEPTH] == 16:
+        return _loaded(image)._replace(depth=16)
     if (fast := _fast_png(data, image)) is not None:
         return Opened(fast, image.mode, *image.size)
     return _loaded(image)
@@ -148,11 +156,11 @@ def _open_tiff(data: bytes) -> Opened:
     check_size(*image.size)
     _check_single(_has_pages(image), "pages")
     image.seek(0)
-    photometric = image.tag_v2.get(_PHOTOMETRIC)
+    depth, photometric = max(image.tag_v2.get(_BITS) or (1,)), image.tag_v2.get(_PHOTOMETRIC)
     opened = _loaded(image)
-    if photometric == _WHITE_IS_ZERO and opened.mode.startswith("I"):  # Pillow inverts eight bits only
-        return opened._replace(image=Image.fromarray(65535 - np.asarray(image).astype(np.uint16)))
-    return opened
+    # Pillow inverts eight bits and fewer only.
+    is_inverted = photometric == _WHITE_IS_ZERO and opened.mode.startswith("I")
+    return opened._replace(depth=max(8, depth), is_inverted=is_inverted)
 
 
 def _has_pages(image: TiffImageFile) -> bool:
@@ -201,27 +209,69 @@ def _open_gif(data: bytes) -> Opened:
 _OPENERS = {"PNG": _open_png, "TIFF": _open_tiff, "BMP": _open_bmp, "WEBP": _open_webp, "GIF": _open_gif}
 
 
-def to_eight_bits(image: Image.Image, channels: int) -> Image.Image:
+class EightBits(NamedTuple):
+    """An image of mode L or RGB.
+
+    Attributes:
+        image: The image.
+        depth: Bits by which its values were scaled: of grey values that the format gives 16 bits, the
+            smallest of 8, 10, 12, 14 and 16 that holds them.
+    """
+
+    image: Image.Image
+    depth: int
+
+
+def to_eight_bits(opened: Opened, channels: int, bit_depth: int | None) -> EightBits:
     """Return an image of mode L, or RGB where three channels are wanted of a colour image.
 
     The alpha channel of a radiograph carries nothing; compositing would darken what it leaves transparent.
 
+    Args:
+        opened: What was decoded.
+        channels: 1 or 3.
+        bit_depth: Bits of grey values that the format gives 16 bits; None for as many as they use.
+
     Raises:
-        ValueError: If its values are not of at most 16 bits.
+        ValueError: If its values are not of at most 16 bits, or colours of 16 bits use too few of them.
     """
+    image = opened.image
     if image.mode.startswith("I"):
-        # Pillow opens a 16-bit PNG as I;16 or as I, depending on its version; the scale is the same.
-        image = Image.fromarray(((_sixteen_bits(image) + 128) // 257).astype(np.uint8))
-    elif image.mode == "F":
+        return _grey(opened, bit_depth)
+    if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, which tell neither black nor white")
-    elif image.mode not in {"L", "RGB", "RGBA"}:
+    if opened.depth > 8:
+        _check_colours(image, bit_depth)
+    if image.mode not in {"L", "RGB", "RGBA"}:
         image = image.convert("L" if image.mode in {"1", "LA", "La"} else "RGB")
-    return image if image.mode == "L" else image.convert("L" if channels == 1 else "RGB")
+    return EightBits(
+        image if image.mode == "L" else image.convert("L" if channels == 1 else "RGB"), opened.depth
+    )
 
 
-def _sixteen_bits(image: Image.Image) -> npt.NDArray[np.uint32]:
-    values = np.asarray(image).astype(np.int64)
+def _grey(opened: Opened, bit_depth: int | None) -> EightBits:
+    # Pillow opens a 16-bit PNG as I;16 or as I, depending on its version; the values are the same.
+    values = np.asarray(opened.image).astype(np.int64)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > 65535:
         raise ValueError(f"its values go from {lowest} to {highest}; 0 to 65535 can be read")
-    return values.astype(np.uint32)
+    depth = bit_depth if opened.depth == 16 and bit_depth is not None else opened.depth
+    if opened.depth not in range(9, 16) and bit_depth is None:
+        counts = np.bincount(values.ravel(), minlength=1)
+        depth = depth_of(picture_range(np.flatnonzero(counts))[1])
+    brightest = 2**depth - 1
+    scaled = (np.minimum(np.arange(highest + 1), brightest) * 510 + brightest) // (2 * brightest)
+    table = (255 - scaled if opened.is_inverted else scaled).astype(np.uint8)
+    return EightBits(Image.fromarray(table[values]), depth)
+
+
+def _check_colours(image: Image.Image, bit_depth: int | None) -> None:
+    """Refuse colours of 16 bits of which Pillow, which gives the upper 8, leaves a few levels."""
+    extrema = image.getextrema()
+    bands = [extrema] if isinstance(extrema[0], int | float) else list(extrema)
+    bands = bands[: len(bands) - (image.mode in {"LA", "RGBA"})]
+    brightest = max(int(high) for _, high in bands)
+    if brightest < 64 or (bit_depth is not None and bit_depth < 16):
+        raise ValueError(
+            "its colours are stored in 16 bits and fill less than 14 of them; save it as grey, or in 8 bits"
+        )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import PARTS, Manifest
-from cxrlab.data.stratify import nested_share, stratify_groups
+from cxrlab.data.stratify import nested_rows, nested_share, stratify_groups
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 Method = Literal["official", "grouped", "folds", "file"]
@@ -168,6 +168,60 @@ def take_fraction(
     kept = ~training
     kept[training] = nested_share(names, manifest.targets[training], fraction, seed)
     return manifest.rows(kept)
+
+
+def take_images(
+    manifest: Manifest, *, count: int, equal_classes: bool, seed: int, groups: _Names | None = None
+) -> Manifest:
+    """Return the manifest with at most a number of training images, for learning curves by number.
+
+    Patients come whole, one after another, until the number is reached; the last one gives a part of its
+    images. What a smaller number takes is among what a larger one takes. Validation and test stay whole.
+
+    Args:
+        manifest: A split manifest.
+        count: Training images to keep; all where there are no more, which is logged.
+        equal_classes: Take as many of each class: with and without the one label, or of each of several
+            labels that exclude one another. A class that has fewer gives all it has.
+        seed: Gives other patients; the order of the rows has no influence.
+        groups: As for :class:`Split`.
+
+    Raises:
+        ConfigError: If classes are to be equal and an image has several labels, none of them, or an unknown
+            one.
+        ValueError: If ``groups`` has another length, or parts a patient.
+    """
+    groups = _checked_groups(manifest, groups)
+    is_training = (manifest.table["part"] == "train").to_numpy()
+    training = manifest.part("train")
+    names, targets = _named_by_patient(training, groups[is_training]), training.targets
+    # In the order of their names: of the last patient the first images are taken.
+    order = np.argsort(training.table["image"].to_numpy(dtype=object).astype(str), kind="stable")
+    classes = _classes(training) if equal_classes else np.zeros(len(training), dtype=np.intp)
+    there = np.unique(classes)
+    drawn = np.zeros(len(training), dtype=bool)
+    for number, class_ in enumerate(there):
+        wanted = count // len(there) + (number < count % len(there))
+        members = order[classes[order] == class_]
+        drawn[members[nested_rows(names[members], targets[members], wanted, seed)]] = True
+    _log.info("Training on %d of %d images (data.max_train_images=%d).", drawn.sum(), len(training), count)
+    kept = ~is_training
+    kept[is_training] = drawn
+    return manifest.rows(pd.Series(kept))
+
+
+def _classes(manifest: Manifest) -> npt.NDArray[np.intp]:
+    """Return the number of the class of each row."""
+    targets = manifest.targets
+    if len(manifest.labels) == 1 and not np.isnan(targets).any():
+        return targets[:, 0].astype(np.intp)
+    if len(manifest.labels) > 1 and (targets.sum(axis=1) == 1).all():
+        classes: npt.NDArray[np.intp] = targets.argmax(axis=1)
+        return classes
+    raise ConfigError(
+        f"data.equal_classes=true needs classes: each image with one of the labels {manifest.labels[:5]}, or "
+        "one label that is known of every image. Choose one by data.labels, or leave data.equal_classes out."
+    )
 
 
 def check_no_overlap(manifest: Manifest) -> None:

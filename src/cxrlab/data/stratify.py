@@ -72,21 +72,63 @@ def nested_share(
         >>> nested_share(groups, np.zeros((5, 1), dtype=np.float32), 0.5, seed=0).tolist()
         [False, False, True, True, False]
     """
+    return _nested(groups, targets, round(fraction * len(set(groups))), seed, by_group=True)
+
+
+def nested_rows(
+    groups: npt.NDArray[np.object_], targets: npt.NDArray[np.float32], count: int, seed: int
+) -> npt.NDArray[np.bool_]:
+    """Draw a number of rows, of which a smaller number is always a part of a larger one.
+
+    As :func:`nested_share` draws them: group after group, and of the last one its first rows, as many as are
+    wanted.
+
+    Args:
+        groups: Name of the group of each row, shape ``(N,)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(N, L)``.
+        count: Rows to draw; all where there are no more.
+        seed: Gives other groups; the order of the rows decides only within the last one.
+
+    Returns:
+        Whether each row is drawn, shape ``(N,)``.
+
+    Example:
+        >>> groups = np.array(["a", "a", "b", "c", "d"], dtype=object)
+        >>> nested_rows(groups, np.zeros((5, 1), dtype=np.float32), 3, seed=0).tolist()
+        [True, False, True, True, False]
+    """
+    return _nested(groups, targets, count, seed, by_group=False)
+
+
+def _nested(
+    groups: npt.NDArray[np.object_],
+    targets: npt.NDArray[np.float32],
+    num_wanted: int,
+    seed: int,
+    *,
+    by_group: bool,
+) -> npt.NDArray[np.bool_]:
+    """Return whether each row is drawn, where ``num_wanted`` counts groups or rows."""
+
+    def size(rows: npt.NDArray[np.intp]) -> int:
+        return len(set(groups[rows])) if by_group else len(rows)
+
     drawn = np.zeros(len(groups), dtype=bool)
     rows = np.arange(len(groups))
-    num_wanted = round(fraction * len(set(groups)))
     # Which half comes first is a toss: the draw deals the heaviest group to the same half each time.
     tosses = np.random.default_rng(seed)
     while num_wanted:
-        if num_wanted >= len(set(groups[rows])):
+        if num_wanted >= size(rows):
             drawn[rows] = True
+            break
+        if len(set(groups[rows])) == 1:
+            drawn[rows[:num_wanted]] = True
             break
         first = stratify_groups(groups[rows], targets[rows], (0.5, 0.5), seed) == tosses.integers(2)
         half, other_half = rows[first], rows[~first]
-        num_half = len(set(groups[half]))
-        if num_wanted >= num_half:
+        if num_wanted >= size(half):
             drawn[half] = True
-            num_wanted, rows = num_wanted - num_half, other_half
+            num_wanted, rows = num_wanted - size(half), other_half
         else:
             rows = half
     return drawn

@@ -20,6 +20,9 @@ from cxrlab.metrics.registry import METRICS, Metric
 Integers = npt.NDArray[np.int64]
 
 # Proportions, and which of tp, fp, tn, fn are the images that they are proportions of.
+# Keras' too: one image that is wrong with all certainty does not make a mean infinite.
+_LEAST_PROBABILITY = 1e-7
+
 _PROPORTIONS = {
     "accuracy": [0, 1, 2, 3],
     "sensitivity": [0, 3],
@@ -77,7 +80,7 @@ class Sums:
     Attributes:
         outcomes: True positives, false positives, true negatives and false negatives of each patient, shape
             ``(4, K, P)``; 0 for a label without threshold.
-        errors: Squared errors of the probabilities, and known images, shape ``(2, K, P)``.
+        errors: Squared errors and log losses of the probabilities, and known images, shape ``(3, K, P)``.
         ranking: AUROC and average precision with their resamples.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
         prevalence: For which PPV and NPV are given besides the sample's own, or None.
@@ -127,7 +130,7 @@ def metric_estimates(
         prevalence: For ``ppv_at_prevalence`` and ``npv_at_prevalence``, which are left out where it is None.
     """
     outcomes = sums_by_patient(table, label_outcomes(table, thresholds))
-    errors = sums_by_patient(table, _squared_errors(table))
+    errors = sums_by_patient(table, _errors(table))
     by_label = Sums(outcomes, errors, label_rankings(table, counts), counts, prevalence)
     pooled = Sums(
         outcomes.sum(axis=1, keepdims=True),
@@ -206,10 +209,17 @@ def sums_by_patient(table: PredictionTable, values: npt.NDArray[np.bool_] | Floa
     return sums.reshape(len(values), len(table.labels), table.num_patients)
 
 
-def _squared_errors(table: PredictionTable) -> Floats:
-    """Return the squared errors, 0 where unknown, and what is known: shape ``(2, N, L)``."""
-    errors = np.where(table.known, (table.probabilities - table.targets) ** 2, 0.0)
-    return np.stack([errors, table.known])
+def _errors(table: PredictionTable) -> Floats:
+    """Return squared errors and log losses, 0 where unknown, and what is known: shape ``(3, N, L)``."""
+    targets = np.where(table.known, table.targets, 0.0)
+    errors = np.stack([(table.probabilities - targets) ** 2, _log_losses(table.probabilities, targets)])
+    return np.concatenate([np.where(table.known, errors, 0.0), table.known[None].astype(float)])
+
+
+def _log_losses(scores: Floats, targets: Floats) -> Floats:
+    """Return minus the logarithm of the probability of what is true, which is at least 1e-7."""
+    losses: Floats = -np.log(np.clip(np.where(targets == 1, scores, 1.0 - scores), _LEAST_PROBABILITY, 1.0))
+    return losses
 
 
 def _with_prevalence(metrics: dict[str, Floats], prevalence: float | None) -> dict[str, Floats]:
@@ -231,9 +241,10 @@ def _average_precision(sums: Sums) -> Bootstrapped:
     return Bootstrapped(ranked.average_precision, ranked.average_precision_samples, sums.no_units)
 
 
-def _brier(sums: Sums) -> Bootstrapped:
-    """Return the Brier score (Monthly Weather Review 78:1, 1950)."""
-    whole, drawn = ratio(*sums.errors.sum(axis=2)), ratio(*resampled(sums.errors, sums.counts))
+def _mean_error(sums: Sums, *, row: int) -> Bootstrapped:
+    """Return the Brier score (Monthly Weather Review 78:1, 1950), or the log loss."""
+    errors = sums.errors[[row, 2]]
+    whole, drawn = ratio(*errors.sum(axis=2)), ratio(*resampled(errors, sums.counts))
     return Bootstrapped(whole, drawn, sums.no_units)
 
 
@@ -248,6 +259,10 @@ def _plain_ranking(scores: Floats, targets: Floats, *, name: str) -> float:
 
 def _plain_brier(scores: Floats, targets: Floats) -> float:
     return float(np.square(scores - targets).mean())
+
+
+def _plain_log_loss(scores: Floats, targets: Floats) -> float:
+    return float(_log_losses(scores, targets).mean())
 
 
 def _plain_at_threshold(decisions: Floats, targets: Floats, *, name: str) -> float:
@@ -285,7 +300,10 @@ def _own_metrics() -> Sequence[Metric]:
         Metric(name, title, True, "scores", partial(_plain_ranking, name=name), resampling)
         for name, (title, resampling) in ranked.items()
     ]
-    metrics.append(Metric("brier", "Brier score", False, "scores", _plain_brier, _brier))
+    metrics += [
+        Metric("brier", "Brier score", False, "scores", _plain_brier, partial(_mean_error, row=0)),
+        Metric("log_loss", "log loss", False, "scores", _plain_log_loss, partial(_mean_error, row=1)),
+    ]
     metrics += [
         Metric(
             name, title, True, "decisions", partial(_plain_at_threshold, name=name),

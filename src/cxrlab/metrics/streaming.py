@@ -24,6 +24,11 @@ _ON_DEVICE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+# The loss alone, or with what the network adds to it, such as an L2 penalty: Keras' val_loss is the latter.
+WITH_PENALTY = "val/loss_with_penalty"
+_LOSSES = ("val/loss", WITH_PENALTY)
+
+
 def check_monitor(monitor: str, mode: str, labels: Sequence[str], *, keys: tuple[str, str]) -> None:
     """Check that validation gives a metric, and that its direction is the one asked for.
 
@@ -39,12 +44,12 @@ def check_monitor(monitor: str, mode: str, labels: Sequence[str], *, keys: tuple
     metrics = {f"val/{metric.name}": metric for metric in METRICS.in_training}
     by_label = {f"{name}/{label}": metric for name, metric in metrics.items() for label in labels}
     monitored = (metrics | by_label).get(monitor)
-    if monitored is None and monitor != "val/loss":
+    if monitored is None and monitor not in _LOSSES:
         name = monitor.removeprefix("val/").partition("/")[0]
         hint = f" {name} is computed during a training with metrics=[{name}]." if name in METRICS else ""
         raise ConfigError(
-            f"{keys[0]}={monitor} is no metric of validation; there are {['val/loss', *metrics]}, and each "
-            f"but the loss by label.{hint}"
+            f"{keys[0]}={monitor} is no metric of validation; there are {[*_LOSSES, *metrics]}, and each "
+            f"but the losses by label.{hint}"
         )
     right = "max" if monitored is not None and monitored.higher_is_better else "min"
     if mode != right:
@@ -150,6 +155,31 @@ def label_metrics(
     if task == "multiclass":
         results["accuracy"] = _exclusive_accuracy(probabilities, targets)
     return results
+
+
+def count_hits(logits: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """Return how many known targets of a batch are predicted right, and how many there are.
+
+    Args:
+        logits: Shape ``(B, L)``.
+        targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
+        task: ``multiclass`` counts images, ``multilabel`` the targets of each label, as for the accuracy of
+            :func:`label_metrics`.
+
+    Returns:
+        Right and known, shape ``(2, L)``, or ``(2, 1)`` for ``multiclass``.
+
+    Example:
+        >>> count_hits(torch.tensor([[2.0, -1.0]]), torch.tensor([[1.0, 1.0]]), "multilabel").tolist()
+        [[1.0, 0.0], [1.0, 1.0]]
+    """
+    known = ~torch.isnan(targets)
+    if task == "multiclass":
+        known = known.all(dim=1, keepdim=True)
+        is_right = (logits.argmax(dim=1) == targets.argmax(dim=1))[:, None]
+    else:
+        is_right = (logits > 0) == (targets == 1)
+    return torch.stack([(is_right & known).sum(dim=0), known.sum(dim=0)]).float()
 
 
 def _exclusive_accuracy(probabilities: Tensor, targets: Tensor) -> Tensor:

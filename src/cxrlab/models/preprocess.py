@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cxrlab.data.decode import Resize
 from cxrlab.errors import ConfigError, DataError
 
-Normalization = Literal["training", "imagenet", "image", "equalize", "none", "image_then_sample"]
+Normalization = Literal["training", "imagenet", "image", "equalize", "none", "given", "image_then_sample"]
 
 # Those that need statistics, and of how many training images.
 STATISTICS_IMAGES: dict[str, int] = {"training": 512, "image_then_sample": 100}
@@ -57,6 +57,7 @@ class Preprocess(nn.Module):
         normalize: ``training`` subtracts the training part's mean and divides by its standard deviation,
             ``imagenet`` uses ImageNet's (averaged for one channel), ``image`` each image's own; ``equalize``
             equalises each image's histogram, see :func:`equalize`; ``none`` only divides by 255.
+            ``given`` is for a ``mean`` and a ``std`` that weights from elsewhere expect.
             ``image_then_sample`` is a published slip that one recipe needs: each image's own in training
             mode, the statistics given in evaluation mode.
         image_size: Height and width in pixels.
@@ -95,7 +96,7 @@ class Preprocess(nn.Module):
             raise ConfigError(
                 f"preprocess.normalize={normalize!r} must be one of {', '.join(get_args(Normalization))}."
             )
-        elif normalize not in STATISTICS_IMAGES:
+        elif normalize not in STATISTICS_IMAGES and normalize != "given":
             mean, std = [0.0] * channels, [1.0] * channels
         if mean is None or std is None or len(mean) != channels or len(std) != channels:
             raise ConfigError(

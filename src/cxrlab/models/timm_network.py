@@ -26,6 +26,8 @@ class TimmNetwork(Network):
         pretrained: Start from the weights that timm publishes for it (ImageNet, mostly). They are summed
             over the colour channels where ``channels`` is 1.
         checkpoint_path: Start from a local .safetensors, .pth or .ckpt file instead.
+        own_head: Whether pooled features pass what the architecture itself has behind its pooling, such as
+            MobileNetV3's layer from 960 to 1280 features; Keras' ``include_top=False`` leaves it out.
         hidden: Width of a hidden layer with ReLU in the head; None for a linear head.
         dropout: Probability of dropping a feature before the last layer.
         feature_dropout: The same of a pooled feature of the backbone, before a hidden layer.
@@ -54,6 +56,7 @@ class TimmNetwork(Network):
         image_size: int = 224,
         pretrained: bool = False,
         checkpoint_path: str | None = None,
+        own_head: bool = True,
         hidden: int | None = None,
         dropout: float = 0.0,
         feature_dropout: float = 0.0,
@@ -63,7 +66,8 @@ class TimmNetwork(Network):
         super().__init__()
         self.image_size, self.channels = image_size, channels
         self._arguments = {
-            "backbone": backbone, "hidden": hidden, "dropout": dropout, "feature_dropout": feature_dropout
+            "backbone": backbone, "own_head": own_head, "hidden": hidden, "dropout": dropout,
+            "feature_dropout": feature_dropout,
         }  # fmt: skip
         if pretrained and checkpoint_path:
             raise ConfigError(
@@ -87,6 +91,8 @@ class TimmNetwork(Network):
             load_backbone(self.backbone, checkpoint_path)
         self.feature_map = nn.Identity()
         num_features = int(self.backbone.head_hidden_size)
+        if not own_head:
+            num_features = _without_own_head(self.backbone, backbone)
         layers: list[nn.Module] = []
         if hidden is not None:
             layers += [nn.Linear(num_features, hidden), nn.ReLU()]
@@ -180,6 +186,20 @@ def _create(backbone: str, options: BackboneOptions) -> nn.Module:
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"timm cannot build model.backbone={backbone} with {options}: {error}") from error
     return network
+
+
+def _without_own_head(network: Any, backbone: str) -> int:
+    """Let pooled features past what stands behind the pooling, and return their number."""
+    layers = ("conv_head", "norm_head", "act2")
+    if network.num_features == network.head_hidden_size or not hasattr(network, "act2"):
+        raise ConfigError(
+            f"model.own_head=false: {backbone} has no layer of its own behind the pooling, as "
+            "MobileNetV3 has. Leave it out."
+        )
+    for name in layers:
+        if hasattr(network, name):
+            setattr(network, name, nn.Identity())
+    return int(network.num_features)
 
 
 def _check_patches(network: nn.Module, backbone: str, image_size: int) -> None:

@@ -30,7 +30,7 @@ _PAIR_SIDE = 200
 _GIF_IMAGES = 100
 _GIF_SIDE = 112  # 100 frames stay below 2 MB even for noise, on which GIF takes 1.5 bytes a pixel
 _GIF_MILLISECONDS = 150
-_LOOKS = ("empty", "inverted", "border", "saturated")
+_LOOKS = ("empty", "inverted", "few_levels", "mostly_alike", "border", "saturated")
 _SEED = 0  # the same data give the same page
 
 

@@ -158,7 +158,7 @@ def _learning(context: PageContext) -> Markup | None:
     figure = context.figure(
         "learning_curves",
         None if metrics is None else learning.draw_learning_curves(metrics),
-        alt="Losses and validation AUROC by epoch.",
+        alt="Losses, accuracies and validation AUROC by epoch.",
     )
     of_training = _sentence(text.trained_elsewhere(context.model_info))
     return _joined(_how_to_read("learning"), of_training, figure) if figure else None

@@ -44,7 +44,9 @@ HOW_TO_READ = {
     ),
     "learning": (
         "Training loss should fall. Where validation loss rises while training loss falls, the network "
-        "overfits; the epoch that was best on validation is the one that is evaluated here."
+        "overfits, as it does where training accuracy rises and validation accuracy does not; the epoch "
+        "that was best on validation is the one that is evaluated here. Training is measured on augmented "
+        "images and with dropout, so it may come out below validation."
     ),
     "heatmaps": (
         "Left of each pair the radiograph, right the same with the parts that raised the score in warm "

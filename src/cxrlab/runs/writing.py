@@ -83,7 +83,10 @@ def save_layers(classifier: Classifier, files: RunDir) -> None:
 
 
 def result_rows(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[dict[str, object]]:
-    """Return the metrics of the part that was just evaluated: one row a label, and the macro mean."""
+    """Return the metrics of the part that was just evaluated: one row a label, and the macro mean.
+
+    The latter has the loss of the training too, without what the network adds for the size of its weights.
+    """
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     num_images, num_known, num_positives = classifier.evaluated
     metrics = [metric.name for metric in METRICS.in_training]
@@ -92,7 +95,7 @@ def result_rows(trainer: pl.Trainer, classifier: Classifier, part: str) -> list[
         counts = {"part": part, "label": label, "images": images, "positives": positives}
         rows.append({**counts, **{metric: values.get(f"{part}/{metric}/{label}") for metric in metrics}})
     macro = {"part": part, "label": "macro mean", "images": num_images, "positives": None}
-    return [*rows, {**macro, **{metric: values.get(f"{part}/{metric}") for metric in metrics}}]
+    return [*rows, {**macro, **{metric: values.get(f"{part}/{metric}") for metric in [*metrics, "loss"]}}]
 
 
 @rank_zero_only

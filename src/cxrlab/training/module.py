@@ -16,7 +16,7 @@ from cxrlab.data.loader import Batch
 from cxrlab.errors import DataError, TrainingError
 from cxrlab.losses import BCE, CrossEntropy, known_loss
 from cxrlab.metrics.settings import CalibrationMethod
-from cxrlab.metrics.streaming import LabelMetrics, undefined_labels
+from cxrlab.metrics.streaming import WITH_PENALTY, LabelMetrics, count_hits, undefined_labels
 from cxrlab.models.network import Network, build_network, describe, wrap
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
@@ -134,6 +134,8 @@ class Classifier(pl.LightningModule):
         self._grouping = grouping
         self._warned: set[str] = set()
         self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
+        # Right predictions and known targets of the epoch: by label, or of exclusive classes one.
+        self._epoch_hits: Tensor = torch.zeros(2, 1)
         # Images, and by label known targets and positives, of the part that was evaluated last.
         self.evaluated: tuple[int, list[int], list[int]] = (0, [], [])
 
@@ -197,25 +199,31 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and what the network adds for the size of its weights."""
         self.network.at_epoch(self.current_epoch)
-        loss = self._loss(self(batch["images"]), batch["targets"])
+        logits = self(batch["images"])
+        loss = self._loss(logits, batch["targets"])
         # Summed on the device: a value read at every step would wait for it every step. Lightning's own sum
         # is not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
         size = len(batch["index"])
         self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
+        hits = count_hits(logits.detach(), batch["targets"], self.task)
+        self._epoch_hits = self._epoch_hits.to(hits.device) + hits
         return loss + self.network.penalty()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sum of the epoch's losses so far."""
+        """Keep the sums over the epoch so far."""
         checkpoint["epoch_loss"] = [float(self._epoch_loss[0]), self._epoch_loss[1]]
+        checkpoint["epoch_hits"] = self._epoch_hits.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with that sum; a classifier without a loss leaves out what a loss has kept of its own."""
+        """Go on with these sums; a classifier without a loss leaves out what a loss has kept of its own."""
         if self.loss is None:
             weights = checkpoint["state_dict"]
             for name in [name for name in weights if name.startswith("loss.")]:
                 del weights[name]
-        loss, size = checkpoint["epoch_loss"]
+        loss, size = checkpoint.get("epoch_loss", (0.0, 0))  # a checkpoint for use has none
         self._epoch_loss = (torch.tensor(loss, device=self.device), size)
+        hits = checkpoint.get("epoch_hits", [[0.0], [0.0]])  # not in those of earlier versions
+        self._epoch_hits = torch.tensor(hits, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Return index, probabilities and targets of a batch, for the callbacks."""
@@ -249,6 +257,8 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log ``val/auroc`` and the rest; step a plateau schedule."""
         gathered = self._log_metrics(self.val_metrics, "val")
+        if self._is_fitting:
+            self._log_penalty()
         if self._is_fitting and not self.trainer.sanity_checking:
             self.operating_point.fit(*gathered, *self._rules)  # before the epoch's checkpoint is written
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
@@ -262,16 +272,34 @@ class Classifier(pl.LightningModule):
                     config.scheduler.step(float(self.trainer.callback_metrics[monitor]))
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean loss, and the highest learning rate that it ended with."""
+        """Log the epoch's mean loss, accuracy, and the highest learning rate that it ended with.
+
+        Both are of the images as they were augmented, while the network changed and dropped out.
+        """
         loss, size = self._epoch_loss
         self.log("train/loss", loss / max(size, 1), prog_bar=True, sync_dist=True)
+        hits, known = self._epoch_hits
+        self.log("train/accuracy", (hits / known).nanmean(), sync_dist=True)
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
+        self._epoch_hits = torch.zeros(2, 1, device=self.device)
         self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+
+    def _log_penalty(self) -> None:
+        """Log what the network adds to the loss of training, and the validation loss with it, if it adds any.
+
+        The latter is what Keras calls ``val_loss``.
+        """
+        penalty = float(self.network.penalty())
+        if penalty and "val/loss" in self.trainer.callback_metrics:
+            loss = float(self.trainer.callback_metrics["val/loss"])
+            self.log("train/penalty", penalty, logger=self._is_logged)
+            self.log(WITH_PENALTY, loss + penalty, logger=self._is_logged)
 
     def _check_defined(self, monitor: str) -> None:
         """Stop where a metric that decides something is NaN, unless few batches are validated."""
-        value = self.trainer.callback_metrics[monitor]
-        if math.isnan(float(value)) and self.trainer.limit_val_batches == 1.0:
+        value, limit = self.trainer.callback_metrics[monitor], self.trainer.limit_val_batches
+        is_whole = isinstance(limit, float) and limit == 1.0  # 1 is one batch, 1.0 all of them
+        if math.isnan(float(value)) and is_whole:
             raise DataError(
                 f"{monitor} is NaN: the validation part lacks images with or without the finding, so "
                 "that no epoch can be called the best. Use more data, or monitor=val/loss monitor_mode=min."

@@ -153,7 +153,8 @@ def plateau(
         monitor: Metric of validation that tells progress.
         mode: Whether it is to rise (``max``) or to fall.
         factor: Between 0 and 1.
-        patience: Epochs.
+        patience: Epochs without progress, at least 1, after the last of which the rate falls, as Keras and
+            early stopping count them; torch's own ``ReduceLROnPlateau`` waits for one more.
         min_lr: The rate never falls below this one; a group that starts below it stays as it is.
 
     Raises:
@@ -164,17 +165,17 @@ def plateau(
     highest = max(group["lr"] for group in optimizer.param_groups)
     if min_lr > highest:
         raise ConfigError(f"scheduler.min_lr={min_lr} is above the optimizer's rate of {highest}.")
-    for name, value in {"patience": patience, "min_lr": min_lr}.items():
-        if value < 0:
-            raise ConfigError(f"scheduler.{name}={value} must not be negative.")
-    if (
-        patience + 2 >= num_epochs
-    ):  # the first epoch sets the mark, and the last one's rate is not used any more
+    if min_lr < 0:
+        raise ConfigError(f"scheduler.min_lr={min_lr} must not be negative.")
+    if patience < 1:
+        raise ConfigError(f"scheduler.patience={patience} must be at least 1 epoch without progress.")
+    # The first epoch sets the mark, and the rate after the last one is not used any more.
+    if patience + 1 >= num_epochs:
         log.warning(
             "scheduler.patience=%d: in a training of %d epochs the rate never falls", patience, num_epochs
         )
     floors = [min(min_lr, group["lr"]) for group in optimizer.param_groups]
-    schedule = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience, min_lr=floors)
+    schedule = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience - 1, min_lr=floors)
     return {"scheduler": schedule, "interval": "epoch", "monitor": monitor}
 
 

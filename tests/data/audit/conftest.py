@@ -42,7 +42,7 @@ class Case:
     facts: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(
             {"error": "", "warning": "", "digest": [f"{row:x}" for row in range(240)], "width": 1024,
-             "height": 1024, "mode": "L", **LOOKS}
+             "height": 1024, "mode": "L", "depth": 8, "levels": 240, **LOOKS}
         )
     )  # fmt: skip
     identical: list[list[int]] = field(default_factory=list)

@@ -46,6 +46,7 @@ def test_extra_files_are_a_note(case):
         ({"polarity": -0.6}, "inverted"),
         ({"border": 0.05}, "border"),
         ({"white": 0.4}, "saturated"),
+        ({"levels": 15}, "few_levels"),
     ],
 )
 def test_images_that_look_wrong(case, values, kind):
@@ -69,3 +70,23 @@ def test_several_sizes_and_modes_are_notes(case):
     assert found["several_sizes"].message == "2 sizes, from 512x400 to 1024x1024 pixels."
     assert found["several_modes"].message == "2 pixel modes: L 239, RGBA 1."
     assert found["several_modes"].images == ["images/0001.png"]
+
+
+def test_files_of_sixteen_bits_that_hold_several_depths(case):
+    case.facts["mode"] = "I;16"
+    case.facts["depth"] = 12
+    assert set(case.found()) == set()
+    case.facts.loc[[3, 8], "depth"] = [16, 10]
+    finding = case.found()["several_depths"]
+    assert (finding.severity, finding.count) == ("warning", 2)
+    assert finding.images == ["images/0003.png", "images/0008.png"]
+    assert "12 bits 238, 16 bits 1, 10 bits 1" in finding.message
+    assert "data.bit_depth" in finding.message
+
+
+def test_images_that_are_mostly_alike_were_decoded_wrongly(case):
+    case.pairs = [(0, row) for row in range(1, 121)]
+    assert case.found()["mostly_alike"].severity == "fault"
+    assert case.found()["mostly_alike"].count == 121
+    case.pairs = case.pairs[:118]
+    assert "mostly_alike" not in case.found()

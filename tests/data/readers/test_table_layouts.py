@@ -500,7 +500,7 @@ def test_the_error_that_no_image_is_there_says_what_is_near(make):
     for settings, near in (
         ({"image_folder": "images", "image_suffix": ".PNG"}, r"There is .*/Images, which differs in case"),
         ({"image_folder": "Images", "image_suffix": ""}, r"set data\.reader\.image_suffix=\.PNG"),
-        ({"image_suffix": ".PNG"}, r"There is .*/Images/a\.PNG: set data\.reader\.image_folder, or"),
+        ({"image_suffix": ".PNG"}, r"There is .*/Images/a\.PNG: set data\.reader\.image_folder \(or"),
     ):
         with pytest.raises(MissingFileError, match=near):
             read(root, **settings)

@@ -35,7 +35,9 @@ def report(num_labels: int, parts: tuple[str, ...]) -> AuditReport:
         column = (rng.random(len(table)) < 0.3).astype(float)
         table[f"label/Pleural_Thickening {number}"] = np.nan if number == 1 else column
     facts = pd.DataFrame([[0.0] * len(Appearance._fields)] * len(table), columns=list(Appearance._fields))
-    facts = facts.assign(error="", warning="", digest="", width=32, height=32, mode="L", spread=200.0)
+    facts = facts.assign(
+        error="", warning="", digest="", width=32, height=32, mode="L", depth=8, levels=200, spread=200.0
+    )
     facts["brightness"] = rng.normal(120, 20, len(table))
     none = pd.DataFrame({"one": [], "other": []}, dtype=int)
     manifest = Manifest(Path("/data"), table)

@@ -41,6 +41,20 @@ def test_the_mean_is_told_apart_from_thirty_labels_and_no_two_curves_look_alike(
     assert names == ["macro mean", *(f"_{label} $x$" for label in range(30))]
 
 
+def test_accuracies_and_losses_with_a_penalty_have_panels_of_their_own():
+    frame = pd.DataFrame({"epoch": range(3), "train/loss": [0.6, 0.4, 0.2], "val/loss": [0.6, 0.5, 0.7]})
+    frame = frame.assign(**{"train/accuracy": [0.6, 0.8, 0.9], "val/accuracy": 0.7, "val/auroc": 0.8})
+    assert [axes.get_ylabel() for axes in draw_learning_curves(frame).axes] == [
+        "loss", "accuracy", "validation AUROC"
+    ]  # fmt: skip
+    frame = frame.assign(**{"train/penalty": [9.0, 3.0, 1.0], "val/loss_with_penalty": frame["val/loss"] + 1})
+    axes = {one.get_ylabel(): one for one in draw_learning_curves(frame).axes}
+    assert list(axes) == ["loss", "accuracy", "loss with the penalty on weights", "validation AUROC"]
+    lines = axes["loss with the penalty on weights"].lines
+    assert lines[0].get_ydata().tolist() == pytest.approx([9.6, 3.4, 1.2])
+    assert lines[1].get_ydata().tolist() == pytest.approx([1.6, 1.5, 1.7])
+
+
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
     with pytest.raises(OutputError, match="nowhere"):
         learning_curves(pd.DataFrame({"epoch": [0], "train/loss": [0.5]}), tmp_path / "nowhere" / "a.png")

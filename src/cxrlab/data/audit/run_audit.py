@@ -34,7 +34,7 @@ _CHECKS = (
     file_checks.formats,
 )
 _ORDER = ("fault", "warning", "note")
-FACTS = ("error", "warning", "digest", "width", "height", "mode", *Appearance._fields)
+FACTS = ("error", "warning", "digest", "width", "height", "mode", "depth", "levels", *Appearance._fields)
 
 
 _COVARIATES: dict[str, type[tables.CovariateSummary]] = {
@@ -133,7 +133,8 @@ def audit(
     Args:
         manifest: The data set; ``part`` may be set or not.
         facts: One row for each row of the manifest, in its order: ``error`` and ``warning`` ("" for none),
-            ``digest`` (of the bytes), ``width``, ``height`` (of the file), ``mode`` and the fields of
+            ``digest`` (of the bytes), ``width``, ``height`` (of the file), ``mode``, ``depth`` and ``levels``
+            (see :class:`cxrlab.data.decode.DecodedImage`) and the fields of
             :class:`cxrlab.data.image_statistics.Appearance`. Rows with an error may hold NaN.
         identical: Groups of row numbers whose files are equal to the byte.
         pairs: Columns ``one`` and ``other``, row numbers of pictures that are nearly the same.

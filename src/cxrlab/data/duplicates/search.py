@@ -25,7 +25,11 @@ from cxrlab.data.duplicates.hashing import Hashes, find_candidates
 # and above 0.2 among 689 candidates (chest_xray), 0.126 (cells), 0.059 (synthetic phantoms of 400 patients,
 # 128 px, which share a drawing).
 MOST_DIFFERENT = 0.05
+# Smaller images of different patients are alike: 64 is the size in which pictures are compared.
+SMALLEST_SIZE = 64
 _PAIRS_A_TASK = 256
+# Fewer images may well be copies of one.
+_MANY = 10
 
 
 class Pixels(Protocol):
@@ -113,6 +117,28 @@ def _differences(pairs: pd.DataFrame, pixels: Pixels, other_pixels: Pixels) -> n
     others[mirrored] = others[mirrored, :, ::-1]
     others[inverted] *= -1  # without the offset, which no comparison sees
     return differences(ones, others)
+
+
+def mostly_alike(pairs: pd.DataFrame, num_images: int) -> npt.NDArray[np.bool_]:
+    """Return which images are in one chain of near-identical ones that takes in more than half of all.
+
+    No radiographs are so: they were decoded wrongly, or are too small to tell.
+
+    Args:
+        pairs: Columns ``one`` and ``other``.
+        num_images: How many there are.
+
+    Returns:
+        Shape ``(num_images,)``; none where there is no such chain, or it has fewer than ten images.
+    """
+    links = zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True)
+    groups = linked_groups([str(row) for row in range(num_images)], links)
+    names, members = np.unique(groups.astype(str), return_inverse=True)
+    counts = np.bincount(members, minlength=len(names))
+    largest = int(counts.argmax()) if num_images else 0
+    if not num_images or 2 * counts[largest] <= num_images or counts[largest] < _MANY:
+        return np.zeros(num_images, dtype=bool)
+    return np.asarray(members == largest)
 
 
 def linked_groups(patients: Sequence[str], links: Iterable[tuple[int, int]]) -> npt.NDArray[np.object_]:

@@ -31,6 +31,8 @@ _TRUTHS = {word: 1.0 for word in ("true", "yes", "y", "positive", "present")} | 
     word: 0.0 for word in ("false", "no", "n", "negative", "absent")
 }
 _UNCERTAIN = -1.0
+_DOUBTS = ("u", "uncertain", "unclear", "equivocal")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,0+")  # 1,0 for 1: a whole number, whatever the comma means elsewhere
 
 _log = logging.getLogger(__name__)
 
@@ -284,9 +286,9 @@ def parse_labels(
 ) -> "pd.Series[float]":
     """Return a column of text as 1 present, 0 absent, NaN unknown.
 
-    1, 0 and -1 may be written as ``1.0`` or `` 1``, and 1 and 0 as ``True`` and ``false``, ``yes`` and
-    ``no``, ``Y`` and ``N``, ``positive`` and ``negative``, ``present`` and ``absent``. Cells without a word,
-    or with one that stands for none such as ``NaN``, are blank.
+    1, 0 and -1 may be written as ``1.0`` or `` 1``; 1 and 0 as ``True`` and ``false``, ``yes`` and ``no``,
+    ``Y`` and ``N``, ``positive`` and ``negative``, ``present`` and ``absent``; -1 as ``u``, ``uncertain``,
+    ``unclear`` and ``equivocal``. Cells without a word, or with one for none such as ``NaN``, are blank.
 
     Args:
         cells: Text; the index is the line in the file.
@@ -328,6 +330,15 @@ def values_of(cells: "pd.Series[str]") -> set[float | None]:
     return {_value(str(word)) for word in cells.unique()}
 
 
+def is_number(word: str) -> bool:
+    """Tell whether a cell holds a number."""
+    try:
+        float(word.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
 def bad_labels(cells: "pd.Series[str]") -> "pd.Series[str]":
     """Return the cells that are no labels, with their lines, of a column that otherwise holds labels.
 
@@ -360,7 +371,11 @@ def _value(word: str) -> float | None:
     word = word.strip().lower()
     if word in BLANKS:
         return None
+    if word in _DOUBTS:
+        return _UNCERTAIN
     try:
+        if _DECIMAL_COMMA.fullmatch(word):
+            return float(word.partition(",")[0])
         return _TRUTHS[word] if word in _TRUTHS else float(word)
     except ValueError:
         return np.nan

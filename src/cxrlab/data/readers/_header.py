@@ -57,7 +57,11 @@ def find_table(content: bytes) -> tuple[int, str | None, list[str]]:
     for position, number in enumerate(filled[:-1]):
         separator = find_separator(lines[number])
         names = _cells(lines[number], separator)
-        is_even = len(_cells(lines[filled[position + 1]], separator)) == len(names)
+        below = [lines[later] for later in filled[position + 1 :]]
+        if len(names) == 1:  # a table of one column, or a title: then a wider line follows
+            is_even = all(len(_cells(line, find_separator(line))) == 1 for line in below)
+        else:
+            is_even = len(_cells(below[0], separator)) == len(names)
         above = [_cells(line, separator) for line in lines[:number] if line.strip()]
         if is_even and not above and (len(names) == 1 or sum(map(bool, names)) > 1):
             return 0, None, []

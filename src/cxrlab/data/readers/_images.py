@@ -115,9 +115,11 @@ def hint(root: Path, missing: str) -> str:
                 return f"There is {place / part}{longer[0]}: set data.reader.image_suffix={longer[0]}. "
         break
     for looked, (folder, _, files) in enumerate(os.walk(root)):
-        if parts[-1] in files:
-            found = Path(folder) / parts[-1]
-            return f"There is {found}: set data.reader.image_folder, or data.reader.search=true. "
+        found = next((name for name in sorted(files) if parts[-1] in (name, Path(name).stem)), None)
+        if found is not None:
+            suffix = "" if found == parts[-1] else f" and data.reader.image_suffix={Path(found).suffix}"
+            keys = f"data.reader.image_folder (or data.reader.search=true){suffix}"
+            return f"There is {Path(folder) / found}: set {keys}. "
         if looked > _MOST_LOOKED_AT:
             break
     return ""

@@ -15,6 +15,7 @@ from cxrlab.data.readers._csv import (
     Uncertain,
     bad_labels,
     holds_labels,
+    is_number,
     parse_labels,
     policies,
     values_of,
@@ -39,6 +40,7 @@ _NO_FINDING_ALONE = frozenset(
     """.split()  # noqa: SIM905
 )
 _NAMED = 6
+_MOST_WORDS = 50
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Labels:
                     uncertain=self.uncertain[label],
                     blank=self.blank,
                     on_bad_label=self.on_bad_label,
-                    advice=" Mend it, or take such cells for unknown: data.reader.on_bad_label=ignore.",
+                    advice=_advice(sheet, self.columns[label]),
                 )
                 self._warn_of_one_value(sheet, label)
             elif label in self.presence:
@@ -111,6 +113,20 @@ class Labels:
                 f"unknown, "
                 "so that nothing is absent; if empty means absent: data.reader.blank=negative"
             )
+
+
+def _advice(sheet: Sheet, column: str) -> str:
+    """Return what to do about a cell that is no label: a slip, or a column of words."""
+    if _are_words(sheet.column(column, "data.reader.labels")):
+        classes = f"data.reader.classes={{columns: {quoted(column)}}}"
+        return f" For words: {classes!r}; for run lengths: data.reader.presence."
+    return " Mend it, or take such cells for unknown: data.reader.on_bad_label=ignore."
+
+
+def _are_words(cells: "pd.Series[str]") -> bool:
+    """Tell whether most cells that hold something hold a word that is no label, and no number."""
+    unique = [str(cell) for cell in cells.unique()[:_MOST_WORDS] if str(cell).strip()]
+    return sum(not is_number(cell) for cell in unique) > len(unique) / 2
 
 
 def find_labels(
@@ -251,7 +267,13 @@ def _refuse_bad_cells(sheets: Sequence[Sheet], columns: Sequence[str]) -> None:
 
 def _no_labels(sheet: Sheet, free: Sequence[str]) -> str:
     """Return why a table has no labels, and what may help."""
-    words = [name for name in free if 2 <= sheet.cells[name].nunique() <= 50 and not is_no_finding(name)]
+    words = [
+        name
+        for name in free
+        if 2 <= sheet.cells[name].nunique() <= _MOST_WORDS
+        and not is_no_finding(name)
+        and _are_words(sheet.cells[name])
+    ]
     advice = "Name the columns by data.reader.labels."
     if any(re.search(r"\.(png|jpe?g|dcm)\b", name, re.IGNORECASE) for name in sheet.names):
         advice += " If its first line is no header: data.reader.columns=[image, ...]."

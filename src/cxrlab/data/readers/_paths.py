@@ -99,7 +99,8 @@ def compiled(pattern: str, key: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"{key}={pattern} is no regular expression: {error}.") from error
+        slash = " Write / in place of \\." if "\\" in pattern and "path_prefix" in key else ""
+        raise ConfigError(f"{key}={pattern} is no regular expression: {error}.{slash}") from error
 
 
 def paths_under_root(
@@ -124,13 +125,13 @@ def paths_under_root(
     if _is_outside(folder):
         raise ConfigError(f"data.reader.image_folder={folder} must be a folder under data.root, or empty.")
     start = compiled(prefix or "", "data.reader.path_prefix")
-    texts = cells.map(lambda cell: _without(start, cell.replace("\\", "/")))
+    texts = cells.map(lambda cell: _without(start, cell))
     _raise_for(cells[texts == ""], "name no image", "Complete or remove them", path)
     _raise_for(
         cells[[_is_outside(text) for text in texts]],
         "name an image outside data.root",
         "Make them relative to data.root or data.reader.image_folder, or take their start off by "
-        "data.reader.path_prefix",
+        "data.reader.path_prefix, with / in place of backslashes",
         path,
     )
     return texts.map(lambda text: _joined(folder, text) + suffix)
@@ -168,8 +169,10 @@ def _present_in(folder: str, names: list[str]) -> list[bool]:
     return [name in there for name in names]
 
 
-def _without(start: re.Pattern[str], text: str) -> str:
-    match = start.match(text)
+def _without(start: re.Pattern[str], cell: str) -> str:
+    """Take off what the prefix matches, whether it was written for backslashes or for slashes."""
+    text = cell.replace("\\", "/")
+    match = start.match(text) or start.match(cell)
     return text[match.end() :] if match else text
 
 

@@ -1,6 +1,7 @@
 """Learning curves of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -19,8 +20,11 @@ _LOOKS: list[Look] = [
 _MOST_NAMES = 16  # in one column of the legend
 
 
+_BOTH = ("training", "validation")
+
+
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
-    """Draw the losses and the validation AUROC by label over the epochs.
+    """Draw losses, accuracies and the validation AUROC by label over the epochs.
 
     Args:
         metrics: One row an epoch, as in ``metrics.csv``.
@@ -33,25 +37,39 @@ def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
 
 
 def draw_learning_curves(metrics: pd.DataFrame) -> Figure:
-    """Return the figure of the losses and the validation AUROC by label over the epochs.
+    """Return the figure of losses, accuracies and the validation AUROC by label over the epochs.
+
+    Where the network adds a penalty on its weights, the losses are drawn with it as well, on axes of their
+    own: at the start it is often many times the loss.
 
     Args:
         metrics: One row an epoch, as in ``metrics.csv``.
     """
+    metrics = metrics.copy()
+    panels = {"loss": ("train/loss", "val/loss"), "accuracy": ("train/accuracy", "val/accuracy")}
+    if "val/loss_with_penalty" in metrics and "train/penalty" in metrics:
+        metrics["train/loss_with_penalty"] = metrics["train/loss"] + metrics["train/penalty"]
+        panels["loss with the penalty on weights"] = ("train/loss_with_penalty", "val/loss_with_penalty")
+    panels = {title: names for title, names in panels.items() if title == "loss" or {*names} & {*metrics}}
     names = {n: n.removeprefix("val/auroc/") for n in map(str, metrics) if n.startswith("val/auroc/")}
     single = len(names) == 1
     scores = {"val/auroc": "AUROC" if single else "macro mean"} | ({} if single else names)
     with styled():
-        figure = new_figure(10.5 + 1.5 * (len(scores) > _MOST_NAMES), 4.2)
-        left, right = figure.subplots(1, 2)
-        entries = _curves(left, metrics, {"train/loss": "training", "val/loss": "validation"})
-        left.set_ylabel("loss")
-        legend(left, entries)
-        entries = _curves(right, metrics, scores)
-        right.set_ylabel("validation AUROC")
+        # Two in a row; the AUROC, which may have many curves, takes what is left of the last one.
+        places = [*panels, "AUROC"]
+        rows: list[Any] = [places[first : first + 2] for first in range(0, len(places), 2)]
+        figure = new_figure(10.5 + 1.5 * (len(scores) > _MOST_NAMES), 4.2 * len(rows))
+        axes_of: dict[str, Axes] = figure.subplot_mosaic([list(row) * (3 - len(row)) for row in rows])
+        for title, pair in panels.items():
+            entries = _curves(axes_of[title], metrics, dict(zip(pair, _BOTH, strict=True)))
+            axes_of[title].set_ylabel(title)
+            legend(axes_of[title], entries)
+        last = axes_of["AUROC"]
+        entries = _curves(last, metrics, scores)
+        last.set_ylabel("validation AUROC")
         if len(entries) > 1:
             # Beside the axes, where no curve can lie under it.
-            legend(right, entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0,
+            legend(last, entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0,
                    ncols=1 + (len(entries) - 1) // _MOST_NAMES, fontsize=8)  # fmt: skip
         return figure
 
