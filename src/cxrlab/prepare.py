@@ -45,6 +45,7 @@ def prepare(cfg: DictConfig) -> "AuditReport | None":
     cfg = checked(cfg)
     console.configure_logging()
     run_dir = Path(cfg.run_dir)
+    config.check_outside_data(run_dir, cfg.data.root, "run_dir")
     if datasets.is_auto(cfg):
         datasets.look(Path(cfg.data.root).expanduser(), run_dir)
         return None

@@ -612,16 +612,35 @@ def nih_cxr_lt(root: Path) -> Expected:
 
 
 def rexgradient(root: Path) -> Expected:
-    """The set has no labels: labels.csv is the user's."""
+    """The set has no labels: labels.csv is the user's, and lacks a study."""
     rows = []
     for number, part in enumerate(("train", "valid", "test")):
-        study = f"1.2.826.0.{number}"
-        place = f"deid_png/GRDN{number}ABC/GRDN{number}XYZ/studies/{study}/series/1.2.{number}/instances"
-        image(root / place / "1.2.1.png")
-        image(root / place / "1.2.2.png")
-        rows.append([study, part, 1 if number else "", "-1"])
-    image(root / "deid_png/GRDN9/GRDN9/studies/1.9/series/1.9/instances/1.9.png")
-    table(root / "labels.csv", "StudyInstanceUid,split,Edema,Pneumonia", rows)
+        study, patient = f"1.2.826.0.{number}", f"GRDN{number}ABC"
+        place = f"deid_png/{patient}/GRDN{number}XYZ/studies/{study}/series/1.2.{number}/instances"
+        paths = [f"{place}/1.2.1.png", f"{place}/1.2.2.png"]
+        records = {
+            f"p{patient}_s{study}": {
+                "StudyInstanceUid": study,
+                "PatientID": patient,
+                "AccessionNumber": f"GRDN{number}XYZ",
+                "PatientSex": "F",
+                "PatientAge": "067Y",
+                "StudyDate": 20190101,
+                "Findings": "Clear, they say.",
+                "Impression": "None.",
+                "ImagePath": [f"../{path}" for path in paths],
+                "ImageViewPosition": ["PA", None],
+            }
+        }
+        if number == 0:
+            records["other"] = {**next(iter(records.values())), "StudyInstanceUid": "1.9"}
+        file = root / f"metadata/{part}_metadata_view_position.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(records))
+        for path in paths:
+            image(root / path)
+        rows.append([study, 1 if number else "", "-1"])
+    table(root / "labels.csv", "StudyInstanceUid,Edema,Pneumonia", rows)
     first = "deid_png/GRDN0ABC/GRDN0XYZ/studies/1.2.826.0.0/series/1.2.0/instances/1.2.1.png"
     parts = {"train": 2, "val": 2, "test": 2}
     return Expected(6, 3, first, {"Edema": 4}, {"Edema": 2, "Pneumonia": 6}, parts=parts)

@@ -1,4 +1,4 @@
-"""Columns made of others: a path from ids by a template, a label or a patient from a name by a pattern."""
+"""Rows and columns made of others: a path from ids, a label from a name, a row for each item of a list."""
 
 import re
 import string
@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pandas as pd
 
+from cxrlab.data.readers._classes import listed
 from cxrlab.data.readers._paths import compiled
-from cxrlab.data.readers._settings import section
+from cxrlab.data.readers._settings import names, section
 from cxrlab.data.readers._sheets import Sheet
 from cxrlab.errors import ConfigError, DataError
 
@@ -57,15 +58,44 @@ def derived(sheet: Sheet, columns: Mapping[str, object]) -> Sheet:
     """
     for name, setting in columns.items():
         key = f"data.reader.derive.{name}"
-        new = (
-            _from_template(sheet, setting, key)
-            if isinstance(setting, str)
-            else _by_pattern(sheet, setting, key)
-        )
+        is_template = isinstance(setting, str)
+        new = _from_template(sheet, setting, key) if is_template else _by_pattern(sheet, setting, key)
         sheet = replace(
             sheet, cells=sheet.cells.assign(**{str(name): pd.Series(new, sheet.cells.index, dtype=str)})
         )
     return sheet
+
+
+def exploded(sheet: Sheet, columns: object) -> Sheet:
+    """Return a table with a row for each item of the lists in some columns.
+
+    Args:
+        sheet: The table.
+        columns: A column or several, whose lists are equally long in each row; None for none. A cell that is
+            no list stands for itself, an empty list for no row.
+
+    Raises:
+        DataError: If a column is missing, or lists of a row differ in length.
+    """
+    if columns is None:
+        return sheet
+    key = "data.reader.explode"
+    found = [str(sheet.column(name, key).name) for name in names(columns, key)]
+    lists = {name: [_items(str(cell)) for cell in sheet.cells[name]] for name in found}
+    for line, row in zip(sheet.cells.index, zip(*lists.values(), strict=True), strict=True):
+        if len({len(items) for items in row}) > 1:
+            raise DataError(
+                f"The lists of {found} differ in length in line {line} of {sheet.path}: "
+                f"{[len(items) for items in row]}."
+            )
+    whole = {name: pd.Series(items, sheet.cells.index) for name, items in lists.items()}
+    cells = sheet.cells.assign(**whole).explode(found).dropna(subset=found)
+    return replace(sheet, cells=cells.astype(str))
+
+
+def _items(cell: str) -> list[str]:
+    items = listed(cell) if cell.startswith(("[", "(")) else None
+    return [cell] if items is None else [str(item).strip() for item in items]
 
 
 def _from_template(sheet: Sheet, template: str, key: str) -> list[str]:

@@ -93,7 +93,12 @@ class Sheet:
         """
         existing = self.find(name)
         if existing is None:
-            raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.")
+            without = (
+                " Without patients: data.reader.patient_column=null."
+                if key.endswith("patient_column")
+                else ""
+            )
+            raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.{without}")
         return self.cells[existing]
 
     def under(self, prefix: str) -> dict[str, str]:
@@ -133,7 +138,7 @@ def parts_by_word(own: Mapping[Any, str | None] | None) -> dict[str, str]:
 
 def open_sheets(
     root: Path,
-    tables: str | Mapping[str, str | list[str] | None] | None,
+    tables: str | Sequence[str] | Mapping[str, str | list[str] | None] | None,
     layout: Layout | None = None,
     words: Mapping[str, str] = PART_WORDS,
 ) -> list[Sheet]:

@@ -13,7 +13,7 @@ from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._ages import parse_ages
 from cxrlab.data.readers._box_rows import BoxRows, known_boxes
 from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain, policies
-from cxrlab.data.readers._derive import derived, made_of
+from cxrlab.data.readers._derive import derived, exploded, made_of
 from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
 from cxrlab.data.readers._labels import Labels, find_labels
@@ -38,6 +38,7 @@ def read(
     files: str | list[str] | None = None,
     columns: str | list[str] | None = None,
     separator: str | None = None,
+    explode: str | list[str] | None = None,
     join: list[dict[str, Any]] | None = None,
     derive: dict[str, str | dict[str, str]] | None = None,
     image_column: str = "image",
@@ -79,8 +80,11 @@ def read(
         columns: Names of the columns of a table without a header, or of the labels in an npz file; or a
             regular expression of one line, whose named groups are the columns.
         separator: Between the cells of a text file, " " being any number of blanks; None to find it.
+        explode: Columns with lists, each item of which gets a row of its own, as where a row is a study and
+            lists its images.
         join: Columns of other tables: a list of mappings with ``table``, ``on`` (a column, several, or here:
-            there), ``take`` (columns; None for all) and ``unmatched`` ("keep" or "drop").
+            there), ``take`` (columns; None for all), ``unmatched`` ("keep" or "drop"), ``columns`` and
+            ``separator``.
         derive: Columns made of others, in order: a template such as ``{folder}/{id}.png``; or a mapping with
             ``from`` (a column), ``pattern`` (its first group or all that it matches) and ``default``.
         image_column: Column with the paths of the images.
@@ -134,7 +138,7 @@ def read(
     one_of(on_bad_label, "data.reader.on_bad_label", ("raise", "ignore"))
     votes = None if readers is None else Votes.read(readers)
     box_rows = None if boxes is None else BoxRows.read(boxes)
-    source = _Source(root, Layout(columns, separator), join, derive, votes)
+    source = _Source(root, Layout(columns, separator), explode, join, derive, votes)
     sheets = source.sheets(tables, files, part_words)
     covariate_columns = _covariate_columns(sheets[0], covariates)
     taken = [image_column, patient_column, split_column, *covariate_columns.values()]
@@ -188,6 +192,7 @@ class _Source:
 
     root: Path
     layout: Layout
+    explode: object
     join: object
     derive: object
     votes: Votes | None
@@ -202,9 +207,10 @@ class _Source:
             opened = [list_files(self.root, files)]
         else:
             opened = open_sheets(self.root, tables, self.layout, parts_by_word(words))
-        steps = [made_of(sheet, self.derive) for sheet in opened]
-        started = [derived(sheet, now) for sheet, (now, _) in zip(opened, steps, strict=True)]
-        beside = joined(self.root, started, self.join, self.layout)
+        rows = [exploded(sheet, self.explode) for sheet in opened]
+        steps = [made_of(sheet, self.derive) for sheet in rows]
+        started = [derived(sheet, now) for sheet, (now, _) in zip(rows, steps, strict=True)]
+        beside = joined(self.root, started, self.join)
         whole = [derived(sheet, later) for sheet, (_, later) in zip(beside, steps, strict=True)]
         if self.votes:
             self.votes.check_column(whole)
@@ -212,7 +218,7 @@ class _Source:
 
     def box_sheets(self, names: Sequence[str]) -> list[Sheet]:
         """Open the tables of boxes; a derived column that they cannot have is left out."""
-        opened = open_sheets(self.root, {"train": list(names)}, self.layout)
+        opened = open_sheets(self.root, list(names))
         sheets = [derived(sheet, made_of(sheet, self.derive)[0]) for sheet in opened]
         is_read = self.votes is not None and all(sheet.find(self.votes.column or "") for sheet in sheets)
         return self.votes.chosen(sheets) if self.votes and is_read else sheets
