@@ -58,8 +58,11 @@ def derived(sheet: Sheet, columns: Mapping[str, object]) -> Sheet:
     """
     for name, setting in columns.items():
         key = f"data.reader.derive.{name}"
-        is_template = isinstance(setting, str)
-        new = _from_template(sheet, setting, key) if is_template else _by_pattern(sheet, setting, key)
+        new = (
+            _from_template(sheet, setting, key)
+            if isinstance(setting, str)
+            else _by_pattern(sheet, setting, key)
+        )
         sheet = replace(
             sheet, cells=sheet.cells.assign(**{str(name): pd.Series(new, sheet.cells.index, dtype=str)})
         )
