@@ -185,8 +185,8 @@ def _note(data_name: str, split: str | None, num_images: int | None, has_mean: b
         beside = "Ours may be set beside those of the official split, and only where it is of the test part."
     elif is_official(data_name, split):
         beside = (
-            f"Ours is of {num_images:,} images and not of the {NUM_OFFICIAL_TEST:,} of the official test part, "
-            "so none of these may be set beside it as better or worse."
+            f"Ours is of {num_images:,} images and not of the {NUM_OFFICIAL_TEST:,} of the official test "
+            "part, so none of these may be set beside it as better or worse."
         )
     elif split == OFFICIAL:
         beside = (

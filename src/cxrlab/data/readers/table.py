@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from cxrlab.data.manifest import COVARIATE, LABEL, Manifest
+from cxrlab.data.manifest import COVARIATE, LABEL, LeftOut, Manifest
 from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._ages import parse_ages
 from cxrlab.data.readers._box_rows import BoxRows, known_boxes
 from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain, policies
 from cxrlab.data.readers._derive import derived, exploded, made_of
+from cxrlab.data.readers._folder_images import Tally, images_below, log_left_out
 from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
 from cxrlab.data.readers._labels import Labels, find_labels
@@ -175,7 +176,16 @@ def read(
     _check_present(root, len(table), missing, where)
     kept = table[there].reset_index(drop=True)
     called = name or root.resolve().name
-    manifest = Manifest(root, kept, num_listed=len(table), name=called, missing=missing)
+    extra, left_out = _unlisted(root, rows.folders.folders if image_folder else [], table["image"])
+    manifest = Manifest(
+        root,
+        kept,
+        num_listed=len(table),
+        name=called,
+        missing=missing,
+        extra=extra,
+        left_out=left_out,
+    )
     if box_rows is not None:
         manifest = _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
     return compared(manifest, published, without_positives=_counted_as_present(manifest, uncertain))
@@ -184,6 +194,21 @@ def read(
 def _counted_as_present(manifest: Manifest, uncertain: Uncertain | Mapping[str, Uncertain]) -> list[str]:
     """Return the labels whose uncertain readings were asked to count as present."""
     return [name for name, policy in policies(uncertain, manifest.labels).items() if policy == "positive"]
+
+
+def _unlisted(
+    root: Path, folders: Sequence[str], listed: "pd.Series[str]"
+) -> tuple[tuple[str, ...], tuple[LeftOut, ...]]:
+    """Return the images in the folders of images that no table lists, and the other files there."""
+    tally, found = Tally(), set[str]()
+    for folder in folders:
+        if (root / folder).is_dir():
+            found.update(images_below(root, "/".join(Path(folder).parts), tally))
+    extra = tuple(sorted(found - set(listed)))
+    if extra:
+        _log.info(f"{len(extra)} images below {root} are listed in no table, for instance {extra[0]}")
+    log_left_out(root, tally.entries)
+    return extra, tally.entries
 
 
 @dataclass(frozen=True)
