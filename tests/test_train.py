@@ -436,3 +436,26 @@ def test_heatmaps_that_cannot_be_checked_are_told_before_training(
     caplog.clear()
     train(tiny(tmp_path / "other", *changes, "report.check_heatmaps=false"))
     assert "layer9" not in caplog.text
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)], ids=["Ctrl-C", "SIGTERM"])
+def test_what_stops_the_checks_of_heatmaps_leaves_the_results(
+    stop: BaseException,
+    finished_run: Path,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog,
+):
+    run_dir = Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("cxrlab.heatmaps.checks.save_checks", fail)
+    with pytest.raises(type(stop)):
+        train(tiny(run_dir, "report.page=true", f"resume={run_dir}"))
+    for name in ("report.html", "evaluation.json", "results.csv", "model_card.md"):
+        assert (run_dir / name).is_file(), name
+    assert f"The results and the page are kept in {run_dir}" in caplog.text
+    assert f"cxrlab explain run={run_dir}" in caplog.text

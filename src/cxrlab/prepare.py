@@ -50,7 +50,7 @@ def prepare(cfg: DictConfig) -> "AuditReport | None":
         datasets.look(Path(cfg.data.root).expanduser(), run_dir)
         return None
     config.check_unused_folder(run_dir)
-    with claimed(run_dir):
+    with claimed(run_dir), console.says_when_stopped("What is decoded is kept: the same command goes on."):
         return _prepare(cfg, run_dir)
 
 

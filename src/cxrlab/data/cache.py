@@ -343,7 +343,7 @@ def _fill(cache: ImageCache, rows: Rows, num_workers: int | None, shows_progress
 def _kept_when_stopped() -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         _log.warning("What is decoded is kept: the same command goes on from there.")
         raise
 

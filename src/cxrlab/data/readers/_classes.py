@@ -89,7 +89,8 @@ class Classes:
             new = {word: name for word, name in found.items() if word not in named}
             meanings |= {word: (name,) for word, name in new.items()}
             labels += sorted(set(new.values()) - set(labels), key=str.casefold)
-            _log.info(f"labels of {sheets[0].path}, being the words of {list(columns)}: {_shown(labels)}")
+            if labels:
+                _log.info(f"labels of {sheets[0].path}, being the words of {list(columns)}: {_shown(labels)}")
         if not labels:
             raise DataError(
                 f"The columns {list(columns)} of {sheets[0].path} hold no word that means a finding."

@@ -59,8 +59,12 @@ def _listed(joins: object) -> Sequence[Any]:
 def _joined(sheet: Sheet, other: Sheet, settings: Mapping[str, Any], key: str) -> Sheet:
     on = settings["on"]
     pairs = dict(on) if isinstance(on, Mapping) else {name: name for name in names(on, f"{key}.on")}
-    here = pd.MultiIndex.from_frame(pd.DataFrame({n: sheet.column(str(n), f"{key}.on") for n in pairs}))
-    keys = pd.DataFrame({name: other.column(str(there), f"{key}.on") for name, there in pairs.items()})
+    here = pd.MultiIndex.from_frame(
+        pd.DataFrame({n: _without_decimals(sheet.column(str(n), f"{key}.on")) for n in pairs})
+    )
+    keys = pd.DataFrame(
+        {name: _without_decimals(other.column(str(there), f"{key}.on")) for name, there in pairs.items()}
+    )
     used = {other.find(str(there)) for there in pairs.values()}
     if settings["take"] is None:
         taken = [name for name in other.names if name not in used]
@@ -90,6 +94,11 @@ def _joined(sheet: Sheet, other: Sheet, settings: Mapping[str, Any], key: str) -
             f"{does}"
         )
     return replace(sheet, cells=cells[found] if settings["unmatched"] == "drop" else cells)
+
+
+def _without_decimals(keys: "pd.Series[str]") -> "pd.Series[str]":
+    """Return 1.0 as 1: programs write whole numbers so where others of the column are missing."""
+    return keys.str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
 
 
 def _check_unique(keys: pd.DataFrame, values: pd.DataFrame, other: Sheet, key: str) -> None:

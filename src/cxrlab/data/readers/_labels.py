@@ -15,7 +15,7 @@ from cxrlab.data.readers._csv import (
     Uncertain,
     bad_labels,
     holds_labels,
-    is_number,
+    is_word,
     parse_labels,
     policies,
     values_of,
@@ -117,7 +117,8 @@ class Labels:
 
 def _advice(sheet: Sheet, column: str) -> str:
     """Return what to do about a cell that is no label: a slip, or a column of words."""
-    if _are_words(sheet.column(column, "data.reader.labels")):
+    cells = sheet.column(column, "data.reader.labels")
+    if _are_words(cells) or 2 < cells.nunique() <= _MOST_WORDS < len(cells):
         classes = f"data.reader.classes={{columns: {quoted(column)}}}"
         return f" For words: {classes!r}; for run lengths: data.reader.presence."
     return " Mend it, or take such cells for unknown: data.reader.on_bad_label=ignore."
@@ -126,7 +127,7 @@ def _advice(sheet: Sheet, column: str) -> str:
 def _are_words(cells: "pd.Series[str]") -> bool:
     """Tell whether most cells that hold something hold a word that is no label, and no number."""
     unique = [str(cell) for cell in cells.unique()[:_MOST_WORDS] if str(cell).strip()]
-    return sum(not is_number(cell) for cell in unique) > len(unique) / 2
+    return sum(map(is_word, unique)) > len(unique) / 2
 
 
 def find_labels(

@@ -269,4 +269,4 @@ def list_files(root: Path, patterns: object) -> Sheet:
         "folder": [path.parent.name for path in images],
         "name": [path.stem for path in images],
     }
-    return Sheet(root, "", pd.DataFrame(columns, dtype=str))
+    return Sheet(root, "", pd.DataFrame(columns, index=pd.RangeIndex(1, len(images) + 1), dtype=str))

@@ -35,13 +35,13 @@ def read(
     root: Path,
     *,
     name: str | None = None,
-    tables: str | dict[str, str | list[str] | None] | None = None,
+    tables: str | list[str] | dict[str, str | list[str] | None] | None = None,
     files: str | list[str] | None = None,
     columns: str | list[str] | None = None,
     separator: str | None = None,
     explode: str | list[str] | None = None,
     join: list[dict[str, Any]] | None = None,
-    derive: dict[str, str | dict[str, str]] | None = None,
+    derive: dict[str, Any] | None = None,
     image_column: str = "image",
     image_folder: str | list[str] = "",
     search: bool = False,
@@ -50,7 +50,7 @@ def read(
     patient_column: str | None = "patient",
     patient_pattern: str | None = None,
     split_column: str | None = None,
-    part_words: dict[str, str | None] | None = None,
+    part_words: dict[Any, str | None] | None = None,
     covariates: dict[str, str | None] | None = None,
     labels: list[str] | dict[str, str] | None = None,
     classes: dict[str, Any] | None = None,
@@ -72,10 +72,10 @@ def read(
     Args:
         root: Folder that the tables and the images lie under.
         name: What the data set is called in reports; None for the name of the folder.
-        tables: A file under ``root`` (or anywhere, by an absolute path); or one or several for each of
-            "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``, or its
-            only table. CSV, Excel, JSON, JSON lines, Parquet, each plain or ``.gz``; or npz with images
-            inside, which are written as PNG files into a folder beside it.
+        tables: A file under ``root`` (or anywhere, by an absolute path), or several; or one or several for
+            each of "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``,
+            or its only table. CSV, Excel, JSON, JSON lines, Parquet, each plain or ``.gz``; or npz with
+            images inside, which are written as PNG files into a folder beside it.
         files: Instead of tables, a glob pattern of images below ``root``, or several; their columns are
             ``image`` (the path), ``folder`` (the name of the folder it lies in) and ``name``.
         columns: Names of the columns of a table without a header, or of the labels in an npz file; or a
@@ -153,6 +153,10 @@ def read(
         blank=blank,
         on_bad_label=on_bad_label,
     )
+    if box_rows is not None and box_rows.label not in (None, *found.order):
+        raise ConfigError(
+            f"data.reader.boxes.label={box_rows.label} is none of the labels {list(found.order)}."
+        )
     rows = Rows(
         folders=ImageFolders(root, image_folder, search=search),
         image_column=image_column,
