@@ -13,7 +13,7 @@ from cxrlab.data.manifest import escaped, is_utf8
 from cxrlab.data.readers._content import plain_or_gz
 from cxrlab.data.readers._formats import SUFFIXES, read_file
 from cxrlab.data.readers._npz import read_npz
-from cxrlab.data.readers._paths import listing
+from cxrlab.data.readers._paths import listing, root_hint
 from cxrlab.data.readers._settings import names
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
@@ -207,7 +207,11 @@ def open_sheet(root: Path, part: str, name: str, key: str, layout: Layout) -> Sh
         raise MissingFileError(
             f"There is no table {root / Path(name).expanduser()}, which {key} names; {root} holds "
             f"{listing(root)}."
-            + (f" For the one in the working directory write {elsewhere}." if elsewhere.is_file() else "")
+            + (
+                f" For the one in the working directory write {elsewhere}."
+                if elsewhere.is_file()
+                else root_hint(root, [name, f"{name}.gz"])
+            )
         )
     if path.suffix.lower() == ".npz":
         columns = None if layout.columns is None else names(layout.columns, "data.reader.columns")
