@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, LABEL, LeftOut, Manifest
+from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._ages import parse_ages
 from cxrlab.data.readers._box_rows import BoxRows, known_boxes
-from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain
-from cxrlab.data.readers._derive import derived, exploded
+from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain, policies
+from cxrlab.data.readers._derive import derived, exploded, made_of
 from cxrlab.data.readers._folder_images import Tally, images_below, log_left_out
 from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
@@ -59,6 +60,7 @@ def read(
     uncertain: Uncertain | dict[str, Uncertain] = "ignore",
     blank: Blank = "ignore",
     on_bad_label: BadLabel = "raise",
+    published: Published | None = None,
 ) -> Manifest:
     r"""Return the manifest of those images that tables list and that lie under ``root``.
 
@@ -123,6 +125,8 @@ def read(
         blank: What an empty label means: "ignore" (unknown) or "negative".
         on_bad_label: What a cell that is no label means in a column of labels: "raise" an error, or "ignore"
             (unknown), with a warning.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         ConfigError: If a value does not fit the tables, such as a policy for a label that is none.
@@ -186,9 +190,14 @@ def read(
         extra=extra,
         left_out=left_out,
     )
-    if box_rows is None:
-        return manifest
-    return _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
+    if box_rows is not None:
+        manifest = _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
+    return compared(manifest, published, without_positives=_counted_as_present(manifest, uncertain))
+
+
+def _counted_as_present(manifest: Manifest, uncertain: Uncertain | Mapping[str, Uncertain]) -> list[str]:
+    """Return the labels whose uncertain readings were asked to count as present."""
+    return [name for name, policy in policies(uncertain, manifest.labels).items() if policy == "positive"]
 
 
 def _unlisted(
@@ -228,13 +237,18 @@ class _Source:
         else:
             opened = open_sheets(self.root, tables, self.layout, parts_by_word(words))
         rows = [exploded(sheet, self.explode) for sheet in opened]
-        whole = [derived(sheet, self.derive) for sheet in joined(self.root, rows, self.join)]
+        steps = [made_of(sheet, self.derive) for sheet in rows]
+        started = [derived(sheet, now) for sheet, (now, _) in zip(rows, steps, strict=True)]
+        beside = joined(self.root, started, self.join)
+        whole = [derived(sheet, later) for sheet, (_, later) in zip(beside, steps, strict=True)]
+        if self.votes:
+            self.votes.check_column(whole)
         return self.votes.chosen(whole) if self.votes else whole
 
     def box_sheets(self, names: Sequence[str]) -> list[Sheet]:
         """Open the tables of boxes; a derived column that they cannot have is left out."""
         opened = open_sheets(self.root, list(names))
-        sheets = [derived(sheet, self.derive, where_possible=True) for sheet in opened]
+        sheets = [derived(sheet, made_of(sheet, self.derive)[0]) for sheet in opened]
         is_read = self.votes is not None and all(sheet.find(self.votes.column or "") for sheet in sheets)
         return self.votes.chosen(sheets) if self.votes and is_read else sheets
 
@@ -362,8 +376,7 @@ def _one_row_an_image(table: pd.DataFrame, votes: Votes | None, labels: Labels, 
     if votes is not None and votes.rule in ("majority", "mean") and votes.column is None and is_by_finding:
         raise ConfigError(
             f"data.reader.readers.rule={votes.rule} needs data.reader.readers.column: a row of {where} is a "
-            f"finding, "
-            "and no reader's word on all of them."
+            "finding, and no reader's word on all of them."
         )
     if votes is not None or is_by_finding:
         return (votes or Votes()).merged(table, where)
@@ -380,8 +393,7 @@ def _once(table: pd.DataFrame, where: str) -> pd.DataFrame:
     if len(repeated):
         _log.warning(
             f"{len(repeated)} rows of {where} repeat another row, for instance that of "
-            f"{table['image'][repeated[0]]}; "
-            "each image is used once"
+            f"{table['image'][repeated[0]]}; each image is used once"
         )
     check_alike(shared, [str(column) for column in table if column != "image"], where)
     return table.drop(index=repeated).reset_index(drop=True)
@@ -444,11 +456,4 @@ def _with_boxes(
     if not len(known):
         _log.warning(f"{where}: none of {len(found)} boxes is of an image and a label at hand")
         return manifest
-    return Manifest(
-        manifest.root,
-        manifest.table,
-        boxes=settings.fractions(known, manifest.root),
-        num_listed=manifest.num_listed,
-        name=manifest.name,
-        missing=manifest.missing,
-    )
+    return replace(manifest, boxes=settings.fractions(known, manifest.root))
