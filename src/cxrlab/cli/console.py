@@ -102,6 +102,8 @@ def configure_logging() -> None:
     )
     # model.freeze keeps them there.
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
+    # Monitors are checked at the start; an epoch without validation, where wanted, has none of their values.
+    warnings.filterwarnings("ignore", message=r"`ModelCheckpoint.* could not find the monitored key")
     # A resumed run writes where it wrote before.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
