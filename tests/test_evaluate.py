@@ -256,6 +256,17 @@ def test_other_views_need_the_run_s_own_images(evaluated: Evaluate, run: Path):
         evaluated(f"run={run}", "views=[identity,flip]", "device=cpu")
 
 
+def test_images_of_another_content_are_not_the_run_s_own(evaluated: Evaluate, run: Path):
+    provenance = run / "provenance.json"
+    record = json.loads(provenance.read_text())
+    record["sessions"][-1]["data"]["content"] = "0123456789ab"
+    provenance.write_text(json.dumps(record))
+    with pytest.raises(
+        DataError, match="Images below .* have another content than those that .* for 0123456789ab"
+    ):
+        evaluated(f"run={run}", "part=train", "device=cpu")
+
+
 def test_a_table_of_another_program(evaluated: Evaluate, run: Path, tmp_path: Path):
     ours = pd.read_csv(run / "predictions" / "test.csv", dtype={"patient": str})
     for part in ("val", "test"):

@@ -84,7 +84,7 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
     facts = {run_facts(RunDir(run)) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
-    with claimed(folder):
+    with claimed(folder), console.says_when_stopped("No results are kept: the same command starts again."):
         result = compare_tables(
             tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None
         )

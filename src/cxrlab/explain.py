@@ -107,8 +107,19 @@ def explain(cfg: DictConfig) -> Path:
     """
     cfg = checked(cfg)
     console.configure_logging()
-    with claimed(Path(cfg.run_dir)):
+    folder = Path(cfg.run_dir)
+    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)):
         return _explain(cfg)
+
+
+def _kept(folder: Path) -> str:
+    """Return what is kept of an explanation that was stopped, and what goes on from there."""
+    if (folder / "report.html").is_file():
+        return (
+            f"The heatmaps and their page are kept in {folder}; the checks are not finished. With another "
+            "name= the same command makes them."
+        )
+    return "Nothing is kept: the same command starts again."
 
 
 def _explain(cfg: DictConfig) -> Path:

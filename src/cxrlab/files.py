@@ -104,6 +104,7 @@ class DataRecord(TypedDict, total=False):
         images: How many.
         patients: How many.
         fingerprint: Of the manifest.
+        content: Of the image files' bytes; see :attr:`cxrlab.data.dataset.Dataset.content`.
         split: The split's settings, with ``method``.
     """
 
@@ -111,6 +112,7 @@ class DataRecord(TypedDict, total=False):
     images: int
     patients: int
     fingerprint: str
+    content: str
     split: Mapping[str, object]
 
 

@@ -126,8 +126,9 @@ def _output_subdir(resume: str | None) -> str | None:
         FolderInUseError: If another process writes there.
         ConfigError: If the folder holds a run already.
     """
-    if HydraConfig.initialized():
-        output_dir = OmegaConf.select(HydraConfig.instance().cfg, "hydra.runtime.output_dir")
+    composed = HydraConfig.instance().cfg
+    if composed is not None:
+        output_dir = OmegaConf.select(composed, "hydra.runtime.output_dir")
         if output_dir is not None:  # it is None where only the config is shown
             if resume is None:  # before Hydra writes over the config of the run that is there
                 check_unused_folder(Path(output_dir))

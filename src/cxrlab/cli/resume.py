@@ -39,6 +39,19 @@ _CHANGEABLE = (
 )
 """What a resumed run may change; all else would make it another run."""
 
+_FIXED = {
+    "callbacks.best": "the best epoch so far was chosen by it, and would be replaced by a worse one",
+    "callbacks.last": "it is what a resume goes on from",
+    "trainer.fast_dev_run": "it saves nothing",
+}
+"""Keys below those that a resumed run may not change, and why."""
+
+_GROUPS = {"trainer": "auto", "callbacks": "default", "logger": "default"}
+"""Groups of which the command may name another option, and the option that the others start from."""
+
+_HARDWARE = ("accelerator", "devices", "strategy", "num_nodes", "precision", "benchmark")
+"""What any option of the trainer decides; of the rest, only what it does not have from the first one."""
+
 _WRITING = ("trainer", "callbacks", "logger")
 """Groups whose objects write files: where to is never taken from a run."""
 
@@ -91,13 +104,41 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> None:
     if key == "resume":
         return
     value = OmegaConf.select(cfg, key)
-    if any(key == name or key.startswith(f"{name}.") for name in _CHANGEABLE):
+    for fixed, reason in _FIXED.items():
+        is_other = not OmegaConf.is_config(value) and OmegaConf.select(saved, key) != value
+        if (key == fixed or key.startswith(f"{fixed}.")) and is_other:
+            raise ConfigError(f"{override} cannot change a run that is resumed: {reason}. Start a new run.")
+    if key in _GROUPS and OmegaConf.is_config(value):
+        OmegaConf.update(saved, key, _with_option(key, value, saved), merge=False, force_add=True)
+    elif any(key == name or key.startswith(f"{name}.") for name in _CHANGEABLE):
         OmegaConf.update(saved, key, value, merge=False, force_add=True)
     elif value is None or OmegaConf.select(saved, key) != value:
         raise ConfigError(
             f"{override} cannot change a run that is resumed; only {', '.join(_CHANGEABLE)} can. "
             "Start a new run."
         )
+
+
+def _with_option(group: str, todays: DictConfig, saved: DictConfig) -> dict[str, Any]:
+    """Return a group of a run's config with another option of it: what that option says, and no more.
+
+    An option is composed onto the one that the others start from, whose values would otherwise replace what
+    the run was started with: ``trainer=gpu`` must not bring back the usual number of epochs.
+    """
+    usual = yaml.safe_load((config_dir() / group / f"{_GROUPS[group]}.yaml").read_text(encoding="utf-8"))
+    new: Any = OmegaConf.to_container(todays, resolve=False)
+    old: Any = OmegaConf.to_container(saved.get(group) or OmegaConf.create({}), resolve=False)
+    always = _HARDWARE if group == "trainer" else ()
+    kept: dict[str, Any] = {
+        key: old[key]
+        for key, value in new.items()
+        if key in old and key not in always and key in usual and usual[key] == value
+    }
+    more: dict[str, Any] = (
+        {key: value for key, value in old.items() if key not in new} if group == "trainer" else {}
+    )
+    merged: dict[str, Any] = new | kept | more
+    return merged
 
 
 def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:

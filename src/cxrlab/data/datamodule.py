@@ -343,7 +343,7 @@ class DataModule(pl.LightningDataModule):
         if self._store is None:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             self._store = ImageStore(
-                self.images.cache.pixels(),
+                self.images.cache.images,
                 self.images.positions,
                 image_device=self.image_device,
                 device=device,

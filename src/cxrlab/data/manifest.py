@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.patients import named_spellings, unified
-from cxrlab.data.published import PublishedComparison
 from cxrlab.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from cxrlab.data.published import PublishedComparison
 
 PARTS = ("train", "val", "test")
 LABEL = "label/"
@@ -172,7 +174,7 @@ class Manifest:
     left_out: tuple[LeftOut, ...] = ()
     spellings: tuple[tuple[str, ...], ...] = ()
     raw: pd.DataFrame | None = None
-    published: PublishedComparison | None = None
+    published: "PublishedComparison | None" = None
 
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)

@@ -14,7 +14,7 @@ from cxrlab.evaluation.ensemble import (
 from cxrlab.evaluation.operating_point import from_validation, run_operating_point
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.report.evaluation_page import Evaluation, with_checks, write_results
+from cxrlab.report.evaluation_page import Evaluation, with_checks, write_report, write_results
 from cxrlab.report.model_info import ModelInfo, ensemble_model_info, run_model_info
 from cxrlab.report.panels import draw_run_panels, read_panels
 from cxrlab.report.section import Section
@@ -49,6 +49,29 @@ def evaluate_own_part(
     """
     evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
     return write_results(evaluation, settings, run.run_dir, page=page, images=images, sections=sections)
+
+
+def add_heatmap_checks(
+    run: Run,
+    predicted: PredictedImages,
+    settings: EvaluationSettings,
+    result: EvaluationResult,
+    *,
+    images: bool,
+    sections: Sequence[Section] = (),
+) -> None:
+    """Write the page of a run's own evaluation again, with the checks of heatmaps that were made since.
+
+    Args:
+        run: As it was evaluated.
+        predicted: The same.
+        settings: The same.
+        result: What the evaluation found.
+        images: Whether radiographs, and names of images and patients, may stand on the page.
+        sections: A person's own sections of the page.
+    """
+    evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
+    write_report(run.run_dir, result, evaluation.model_info, images=images, sections=sections)
 
 
 def run_evaluation(

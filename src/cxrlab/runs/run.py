@@ -178,6 +178,13 @@ class Run:
                 f"on (fingerprint {manifest.fingerprint()} for {trained_on}), so its parts cannot be told. "
                 "Bring them back as they were (root=<folder> where they were moved)."
             )
+        content = self.files.data_record().get("content")
+        if content is not None and data.dataset.content != content:
+            raise DataError(
+                f"Images below {manifest.root} have another content than those that {self.run_dir} was "
+                f"trained on, under the same names (fingerprint {data.dataset.content} for {content}). Bring "
+                "them back as they were (root=<folder> where they were moved)."
+            )
         return data
 
     def image_path(self, image: str, root: Path | str | None = None) -> Path:

@@ -10,7 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.manifest import Manifest, read_table
+from cxrlab.data.manifest import read_table
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import RunDir, replacing, write_text
 from cxrlab.metrics.registry import METRICS
@@ -19,15 +19,17 @@ from cxrlab.models.weights import check_weights_fit
 from cxrlab.training.module import Classifier
 
 
-def check_same_run(manifest: Manifest, classifier: Classifier, files: RunDir) -> None:
+def check_same_run(data: DataModule, classifier: Classifier, files: RunDir) -> None:
     """Compare what a resumed run reads with what it was started on.
 
     Raises:
-        DataError: If an image, a label or a part differs: a patient could cross from training to test.
+        DataError: If an image, its content, a label or a part differs: a patient could cross from training to
+            test.
         CheckpointError: If the last checkpoint does not fit the network, or cannot be read.
     """
     if not files.manifest.is_file():
         raise MissingFileError(f"resume={files}: there is no manifest.csv, which says what was trained on.")
+    manifest = data.manifest
     before = replace(manifest, table=read_table(files.manifest))
     if before.fingerprint() != manifest.fingerprint():
         different = set(before.table["image"]) ^ set(manifest.table["image"])
@@ -41,6 +43,13 @@ def check_same_run(manifest: Manifest, classifier: Classifier, files: RunDir) ->
             f"(fingerprint {manifest.fingerprint()} for {before.fingerprint()}; {len(different)} images "
             f"differ, such as {sorted(different)[:3]}). A new split would put patients of training into "
             "the test part: bring the data back as they were, or start a new run."
+        )
+    content = files.data_record().get("content")
+    if content is not None and content != data.dataset.content:
+        raise DataError(
+            f"resume={files}: images below {manifest.root} have another content than those that the run "
+            f"was started on, under the same names (fingerprint {data.dataset.content} for {content}). Bring "
+            "them back as they were, or start a new run."
         )
     check_weights_fit(classifier, files.last_checkpoint)
 

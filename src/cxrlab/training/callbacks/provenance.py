@@ -144,6 +144,7 @@ class Provenance(Callback):
             "images": len(data.manifest),
             "patients": int(data.manifest.table["patient"].nunique()),
             "fingerprint": data.manifest.fingerprint(),
+            "content": data.dataset.content,
             "split": data.split.record(),
         }
         session["network"] = {
