@@ -49,14 +49,14 @@ def test_load_a_checkpoint(finished_run: Path, tmp_path: Path, monkeypatch: pyte
 def test_compare_runs(tiny: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for job, rate in enumerate((1e-3, 1e-4)):
         # A job that was told to read the test part all the same: its rows must not get into the comparison.
-        metric = train(tiny(tmp_path / "jobs" / f"lr={rate}", f"optimizer.lr={rate}", f"test={job == 0}"))
+        metric = train(tiny(tmp_path / "jobs" / f"rate-{job}", f"optimizer.lr={rate}", f"test={job == 0}"))
         row = {
             "job": job,
             "status": "completed",
             "metric": metric,
             "seconds": 1.0,
             "overrides": f"model=resnet10t optimizer.lr={rate}",
-            "folder": f"jobs/lr={rate}",
+            "folder": f"jobs/rate-{job}",
             "error": "",
         }
         add_job(tmp_path / "sweep.csv", row, maximize=True)
