@@ -74,7 +74,7 @@ def close(path: Path) -> None:
     for job in jobs:
         if job["status"] == "running":
             _write_job(path, job | {"status": "interrupted"})
-    _rewrite(path, maximize=all(job["maximize"] for job in jobs))
+    _rewrite(path, maximize=all(job["maximize"] for job in jobs if job["status"] != "unknown"))
 
 
 def printed(path: Path, monitor: str) -> str:
