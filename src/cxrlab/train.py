@@ -160,7 +160,7 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
         data.prepare()
     classifier = build.build_classifier(cfg, data, network)
     if cfg.resume:
-        writing.check_same_run(data.manifest, classifier, files)
+        writing.check_same_run(data, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
     build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
     summaries.log_training(trainer, cfg.monitor, files)

@@ -39,7 +39,7 @@ from cxrlab.report.html import (
     table_html,
 )
 from cxrlab.report.model_card import model_card
-from cxrlab.report.model_info import ModelInfo, Session, without_names
+from cxrlab.report.model_info import ModelInfo, Session, without_folder_name, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
 from cxrlab.runs.writing import save_audit
@@ -449,7 +449,8 @@ def write_results(
         data=evaluation.facts,
         notes=evaluation.model_info.notes,
     )
-    result.save(folder)
+    kept = result if images else replace(result, data=without_folder_name(result.data))
+    kept.save(folder)
     model_info = evaluation.model_info
     if session is not None:
         model_info = replace(model_info, evaluated=Session.from_json(session))

@@ -188,8 +188,7 @@ def _only_table(root: Path) -> str:
     if not files:
         raise MissingFileError(
             f"data.root={root} holds no CSV file; it holds {listing(root)}. Set data.reader.tables, or "
-            f"without a "
-            "table data.reader.files."
+            "without a table data.reader.files."
         )
     raise ConfigError(
         f"data.root={root} holds {len(files)} {'CSV files' if csvs else 'tables'}, {files[:5]}: set "
