@@ -105,6 +105,7 @@ class DataRecord(TypedDict, total=False):
         patients: How many.
         fingerprint: Of the manifest.
         split: The split's settings, with ``method``.
+        negative: What it calls images without its one label, or "".
     """
 
     name: str
@@ -112,6 +113,7 @@ class DataRecord(TypedDict, total=False):
     patients: int
     fingerprint: str
     split: Mapping[str, object]
+    negative: str
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,13 @@ class DataFacts:
         name: Of the data set.
         split: How it was split, or None.
         fingerprint: Of its manifest, or None.
+        negative: What it calls images without its one label, or "".
     """
 
     name: str
     split: str | None = None
     fingerprint: str | None = None
+    negative: str = ""
 
     def record(self) -> DataRecord:
         """Return what is known, as a session of ``provenance.json`` has it."""

@@ -129,7 +129,8 @@ class Run:
         """What it was trained and tested on."""
         data = self._data.get(None)
         if data is not None:
-            return DataFacts(data.manifest.name, data.split.method, data.manifest.fingerprint())
+            manifest = data.manifest
+            return DataFacts(manifest.name, data.split.method, manifest.fingerprint(), manifest.negative)
         return run_facts(self.files)
 
     @property

@@ -62,7 +62,8 @@ def run_facts(files: RunDir) -> DataFacts:
     data = files.data_record()
     method = data.get("split", {}).get("method")
     split = None if method is None else str(method)
-    return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
+    negative = str(data.get("negative", ""))
+    return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"), negative)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ class Provenance(Callback):
             "patients": int(data.manifest.table["patient"].nunique()),
             "fingerprint": data.manifest.fingerprint(),
             "split": data.split.record(),
+            "negative": data.manifest.negative,
         }
         session["network"] = {
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
