@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
+from cxrlab.cli.claims import claimed
 
 if TYPE_CHECKING:
     from cxrlab.evaluation.results import ComparisonResult
@@ -82,13 +83,15 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
     if len(tables) < 2:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     facts = {run_facts(RunDir(run)) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
-    result = compare_tables(tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None)
-    write_json(RunDir(folder).comparison, result.to_json())
-    session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
-    write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
-    page = write_comparison(folder, result, Session.from_json(session), images=cfg.report.images)
+    with claimed(folder):
+        result = compare_tables(
+            tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None
+        )
+        write_json(RunDir(folder).comparison, result.to_json())
+        session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
+        write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
+        page = write_comparison(folder, result, Session.from_json(session), images=cfg.report.images)
     log.info("%s\n\nThe page: %s", leaderboard(result), page)
     return result
 

@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
+from cxrlab.cli.claims import claimed
 
 if TYPE_CHECKING:
     from cxrlab.evaluation.results import EvaluationResult
@@ -101,11 +102,11 @@ def evaluate(cfg: DictConfig) -> "EvaluationResult":
 
     console.configure_logging()
     settings: EvaluationSettings = config.build(cfg.evaluation)
-    evaluation = _of_predictions(cfg, settings) if cfg.run is None else _of_runs(cfg, settings)
     sections = load_sections(cfg.report.sections)
-    return write_evaluation(
-        evaluation, settings, Path(cfg.run_dir), images=cfg.report.images, sections=sections
-    )
+    folder = Path(cfg.run_dir)
+    with claimed(folder):
+        evaluation = _of_predictions(cfg, settings) if cfg.run is None else _of_runs(cfg, settings)
+        return write_evaluation(evaluation, settings, folder, images=cfg.report.images, sections=sections)
 
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":

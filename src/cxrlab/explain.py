@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
+from cxrlab.cli.claims import claimed
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
@@ -105,13 +106,18 @@ def explain(cfg: DictConfig) -> Path:
         UserError: If the config, the run or an image cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
+    console.configure_logging()
+    with claimed(Path(cfg.run_dir)):
+        return _explain(cfg)
+
+
+def _explain(cfg: DictConfig) -> Path:
     from cxrlab.heatmaps.methods import check_fit
     from cxrlab.report.explanation_page import write_explained
     from cxrlab.runs.predict import named_device
     from cxrlab.runs.run import load_run
     from cxrlab.training.callbacks.provenance import environment
 
-    console.configure_logging()
     start, session = time.perf_counter(), environment("cxrlab.explain")
     run = load_run(cfg.run, device=str(named_device(cfg.device)), trust=cfg.trust)
     check_fit(run.model, _settings(cfg))

@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
+from cxrlab.cli.claims import claimed
 from cxrlab.files import RunDir
 
 if TYPE_CHECKING:
@@ -42,14 +43,18 @@ def prepare(cfg: DictConfig) -> "AuditReport":
         UserError: If the config or the data cannot be used; the message says what to do.
     """
     cfg = checked(cfg)
+    console.configure_logging()
+    run_dir = Path(cfg.run_dir)
+    config.check_unused_folder(run_dir)
+    with claimed(run_dir):
+        return _prepare(cfg, run_dir)
+
+
+def _prepare(cfg: DictConfig, run_dir: Path) -> "AuditReport":
     from cxrlab.data.audit import terminal_table
     from cxrlab.report.audit_page import write_audit_page
     from cxrlab.runs.writing import save_data
 
-    console.configure_logging()
-    run_dir = Path(cfg.run_dir)
-    config.check_unused_folder(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
     data: DataModule = config.build(cfg.data)
     other = _other(cfg)
     data.prepare()

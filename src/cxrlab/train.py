@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.cli import config, console
+from cxrlab.cli.claims import claimed
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -67,6 +68,16 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError("callbacks.predictions=null: the evaluation at the end needs the predictions.")
     if cfg.trainer.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
+    if cfg.trainer.get("fast_dev_run"):
+        raise ConfigError(
+            f"trainer.fast_dev_run={cfg.trainer.fast_dev_run} writes no checkpoint that could be evaluated: "
+            "debug=one_batch sends a batch through everything."
+        )
+    if (clip := cfg.trainer.get("gradient_clip_val")) is not None and clip < 0:
+        raise ConfigError(
+            f"trainer.gradient_clip_val={clip} must be at least 0; with a negative norm gradients would not "
+            "be clipped at all. 0 or null: no clipping."
+        )
     if cfg.trainer.get("max_epochs") == 0:
         raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
     unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
@@ -104,7 +115,8 @@ def train(cfg: DictConfig) -> float:
     """
     from cxrlab.cli.resume import resumed_config
 
-    cfg = resumed_config(cfg) if cfg.resume else cfg.copy()
+    is_resumed = bool(cfg.resume)
+    cfg = resumed_config(cfg) if is_resumed else cfg.copy()
     if cfg.test == "auto":
         # Each fold of a cross-validation is a test part of its own.
         cfg.test = not config.is_multirun() or OmegaConf.select(cfg, "data.split.method") == "folds"
@@ -112,9 +124,8 @@ def train(cfg: DictConfig) -> float:
     import pytorch_lightning as pl
     import torch
 
-    from cxrlab.cli import build, summaries
+    from cxrlab.cli import build
     from cxrlab.files import RunDir
-    from cxrlab.runs import writing
 
     console.configure_logging()
     build.check_device(cfg)
@@ -122,9 +133,16 @@ def train(cfg: DictConfig) -> float:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     files = RunDir(Path(cfg.run_dir))
-    files.path.mkdir(parents=True, exist_ok=True)
-    if not cfg.resume:
-        config.check_unused_folder(files.path)
+    with claimed(files.path):
+        if not is_resumed:
+            config.check_unused_folder(files.path)
+        return _train(composed, cfg, files)
+
+
+def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
+    from cxrlab.cli import build, summaries
+    from cxrlab.runs import writing
+
     _check_network(cfg)
     data: DataModule = config.build(cfg.data)
     data.prepare()

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -22,6 +23,7 @@ from cxrlab.models.network import Network, architecture, make_network, without_i
 from cxrlab.models.preprocess import STATISTICS_IMAGES
 from cxrlab.task import check_exclusive
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
+from cxrlab.training.callbacks.resume import StopTogether
 from cxrlab.training.module import Classifier
 from cxrlab.training.optim import parameter_groups
 from cxrlab.training.precision import choose_precision, saved_precision
@@ -182,6 +184,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         ConfigError: If one of them cannot be built.
     """
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
+    callbacks.append(StopTogether())
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
@@ -200,10 +203,35 @@ def fit(
     """Train, from the start or from the last checkpoint of a run.
 
     Raises:
-        ConfigError: If the trainer refuses its settings.
+        ConfigError: If the trainer refuses its settings, or they leave nothing to train or to validate.
     """
+    _check_length(trainer, data)
     last = files.last_checkpoint if resume else None
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
     except MisconfigurationException as error:
         raise ConfigError(f"The trainer refuses: {error}") from error
+
+
+def _check_length(trainer: pl.Trainer, data: DataModule) -> None:
+    """Refuse a training that ends before it was validated once: no epoch could be called the best."""
+    limit, num_batches = trainer.limit_train_batches, data.num_training_batches
+    num_used = min(limit, num_batches) if isinstance(limit, int) else int(limit * num_batches)
+    if num_used < 1:
+        raise ConfigError(
+            f"trainer.limit_train_batches={limit} leaves none of the {num_batches} batches of an epoch to "
+            "train on."
+        )
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and trainer.check_val_every_n_epoch is not None and interval > num_used:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval} is more than the {num_used} batches of an epoch: nothing "
+            "would be validated. Give fewer, or a share of the epoch, such as 0.5."
+        )
+    steps_per_epoch = math.ceil(num_used / trainer.accumulate_grad_batches)
+    if 0 <= trainer.max_steps < steps_per_epoch:
+        raise ConfigError(
+            f"trainer.max_steps={trainer.max_steps} ends within the first epoch, which has {steps_per_epoch} "
+            f"steps, so that nothing is validated and no epoch can be called the best. Give at least "
+            f"{steps_per_epoch}, or a smaller trainer.limit_train_batches."
+        )

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cxrlab.cli.claims import claim
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 from cxrlab.files import RunDir, user_cache_dir
 
@@ -116,12 +117,22 @@ def _run_or_resumed(resume: str | None, fresh: str) -> str:
     return str(resume)
 
 
-def _config_subdir(resume: str | None, run_dir: str) -> str | None:
-    """Return where Hydra writes the config: nowhere for a resumed run, which keeps its own."""
-    if resume is not None:
-        return None
-    check_unused_folder(Path(run_dir))  # before Hydra writes over the config of the run that is there
-    return ".hydra"
+def _output_subdir(resume: str | None) -> str | None:
+    """Claim the folder that Hydra is about to write the config to, and return where in it.
+
+    A resumed run keeps its config.
+
+    Raises:
+        FolderInUseError: If another process writes there.
+        ConfigError: If the folder holds a run already.
+    """
+    if HydraConfig.initialized():
+        output_dir = OmegaConf.select(HydraConfig.instance().cfg, "hydra.runtime.output_dir")
+        if output_dir is not None:  # it is None where only the config is shown
+            if resume is None:  # before Hydra writes over the config of the run that is there
+                check_unused_folder(Path(output_dir))
+            claim(Path(output_dir))
+    return ".hydra" if resume is None else None
 
 
 def check_unused_folder(run_dir: Path) -> None:
@@ -142,7 +153,7 @@ def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
     OmegaConf.register_new_resolver("user_cache", lambda: str(user_cache_dir()), replace=True)
     OmegaConf.register_new_resolver("run_or_resumed", _run_or_resumed, replace=True)
-    OmegaConf.register_new_resolver("config_subdir", _config_subdir, replace=True)
+    OmegaConf.register_new_resolver("output_subdir", _output_subdir, replace=True)
     # Kept, or their answers would change once the folder that they name is made.
     OmegaConf.register_new_resolver("evaluation_dir", evaluation_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("explanation_dir", explanation_dir, replace=True, use_cache=True)

@@ -1,11 +1,14 @@
 """What every command shares on the terminal: errors as messages, log lines, lists in arguments."""
 
+import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -105,20 +108,86 @@ def run_command(command: Callable[[], Any]) -> None:
     """Run an entry point: a user's error ends it with a message and status 1, a bug with its traceback."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
+    _stop_by_sigterm()
     try:
         command()
-    except KeyboardInterrupt:
-        print("Stopped by Ctrl-C.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        _print_reason(stop)
         sys.exit(130)
     except SystemExit as stop:
-        # Lightning answers Ctrl-C with status 1, as if it were an error.
-        sys.exit(130 if isinstance(stop.__context__, KeyboardInterrupt) else stop.code)
+        _print_reason(stop)
+        sys.exit(_status(stop))
     except Exception as error:
         if wants_traceback or not _is_user_error(error):
             raise
         if not any(error is reported for reported in ErrorLog.reported):
             print(message(error), file=sys.stderr)
         sys.exit(1)
+
+
+def _stop_by_sigterm() -> None:
+    """Let SIGTERM end the command as Ctrl-C does: what is open is closed, what is kept is said, status 143.
+
+    A process that was forked from this one ends as it would have.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    owner = os.getpid()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _status(stop: SystemExit) -> int | str | None:
+    """Return the exit status of what ended: Lightning answers Ctrl-C with 1, and SIGTERM with success."""
+    if isinstance(stop.__context__, KeyboardInterrupt):
+        return 130
+    return 128 + signal.SIGTERM if type(stop).__name__ == "SIGTERMException" else stop.code
+
+
+def stop_reason(stop: BaseException) -> str | None:
+    """Return by what a command is stopped, ``Ctrl-C`` or ``SIGTERM``; None where by neither."""
+    if isinstance(stop, KeyboardInterrupt):
+        return "Ctrl-C"
+    status = _status(stop) if isinstance(stop, SystemExit) else None
+    return {130: "Ctrl-C", 128 + signal.SIGTERM: "SIGTERM"}.get(status) if isinstance(status, int) else None
+
+
+def _print_reason(stop: BaseException) -> None:
+    reason = stop_reason(stop)
+    is_first = "lightning_utilities" not in sys.modules or is_first_process()
+    if reason is not None and is_first and not _is_explained(stop):
+        print(f"Stopped by {reason}.", file=sys.stderr)
+
+
+def _is_explained(stop: BaseException) -> bool:
+    """Tell whether what is kept was said already, of this exception or the one that Lightning replaced."""
+    return any(getattr(error, "is_explained", False) for error in (stop, stop.__context__))
+
+
+@contextlib.contextmanager
+def says_when_stopped(what_is_kept: str | Callable[[], str]) -> Iterator[None]:
+    """Say what is kept, and which command goes on, where Ctrl-C or SIGTERM stops what is inside.
+
+    Of several blocks around each other only the innermost speaks, for it knows most.
+
+    Args:
+        what_is_kept: A sentence or two, or what returns them once they are needed.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        reason = stop_reason(stop)
+        if reason is not None and not _is_explained(stop):
+            stop.is_explained = True  # type: ignore[union-attr]
+            kept = what_is_kept if isinstance(what_is_kept, str) else what_is_kept()
+            log.warning("\nStopped by %s. %s", reason, kept)
+        raise
 
 
 def listed(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ what the command line names there, or what is of a trusted package; where files 
 """
 
 import functools
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_overrides
 from cxrlab.errors import ConfigError, MissingFileError
 from cxrlab.files import RunDir
+
+log = logging.getLogger(__name__)
 
 _CHANGEABLE = (
     "trainer",
@@ -54,7 +57,8 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     files = RunDir(Path(cfg.resume))
     if is_multirun():
         raise ConfigError("resume= continues one run; it cannot be part of a multirun.")
-    if not files.last_checkpoint.is_file():
+    starts_again = not files.last_checkpoint.is_file()
+    if starts_again and not files.best_checkpoint.is_file():
         raise MissingFileError(
             f"resume={files}: there is no checkpoints/last.ckpt, so nothing was saved to go on from."
         )
@@ -67,6 +71,13 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     for override in task_overrides():
         _apply(override, cfg, saved)
     saved.resume, saved.run_dir = str(files), str(files.path.resolve())
+    if starts_again:
+        log.warning(
+            "%s was killed as its first epoch was saved: there is a best.ckpt, but no last.ckpt to go on "
+            "from. It starts again from the first epoch.",
+            files,
+        )
+        saved.resume = None
     saved.trust = cfg.trust  # the run's own would let it choose
     if saved.get("test") == "auto":
         saved.test = True  # now: what is checked must not change, by ${test}, once it was checked

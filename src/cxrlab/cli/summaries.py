@@ -54,13 +54,10 @@ def log_training(trainer: pl.Trainer, monitor: str, files: RunDir) -> None:
     """Draw the learning curves, and say how many epochs ran, why they ended, and how good the best was.
 
     Raises:
-        TrainingError: If no epoch was finished, so that there is no checkpoint.
+        TrainingError: If there is no checkpoint of a best epoch.
     """
     if not files.best_checkpoint.is_file():
-        raise TrainingError(
-            f"No epoch was finished, so there is no checkpoint in {files}: raise trainer.max_time or "
-            "trainer.max_epochs."
-        )
+        raise TrainingError(_why_no_best(trainer, monitor, files))
     stoppers = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
     stopped = any(stopper.stopped_epoch for stopper in stoppers)
     reason = f", since {monitor} got no better for {stoppers[0].patience} of them" if stopped else ""
@@ -73,6 +70,27 @@ def log_training(trainer: pl.Trainer, monitor: str, files: RunDir) -> None:
     elif score is not None:
         log.info("Epochs trained: %d%s; best %s: %.4f", trainer.current_epoch, reason, monitor, float(score))
     _draw_learning_curves(files)
+
+
+def _why_no_best(trainer: pl.Trainer, monitor: str, files: RunDir) -> str:
+    """Return why there is no checkpoint of a best epoch, and what to do."""
+    if not files.last_checkpoint.is_file():
+        return (
+            f"No epoch was finished, so there is no checkpoint in {files}: raise trainer.max_time or "
+            "trainer.max_epochs."
+        )
+    score = trainer.checkpoint_callback.best_model_score  # type: ignore[union-attr]
+    if score is not None:
+        return (
+            f"{files.best_checkpoint} is gone, and no epoch since was better ({monitor} {float(score):.4f}). "
+            f"Bring it back, or start a new run; {files.last_checkpoint} has the last epoch's weights."
+        )
+    return (
+        f"No epoch was validated, so none can be called the best: {trainer.current_epoch} epochs ran, "
+        f"with trainer.check_val_every_n_epoch={trainer.check_val_every_n_epoch} and "
+        f"trainer.val_check_interval={trainer.val_check_interval}. Validate more often, or raise "
+        f"trainer.max_epochs: cxrlab train resume={files} trainer.max_epochs=<more> goes on."
+    )
 
 
 @rank_zero_only

@@ -24,7 +24,13 @@ class SweepTable(Callback):
         self.start = time.perf_counter()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table when the process ends: Hydra calls no later hook once a job has failed."""
+        """Print the table when the process ends: Hydra calls no later hook once a job has failed.
+
+        What the table needs is imported now. Launchers that run jobs elsewhere (joblib, submitit) import none
+        of it in this process, and while Python ends, modules that start threads cannot be imported any more.
+        """
+        import cxrlab.sweeps.table  # noqa: F401
+
         path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
         atexit.register(_print_table, path, str(config.monitor))
 

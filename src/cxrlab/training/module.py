@@ -220,7 +220,7 @@ class Classifier(pl.LightningModule):
             weights = checkpoint["state_dict"]
             for name in [name for name in weights if name.startswith("loss.")]:
                 del weights[name]
-        loss, size = checkpoint["epoch_loss"]
+        loss, size = checkpoint.get("epoch_loss", (0.0, 0))  # a checkpoint for use has none
         self._epoch_loss = (torch.tensor(loss, device=self.device), size)
         hits = checkpoint.get("epoch_hits", [[0.0], [0.0]])  # not in those of earlier versions
         self._epoch_hits = torch.tensor(hits, device=self.device)
@@ -297,8 +297,9 @@ class Classifier(pl.LightningModule):
 
     def _check_defined(self, monitor: str) -> None:
         """Stop where a metric that decides something is NaN, unless few batches are validated."""
-        value = self.trainer.callback_metrics[monitor]
-        if math.isnan(float(value)) and self.trainer.limit_val_batches == 1.0:
+        value, limit = self.trainer.callback_metrics[monitor], self.trainer.limit_val_batches
+        is_whole = isinstance(limit, float) and limit == 1.0  # 1 is one batch, 1.0 all of them
+        if math.isnan(float(value)) and is_whole:
             raise DataError(
                 f"{monitor} is NaN: the validation part lacks images with or without the finding, so "
                 "that no epoch can be called the best. Use more data, or monitor=val/loss monitor_mode=min."

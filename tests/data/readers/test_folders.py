@@ -227,8 +227,8 @@ def test_hidden_and_other_files_are_passed_over(make_tree):
 def test_an_empty_class_folder_is_named(make_tree):
     root = make_tree("train/a/1.png")
     (root / "train/b").mkdir()
-    (root / "train/b/scan.tif").touch()
-    message = rf"class folder {re.escape(str(root / 'train/b'))} holds no image .*it holds scan\.tif"
+    (root / "train/b/scan.nii").touch()
+    message = rf"class folder {re.escape(str(root / 'train/b'))} holds no image .*it holds scan\.nii"
     with pytest.raises(DataError, match=message):
         scan(root, None)
 

@@ -1,14 +1,22 @@
 """Checkpoints that survive a kill, a full temporary folder, and a run directory that is moved."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from cxrlab.errors import OutputError
 from cxrlab.files import replacing
+
+# What use needs: the weights, what describes them, and the epoch that they are of.
+_FOR_USE = frozenset(
+    {"epoch", "global_step", "pytorch-lightning_version", "state_dict", "hparams_name", "hyper_parameters"}
+)
 
 # Entries of Lightning's state that hold paths.
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -19,7 +27,21 @@ class Checkpoint(ModelCheckpoint):
 
     Lightning stores absolute paths, and forgets which epoch was the best when the folder was renamed. They
     would also tell whoever gets the checkpoint what folders its maker has.
+
+    With ``save_weights_only=True`` a checkpoint holds what use needs, and no optimizer's state, in half of
+    the space or less. Lightning's own would leave out the average of ``callbacks=ema`` as well.
     """
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        saves_weights_only = self.save_weights_only
+        self.save_weights_only = (
+            False  # what callbacks make of the weights goes in; the rest is left out then
+        )
+        try:
+            with _for_use(trainer.strategy.checkpoint_io, is_wanted=saves_weights_only):
+                super()._save_checkpoint(trainer, filepath)
+        finally:
+            self.save_weights_only = saves_weights_only
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state with names in place of paths."""
@@ -49,7 +71,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning writes to the system's temporary folder first, which may be full, or another disk, from where
     the file is copied and can be cut short.
+
+    Attributes:
+        for_use: Write what use needs only; training cannot go on from it.
     """
+
+    for_use = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save a checkpoint to a local path.
@@ -57,6 +84,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OutputError: If it cannot be written; the file that was there is kept.
         """
+        if self.for_use:
+            checkpoint = {key: value for key, value in checkpoint.items() if key in _FOR_USE}
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:
@@ -68,3 +97,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     f"The checkpoint {target} could not be written: {reason}. Check space and permissions "
                     "there; outputs go elsewhere with hydra.run.dir=<folder>."
                 ) from error
+
+
+@contextmanager
+def _for_use(checkpoint_io: object, *, is_wanted: bool) -> Iterator[None]:
+    """Let a writer leave out what only training needs; one of another kind writes everything."""
+    if not (is_wanted and isinstance(checkpoint_io, AtomicCheckpointIO)):
+        yield
+        return
+    checkpoint_io.for_use = True
+    try:
+        yield
+    finally:
+        checkpoint_io.for_use = False

@@ -7,6 +7,7 @@ most.
 import logging
 import random
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir
@@ -24,6 +26,9 @@ from cxrlab.files import RunDir
 log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# That the other processes of a training have to end, once this one stops.
+_SECONDS_TO_STOP = 10
 
 
 class Interruption(Callback):
@@ -56,7 +61,13 @@ class Interruption(Callback):
         return self.run_dir.last_checkpoint
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to the signals."""
+        """Listen to the signals, and come last: a checkpoint holds what the others make of a batch.
+
+        The average of the weights (``callbacks=ema``), for one: without its update of the batch, a resumed
+        training would leave it out.
+        """
+        # A list of its own, since Lightning is going through the old one.
+        trainer.callbacks = [callback for callback in trainer.callbacks if callback is not self] + [self]  # type: ignore[attr-defined]
         self._saved_at = time.monotonic()
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             # What is ignored stays so: a job in the background is not to be stopped by Ctrl-C.
@@ -120,13 +131,17 @@ class Interruption(Callback):
         self._give_back()
         if not trainer.is_global_zero:
             return
-        reason = {KeyboardInterrupt: "Ctrl-C", SystemExit: "SIGTERM"}.get(
+        reason = {KeyboardInterrupt: "Ctrl-C", SystemExit: "SIGTERM", SIGTERMException: "SIGTERM"}.get(
             type(exception), type(exception).__name__
         )
         if not self._path.is_file():
-            if reason == "Ctrl-C":
-                log.warning("\nStopped by Ctrl-C before anything was saved: there is nothing to go on from.")
+            if reason in ("Ctrl-C", "SIGTERM"):
+                exception.is_explained = True  # type: ignore[attr-defined]
+                log.warning(
+                    "\nStopped by %s before anything was saved: there is nothing to go on from.", reason
+                )
             return
+        exception.is_explained = True  # type: ignore[attr-defined]
         log.warning(
             "\nStopped by %s. %s is kept in %s. Resume with: cxrlab train resume=%s",
             reason, self._position[0].upper() + self._position[1:], self._path, self.run_dir,
@@ -144,6 +159,69 @@ def _is_safe(trainer: pl.Trainer, outputs: Any) -> bool:
         return False
     loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
     return not isinstance(loss, torch.Tensor) or bool(torch.isfinite(loss))
+
+
+class StopTogether(Callback):
+    """Stops all processes of a training at the same batch, once SIGTERM has reached one of them.
+
+    One that left alone would leave the others waiting for it for ever; so would Lightning's own handler,
+    which sends to the others from wherever the signal met it. What is evaluated is stopped at once.
+    """
+
+    def __init__(self) -> None:
+        self._trainer: pl.Trainer | None = None
+        self._is_received = False
+        self._handler: Any = None
+
+    def _listen(self, trainer: pl.Trainer) -> None:
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            self._trainer = trainer
+            before = signal.signal(signal.SIGTERM, self._note)
+            if self._handler is None:
+                self._handler = before
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        trainer = self._trainer
+        if trainer is None or self._is_received:
+            raise SystemExit(128 + number)
+        self._is_received = True
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(number)  # what this process has started
+        if trainer.state.fn != "fit":
+            raise SystemExit(128 + number)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen."""
+        self._listen(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen, also where a trained network is evaluated."""
+        self._listen(trainer)
+
+    on_test_start = on_validation_start
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop if one of the processes was asked to."""
+        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._is_received, all=False):
+            raise SystemExit(128 + signal.SIGTERM)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Wait for the other processes, and end those that wait for this one."""
+        for process in getattr(trainer.strategy.launcher, "procs", ()):
+            try:
+                process.wait(_SECONDS_TO_STOP)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signal back."""
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+        self._handler = None
 
 
 class RandomState(Callback):

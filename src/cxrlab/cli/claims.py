@@ -1,0 +1,252 @@
+"""Who writes to a folder: one process at a time, over network file systems too.
+
+A claim is a small file in the folder that names its owner. It is made by exclusive creation, which is atomic
+also over NFS, where locks often are not; and unlike a lock of the operating system it says who has it.
+"""
+
+import atexit
+import contextlib
+import datetime
+import json
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cxrlab.errors import ConfigError
+
+_NAME = re.compile(r"\.in_use\.(\d+)")
+
+# Claims that this process holds, one a line, for the processes that it starts: they write to its folder too.
+_INHERITED = "CXRLAB_CLAIMS"
+
+# A claim is made and then written: how long a file without an owner may be one that is being written.
+_SECONDS_TO_WRITE = 2.0
+
+
+class FolderInUseError(ConfigError):
+    """Another process writes to the folder."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that a claim belongs to.
+
+    Attributes:
+        host: Name of its machine.
+        machine: What else tells machines apart; several may have one name.
+        pid: Its number there.
+        namespace: What its number counts in; containers have their own.
+        start: When it began, in ticks since the machine did: numbers are used again. None where unknown.
+        since: When it made the claim, for people.
+        command: Its command line.
+    """
+
+    host: str
+    machine: str
+    pid: int
+    namespace: str
+    start: str | None
+    since: str
+    command: str
+
+    @classmethod
+    def of_this_process(cls) -> "Owner":
+        """Return this process."""
+        return cls(
+            host=platform.node(),
+            machine=_text(Path("/etc/machine-id")),
+            pid=os.getpid(),
+            namespace=_namespace(),
+            start=_start(os.getpid()),
+            since=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
+            command=_shortened(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        )
+
+    def is_here(self) -> bool:
+        """Tell whether it can be told from this process whether the owner lives."""
+        here = Owner.of_this_process()
+        return (self.host, self.machine, self.namespace) == (here.host, here.machine, here.namespace)
+
+    def is_dead(self) -> bool:
+        """Tell whether the owner is known to have ended; of another machine's that is never known."""
+        if not self.is_here() or os.name == "nt":
+            return False
+        if self.start is not None:
+            return _start(self.pid) != self.start
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # another person's
+            return False
+        return False
+
+
+def _shortened(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> str | None:
+    """Return when a process began; None where there is none, it has ended, or the system does not say."""
+    fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    if len(fields) < 20 or fields[0] in "ZX":  # a zombie has ended, its parent did not look yet
+        return None
+    return f"{_text(Path('/proc/sys/kernel/random/boot_id'))} {fields[19]}"
+
+
+@dataclass(frozen=True)
+class _Claim:
+    path: Path
+    pid: int
+
+    def release(self) -> None:
+        if self.pid == os.getpid():  # not in a process that was forked from the owner
+            self.path.unlink(missing_ok=True)
+
+
+_held: dict[Path, _Claim] = {}
+
+
+def claim(folder: Path) -> None:
+    """Claim a folder for this process until it ends or releases it; the folder is made where there is none.
+
+    What this process, or the one that started it, holds already is no obstacle. The claim of a process that
+    has ended on this machine is taken over.
+
+    Raises:
+        FolderInUseError: If another process has it, naming that process.
+        OSError: If nothing can be written there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    key = folder.resolve()
+    if (key in _held and _held[key].pid == os.getpid()) or _is_later_process():
+        return
+    while True:
+        paths = _claims(folder)
+        last = max(paths, default=0)
+        if last:
+            if str(paths[last].resolve()) in os.environ.get(_INHERITED, "").split("\n"):
+                return
+            _check_abandoned(folder, paths[last])
+        # One above the last: of two that take over the claim of a dead process only one can make it.
+        path = folder / f".in_use.{last + 1}"
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                json.dump(asdict(Owner.of_this_process()), file)
+        except FileExistsError:
+            continue
+        paths = _claims(folder)
+        if max(paths, default=0) > last + 1:  # another was faster, by two
+            path.unlink(missing_ok=True)
+            continue
+        for number, old in paths.items():
+            if number <= last:
+                old.unlink(missing_ok=True)
+        break
+    _held[key] = _Claim(path.resolve(), os.getpid())
+    _tell_children()
+
+
+def release(folder: Path) -> None:
+    """Let others have a folder; of one that this process does not hold, nothing happens."""
+    held = _held.pop(folder.resolve(), None)
+    if held is not None:
+        held.release()
+        _tell_children()
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder within a block; what is held already is kept after it too.
+
+    Raises:
+        FolderInUseError: If another process has it, naming that process.
+    """
+    is_held = folder.resolve() in _held
+    claim(folder)
+    try:
+        yield
+    finally:
+        if not is_held:
+            release(folder)
+
+
+def is_claim(path: Path) -> bool:
+    """Tell whether a file of a folder is a claim of it."""
+    return _NAME.fullmatch(path.name) is not None
+
+
+def _claims(folder: Path) -> dict[int, Path]:
+    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob(".in_use.*"))
+    return {int(match[1]): path for match, path in found if match is not None}
+
+
+def _check_abandoned(folder: Path, path: Path) -> None:
+    owner = _owner(path)
+    if owner is not None and (owner.is_dead() or not path.exists()):
+        return
+    if owner is None:
+        if not path.exists():
+            return
+        who, advice = "a process that cannot be told", f" If there is none, remove {path}."
+    else:
+        who = f"process {owner.pid} on {owner.host} since {owner.since} ({owner.command})"
+        advice = "" if owner.is_here() else f" If that process has ended, remove {path}."
+    raise FolderInUseError(
+        f"{folder} is in use by {who}. Wait for it to end, or choose another folder by "
+        f"hydra.run.dir=<folder>.{advice}"
+    )
+
+
+def _owner(path: Path) -> Owner | None:
+    """Return whose claim it is; None where the file is gone, or does not say after a while."""
+    end = time.monotonic() + _SECONDS_TO_WRITE
+    while path.exists():
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    return None
+
+
+def _is_later_process() -> bool:
+    """Tell whether torchrun, srun or the like started this as a later one of a training's processes."""
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):  # in Lightning's order
+        if (value := os.environ.get(name, "")).isdigit():
+            return int(value) > 0
+    return False
+
+
+def _tell_children() -> None:
+    inherited = [str(held.path) for held in _held.values() if held.pid == os.getpid()]
+    if inherited:
+        os.environ[_INHERITED] = "\n".join(inherited)
+    else:
+        os.environ.pop(_INHERITED, None)
+
+
+@atexit.register
+def _release_all() -> None:
+    for held in list(_held.values()):
+        with contextlib.suppress(OSError):
+            held.release()

@@ -1,0 +1,143 @@
+"""Hydra's callback that gives each run a folder of its own, also where several start in the same second."""
+
+import contextlib
+import itertools
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from cxrlab.cli.claims import FolderInUseError, claim, is_claim, release
+
+log = logging.getLogger(__name__)
+
+# Folders of evaluations and explanations below a run, by the file that a finished one holds.
+_BELOW_RUN = {"evaluations": "evaluation.json", "explanations": "provenance.json"}
+
+
+class OutputFolder(Callback):
+    """Claims the folder of a command before Hydra writes to it.
+
+    A folder that was not chosen by name gets another one where it is taken: ``12-00-00_2``. One that was
+    named is claimed when Hydra asks where its config goes, see :func:`cxrlab.cli.config.output_subdir`:
+    what goes wrong in a callback, Hydra turns into a warning.
+    """
+
+    def __init__(self) -> None:
+        self._note: str | None = None
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Choose and claim the folder of a single run."""
+        if _names(config, "hydra.run.dir") or any(
+            OmegaConf.select(config, key) is not None for key in ("resume", "name")
+        ):
+            return
+        # Where no folder can be made, or found out, Hydra meets the same error and can tell it.
+        with contextlib.suppress(OSError, OmegaConfBaseException):
+            wanted = Path(str(config.hydra.run.dir))
+            folder = claim_free(wanted)
+            with read_write(config), open_dict(config):
+                config.hydra.run.dir = str(folder)
+            self._note = None if folder == wanted else _moved(wanted, folder)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Choose and claim the folder of a sweep.
+
+        Raises:
+            SystemExit: If it was named, and is another's: Hydra would turn an error into a warning.
+        """
+        wanted = Path(str(config.hydra.sweep.dir))
+        if _names(config, "hydra.sweep.dir"):
+            _claim_named_sweep(wanted)
+            return
+        with contextlib.suppress(OSError):
+            folder = claim_free(wanted)
+            with read_write(config), open_dict(config):
+                config.hydra.sweep.dir = str(folder)
+                # From these Hydra composes each job's config anew.
+                quoted = str(folder).replace('"', '\\"')
+                config.hydra.overrides.hydra.append(f'hydra.sweep.dir="{quoted}"')
+            if folder != wanted:
+                log.info("%s", _moved(wanted, folder))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Say that the folder is another: only now does the log file hear it too."""
+        if self._note is not None:
+            log.info("%s", self._note)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let others have the folder of the job."""
+        release(Path(config.hydra.runtime.output_dir))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Let others have the folder of the sweep."""
+        release(Path(str(config.hydra.sweep.dir)))
+
+
+def claim_free(wanted: Path) -> Path:
+    """Claim a folder, or the first one of its name with a number, that no other run has or had.
+
+    Args:
+        wanted: Where to, if it is free.
+
+    Raises:
+        OSError: If no folder can be made there.
+    """
+    made = _BELOW_RUN.get(wanted.parent.name)
+    for folder in _numbered(wanted, is_below_run=made is not None):
+        if folder.exists() and not _is_free(folder, made):
+            continue
+        try:
+            claim(folder)
+        except FolderInUseError:
+            continue
+        if _is_free(folder, made):
+            return folder
+        release(folder)  # another made and left it in the meantime
+    raise AssertionError("numbers do not end")
+
+
+def _numbered(wanted: Path, *, is_below_run: bool) -> Iterator[Path]:
+    yield wanted
+    stem, number, sign = wanted.name, 1, "_"
+    if is_below_run:  # the name may have a number already
+        match = re.fullmatch(r"(.+?)(?:-(\d+))?", wanted.name)
+        stem, number, sign = (match[1], int(match[2] or 1), "-") if match else (stem, number, sign)
+    for following in itertools.count(number + 1):
+        yield wanted.with_name(f"{stem}{sign}{following}")
+
+
+def _is_free(folder: Path, made: str | None) -> bool:
+    """Tell whether a folder holds nothing; below a run, nothing finished."""
+    if made is not None:
+        return not (folder / made).is_file()
+    return all(is_claim(path) for path in folder.iterdir())
+
+
+def _claim_named_sweep(folder: Path) -> None:
+    try:
+        claim(folder)
+    except FolderInUseError as error:
+        raise SystemExit(str(error).replace("hydra.run.dir", "hydra.sweep.dir")) from None
+    except OSError:  # Hydra meets it too
+        return
+    if (folder / "sweep.csv").is_file():
+        raise SystemExit(
+            f"{folder} holds a sweep already (sweep.csv), whose table this one would replace. Choose another "
+            "folder by hydra.sweep.dir=<folder>."
+        )
+
+
+def _names(config: DictConfig, key: str) -> bool:
+    """Tell whether the command line sets a key."""
+    return any(str(override).lstrip("+").split("=", 1)[0] == key for override in config.hydra.overrides.hydra)
+
+
+def _moved(wanted: Path, folder: Path) -> str:
+    return f"{wanted} is another run's: this one goes to {folder}"
