@@ -1,4 +1,6 @@
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
