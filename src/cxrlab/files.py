@@ -165,6 +165,16 @@ class RunDir:
         return self.path / "layers.txt"
 
     @property
+    def network(self) -> Path:
+        """The network drawn."""
+        return self.path / "network.png"
+
+    @property
+    def inputs(self) -> Path:
+        """Training images as the network sees them."""
+        return self.path / "inputs.png"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
