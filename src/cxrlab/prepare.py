@@ -45,6 +45,7 @@ def prepare(cfg: DictConfig) -> "AuditReport":
     cfg = checked(cfg)
     console.configure_logging()
     run_dir = Path(cfg.run_dir)
+    config.check_outside_data(run_dir, cfg.data.root, "run_dir")
     config.check_unused_folder(run_dir)
     with claimed(run_dir):
         return _prepare(cfg, run_dir)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cxrlab.data.datamodule import DataModule
     from cxrlab.files import RunDir
+    from cxrlab.models.network import Network
     from cxrlab.training.module import Classifier
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     Raises:
         ConfigError: Naming the key and the value.
     """
-    from cxrlab.errors import ConfigError
+    from cxrlab.errors import ConfigError, check_range
     from cxrlab.metrics import load_metrics
     from cxrlab.report.section import load_sections
 
@@ -68,6 +69,9 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError("callbacks.predictions=null: the evaluation at the end needs the predictions.")
     if cfg.trainer.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: without validation no epoch can be called the best.")
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        if isinstance(cfg.trainer.get(name), int):
+            check_range(f"trainer.{name}", cfg.trainer[name], 1)
     if cfg.trainer.get("fast_dev_run"):
         raise ConfigError(
             f"trainer.fast_dev_run={cfg.trainer.fast_dev_run} writes no checkpoint that could be evaluated: "
@@ -133,6 +137,8 @@ def train(cfg: DictConfig) -> float:
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")
     files = RunDir(Path(cfg.run_dir))
+    if not is_resumed:
+        config.check_outside_data(files.path, cfg.data.root, "run_dir")
     with claimed(files.path):
         if not is_resumed:
             config.check_unused_folder(files.path)
@@ -141,17 +147,20 @@ def train(cfg: DictConfig) -> float:
 
 def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     from cxrlab.cli import build, summaries
+    from cxrlab.cli.checks import check_data_fit
     from cxrlab.runs import writing
 
-    _check_network(cfg)
+    # What needs no image is told before any is decoded.
+    cfg.trainer.precision = build.decide_precision(cfg, _checked_network(cfg), files)
+    trainer = build.build_trainer(cfg)
     data: DataModule = config.build(cfg.data)
+    network = build.initial_network(cfg, len(data.read().labels))
+    check_data_fit(cfg, data.read(), network)
     data.prepare()
-    classifier = build.build_classifier(cfg, data)
+    classifier = build.build_classifier(cfg, data, network)
     if cfg.resume:
         writing.check_same_run(data.manifest, classifier, files)
-    cfg.trainer.precision = build.decide_precision(cfg, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
-    trainer = build.build_trainer(cfg)
     build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
     summaries.log_training(trainer, cfg.monitor, files)
     return _finish(cfg, trainer, classifier, data, files)
@@ -161,19 +170,22 @@ def _checks_heatmaps(cfg: DictConfig) -> bool:
     return bool(cfg.report.check_heatmaps and cfg.report.page and cfg.test is True)
 
 
-def _check_network(cfg: DictConfig) -> None:
-    """Say before any image is decoded that a network cannot be built, or has no heatmaps.
+def _checked_network(cfg: DictConfig) -> "Network":
+    """Return a network to be thrown away; say that it cannot be built or trained so, or has no heatmaps.
 
     Of one without the spatial features that they are read from, none are drawn.
     """
     from cxrlab.cli.build import throwaway_classifier
+    from cxrlab.cli.checks import check_image_size, check_optimizer
     from cxrlab.errors import ConfigError
     from cxrlab.heatmaps.methods import check_fit
     from cxrlab.heatmaps.methods.layers import unexplainable_reason
 
     classifier = throwaway_classifier(cfg)
+    check_image_size(classifier.network)
+    check_optimizer(cfg, classifier.network)
     if not (_checks_heatmaps(cfg) or cfg.callbacks.get("heatmaps")):
-        return
+        return classifier.network
     settings = config.build(cfg.explanation)
     reason = unexplainable_reason(classifier.network, settings.methods)
     if reason is not None:
@@ -185,6 +197,7 @@ def _check_network(cfg: DictConfig) -> None:
             check_fit(classifier, settings)
         except ConfigError as error:
             log.warning("Heatmaps will not be checked at the end (report.check_heatmaps): %s", error)
+    return classifier.network
 
 
 def _write_start(

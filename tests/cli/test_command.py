@@ -38,6 +38,16 @@ def refused(done: "subprocess.CompletedProcess[str]", words: str) -> None:
     assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_outputs_among_the_images_are_refused_before_anything_is_written(tmp_path: Path):
+    (tmp_path / "data" / "TB").mkdir(parents=True)
+    (tmp_path / "data" / "TB" / "1.png").touch()
+    done = run("data=folder", "data.root=data", "hydra.run.dir=data/TB/run", cwd=tmp_path)
+    refused(done, "hydra.run.dir=data/TB/run lies in")
+    done = run("-m", "data=folder", "data.root=data", "hydra.sweep.dir=data", "seed=1,2", cwd=tmp_path)
+    refused(done, "hydra.sweep.dir=data is data.root itself")
+    assert [path.name for path in (tmp_path / "data").rglob("*")] == ["TB", "1.png"]
+
+
 def test_help_lists_the_groups_and_writes_nothing(tmp_path: Path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0

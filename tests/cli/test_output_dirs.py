@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrlab.cli.config import evaluation_dir, explanation_dir, run_above
+from cxrlab.cli.config import check_outside_data, evaluation_dir, explanation_dir, run_above
 from cxrlab.errors import ConfigError, MissingFileError
 
 
@@ -81,3 +81,31 @@ def test_a_folder_that_is_no_run_is_named(run: Path):
     with pytest.raises(MissingFileError, match=f"is no run directory.*Did you mean run={run}"):
         evaluation_dir(str(run / "checkpoints"), None, None, None)
     assert run_above(Path("/nowhere/else"), "run") == ""
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A data set with an image in a class folder, and an earlier run beside it."""
+    for name in (
+        "data/TB/study/1.png",
+        "data/outputs/day/figures/1.png",
+        "data/outputs/day/.hydra/config.yaml",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("folder", [".", "TB", "TB/run", "TB/study/deeper/run", "../data", "outputs/../TB/x"])
+def test_outputs_among_the_images_are_refused(images: Path, folder: str):
+    with pytest.raises(ConfigError, match=r"^hydra\.run\.dir=.*Choose a folder"):
+        check_outside_data(images / folder, str(images))
+
+
+@pytest.mark.parametrize(
+    "folder", ["..", "../out", "outputs/day2", "outputs/day/evaluations/x", "new/run", "TBC"]
+)
+def test_outputs_beside_the_images_are_let_through(images: Path, folder: str):
+    check_outside_data(images / folder, str(images))
+    check_outside_data(images / folder, None)
+    check_outside_data(images, str(images / "absent"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxrlab.data.readers.nih import LABELS
-from cxrlab.evaluation.caveats import caveats, published_table
+from cxrlab.evaluation.caveats import caveats, published_table, split_name
 from cxrlab.evaluation.operating_point import given
 from cxrlab.evaluation.results import PublishedValue
 from cxrlab.metrics.bootstrap import Estimate
@@ -127,5 +127,19 @@ def test_other_data_have_no_published_values(name, labels):
     assert published_table(estimates(labels), MACRO, name, "official") is None
 
 
-def test_the_course_sample_is_of_the_nih():
-    assert published_table(estimates(LABELS), MACRO, "nih_course", "official") is not None
+@pytest.mark.parametrize("name", ["nih_course", "nih_sample", "my copy of NIH"])
+def test_a_sample_with_lists_of_its_own_is_not_on_the_official_split(name):
+    note = published_table(estimates(LABELS), MACRO, name, "official", 420).note
+    assert f"Ours is on the own split of {name}, which is not the official one, so none of these may" in note
+    assert "may be set beside those" not in note
+    assert split_name(name, "official") == f"that of {name}"
+    assert split_name(name, "grouped") == "grouped"
+
+
+def test_a_part_of_the_official_test_part_is_said_to_be_one():
+    whole = published_table(estimates(LABELS), MACRO, "nih", "official", 25_596).note
+    assert "may be set beside those of the official split" in whole
+    part = published_table(estimates(LABELS), MACRO, "nih", "official", 984).note
+    assert "Ours is of 984 images and not of the 25,596 of the official test part" in part
+    assert "may be set beside those" not in part
+    assert split_name("nih", "official") == "official"

@@ -4,7 +4,6 @@ import functools
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pytorch_lightning as pl
 import torch
@@ -14,18 +13,16 @@ from pytorch_lightning.callbacks import ProgressBar
 from torch import nn
 
 from cxrlab.cli import config
+from cxrlab.cli.checks import build_groups
 from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir
 from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
-from cxrlab.metrics.streaming import WITH_PENALTY, check_monitor
 from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
 from cxrlab.models.preprocess import STATISTICS_IMAGES
-from cxrlab.task import check_exclusive
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
 from cxrlab.training.callbacks.resume import StopTogether
 from cxrlab.training.module import Classifier
-from cxrlab.training.optim import parameter_groups
 from cxrlab.training.precision import choose_precision, saved_precision
 
 log = logging.getLogger(__name__)
@@ -67,12 +64,27 @@ def throwaway_classifier(cfg: DictConfig) -> Classifier:
     ).eval()
 
 
-def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
+def initial_network(cfg: DictConfig, num_labels: int) -> Network:
+    """Build the network with the weights that it starts from; what they lack is told here.
+
+    Raises:
+        UserError: If it cannot be built, or its weights cannot be had.
+    """
+    return make_network(
+        _network_factory(cfg),
+        num_labels=num_labels,
+        channels=cfg.data.channels,
+        image_size=cfg.data.image_size,
+    )
+
+
+def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None = None) -> Classifier:
     """Build the classifier: what the data decide is passed on to each of its parts.
 
     Args:
         cfg: As in conf/train.yaml, checked.
         data: Prepared.
+        network: Of :func:`initial_network`; None to make it here.
 
     Raises:
         UserError: If the config does not fit the data, or a part of it another.
@@ -81,18 +93,17 @@ def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     description = config.plain(cfg.model)
     mean, std = _statistics(cfg.preprocess, data)
-    network = make_network(
-        _network_factory(cfg),
-        num_labels=len(labels),
-        channels=settings.channels,
-        image_size=settings.image_size,
-    )
-    _check_monitors(cfg, labels, network)
     return Classifier(
         labels=labels,
-        preprocess={"normalize": cfg.preprocess.normalize, "mean": mean, "std": std, **asdict(settings)},
+        preprocess={
+            "normalize": cfg.preprocess.normalize,
+            "mean": mean,
+            "std": std,
+            "resize": settings.resize,
+            **shape,
+        },
         network={**architecture(description), "num_labels": len(labels), **shape},
-        module=network,
+        module=initial_network(cfg, len(labels)) if network is None else network,
         loss=_loss(cfg, data),
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
@@ -102,12 +113,7 @@ def build_classifier(cfg: DictConfig, data: DataModule) -> Classifier:
         calibration=cfg.evaluation.calibration,
         task=cfg.task,
         views=cfg.views,
-        grouping=functools.partial(
-            parameter_groups,
-            rates=config.build(cfg.layer_rates),
-            lr=cfg.optimizer.get("lr"),
-            decay_norms_and_biases=cfg.decay_norms_and_biases,
-        ),
+        grouping=functools.partial(build_groups, cfg),
     )
 
 
@@ -129,19 +135,7 @@ def _loss(cfg: DictConfig, data: DataModule) -> nn.Module:
     loss = build_loss(config.guarded(cfg.loss, "loss"), label_frequencies(targets).tolist())
     check_task(loss, cfg.task)
     warn_of_balancing_twice(loss, cfg.data.sampling)
-    if cfg.task == "multiclass":
-        check_exclusive(data.targets, data.manifest.labels)
     return loss
-
-
-def _check_monitors(cfg: DictConfig, labels: list[str], network: Network) -> None:
-    check_monitor(cfg.monitor, cfg.monitor_mode, labels, keys=("monitor", "monitor_mode"))
-    if "monitor" in cfg.scheduler:
-        keys = ("scheduler.monitor", "scheduler.mode")
-        check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
-    for key, monitor in {"monitor": cfg.monitor, "scheduler.monitor": cfg.scheduler.get("monitor")}.items():
-        if monitor == WITH_PENALTY and not float(network.penalty()):
-            raise ConfigError(f"{key}={monitor}, but {network.title} adds no penalty: {key}=val/loss.")
 
 
 def _statistics(preprocess: DictConfig, data: DataModule) -> tuple[list[float] | None, list[float] | None]:
@@ -167,14 +161,14 @@ def _statistics(preprocess: DictConfig, data: DataModule) -> tuple[list[float] |
     return data.training_statistics(STATISTICS_IMAGES[normalize])
 
 
-def decide_precision(cfg: DictConfig, classifier: Classifier, files: RunDir) -> str:
+def decide_precision(cfg: DictConfig, network: Network, files: RunDir) -> str:
     """Return the trainer's precision: a resumed run's own, and where that is "auto", what suits."""
     if cfg.trainer.get("precision") != "auto":
         return str(cfg.trainer.get("precision", "32-true"))
     if cfg.resume and (saved := saved_precision(files.path)):
         return saved
     uses_gpu = cfg.trainer.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return choose_precision(classifier.network, torch.device("cuda" if uses_gpu else "cpu"))
+    return choose_precision(network, torch.device("cuda" if uses_gpu else "cpu"))
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:

@@ -149,6 +149,37 @@ def check_unused_folder(run_dir: Path) -> None:
         )
 
 
+def check_outside_data(output_dir: Path, root: str | None, key: str = "hydra.run.dir") -> None:
+    """Keep outputs out of the data: among the images, the next run would take them for some.
+
+    Args:
+        output_dir: Where a command is about to write.
+        root: Folder of the data; None where that is not given.
+        key: That named the folder, for the message.
+
+    Raises:
+        ConfigError: If it is the data's folder, or lies in one of its folders of images.
+    """
+    if root is None or not (data := Path(root).expanduser().resolve()).is_dir():
+        return
+    folder = output_dir.expanduser().resolve()
+    if folder == data:
+        raise ConfigError(
+            f"{key}={output_dir} is data.root itself: outputs would lie among the data. Choose a folder of "
+            "their own."
+        )
+    if data not in folder.parents:
+        return
+    from cxrlab.data.readers._folder_images import holds_image
+
+    outermost = data / folder.relative_to(data).parts[0]
+    if outermost.is_dir() and holds_image(outermost):
+        raise ConfigError(
+            f"{key}={output_dir} lies in {outermost}, a folder of images of data.root={root}: outputs would "
+            "be taken for images. Choose a folder outside of it."
+        )
+
+
 def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
     OmegaConf.register_new_resolver("user_cache", lambda: str(user_cache_dir()), replace=True)
@@ -268,9 +299,32 @@ def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
 
             if not isinstance(error, (ValueError, TypeError, MisconfigurationException)):
                 raise
-            raise ConfigError(f"{key} does not fit: {error}") from error
+            quoted = quoted_keys(plain(node), key, str(error))
+            raise ConfigError(f"{' '.join(quoted) or key} does not fit: {error}") from error
 
     return call
+
+
+def quoted_keys(node: Mapping[str, object], key: str, message: str) -> list[str]:
+    """Return the keys whose number a message quotes, such as ``optimizer.lr=-1`` for "learning rate: -1.0".
+
+    Where the message has the name of one of them too, it is that one; of more than two none is meant.
+
+    Example:
+        >>> quoted_keys({"lr": -1, "betas": [0.9, 1.5]}, "optimizer", "Invalid beta at index 1: 1.5")
+        ['optimizer.betas=[0.9, 1.5]']
+    """
+    quoted = {float(word) for word in re.findall(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", message)}
+    candidates = {
+        str(name): value
+        for name, value in node.items()
+        if any(
+            isinstance(number, int | float) and not isinstance(number, bool) and float(number) in quoted
+            for number in (value if isinstance(value, list) else [value])
+        )
+    }
+    named = {name: value for name, value in candidates.items() if name in message} or candidates
+    return [f"{key}.{name}={value}" for name, value in named.items()] if len(named) <= 2 else []
 
 
 def save_config(composed: DictConfig, used: DictConfig, files: RunDir) -> None:

@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.claims import FolderInUseError, claim, is_claim, release
+from cxrlab.cli.config import check_outside_data
+from cxrlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,13 @@ class OutputFolder(Callback):
         self._note: str | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Choose and claim the folder of a single run."""
+        """Choose and claim the folder of a single run.
+
+        Raises:
+            SystemExit: If it lies among the images of the data: Hydra would turn an error into a warning.
+        """
+        if OmegaConf.select(config, "resume") is None:
+            _check_outside_data(config, "hydra.run.dir")
         if _names(config, "hydra.run.dir") or any(
             OmegaConf.select(config, key) is not None for key in ("resume", "name")
         ):
@@ -50,8 +58,10 @@ class OutputFolder(Callback):
         """Choose and claim the folder of a sweep.
 
         Raises:
-            SystemExit: If it was named, and is another's: Hydra would turn an error into a warning.
+            SystemExit: If it was named, and is another's, or lies among the images of the data: Hydra would
+                turn an error into a warning.
         """
+        _check_outside_data(config, "hydra.sweep.dir")
         wanted = Path(str(config.hydra.sweep.dir))
         if _names(config, "hydra.sweep.dir"):
             _claim_named_sweep(wanted)
@@ -78,6 +88,17 @@ class OutputFolder(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Let others have the folder of the sweep."""
         release(Path(str(config.hydra.sweep.dir)))
+
+
+def _check_outside_data(config: DictConfig, key: str) -> None:
+    try:
+        folder, root = OmegaConf.select(config, key), OmegaConf.select(config, "data.root")
+        if folder is not None:
+            check_outside_data(Path(str(folder)), None if root is None else str(root), key)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    except (OSError, OmegaConfBaseException):
+        pass  # Hydra meets it too, and can tell it
 
 
 def claim_free(wanted: Path) -> Path:

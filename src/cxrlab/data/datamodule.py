@@ -140,6 +140,7 @@ class DataModule(pl.LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.seconds: dict[str, float] = {}
+        self._read: tuple[Manifest, list[str]] | None = None
         self._dataset: Dataset | None = None
         self._store: ImageStore | None = None
 
@@ -153,14 +154,32 @@ class DataModule(pl.LightningDataModule):
         """
         if self._dataset is not None:
             return self._dataset.manifest
-        self.split.check_file()  # a typo is found now, not when all images are decoded
+        manifest = self.read()
+        self.split.check_manifest(manifest)  # a missing part is found now, not when all images are decoded
+        _check_labels_vary(manifest, "images")
         gathered = self.gather()
         copies = self._timed("copies", lambda: find_copies(gathered.images))
         dataset = self._timed("split", lambda: self._split(replace(gathered, copies=copies)))
         _check_parts_filled(dataset.manifest)
-        _check_labels_vary(dataset.manifest.part("train"))
+        _check_labels_vary(dataset.manifest.part("train"), "training images")
         self._dataset = dataset
         return dataset.manifest
+
+    def read(self) -> Manifest:
+        """Read the tables of the data set, and choose labels and images; nothing is decoded.
+
+        Raises:
+            MissingFileError: If the root, its tables or the table of parts do not exist.
+            ConfigError: If the data set lacks one of the labels.
+            DataError: If the tables cannot be used: its message says why.
+        """
+        if self._read is None:
+            self.split.check_file()
+            manifest = self._timed("read", lambda: self.reader(self.root))
+            warn_of_patients(manifest.table["patient"], manifest.root)
+            chosen = self.filter(manifest.select_labels(self.labels))
+            self._read = chosen, manifest.table["image"].tolist()
+        return self._read[0]
 
     def gather(self) -> Dataset:
         """Return the data set as it is, read and cached, before any split; copies are not looked for.
@@ -170,10 +189,8 @@ class DataModule(pl.LightningDataModule):
             DataError: If the data set cannot be used: its message says why.
             OutputError: If the cache cannot be written.
         """
-        manifest = self._timed("read", lambda: self.reader(self.root))
-        warn_of_patients(manifest.table["patient"], manifest.root)
-        files = manifest.table["image"].tolist()
-        chosen = self.filter(manifest.select_labels(self.labels))
+        chosen = self.read()
+        files = self._read[1] if self._read is not None else []
         images = self._timed("cache", lambda: self._cached(chosen, files))
         return without_unreadable(chosen, images, self.on_unreadable)
 
@@ -359,10 +376,10 @@ def _check_parts_filled(manifest: Manifest) -> None:
         )
 
 
-def _check_labels_vary(train: Manifest) -> None:
+def _check_labels_vary(manifest: Manifest, noun: str) -> None:
     values = {
         label: set(column[~np.isnan(column)])
-        for label, column in zip(train.labels, train.targets.T, strict=True)
+        for label, column in zip(manifest.labels, manifest.targets.T, strict=True)
     }
     kinds = {
         frozenset(): "never known",
@@ -371,9 +388,9 @@ def _check_labels_vary(train: Manifest) -> None:
     }
     constant = {label: kinds[frozenset(seen)] for label, seen in values.items() if len(seen) < 2}
     if constant:
-        others = [label for label in train.labels if label not in constant]
+        others = [label for label in manifest.labels if label not in constant]
         raise DataError(
-            f"Nothing can be learnt of labels that do not vary among the {len(train)} training images: "
+            f"Nothing can be learnt of labels that do not vary among the {len(manifest)} {noun}: "
             f"{constant}. "
             + (f"Leave them out: {override('data.labels', others)}." if others else "Check the labels.")
         )

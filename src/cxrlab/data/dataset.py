@@ -18,7 +18,7 @@ from rich.progress import track
 
 from cxrlab.data.audit.run_audit import AuditReport, audit
 from cxrlab.data.cache import DONE, CacheSettings, ImageCache, fill, open_cache
-from cxrlab.data.decode import SUFFIXES, read_image
+from cxrlab.data.decode import read_image
 from cxrlab.data.duplicates.search import (
     SMALLEST_SIZE,
     find_near_duplicates,
@@ -27,6 +27,7 @@ from cxrlab.data.duplicates.search import (
     mostly_alike,
 )
 from cxrlab.data.manifest import LABEL, Manifest
+from cxrlab.data.readers._folder_images import Tally, images_below, log_left_out
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import write_text
 
@@ -355,11 +356,12 @@ def _files_of(path: Path) -> Iterator[Path]:
             raise MissingFileError(f"images names {path}: there is no such file or folder.")
         yield path
         return
-    files = (file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    visible = sorted(file for file in files if not file.name.startswith("."))
-    if not visible:
-        raise MissingFileError(f"images names {path}: there is no {', '.join(SUFFIXES)} file in this folder.")
-    yield from visible
+    tally = Tally()
+    images = images_below(path, "", tally)
+    log_left_out(path, tally.entries)
+    if not images:
+        raise MissingFileError(f"images names {path}: there is no image that can be decoded in this folder.")
+    yield from (path / image for image in images)
 
 
 def manifest_of(paths: Sequence[Path], labels: Sequence[str]) -> Manifest:

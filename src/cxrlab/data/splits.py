@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,34 @@ class Split:
                 "directory."
             )
 
+    def check_manifest(self, manifest: Manifest) -> None:
+        """Refuse a data set of which this cannot make three parts, whatever its images turn out to be.
+
+        Args:
+            manifest: What a reader returned, before images that cannot be read are left out of it.
+
+        Raises:
+            DataError: If an official part, or one of the table of parts, has no image, or patients are too
+                few.
+        """
+        if self.file is not None:
+            of_image = _named_parts(self.file)
+            if not manifest.table["image"].isin(of_image.index).any():
+                parts_from_file(manifest, self.file)  # says so
+            _check_given_parts(manifest, of_image.reindex(manifest.table["image"]), of_image, self.file)
+        elif self.method == "official":
+            parts = manifest.table["split"].to_numpy(dtype=object)
+            if not {"train", "test"} <= set(parts):
+                _check_official(manifest, parts)  # says what is wrong
+        else:
+            needed = max(len(PARTS), self.num_folds if self.fold is not None else 0)
+            num_patients = manifest.table["patient"].nunique()
+            if num_patients < needed:
+                raise DataError(
+                    f"{num_patients} patients of {manifest.root} are too few for data.split.method="
+                    f"{self.method}, which needs {needed} at least."
+                )
+
     def __call__(self, manifest: Manifest, *, groups: _Names | None = None) -> Manifest:
         """Return the manifest with ``part`` set to "train", "val" or "test" in every row.
 
@@ -131,6 +159,9 @@ class CustomSplit:
 
     def check_file(self) -> None:
         """Pass: there is no file."""
+
+    def check_manifest(self, manifest: Manifest) -> None:
+        """Pass: what the function needs it says itself."""
 
     def __call__(self, manifest: Manifest, *, groups: _Names | None = None) -> Manifest:
         """Return the manifest with ``part`` set."""
@@ -419,9 +450,7 @@ def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
         DataError: If it is no such table, gives an image two parts, does not name an image of the data set,
             or names a part of which the data set has no image.
     """
-    table = _read(Path(file).expanduser())
-    _check_table(table, file)
-    of_image = table.drop_duplicates("image").set_index("image")["part"]
+    of_image = _named_parts(file)
     images = manifest.table["image"]
     unnamed = images[~images.isin(of_image.index)]
     if len(unnamed):
@@ -433,9 +462,7 @@ def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
             "run without them, and set them beside data.split.file."
         )
     parts = of_image.loc[images].to_numpy(dtype=object, copy=True)
-    for part in dict.fromkeys(["train", "test", *of_image]):
-        if not (parts == part).any():
-            raise DataError(f"data.split.file={file} puts no image of {manifest.root} into the {part} part.")
+    _check_given_parts(manifest, parts, of_image, file)
     absent = of_image.index[~of_image.index.isin(images)]
     if len(absent):
         _log.warning(
@@ -443,6 +470,19 @@ def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
             len(absent), len(of_image), file, manifest.root, list(absent[:3]),
         )  # fmt: skip
     return parts
+
+
+def _named_parts(file: str) -> "pd.Series[str]":
+    """Return the part of each image that a table names, by image."""
+    table = _read(Path(file).expanduser())
+    _check_table(table, file)
+    return table.drop_duplicates("image").set_index("image")["part"]
+
+
+def _check_given_parts(manifest: Manifest, parts: Any, of_image: "pd.Series[str]", file: str) -> None:
+    for part in dict.fromkeys(["train", "test", *of_image]):
+        if not (parts == part).any():
+            raise DataError(f"data.split.file={file} puts no image of {manifest.root} into the {part} part.")
 
 
 def _read(path: Path) -> pd.DataFrame:

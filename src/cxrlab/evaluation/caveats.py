@@ -20,6 +20,10 @@ _PARTS = {
 }
 
 OFFICIAL = "official"
+NUM_OFFICIAL_TEST = 25_596
+_FEW_UNREADABLE = 25
+# Names that nih.read and people give to the whole of it; samples have lists of their own.
+_WHOLE = ("nih", "nih chestx-ray14", "chestx-ray14", "chestxray14", "nih_chestxray14")
 
 # In the order of LABELS; table 2 of the paper.
 _CHEXNET = (
@@ -104,8 +108,33 @@ def _of_label(label: str, targets: Floats, least: int) -> list[Caveat]:
     return []
 
 
+def is_official(data_name: str, split: str | None, num_images: int | None = None) -> bool:
+    """Tell whether values are of the test part of NIH's own lists, on which values were published.
+
+    Another data set's "official" split, such as that of a course's sample, is its own.
+
+    Args:
+        data_name: Of the data set.
+        split: Name of its split, or None.
+        num_images: That were evaluated; None where only the lists are asked for.
+    """
+    is_whole = num_images is None or abs(num_images - NUM_OFFICIAL_TEST) <= _FEW_UNREADABLE
+    return split == OFFICIAL and data_name.strip().lower() in _WHOLE and is_whole
+
+
+def split_name(data_name: str, split: str | None) -> str | None:
+    """Return what to call a split beside NIH's official one."""
+    if split == OFFICIAL and not is_official(data_name, split):
+        return f"that of {data_name}"
+    return split
+
+
 def published_table(
-    labels: Mapping[str, Estimates], macro: Estimates, data_name: str, split: str | None
+    labels: Mapping[str, Estimates],
+    macro: Estimates,
+    data_name: str,
+    split: str | None,
+    num_images: int | None = None,
 ) -> PublishedTable | None:
     """Return our AUROC and the published ones, with what may be set beside what.
 
@@ -116,6 +145,7 @@ def published_table(
         macro: Our means by metric.
         data_name: Of the data set that was evaluated.
         split: Name of its split, or None.
+        num_images: That were evaluated; None if that is not known.
 
     Returns:
         None if the data are not of the NIH, or no label is one of its findings.
@@ -135,7 +165,7 @@ def published_table(
             PublishedValue(auroc.value, auroc.low, auroc.high, label=label) for label, auroc in aurocs.items()
         ],
         rows=rows,
-        note=_note(split, has_mean),
+        note=_note(data_name, split, num_images, has_mean),
     )
 
 
@@ -150,9 +180,19 @@ def _chexnet(findings: list[str], has_mean: bool) -> PublishedRow:
     )
 
 
-def _note(split: str | None, has_mean: bool) -> str:
-    if split == OFFICIAL:
+def _note(data_name: str, split: str | None, num_images: int | None, has_mean: bool) -> str:
+    if is_official(data_name, split, num_images):
         beside = "Ours may be set beside those of the official split, and only where it is of the test part."
+    elif is_official(data_name, split):
+        beside = (
+            f"Ours is of {num_images:,} images and not of the {NUM_OFFICIAL_TEST:,} of the official test "
+            "part, so none of these may be set beside it as better or worse."
+        )
+    elif split == OFFICIAL:
+        beside = (
+            f"Ours is on the own split of {data_name}, which is not the official one, so none of these may "
+            "be set beside it as better or worse."
+        )
     else:
         name = f"the split {split!r}" if split else "a split that is not known"
         beside = f"Ours is on {name}, so none of these may be set beside it as better or worse."

@@ -90,7 +90,7 @@ def evaluate(
         calibration=calibration,
         subgroups=subgroups,
         gaps=gaps,
-        published=published_table(labels, metrics.macro, data.name, data.split),
+        published=published_table(labels, metrics.macro, data.name, data.split, len(table)),
         seconds=clock.seconds,
         curves=curves,
     )

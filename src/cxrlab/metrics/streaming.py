@@ -45,8 +45,10 @@ def check_monitor(monitor: str, mode: str, labels: Sequence[str], *, keys: tuple
     by_label = {f"{name}/{label}": metric for name, metric in metrics.items() for label in labels}
     monitored = (metrics | by_label).get(monitor)
     if monitored is None and monitor not in _LOSSES:
-        name = monitor.removeprefix("val/").partition("/")[0]
+        name, _, label = monitor.removeprefix("val/").partition("/")
         hint = f" {name} is computed during a training with metrics=[{name}]." if name in METRICS else ""
+        if label and f"val/{name}" in metrics:
+            hint = f" {label} is none of the labels {list(labels)}."
         raise ConfigError(
             f"{keys[0]}={monitor} is no metric of validation; there are {[*_LOSSES, *metrics]}, and each "
             f"but the losses by label.{hint}"

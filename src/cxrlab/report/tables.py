@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cxrlab.evaluation.caveats import split_name
 from cxrlab.evaluation.results import EvaluationResult, Gap, LabelCounts, PublishedRow
 from cxrlab.metrics import METRICS
 from cxrlab.metrics.bootstrap import Estimate
@@ -233,7 +234,8 @@ def published_means(result: EvaluationResult) -> Table | None:
     if published is None or not any(paper.macro for paper in published.rows):
         return None
     mean = next((ours for ours in published.ours if ours.label == "macro"), None)
-    ours = Row("ours", [estimate_cell(mean), Cell(result.data.split or DASH), Cell("this page")])
+    split = split_name(result.data.name, result.data.split)
+    ours = Row("ours", [estimate_cell(mean), Cell(split or DASH), Cell("this page")])
     rows = [
         Row(paper.name, [Cell(number(paper.macro)), Cell(paper.split), Cell(paper.source)])
         for paper in published.rows

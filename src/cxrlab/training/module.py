@@ -21,6 +21,7 @@ from cxrlab.models.network import Network, build_network, describe, wrap
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
 from cxrlab.task import Task, activate
+from cxrlab.training.loggers import log_by_label, log_settings, log_test
 from cxrlab.training.operating_point import OperatingPoint
 from cxrlab.training.optim import ParameterGroup
 from cxrlab.training.schedules import training_length
@@ -119,7 +120,8 @@ class Classifier(pl.LightningModule):
                 else describe(self.network, len(self.labels)),
                 "task": task,
                 "views": self.views,
-            }
+            },
+            logger=False,  # they go there with those of the training
         )
         self.operating_point = OperatingPoint(len(self.labels))
         self.loss = loss
@@ -196,6 +198,10 @@ class Classifier(pl.LightningModule):
             total = total + activate(logits, self.task)
         return total / len(self.views)
 
+    def on_train_start(self) -> None:
+        """Give the loggers the settings of the training."""
+        log_settings(self.trainer, self.hparams_initial)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and what the network adds for the size of its weights."""
         self.network.at_epoch(self.current_epoch)
@@ -207,6 +213,8 @@ class Classifier(pl.LightningModule):
         self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
         hits = count_hits(logits.detach(), batch["targets"], self.task)
         self._epoch_hits = self._epoch_hits.to(hits.device) + hits
+        if self.trainer.loggers:  # those that have a value for every step; metrics.csv has rows of epochs
+            self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
         return loss + self.network.penalty()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -282,7 +290,8 @@ class Classifier(pl.LightningModule):
         self.log("train/accuracy", (hits / known).nanmean(), sync_dist=True)
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
         self._epoch_hits = torch.zeros(2, 1, device=self.device)
-        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        self.log("lr", rate, sync_dist=True)
 
     def _log_penalty(self) -> None:
         """Log what the network adds to the loss of training, and the validation loss with it, if it adds any.
@@ -336,9 +345,18 @@ class Classifier(pl.LightningModule):
                 part, ", ".join(undefined), len(self.labels) - len(undefined), len(self.labels),
             )  # fmt: skip
         values = {f"{part}/{name}": value for name, value in results.items()}
+        of_all = {name: value for name, value in values.items() if name.count("/") == 1}
+        by_label = {name: value for name, value in values.items() if name not in of_all}
+        # All processes have the same values; their mean is taken, or Lightning warns of each.
         shown = f"{part}/auroc"
-        self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_logged)
-        self.log_dict(values, logger=self._is_logged)
+        self.log(shown, of_all[shown], prog_bar=True, logger=self._is_logged, sync_dist=True)
+        others = {name: value for name, value in of_all.items() if name != shown}
+        self.log_dict(others, logger=self._is_logged, sync_dist=True)
+        self.log_dict(by_label, logger=False, sync_dist=True)
+        if self._is_logged and not self.trainer.sanity_checking:
+            log_by_label(self.trainer, _floats(by_label))
+        elif self.trainer.state.fn == "test" and self.trainer.loggers:
+            log_test(self.trainer, _floats(of_all), _floats(by_label))
         return predicted
 
     def configure_optimizers(self) -> Any:
@@ -358,3 +376,7 @@ class Classifier(pl.LightningModule):
         """Step a schedule, but for those that follow the validation metric: they are stepped with it."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
+
+
+def _floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cxrlab.data.audit import audit
 from cxrlab.data.audit.run_audit import FACTS
-from cxrlab.data.readers import folders
+from cxrlab.data.readers import folders, nih, table
 from cxrlab.data.readers.folders import find_images, is_healthy
 from cxrlab.errors import DataError, MissingFileError
 
@@ -334,3 +334,47 @@ def test_other_class_folders_are_pointed_to(make_tree):
         MissingFileError, match=r"Other class folders, such as COVID and Normal, are read by data=folder"
     ):
         folders.read_malaria(make_tree("COVID/1.png", "Normal/1.png"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX only")
+def test_a_root_whose_name_is_no_utf8_is_refused(make_tree, tmp_path):
+    root = tmp_path / os.fsdecode(b"r\xf6ntgen")
+    make_tree("TB/1.png", "Normal/1.png").rename(root)
+    with pytest.raises(DataError, match=r"r\\xf6ntgen has a name that is no UTF-8"):
+        folders.read_folder(root)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX only")
+def test_names_that_are_no_utf8_are_passed_over_by_the_other_readers(make_nih, make_tree, caplog):
+    root = make_nih()
+    image = next((root / "images").iterdir())
+    shutil.copy(image, os.fsencode(root / "images") + b"/r\xf6.png")
+    shutil.copy(image, root / "images/copy.jpg")
+    manifest = nih.read(root)
+    assert len(manifest) == 60
+    assert counts(manifest.left_out) == {
+        ("names that are no UTF-8", ".png"): 1,
+        ("images that are not PNG as those of the table", ".jpg"): 1,
+    }
+    tree = make_tree("img/a_0.png", "img/b_1.png")
+    shutil.copy(tree / "img/a_0.png", os.fsencode(tree / "img") + b"/r\xf6_1.png")
+    derive = {"TB": {"from": "image", "pattern": r"_([01])\.png$"}}
+    manifest = table.read(tree, files="img/*.png", derive=derive, patient_column=None, labels=["TB"])
+    assert manifest.table["image"].tolist() == ["img/a_0.png", "img/b_1.png"]
+    assert "img/r\\xf6_1.png, and are left out" in caplog.text
+
+
+def test_a_table_says_what_lies_in_its_folder_of_images_besides(make_tree, caplog):
+    root = make_tree("img/a.png", "img/more/b.png", "img/masks/a.png", "other/c.png")
+    (root / "img/volume.nii").write_bytes(b"no image")
+    (root / "labels.csv").write_text("image,patient,TB\na.png,1,0\n")
+    manifest = table.read(root, image_folder="img")
+    assert manifest.extra == ("img/more/b.png",)
+    assert counts(manifest.left_out) == {
+        ("no image that can be decoded", ".nii"): 1,
+        ("masks or annotations, which are no class", ".png"): 1,
+    }
+    assert "1 .nii (no image that can be decoded)" in caplog.text
+    (root / "labels.csv").write_text("image,patient,TB\nimg/a.png,1,0\n")
+    manifest = table.read(root)
+    assert (manifest.extra, manifest.left_out) == ((), ())

@@ -269,6 +269,44 @@ def test_a_join_that_does_not_fit(mimic, join, message):
         read(mimic, **MIMIC | {"join": [join]})
 
 
+def test_a_joined_table_is_written_in_its_own_way(make):
+    root = make(
+        "a.png b.png", t_txt="a.png 1\nb.png 2\n", u_csv="patient,Mass\n1,1\n2,0\n", v_txt="1 train\n2 test\n"
+    )
+    manifest = table.read(
+        root,
+        tables="t.txt",
+        columns=["image", "patient"],
+        separator=" ",
+        join=[
+            {"table": "u.csv", "on": "patient"},
+            {"table": "v.txt", "on": "patient", "columns": ["patient", "part"], "separator": " "},
+        ],
+        split_column="part",
+    )
+    assert (manifest.table["split"].tolist(), targets(manifest)) == (["train", "test"], [[1], [0]])
+
+
+def test_a_study_that_lists_its_images(make):
+    root = make("a.png b.png c.png")
+    records = {
+        "s1": {"patient": "1", "paths": ["a.png", "b.png"], "views": ["PA", "LL"], "Mass": 1},
+        "s2": {"patient": "2", "paths": ["c.png"], "views": ["AP"], "Mass": 0},
+        "s3": {"patient": "3", "paths": [], "views": [], "Mass": 0},
+    }
+    (root / "t.json").write_text(json.dumps(records))
+    settings: dict[str, Any] = {"image_column": "paths", "image_suffix": "", "patient_column": "patient"}
+    manifest = read(root, explode=["paths", "views"], covariates={"view": "views"}, **settings)
+    assert (images(manifest), targets(manifest)) == (["a.png", "b.png", "c.png"], [[1], [1], [0]])
+    assert manifest.table["covariate/view"].tolist() == ["PA", "LL", "AP"]
+    records["s2"]["views"] = []
+    (root / "t.json").write_text(json.dumps(records))
+    with pytest.raises(
+        DataError, match=r"lists of \['paths', 'views'\] differ in length in line 2 .*: \[1, 0\]"
+    ):
+        read(root, explode=["paths", "views"], **settings)
+
+
 def test_a_column_of_both_tables_that_differs(make):
     root = make("a.png", t_csv="id,patient\na,1\n", u_csv="id,patient,Mass\na,2,1\n")
     settings: dict[str, Any] = {"tables": "t.csv", "labels": ["Mass"]}

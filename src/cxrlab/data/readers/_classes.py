@@ -22,6 +22,7 @@ _KEYS = {"columns": None, "words": None, "none": None, "unknown": (), "separator
 _OTHERS = ("error", "ignore", "label")
 _MARKS = re.compile(r"[|;]")
 _NAMED = 8
+_SHOWN = 20
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Classes:
             new = {word: name for word, name in found.items() if word not in meanings and word not in unknown}
             meanings |= {word: (name,) for word, name in new.items()}
             labels += sorted(set(new.values()) - set(labels), key=str.casefold)
+            _log.info(f"labels of {sheets[0].path}, being the words of {list(columns)}: {_shown(labels)}")
         if not labels:
             raise DataError(
                 f"The columns {list(columns)} of {sheets[0].path} hold no word that means a finding."
@@ -140,6 +142,11 @@ class Classes:
     def of_word(self, word: str) -> tuple[str, ...]:
         """Return the labels of a word, () where it has none."""
         return self.meanings.get(plain(word), ())
+
+
+def _shown(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(labels[:_SHOWN]) + more
 
 
 def _meanings(words: object, key: str) -> dict[str, tuple[str, ...]]:

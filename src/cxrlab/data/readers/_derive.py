@@ -1,4 +1,4 @@
-"""Columns made of others: a path from ids by a template, a label or a patient from a name by a pattern."""
+"""Rows and columns made of others: a path from ids, a label from a name, a row for each item of a list."""
 
 import re
 import string
@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import pandas as pd
 
+from cxrlab.data.readers._classes import listed
 from cxrlab.data.readers._paths import compiled
-from cxrlab.data.readers._settings import section
+from cxrlab.data.readers._settings import names, section
 from cxrlab.data.readers._sheets import Sheet
 from cxrlab.errors import ConfigError, DataError
 
 _DERIVED = {"from": None, "pattern": None, "default": None}
 
 
-def derived(sheet: Sheet, columns: object) -> Sheet:
+def derived(sheet: Sheet, columns: object, *, where_possible: bool = False) -> Sheet:
     """Return a table with columns made of others, in their order.
 
     Args:
@@ -23,6 +24,7 @@ def derived(sheet: Sheet, columns: object) -> Sheet:
         columns: By name, a template such as ``p{subject_id:.2}/{subject_id}``, or a mapping with ``from`` (a
             column), ``pattern`` (a regular expression; its first group, or all that it matches) and
             ``default`` (where nothing matches; None refuses such rows).
+        where_possible: Whether to leave out what a table has not the columns for.
 
     Raises:
         ConfigError: If a setting does not fit.
@@ -32,15 +34,55 @@ def derived(sheet: Sheet, columns: object) -> Sheet:
         raise ConfigError(f"data.reader.derive={columns} must be a mapping of new columns.")
     for name, setting in (columns or {}).items():
         key = f"data.reader.derive.{name}"
-        new = (
-            _from_template(sheet, setting, key)
-            if isinstance(setting, str)
-            else _by_pattern(sheet, setting, key)
-        )
+        if where_possible and not _has_sources(sheet, setting):
+            continue
+        is_template = isinstance(setting, str)
+        new = _from_template(sheet, setting, key) if is_template else _by_pattern(sheet, setting, key)
         sheet = replace(
             sheet, cells=sheet.cells.assign(**{str(name): pd.Series(new, sheet.cells.index, dtype=str)})
         )
     return sheet
+
+
+def _has_sources(sheet: Sheet, setting: object) -> bool:
+    sources = re.findall(r"{([^{}:]+)", setting) if isinstance(setting, str) else [_source(setting)]
+    return all(sheet.find(str(source)) is not None for source in sources)
+
+
+def _source(setting: object) -> object:
+    return setting.get("from") if isinstance(setting, Mapping) else None
+
+
+def exploded(sheet: Sheet, columns: object) -> Sheet:
+    """Return a table with a row for each item of the lists in some columns.
+
+    Args:
+        sheet: The table.
+        columns: A column or several, whose lists are equally long in each row; None for none. A cell that is
+            no list stands for itself, an empty list for no row.
+
+    Raises:
+        DataError: If a column is missing, or lists of a row differ in length.
+    """
+    if columns is None:
+        return sheet
+    key = "data.reader.explode"
+    found = [str(sheet.column(name, key).name) for name in names(columns, key)]
+    lists = {name: [_items(str(cell)) for cell in sheet.cells[name]] for name in found}
+    for line, row in zip(sheet.cells.index, zip(*lists.values(), strict=True), strict=True):
+        if len({len(items) for items in row}) > 1:
+            raise DataError(
+                f"The lists of {found} differ in length in line {line} of {sheet.path}: "
+                f"{[len(items) for items in row]}."
+            )
+    whole = {name: pd.Series(items, sheet.cells.index) for name, items in lists.items()}
+    cells = sheet.cells.assign(**whole).explode(found).dropna(subset=found)
+    return replace(sheet, cells=cells.astype(str))
+
+
+def _items(cell: str) -> list[str]:
+    items = listed(cell) if cell.startswith(("[", "(")) else None
+    return [cell] if items is None else [str(item).strip() for item in items]
 
 
 def _from_template(sheet: Sheet, template: str, key: str) -> list[str]:

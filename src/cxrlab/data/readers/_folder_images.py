@@ -1,9 +1,10 @@
 """The images in a folder, at any depth and told by content; what else lies there is counted."""
 
+import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cxrlab.data.decode import SUFFIXES, image_format
@@ -48,6 +49,9 @@ _MASK_FILE = re.compile(
 )
 _MASK_HINT = re.compile("mask|seg|annotation|label|gt", re.IGNORECASE)
 _EXAMPLES = 3
+_MOST_NAMED = 8
+
+_log = logging.getLogger(__name__)
 
 
 class Tally:
@@ -265,3 +269,17 @@ def holds_image(folder: Path, most: int = 2000) -> bool:
             if name.lower().endswith(SUFFIXES) or image_format(Path(path, name)) is not None:
                 return True
     return False
+
+
+def log_left_out(root: Path, left_out: Sequence[LeftOut]) -> None:
+    """Say how many files are not used, and why: a warning where they may be images that should be there."""
+    for is_loss, level in ((True, logging.WARNING), (False, logging.INFO)):
+        entries = [entry for entry in left_out if entry.is_loss is is_loss]
+        if entries:
+            more = f"; and {len(entries) - _MOST_NAMED} other kinds" if len(entries) > _MOST_NAMED else ""
+            _log.log(
+                level,
+                "%d files of %s are left out: %s%s; for instance %s",
+                sum(entry.count for entry in entries), root,
+                "; ".join(str(entry) for entry in entries[:_MOST_NAMED]), more, entries[0].examples[0],
+            )  # fmt: skip

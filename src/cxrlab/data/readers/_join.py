@@ -12,21 +12,20 @@ from cxrlab.data.readers._settings import names, one_of, section
 from cxrlab.data.readers._sheets import Layout, Sheet, open_sheet
 from cxrlab.errors import ConfigError, DataError
 
-_JOIN = {"table": None, "on": None, "take": None, "unmatched": "keep"}
+_JOIN = {"table": None, "on": None, "take": None, "unmatched": "keep", "columns": None, "separator": None}
 
 _log = logging.getLogger(__name__)
 
 
-def joined(root: Path, sheets: Sequence[Sheet], joins: object, layout: Layout) -> list[Sheet]:
+def joined(root: Path, sheets: Sequence[Sheet], joins: object) -> list[Sheet]:
     """Return tables with the columns of others, found by keys.
 
     Args:
         root: Folder that the tables' names are relative to.
         sheets: The tables; many rows may have the same key.
         joins: A list of mappings with ``table``, ``on`` (a column, several, or here: there), ``take``
-            (columns; None for all) and ``unmatched`` ("keep" rows without a partner, their cells being empty,
-            or "drop" them).
-        layout: How they are written.
+            (columns; None for all), ``unmatched`` ("keep" rows without a partner, their cells being empty,
+            or "drop" them), ``columns`` and ``separator`` (as of the reader).
 
     Raises:
         ConfigError: If a setting does not fit.
@@ -39,6 +38,7 @@ def joined(root: Path, sheets: Sequence[Sheet], joins: object, layout: Layout) -
         key = f"data.reader.join[{number}]"
         settings = section(join, key, _JOIN, needs=("table", "on"))
         one_of(settings["unmatched"], f"{key}.unmatched", ("keep", "drop"))
+        layout = Layout(settings["columns"], settings["separator"])
         others = [
             open_sheet(root, "", name, f"{key}.table", layout)
             for name in names(settings["table"], f"{key}.table")
@@ -98,9 +98,10 @@ def _check_unique(keys: pd.DataFrame, values: pd.DataFrame, other: Sheet, key: s
     if len(twice):
         raise DataError(
             f"{other.path} has several rows for {twice.iloc[0].tolist()}, the second in line "
-            f"{twice.index[0]}, so that "
-            f"{key}.on={list(keys)} does not tell which. Name more columns in on, or in take those that do "
-            f"not differ."
+            f"{twice.index[0]}, so "
+            f"that {key}.on={list(keys)} does not tell which. Name more columns in on, or in take those that "
+            f"do "
+            "not differ; or let data.reader.tables name that table, and join the other to it."
         )
 
 

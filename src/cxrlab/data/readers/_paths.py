@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxrlab.data.manifest import escaped, is_utf8
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 # Listing a folder costs some 8 us and looking for one file 3 us (ext4, warm), but over a network each of them
@@ -27,7 +28,12 @@ def check_root(root: Path) -> None:
 
     Raises:
         MissingFileError: If ``root`` does not exist, or is a file.
+        DataError: If its name is no UTF-8.
     """
+    if not is_utf8(str(root)):
+        raise DataError(
+            f"data.root={escaped(str(root))} has a name that is no UTF-8, which no table can hold: rename it."
+        )
     if not root.exists():
         raise MissingFileError(f"data.root={root} does not exist; set it to the folder of the data set.")
     if not root.is_dir():

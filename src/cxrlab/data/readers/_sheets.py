@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cxrlab.data.decode import image_format
+from cxrlab.data.manifest import escaped, is_utf8
 from cxrlab.data.readers._content import plain_or_gz
 from cxrlab.data.readers._formats import SUFFIXES, read_file
 from cxrlab.data.readers._npz import read_npz
@@ -93,7 +94,12 @@ class Sheet:
         """
         existing = self.find(name)
         if existing is None:
-            raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.")
+            without = (
+                " Without patients: data.reader.patient_column=null."
+                if key.endswith("patient_column")
+                else ""
+            )
+            raise DataError(f"{self.path} lacks the column {name!r} of {key}; it has {self.names}.{without}")
         return self.cells[existing]
 
     def under(self, prefix: str) -> dict[str, str]:
@@ -133,7 +139,7 @@ def parts_by_word(own: Mapping[Any, str | None] | None) -> dict[str, str]:
 
 def open_sheets(
     root: Path,
-    tables: str | Mapping[str, str | list[str] | None] | None,
+    tables: str | Sequence[str] | Mapping[str, str | list[str] | None] | None,
     layout: Layout | None = None,
     words: Mapping[str, str] = PART_WORDS,
 ) -> list[Sheet]:
@@ -226,6 +232,7 @@ def list_files(root: Path, patterns: object) -> Sheet:
     """
     paths: set[str] = set()
     others: set[str] = set()
+    bad_names: list[str] = []
     for pattern in names(patterns, "data.reader.files"):
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise ConfigError(
@@ -233,13 +240,20 @@ def list_files(root: Path, patterns: object) -> Sheet:
             )
         for path in root.glob(pattern):
             is_hidden = any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-            if path.is_file() and not is_hidden:
+            if not is_utf8(str(path)):
+                bad_names.append(escaped(path.relative_to(root).as_posix()))
+            elif path.is_file() and not is_hidden:
                 is_image = path.suffix.lower() in IMAGE_SUFFIXES or image_format(path) is not None
                 kind = paths if is_image else others
                 kind.add(path.relative_to(root).as_posix())
     if not paths:
         raise MissingFileError(
             f"No image fits data.reader.files={patterns}: data.root={root} holds {listing(root)}."
+        )
+    if bad_names:
+        _log.warning(
+            f"{len(bad_names)} files that fit data.reader.files={patterns} have names that are no UTF-8, "
+            f"such as {bad_names[0]}, and are left out"
         )
     if others:
         _log.warning(

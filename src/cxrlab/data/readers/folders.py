@@ -24,6 +24,7 @@ from cxrlab.data.readers._folder_images import (
     is_hidden,
     is_image,
     is_run,
+    log_left_out,
     words_of,
 )
 from cxrlab.data.readers._paths import check_root, compiled, folders_below, listing
@@ -54,7 +55,6 @@ _HEALTHY = frozenset(
      "unremarkable", "gesund", "sano", "sana", "sain"]
 )  # fmt: skip
 _NEGATIONS = frozenset(["no", "non", "not", "without", "un"])
-_MOST_NAMED = 8
 
 _log = logging.getLogger(__name__)
 
@@ -386,7 +386,7 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
     files["class"] = _with_one_spelling(files["class"])
     _warn_of_other_classes(root, files)
     found = Found(files, tally.entries)
-    _log_left_out(root, found.left_out)
+    log_left_out(root, found.left_out)
     return found
 
 
@@ -579,17 +579,3 @@ def _warn_of_other_classes(root: Path, files: pd.DataFrame) -> None:
     if any(lacking.values()):
         named = "; ".join(f"{part} lacks {', '.join(names)}" for part, names in lacking.items() if names)
         _log.warning(f"the parts of {root} have not the same classes: {named}")
-
-
-def _log_left_out(root: Path, left_out: Sequence[LeftOut]) -> None:
-    """Say how many files are not used, and why: a warning where they may be images that should be there."""
-    for is_loss, level in ((True, logging.WARNING), (False, logging.INFO)):
-        entries = [entry for entry in left_out if entry.is_loss is is_loss]
-        if entries:
-            more = f"; and {len(entries) - _MOST_NAMED} other kinds" if len(entries) > _MOST_NAMED else ""
-            _log.log(
-                level,
-                "%d files of %s are left out: %s%s; for instance %s",
-                sum(entry.count for entry in entries), root,
-                "; ".join(str(entry) for entry in entries[:_MOST_NAMED]), more, entries[0].examples[0],
-            )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import gzip
 import logging
-import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -13,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.data.manifest import BOX_COLUMNS, COVARIATE, LABEL, Manifest
+from cxrlab.data.manifest import BOX_COLUMNS, COVARIATE, LABEL, Manifest, is_utf8
 from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._csv import read_cells
+from cxrlab.data.readers._folder_images import Tally, entries_of, is_hidden, log_left_out
 from cxrlab.data.readers._paths import check_root, listing, root_hint
 from cxrlab.errors import DataError, MissingFileError
 
@@ -86,7 +86,9 @@ def read(root: Path, *, published: Published | None = None) -> Manifest:
     table_path = _find_table(root)
     table, raw = read_table(table_path)
     table.insert(2, "split", read_lists(root, table["image"]))
-    files = _scan(root)
+    tally = Tally()
+    files = _scan(root, tally)
+    log_left_out(root, tally.entries)
     _check_present(table["image"], files, table_path)
     paths = {name: files[name] for name in table["image"] if name in files}
     present = table.assign(image=table["image"].map(paths)).dropna(subset="image")
@@ -100,6 +102,7 @@ def read(root: Path, *, published: Published | None = None) -> Manifest:
         name="nih",
         missing=tuple(sorted(listed - paths.keys())),
         extra=tuple(path for name, path in files.items() if name not in listed),
+        left_out=tally.entries,
         raw=raw,
     )
     if boxes_path is not None:
@@ -176,8 +179,11 @@ def _find_table(root: Path) -> Path:
     return path
 
 
-def _scan(root: Path) -> dict[str, str]:
-    """Return the path under ``root`` of every PNG file by its name; no file is opened or even stat-ed."""
+def _scan(root: Path, tally: Tally) -> dict[str, str]:
+    """Return the path under ``root`` of every PNG file by its name, and count all others in its folder.
+
+    No PNG file is opened or even stat-ed.
+    """
     folders = _image_folders(root)
     if not folders:
         raise MissingFileError(
@@ -186,14 +192,15 @@ def _scan(root: Path) -> dict[str, str]:
     paths: dict[str, str] = {}
     twice: dict[str, str] = {}
     for folder in folders:
-        with os.scandir(root / folder) as entries:
-            names = sorted(entry.name for entry in entries)
-        for name in names:
-            if name.lower().endswith(".png") and not name.startswith("."):
-                if name in paths:
-                    twice[name] = folder
-                else:
-                    paths[name] = f"{folder}/{name}"
+        for entry in entries_of(root / folder):
+            name = entry.name
+            if not name.lower().endswith(".png") or is_hidden(name) or not is_utf8(name):
+                if not entry.is_dir():
+                    tally.add_file(f"{folder}/{name}", entry, "images that are not PNG as those of the table")
+            elif name in paths:
+                twice[name] = folder
+            else:
+                paths[name] = f"{folder}/{name}"
     if twice:
         name, folder = next(iter(twice.items()))
         _log.warning(

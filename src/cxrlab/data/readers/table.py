@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from cxrlab.data.manifest import COVARIATE, LABEL, Manifest
+from cxrlab.data.manifest import COVARIATE, LABEL, LeftOut, Manifest
 from cxrlab.data.readers._ages import parse_ages
 from cxrlab.data.readers._box_rows import BoxRows, known_boxes
 from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain
-from cxrlab.data.readers._derive import derived
+from cxrlab.data.readers._derive import derived, exploded
+from cxrlab.data.readers._folder_images import Tally, images_below, log_left_out
 from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
 from cxrlab.data.readers._labels import Labels, find_labels
@@ -37,6 +38,7 @@ def read(
     files: str | list[str] | None = None,
     columns: str | list[str] | None = None,
     separator: str | None = None,
+    explode: str | list[str] | None = None,
     join: list[dict[str, Any]] | None = None,
     derive: dict[str, str | dict[str, str]] | None = None,
     image_column: str = "image",
@@ -77,8 +79,11 @@ def read(
         columns: Names of the columns of a table without a header, or of the labels in an npz file; or a
             regular expression of one line, whose named groups are the columns.
         separator: Between the cells of a text file, " " being any number of blanks; None to find it.
+        explode: Columns with lists, each item of which gets a row of its own, as where a row is a study and
+            lists its images.
         join: Columns of other tables: a list of mappings with ``table``, ``on`` (a column, several, or here:
-            there), ``take`` (columns; None for all) and ``unmatched`` ("keep" or "drop").
+            there), ``take`` (columns; None for all), ``unmatched`` ("keep" or "drop"), ``columns`` and
+            ``separator``.
         derive: Columns made of others, in order: a template such as ``{folder}/{id}.png``; or a mapping with
             ``from`` (a column), ``pattern`` (its first group or all that it matches) and ``default``.
         image_column: Column with the paths of the images.
@@ -130,7 +135,7 @@ def read(
     one_of(on_bad_label, "data.reader.on_bad_label", ("raise", "ignore"))
     votes = None if readers is None else Votes.read(readers)
     box_rows = None if boxes is None else BoxRows.read(boxes)
-    source = _Source(root, Layout(columns, separator), join, derive, votes)
+    source = _Source(root, Layout(columns, separator), explode, join, derive, votes)
     sheets = source.sheets(tables, files, part_words)
     covariate_columns = _covariate_columns(sheets[0], covariates)
     taken = [image_column, patient_column, split_column, *covariate_columns.values()]
@@ -167,10 +172,34 @@ def read(
     _check_present(root, len(table), missing, where)
     kept = table[there].reset_index(drop=True)
     called = name or root.resolve().name
-    manifest = Manifest(root, kept, num_listed=len(table), name=called, missing=missing)
+    extra, left_out = _unlisted(root, rows.folders.folders if image_folder else [], table["image"])
+    manifest = Manifest(
+        root,
+        kept,
+        num_listed=len(table),
+        name=called,
+        missing=missing,
+        extra=extra,
+        left_out=left_out,
+    )
     if box_rows is None:
         return manifest
     return _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
+
+
+def _unlisted(
+    root: Path, folders: Sequence[str], listed: "pd.Series[str]"
+) -> tuple[tuple[str, ...], tuple[LeftOut, ...]]:
+    """Return the images in the folders of images that no table lists, and the other files there."""
+    tally, found = Tally(), set[str]()
+    for folder in folders:
+        if (root / folder).is_dir():
+            found.update(images_below(root, "/".join(Path(folder).parts), tally))
+    extra = tuple(sorted(found - set(listed)))
+    if extra:
+        _log.info(f"{len(extra)} images below {root} are listed in no table, for instance {extra[0]}")
+    log_left_out(root, tally.entries)
+    return extra, tally.entries
 
 
 @dataclass(frozen=True)
@@ -179,6 +208,7 @@ class _Source:
 
     root: Path
     layout: Layout
+    explode: object
     join: object
     derive: object
     votes: Votes | None
@@ -193,18 +223,14 @@ class _Source:
             opened = [list_files(self.root, files)]
         else:
             opened = open_sheets(self.root, tables, self.layout, parts_by_word(words))
-        whole = [derived(sheet, self.derive) for sheet in joined(self.root, opened, self.join, self.layout)]
+        rows = [exploded(sheet, self.explode) for sheet in opened]
+        whole = [derived(sheet, self.derive) for sheet in joined(self.root, rows, self.join)]
         return self.votes.chosen(whole) if self.votes else whole
 
     def box_sheets(self, names: Sequence[str]) -> list[Sheet]:
         """Open the tables of boxes; a derived column that they cannot have is left out."""
-        opened = open_sheets(self.root, {"train": list(names)}, self.layout)
-        sheets = []
-        for sheet in opened:
-            try:
-                sheets.append(derived(sheet, self.derive))
-            except DataError:
-                sheets.append(sheet)
+        opened = open_sheets(self.root, list(names))
+        sheets = [derived(sheet, self.derive, where_possible=True) for sheet in opened]
         is_read = self.votes is not None and all(sheet.find(self.votes.column or "") for sheet in sheets)
         return self.votes.chosen(sheets) if self.votes and is_read else sheets
 

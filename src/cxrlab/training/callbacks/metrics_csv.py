@@ -9,6 +9,8 @@ from pytorch_lightning.loggers import Logger
 
 from cxrlab.files import write_text
 
+_NOT_OF_EPOCHS = {"epoch", "train/loss_step"}
+
 
 class MetricsTable(Logger):
     """A Lightning logger that writes one row an epoch.
@@ -19,6 +21,8 @@ class MetricsTable(Logger):
     Args:
         path: The CSV file. Rows that it already holds are kept; an epoch that runs again replaces its row.
     """
+
+    has_rows_of_epochs = True
 
     def __init__(self, *, path: str) -> None:
         super().__init__()
@@ -47,8 +51,12 @@ class MetricsTable(Logger):
         if "epoch" not in metrics:
             return
         epoch = int(metrics["epoch"])
+        if metrics.keys() <= _NOT_OF_EPOCHS:
+            return
         row = self._rows.setdefault(epoch, {"epoch": epoch})
-        row |= {"step": step} | {name: value for name, value in metrics.items() if name != "epoch"}
+        of_epoch = {name: value for name, value in metrics.items() if name not in _NOT_OF_EPOCHS}
+        row["step"] = step
+        row.update(of_epoch)
 
     @rank_zero_only
     def save(self) -> None:
