@@ -125,7 +125,7 @@ def _calls(network: nn.Module, image_size: int, channels: int) -> list[_Call]:
             module.training = training
         for handle in handles:
             handle.remove()
-    outermost = []
+    outermost: list[_Call] = []
     for call in sorted(calls.values(), key=lambda one: one.order):
         parent = call.name.rpartition(".")[0]
         while parent and parent not in calls:

@@ -63,9 +63,8 @@ def draw_inputs(batch: Seen) -> Figure:
     rows += [("augmented", images, (0.0, 255.0)) for images in batch.augmented]
     values = batch.normalised.float()
     low, high = float(values.min()), float(values.max())
-    rows.append(
-        (f"normalised:\nmean {values.mean():.2f},\ndeviation {values.std():.2f}", values, (low, high))
-    )
+    mean = round(float(values.mean()), 2) + 0.0  # no "-0.00"
+    rows.append((f"normalised:\nmean {mean:.2f},\ndeviation {values.std():.2f}", values, (low, high)))
     count = len(batch.names)
     with styled():
         figure = new_figure(1.0 + 1.6 * count, 0.4 + 1.85 * len(rows))
