@@ -81,6 +81,15 @@ def test_images_without_the_one_label_are_shown_and_called_by_their_name(tmp_pat
     assert not manifest.targets[rows].any()
 
 
+def test_without_images_the_folder_s_name_is_left_out_and_a_given_one_is_shown(tmp_path):
+    report, manifest, pixels, facts = planted()
+    report = replace(report, data=replace(report.data, name="DOE_JANE_1970"))
+    path = tmp_path / "audit.html"
+    for is_named in (True, False):
+        write_audit_page(report, manifest, pixels, facts, path, images=False, is_named=is_named)
+        assert ("DOE_JANE_1970" in path.read_text(encoding="utf-8")) is is_named
+
+
 def test_without_images_no_picture_name_or_patient_is_in_it(tmp_path):
     report, manifest, pixels, facts = planted()
     write_audit_page(report, manifest, pixels, facts, tmp_path / "audit.html", images=False)
