@@ -3,19 +3,23 @@
 import json
 import logging
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import DictConfig
+from PIL import Image
 
+from cxrlab.cli import config
 from cxrlab.data.audit import AuditReport, terminal_table
 from cxrlab.data.manifest import Manifest, read_table
-from cxrlab.errors import ConfigError, MissingFileError, UserError
+from cxrlab.errors import ConfigError, MissingFileError, OutputError, UserError
 from cxrlab.prepare import prepare
 
 SMALL = (
@@ -258,3 +262,87 @@ def test_a_slip_on_the_command_line_is_a_message_and_not_a_traceback(tmp_path: P
         assert done.returncode == 1
         assert words in done.stderr + done.stdout
         assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.fixture
+def own_set(tmp_path: Path) -> Path:
+    """Twelve patients with two images each, of whom a table tells everything that a reader wants to know."""
+    root = tmp_path / "own set"
+    (root / "scans").mkdir(parents=True)
+    rows = ["file;Patient ID;Gender;Age;Group;Edema;Mass;male"]
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        pixels = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"scans/im{number:03d}.png")
+        part = ("train", "train", "val", "test")[number // 2 % 4]
+        rows.append(f"im{number:03d};P{number // 2};F;{40 + number};{part};{number % 2};{number % 3 // 2};1")
+    (root / "list.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def auto(composed: Preparation, root: Path, run_dir: Path) -> None:
+    cfg = composed("data=auto", f'data.root="{root}"', f"run_dir={run_dir}", config_name="prepare")
+    assert prepare(cfg) is None
+
+
+def test_auto_says_which_data_set_a_folder_is(composed: Preparation, tmp_path: Path, caplog):
+    root = tmp_path / "down" / "chest_xray"
+    for part in ("train", "test"):
+        for name in ("NORMAL", "PNEUMONIA"):
+            (root / part / name).mkdir(parents=True)
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        auto(composed, tmp_path / "down", tmp_path / "run")
+    assert f"data=pneumonia, in {root}: train/ with the folders NORMAL, PNEUMONIA; test/ with" in caplog.text
+    assert f"  cxrlab prepare data=pneumonia data.root={root}" in caplog.text.splitlines()[-2]
+    assert not (tmp_path / "run").exists()
+
+
+def test_auto_writes_a_description_that_reads_the_folder(
+    composed: Preparation, own_set: Path, tmp_path: Path, caplog
+):
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        auto(composed, own_set, tmp_path / "run")
+    path = tmp_path / "run/conf/data/mine.yaml"
+    assert f"A description to start from: {path}" in caplog.text
+    assert "whether these are all findings: Edema, Mass" in caplog.text
+    command = caplog.messages[-1].splitlines()[-1].strip()
+    words = shlex.split(command)
+    assert words[:3] == ["cxrlab", "prepare", "--config-dir"]
+    settings = [
+        *words[2:],
+        "data.num_workers=0",
+        "data.image_size=16",
+        "images=false",
+        f"hydra.run.dir={tmp_path}/out",
+    ]
+    done = python("-m", "cxrlab.prepare", *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    manifest = read_table(tmp_path / "out/manifest.csv")
+    assert (len(manifest), manifest["patient"].nunique()) == (24, 12)
+    assert {name for name in manifest if name.startswith("label/")} == {"label/Edema", "label/Mass"}
+    assert {"covariate/sex", "covariate/age"} <= set(manifest)
+    assert (manifest["split"] == manifest["part"]).all()
+    with pytest.raises(OutputError, match="cannot be written"):
+        auto(composed, own_set, tmp_path / "run")
+
+
+def test_auto_tells_a_folder_of_classes_and_one_of_nothing(composed: Preparation, tmp_path: Path, caplog):
+    for name in ("sick", "well"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "set" / name / "1.png")
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        auto(composed, tmp_path / "set", tmp_path / "run")
+    assert f"cxrlab prepare data=folder data.root={tmp_path / 'set'}" in caplog.text
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("nothing here")
+    with pytest.raises(
+        MissingFileError, match=r"holds neither images nor tables.*notes\.txt.*Known are: .*vindr"
+    ):
+        auto(composed, tmp_path / "other", tmp_path / "run")
+
+
+def test_auto_is_no_data_set_to_train_on(composed: Preparation, tmp_path: Path):
+    cfg = composed("data=auto", f"data.root={tmp_path}")
+    reader = config.build(cfg.data.reader)
+    with pytest.raises(ConfigError, match=r"cxrlab prepare data=auto data\.root="):
+        reader(tmp_path)

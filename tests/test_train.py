@@ -267,6 +267,21 @@ def test_a_resume_on_other_data_is_rejected(
     assert (run_dir / "manifest.csv").read_bytes() == before[0]
 
 
+def test_a_resume_on_images_of_another_content_is_rejected(
+    tiny: Tiny, tmp_path: Path, finished_run: Path, synthetic_root: Path
+):
+    """Names, labels and parts are the same."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished_run, run_dir)
+    shutil.copytree(synthetic_root, tmp_path / "data")
+    images = sorted((tmp_path / "data").glob("40-patients*/images/*.png"))
+    images[5].write_bytes(images[6].read_bytes())
+    config_path = run_dir / ".hydra" / "config.yaml"
+    config_path.write_text(config_path.read_text().replace(str(synthetic_root), str(tmp_path / "data")))
+    with pytest.raises(DataError, match=r"images below .* have another content than those that the run was"):
+        train(tiny(run_dir, f"resume={run_dir}"))
+
+
 def test_a_finished_run_says_that_nothing_was_left_to_train(
     tiny: Tiny, finished_run: Path, tmp_path: Path, caplog
 ):
@@ -436,3 +451,26 @@ def test_heatmaps_that_cannot_be_checked_are_told_before_training(
     caplog.clear()
     train(tiny(tmp_path / "other", *changes, "report.check_heatmaps=false"))
     assert "layer9" not in caplog.text
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)], ids=["Ctrl-C", "SIGTERM"])
+def test_what_stops_the_checks_of_heatmaps_leaves_the_results(
+    stop: BaseException,
+    finished_run: Path,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog,
+):
+    run_dir = Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("cxrlab.heatmaps.checks.save_checks", fail)
+    with pytest.raises(type(stop)):
+        train(tiny(run_dir, "report.page=true", f"resume={run_dir}"))
+    for name in ("report.html", "evaluation.json", "results.csv", "model_card.md"):
+        assert (run_dir / name).is_file(), name
+    assert f"The results and the page are kept in {run_dir}" in caplog.text
+    assert f"cxrlab explain run={run_dir}" in caplog.text

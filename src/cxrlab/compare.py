@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +67,7 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
     from cxrlab.files import RunDir, write_json
     from cxrlab.metrics.predictions import DataFacts
     from cxrlab.report.comparison_page import write_comparison
-    from cxrlab.report.model_info import Session
+    from cxrlab.report.model_info import Session, without_folder_name
     from cxrlab.runs.run_data import run_facts
     from cxrlab.training.callbacks.provenance import environment
 
@@ -84,11 +85,12 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
     facts = {run_facts(RunDir(run)) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
-    with claimed(folder):
+    with claimed(folder), console.says_when_stopped("No results are kept: the same command starts again."):
         result = compare_tables(
             tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None
         )
-        write_json(RunDir(folder).comparison, result.to_json())
+        kept = result if cfg.report.images else replace(result, data=without_folder_name(result.data))
+        write_json(RunDir(folder).comparison, kept.to_json())
         session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
         write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
         page = write_comparison(folder, result, Session.from_json(session), images=cfg.report.images)

@@ -1,6 +1,7 @@
 """``cxrlab evaluate``: evaluate a run, an ensemble, or another program's predictions."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +26,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "validation_targets": str | None,
     "threshold": float | None,
     "trust": list[str],
+    "check_weights": bool,
     "metrics": list[str],
     "part": Literal["train", "val", "test", "all"] | None,
     "name": str | int | None,
@@ -104,9 +106,25 @@ def evaluate(cfg: DictConfig) -> "EvaluationResult":
     settings: EvaluationSettings = config.build(cfg.evaluation)
     sections = load_sections(cfg.report.sections)
     folder = Path(cfg.run_dir)
-    with claimed(folder):
-        evaluation = _of_predictions(cfg, settings) if cfg.run is None else _of_runs(cfg, settings)
-        return write_evaluation(evaluation, settings, folder, images=cfg.report.images, sections=sections)
+    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)):
+        draw = None
+        if cfg.run is None:
+            evaluation = _of_predictions(cfg, settings)
+        else:
+            evaluation, draw = _of_runs(cfg, settings)
+        return write_evaluation(
+            evaluation, settings, folder, images=cfg.report.images, sections=sections, draw=draw
+        )
+
+
+def _kept(folder: Path) -> str:
+    """Return what is kept of an evaluation that was stopped, and what goes on from there."""
+    if (folder / "evaluation.json").is_file():
+        return (
+            f"Results and page are kept in {folder}, but not all heatmaps: with another name= the same "
+            "command makes them too."
+        )
+    return "No results are kept: the same command starts again."
 
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
@@ -138,7 +156,10 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
     return Evaluation(table, thresholds, calibrator, DataFacts(f"targets in {targets.name}"), model_info)
 
 
-def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
+def _of_runs(
+    cfg: DictConfig, settings: "EvaluationSettings"
+) -> "tuple[Evaluation, Callable[[], Evaluation] | None]":
+    """Return the evaluation of runs, and what draws heatmaps of one whose images are at hand."""
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.operating_point import given
     from cxrlab.report.evaluate_run import ensemble_evaluation, run_evaluation
@@ -148,17 +169,25 @@ def _of_runs(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
     folders = [Path(name).expanduser() for name in ([named] if isinstance(named, str) else named)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"run={named} names one run twice.")
-    runs = [load_run(folder, trust=cfg.trust) for folder in folders]
+    runs = [load_run(folder, trust=cfg.trust, check_weights=cfg.check_weights) for folder in folders]
     predicted = [_predicted_images(cfg, run) for run in runs]
-    if len(runs) == 1:
-        evaluation = run_evaluation(
-            runs[0], predicted[0], settings, Path(cfg.run_dir), heatmaps_per_label=cfg.heatmaps_per_label
+    folder = Path(cfg.run_dir)
+
+    def evaluation_of_run(heatmaps_per_label: int) -> "Evaluation":
+        return at_threshold(
+            run_evaluation(runs[0], predicted[0], settings, folder, heatmaps_per_label=heatmaps_per_label)
         )
-    else:
-        evaluation = ensemble_evaluation(runs, predicted, settings)
-    if cfg.threshold is not None:
-        evaluation = evaluation.with_thresholds(given(cfg.threshold, len(evaluation.table.labels)))
-    return evaluation
+
+    def at_threshold(evaluation: "Evaluation") -> "Evaluation":
+        if cfg.threshold is None:
+            return evaluation
+        return evaluation.with_thresholds(given(cfg.threshold, len(evaluation.table.labels)))
+
+    if len(runs) > 1:
+        return at_threshold(ensemble_evaluation(runs, predicted, settings)), None
+    draws = bool(cfg.heatmaps_per_label) and predicted[0].images is not None
+    draw = functools.partial(evaluation_of_run, cfg.heatmaps_per_label) if draws else None
+    return evaluation_of_run(0), draw
 
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":

@@ -30,6 +30,7 @@ LISTS = ("method", "labels", "images", "checks")
 _VALUE_TYPES: Mapping[str, object] = {
     "run": str | None,
     "trust": list[str],
+    "check_weights": bool,
     "metrics": list[str],
     "method": str | list[str] | None,
     "labels": str | list[str],
@@ -107,8 +108,19 @@ def explain(cfg: DictConfig) -> Path:
     """
     cfg = checked(cfg)
     console.configure_logging()
-    with claimed(Path(cfg.run_dir)):
+    folder = Path(cfg.run_dir)
+    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)):
         return _explain(cfg)
+
+
+def _kept(folder: Path) -> str:
+    """Return what is kept of an explanation that was stopped, and what goes on from there."""
+    if (folder / "report.html").is_file():
+        return (
+            f"The heatmaps and their page are kept in {folder}; the checks are not finished. With another "
+            "name= the same command makes them."
+        )
+    return "Nothing is kept: the same command starts again."
 
 
 def _explain(cfg: DictConfig) -> Path:
@@ -119,7 +131,8 @@ def _explain(cfg: DictConfig) -> Path:
     from cxrlab.training.callbacks.provenance import environment
 
     start, session = time.perf_counter(), environment("cxrlab.explain")
-    run = load_run(cfg.run, device=str(named_device(cfg.device)), trust=cfg.trust)
+    device = str(named_device(cfg.device))
+    run = load_run(cfg.run, device=device, trust=cfg.trust, check_weights=cfg.check_weights)
     check_fit(run.model, _settings(cfg))
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)

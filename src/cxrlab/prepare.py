@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import hydra
 from omegaconf import DictConfig
 
-from cxrlab.cli import config, console
+from cxrlab.cli import config, console, datasets
 from cxrlab.cli.claims import claimed
 from cxrlab.files import RunDir
 
@@ -33,8 +33,8 @@ def checked(cfg: DictConfig) -> DictConfig:
     return config.checked(cfg, _VALUE_TYPES)
 
 
-def prepare(cfg: DictConfig) -> "AuditReport":
-    """Run the command from a composed config and return the audit's report.
+def prepare(cfg: DictConfig) -> "AuditReport | None":
+    """Run the command from a composed config and return the audit's report; None for ``data=auto``.
 
     Args:
         cfg: The config of conf/prepare.yaml; ``run_dir`` names the folder that everything is written to.
@@ -46,8 +46,11 @@ def prepare(cfg: DictConfig) -> "AuditReport":
     console.configure_logging()
     run_dir = Path(cfg.run_dir)
     config.check_outside_data(run_dir, cfg.data.root, "run_dir")
+    if datasets.is_auto(cfg):
+        datasets.look(Path(cfg.data.root).expanduser(), run_dir)
+        return None
     config.check_unused_folder(run_dir)
-    with claimed(run_dir):
+    with claimed(run_dir), console.says_when_stopped("What is decoded is kept: the same command goes on."):
         return _prepare(cfg, run_dir)
 
 
@@ -65,7 +68,13 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> "AuditReport":
     if other is not None:
         _compare(cfg.against, other, data, run_dir)
     write_audit_page(
-        report, data.manifest, data.images, data.images.facts, run_dir / "audit.html", images=cfg.images
+        report,
+        data.manifest,
+        data.images,
+        data.images.facts,
+        run_dir / "audit.html",
+        images=cfg.images,
+        is_named=data.name is not None,
     )
     _log_what_was_done(data, run_dir)
     return report

@@ -156,10 +156,11 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     data: DataModule = config.build(cfg.data)
     network = build.initial_network(cfg, len(data.read().labels))
     check_data_fit(cfg, data.read(), network)
-    data.prepare()
+    with console.says_when_stopped("Nothing is trained yet: the same command starts again."):
+        data.prepare()
     classifier = build.build_classifier(cfg, data, network)
     if cfg.resume:
-        writing.check_same_run(data.manifest, classifier, files)
+        writing.check_same_run(data, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
     build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
     summaries.log_training(trainer, cfg.monitor, files)
@@ -242,11 +243,14 @@ def _finish(
 
 
 def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", files: "RunDir") -> None:
-    """Evaluate the run as ``cxrlab evaluate`` would, with the model in memory; check its heatmaps before."""
+    """Evaluate the run as ``cxrlab evaluate`` would, with the model in memory; check its heatmaps then.
+
+    They take long, and what stops or breaks them must not cost the results.
+    """
     from cxrlab.cli import summaries
     from cxrlab.evaluation.terminal import terminal_table
     from cxrlab.heatmaps.checks import explain_training
-    from cxrlab.report.evaluate_run import evaluate_own_part
+    from cxrlab.report.evaluate_run import add_heatmap_checks, evaluate_own_part
     from cxrlab.report.section import load_sections
     from cxrlab.runs.run import Run
     from cxrlab.runs.run_data import own_part
@@ -254,19 +258,30 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
     part = "test" if cfg.test is True else "val"
     run = Run(files.path, classifier.eval(), data=data)
     predicted = own_part(run, part)
-    if _checks_heatmaps(cfg):
-        explain_training(
-            files.path, classifier, data, predicted.facts, part=part, settings=config.build(cfg.explanation)
+    settings, images = config.build(cfg.evaluation), cfg.report.images
+    sections = load_sections(cfg.report.sections)
+    with console.says_when_stopped(
+        f"Checkpoints and predictions are kept in {files}. cxrlab train resume={files} evaluates them."
+    ):
+        result = evaluate_own_part(
+            run, predicted, settings, page=cfg.report.page, images=images, sections=sections
         )
-    result = evaluate_own_part(
-        run,
-        predicted,
-        config.build(cfg.evaluation),
-        page=cfg.report.page,
-        images=cfg.report.images,
-        sections=load_sections(cfg.report.sections),
-    )
     summaries.log_evaluation(terminal_table(result), part, data, files, page=cfg.report.page)
+    if _checks_heatmaps(cfg):
+        with console.says_when_stopped(
+            f"The results and the page are kept in {files}; only the checks of heatmaps are not finished. "
+            f"cxrlab explain run={files} makes them."
+        ):
+            explain_training(
+                files.path,
+                classifier,
+                data,
+                predicted.facts,
+                part=part,
+                settings=config.build(cfg.explanation),
+            )
+            add_heatmap_checks(run, predicted, settings, result, images=images, sections=sections)
+        log.info("The checks of heatmaps are on the page now.")
 
 
 @hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="train")

@@ -245,3 +245,43 @@ def test_ctrl_c_is_status_130(app: Path):
     process.send_signal(signal.SIGINT)
     assert "Stopped by Ctrl-C." in process.communicate(timeout=60)[0]
     assert process.returncode == 130
+
+
+LAUNCHER = """
+import os
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus
+
+class ForkLauncher(BasicLauncher):
+    "Runs each job in a process of its own, as launchers of clusters do."
+
+    def launch(self, job_overrides, initial_job_idx):
+        returns = []
+        for number, overrides in enumerate(job_overrides):
+            pid = os.fork()
+            if pid == 0:
+                super().launch([overrides], initial_job_idx + number)
+                os._exit(0)
+            os.waitpid(pid, 0)
+            returns.append(JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=0.5))
+        return returns
+"""
+
+
+@pytest.mark.slow
+def test_the_table_of_a_sweep_is_printed_where_jobs_run_elsewhere(app: Path):
+    """The sweep's own process imports nothing of the table until it ends, when Python lets no thread start."""
+    plugin = app / "hydra_plugins" / "fork_launcher"
+    plugin.mkdir(parents=True)
+    (plugin / "fork_launcher.py").write_text(LAUNCHER)
+    (plugin / "__init__.py").touch()
+    (app / "hydra" / "launcher").mkdir(parents=True)
+    (app / "hydra" / "launcher" / "fork.yaml").write_text(
+        "_target_: hydra_plugins.fork_launcher.fork_launcher.ForkLauncher\n"
+    )
+    (app / "app.yaml").write_text("defaults: [_self_, override hydra/launcher: fork]\n" + APP_CONFIG)
+    process = start(app, "seed=1,2", "seconds=0", "-m")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "2 jobs, 0 failed or interrupted" in output
+    assert "Traceback" not in output

@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,206 @@ def test_damaged_images_are_found_by_a_sample_and_decoded_again(tmp_path: Path, 
     np.testing.assert_array_equal(again.pixels()[4], fresh)
 
 
+def exchange(one: Path, other: Path, *, how: str) -> None:
+    """Put one image's content in the place of another of the same size, with its time, as a tool does."""
+    status = other.stat()
+    if how == "written in place":
+        other.write_bytes(one.read_bytes())
+    elif how == "renamed":  # rsync -t, unzip
+        part = other.with_suffix(".part")
+        part.write_bytes(one.read_bytes())
+        part.replace(other)
+    else:
+        other.unlink()
+        os.link(one, other)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.fixture
+def uncompressed(tmp_path: Path) -> Path:
+    """Twelve images of one size and time, as bitmaps have it."""
+    folder = tmp_path / "bitmaps"
+    folder.mkdir()
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 256, (20, 24), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:02d}.png", "BMP")
+        os.utime(folder / f"{number:02d}.png", ns=(10**18, 10**18))
+    return folder
+
+
+@pytest.mark.parametrize("how", ["written in place", "renamed", "linked"])
+def test_exchanged_files_of_the_same_size_and_time_are_decoded_again(
+    tmp_path: Path, uncompressed: Path, how: str, caplog
+):
+    old = filled(tmp_path, uncompressed)
+    before = old.pixels().copy()
+    exchange(uncompressed / "03.png", uncompressed / "07.png", how=how)
+    new = opened(tmp_path, uncompressed)
+    assert new.folder == old.folder
+    assert fill(new, ALL(12), num_workers=0, shows_progress=False) == 1
+    assert "1 images below" in caplog.text
+    assert "are others than were decoded, with the same names, sizes and times" in caplog.text
+    np.testing.assert_array_equal(new.pixels()[7], before[3])
+    assert fill(opened(tmp_path, uncompressed), ALL(12), num_workers=0, shows_progress=False) == 0
+
+
+def test_exchanged_files_are_noticed_where_no_file_system_says_so(
+    tmp_path: Path, uncompressed: Path, monkeypatch
+):
+    monkeypatch.setattr(cache_worker, "changed_at", lambda path: 7)
+    monkeypatch.setattr(cache, "_stamp", lambda path: (1, 1, 7))
+    filled(tmp_path, uncompressed)
+    contents = [path.read_bytes() for path in sorted(uncompressed.iterdir())]
+    for path, content in zip(sorted(uncompressed.iterdir()), contents[1:] + contents[:1], strict=True):
+        path.write_bytes(content)
+    assert fill(opened(tmp_path, uncompressed), ALL(12), num_workers=0, shows_progress=False) == 12
+
+
+def test_files_that_were_only_touched_are_read_once_and_not_decoded(
+    tmp_path: Path, uncompressed: Path, monkeypatch
+):
+    filled(tmp_path, uncompressed)
+    for path in uncompressed.iterdir():
+        path.chmod(0o640)
+    assert fill(opened(tmp_path, uncompressed), ALL(12), num_workers=0, shows_progress=False) == 0
+    read = []
+    digest = cache._digest
+    monkeypatch.setattr(cache, "_digest", lambda path: read.append(path) or digest(path))
+    monkeypatch.setattr(cache, "_NUM_CHECKED", 1)
+    assert fill(opened(tmp_path, uncompressed), ALL(12), num_workers=0, shows_progress=False) == 0
+    assert len(read) == 1
+
+
+def test_a_copy_of_the_data_set_with_other_pictures_is_another(tmp_path: Path, uncompressed: Path):
+    filled(tmp_path, uncompressed)
+    copy = tmp_path / "elsewhere" / "bitmaps"
+    shutil.copytree(uncompressed, copy)
+    exchange(copy / "01.png", copy / "02.png", how="renamed")
+    assert fill(opened(tmp_path, copy), ALL(12), num_workers=0, shows_progress=False) == 1
+
+
+def test_an_unreadable_file_that_was_mended_is_tried_again(tmp_path: Path, uncompressed: Path):
+    good = (uncompressed / "04.png").read_bytes()
+    status = (uncompressed / "04.png").stat()
+    for content, state in ((bytes(len(good)), UNREADABLE), (good, DONE)):
+        (uncompressed / "04.png").write_bytes(content)
+        os.utime(uncompressed / "04.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert filled(tmp_path, uncompressed).facts()["state"][4] == state
+
+
+def damage(path: Path, start: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(content)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 3000])
+def test_zeroed_pixels_are_decoded_again(tmp_path: Path, large_root: Path, num_bytes: int):
+    cache_of = opened_large(tmp_path, large_root)
+    fill(cache_of, np.arange(COUNT), num_workers=0, shows_progress=False)
+    row_start = 128 + 201 * 64 * 64 + 700  # an image that no sample of a few takes
+    with (cache_of.folder / "pixels.npy").open("rb") as file:
+        file.seek(row_start)
+        old = file.read(num_bytes)
+    damage(cache_of.folder / "pixels.npy", row_start, bytes(byte ^ 255 for byte in old))
+    again = opened_large(tmp_path, large_root)
+    assert fill(again, np.arange(COUNT), num_workers=0, shows_progress=False) == 1
+    check_pixels(again)
+
+
+def test_bits_that_rot_are_noticed_the_next_day(tmp_path: Path, root: Path, monkeypatch):
+    cache_of = filled(tmp_path, root)
+    path = cache_of.folder / "pixels.npy"
+    real = cache._stamps_of
+    stamps = real(cache_of)
+    damage(path, 128 + 2 * 32 * 32, bytes(500))
+    monkeypatch.setattr(cache, "_stamps_of", lambda _: stamps)  # a failing disk leaves the times
+    assert fill(opened(tmp_path, root), ALL(6), num_workers=0, shows_progress=False) == 0
+    now = time.time()
+    monkeypatch.setattr(cache.time, "time", lambda: now + 25 * 3600)
+    assert fill(opened(tmp_path, root), ALL(6), num_workers=0, shows_progress=False) == 1
+
+
+@pytest.mark.parametrize("name", ["facts.npy", "pixels.npy", "both"])
+def test_facts_or_pixels_of_another_run_are_made_anew(tmp_path: Path, root: Path, make_images, name: str):
+    mine = filled(tmp_path, root)
+    rng = np.random.default_rng(5)
+    other_root = tmp_path / "others"
+    other_root.mkdir()
+    for number in range(6):
+        Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8)).save(other_root / f"{number}.png")
+    other = filled(tmp_path, other_root)
+    for file in ("facts.npy", "pixels.npy") if name == "both" else (name,):
+        shutil.copyfile(other.folder / file, mine.folder / file)
+    again = filled(tmp_path, root)
+    for row, file in enumerate(again.files):
+        fresh = decode(root / file, image_size=32, channels=1, resize="stretch")
+        np.testing.assert_array_equal(again.pixels()[row], fresh)
+    assert (again.facts()["state"] == DONE).all()
+
+
+@pytest.mark.parametrize("state", [UNREADABLE, EMPTY, 1, 77])
+def test_states_that_were_changed_are_made_anew(tmp_path: Path, root: Path, state: int):
+    filled(tmp_path, root).facts("r+")["state"][:] = state
+    again = filled(tmp_path, root)
+    assert (again.facts()["state"] == DONE).all()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "[1, 2]", "null", '"text"', '{"version": 2}'])
+def test_a_description_that_says_something_else_makes_the_cache_anew(
+    tmp_path: Path, root: Path, content: str
+):
+    old = filled(tmp_path, root)
+    (old.folder / "files.json").write_text(content)
+    again = filled(tmp_path, root)
+    assert again.folder == old.folder
+    assert json.loads((again.folder / "files.json").read_text())["files"] == list(again.files)
+    (again.folder / "checked.json").write_text(content)
+    assert fill(opened(tmp_path, root), ALL(6), num_workers=0, shows_progress=False) == 0
+
+
+@pytest.mark.parametrize("name", ["pixels.npy", "facts.npy"])
+def test_a_file_that_is_cut_while_it_is_filled_leaves_no_zeros(
+    tmp_path: Path, large_root: Path, monkeypatch, name: str
+):
+    cache_of = opened_large(tmp_path, large_root)
+    decoding, cuts = cache._here, iter([True])
+
+    def cutting(*arguments):
+        for number, count in enumerate(decoding(*arguments)):
+            if number == 4 and next(cuts, False):
+                path = cache_of.folder / name
+                os.truncate(path, path.stat().st_size // 10)
+            yield count
+
+    monkeypatch.setattr(cache, "_here", cutting)
+    fill(cache_of, np.arange(COUNT), num_workers=0, shows_progress=False)
+    check_pixels(cache_of)
+
+
+def test_a_disk_that_forgets_is_an_error_that_says_what_to_do(tmp_path: Path, root: Path, monkeypatch):
+    monkeypatch.setattr(cache_worker._RowFile, "write", lambda self, row, values: None)
+    with pytest.raises(OutputError, match=r"does not hold what is written to it.*data\.cache_dir"):
+        filled(tmp_path, root)
+
+
+def test_a_cache_that_is_cut_while_it_is_read_is_an_error_and_no_signal(tmp_path: Path, root: Path):
+    cache_of = filled(tmp_path, root)
+    assert cache_of.images[[5, 0]].shape == (2, 1, 32, 32)
+    os.truncate(cache_of.folder / "pixels.npy", 3000)
+    assert cache_of.images[[0]].shape == (1, 1, 32, 32)
+    with pytest.raises(OutputError, match=r"pixels\.npy cannot be read: the file was cut while.*Start again"):
+        cache_of.images[[0, 5]]
+    assert filled(tmp_path, root).images[[5]].any()
+
+
+def test_a_disk_must_have_room_to_spare(tmp_path: Path, root: Path, monkeypatch):
+    cache_of = opened(tmp_path, root)
+    monkeypatch.setattr(cache, "_num_free", lambda _: 2**26)
+    with pytest.raises(OutputError, match=r"needs [\d,]+ bytes; 67,108,864 are free there"):
+        fill(cache_of, ALL(6), num_workers=0, shows_progress=False)
+
+
 LARGE = CacheSettings(image_size=64, channels=1, resize="stretch")
 COUNT = 300
 # Fills a cache in a process of its own, to be killed; prints how many images it decoded.
@@ -346,6 +547,20 @@ def test_a_worker_that_is_killed_is_an_error_that_names_the_file(
     with pytest.raises(DataError, match=rf"was killed by {name} at .*150 é.png.*start again"):
         fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False)
     fill(cache, np.arange(COUNT), num_workers=0, shows_progress=False)
+    check_pixels(cache)
+
+
+def test_a_worker_that_dies_once_is_no_fault_of_its_file(
+    tmp_path: Path, large_root: Path, dying_decoder, caplog
+):
+    flag = tmp_path / "died"
+    dying_decoder(
+        f"(open({str(flag)!r}, 'x'), os.kill(os.getpid(), signal.SIGSEGV)) if not os.path.exists({str(flag)!r}) else 0"
+    )
+    cache = opened_large(tmp_path / "cache", large_root)
+    assert fill(cache, np.arange(COUNT), num_workers=2, shows_progress=False) == COUNT
+    assert "was killed by SIGSEGV at" in caplog.text
+    assert "What is left is tried once more" in caplog.text
     check_pixels(cache)
 
 

@@ -228,7 +228,7 @@ def test_copies_are_found_once_and_kept_beside_the_cache(with_copies: Fixed, mon
     first = find_copies(images)
     assert first.identical == [[0, 3]]
     assert first.pairs[["one", "other"]].to_numpy().tolist() == [[1, 4]]
-    assert len(list(images.cache.folder.glob("pairs-*.csv"))) == 1
+    assert len(list(images.cache.folder.glob("pairs-*.kept"))) == 1
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "find_near_duplicates", no("they were looked for"))
         again = find_copies(Images(images.cache, images.positions))
@@ -304,11 +304,45 @@ def test_the_audit_says_where_the_images_are_and_is_kept_without_that(with_copie
     manifest, images = with_copies
     first = audited(manifest, images)
     assert first.root == str(manifest.root)
-    (path,) = images.cache.folder.glob("audit-*.json")
-    kept = AuditReport.from_json(json.loads(path.read_text()))
+    (path,) = images.cache.folder.glob("audit-*.kept")
+    kept = AuditReport.from_json(json.loads(path.read_text().split("\n", 1)[1]))
     assert kept.root == ""
     monkeypatch.setattr(dataset, "audit", no("it was made"))
     assert audited(manifest, images) == first == replace(kept, root=first.root)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "audit"])
+@pytest.mark.parametrize(
+    "change", [lambda text: "", lambda text: "{}", lambda text: "[1, 2]", lambda text: text[:-9],
+               lambda text: text.replace("1", "2"), lambda text: text.split("\n", 1)[1]],
+)  # fmt: skip
+def test_what_is_kept_is_made_anew_where_it_was_changed(with_copies: Fixed, kind: str, change):
+    manifest, images = with_copies
+    copies, report = find_copies(images), audited(manifest, images)
+    (path,) = images.cache.folder.glob(f"{kind}-*.kept")
+    text = path.read_text()
+    path.write_text(change(text))
+    pd.testing.assert_frame_equal(find_copies(images).pairs, copies.pairs, check_dtype=False)
+    assert audited(manifest, images) == report
+    assert path.read_text() == text
+
+
+def test_the_content_is_that_of_the_files_by_name(with_copies: Fixed, tmp_path: Path):
+    manifest, images = with_copies
+    whole = without_unreadable(manifest, images, "raise")
+    backwards = manifest.rows(pd.Series(True, index=manifest.table.index))
+    backwards = replace(backwards, table=manifest.table.iloc[::-1])
+    order = images.positions[::-1]
+    assert without_unreadable(backwards, Images(images.cache, order), "raise").content == whole.content
+    path = manifest.root / manifest.table["image"].iloc[2]
+    status = path.stat()
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IEND") + 4] ^= 1  # the picture stays: a checksum that nobody reads
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = images_of(manifest, tmp_path / "cache")
+    assert again.cache.folder == images.cache.folder
+    assert without_unreadable(manifest, again, "skip").content != whole.content
 
 
 def test_another_part_or_label_is_another_audit(with_copies: Fixed):
@@ -321,7 +355,7 @@ def test_another_part_or_label_is_another_audit(with_copies: Fixed):
     labels = manifest.table.assign(**{"label/Edema": 0.0})
     assert kinds(audited(replace(manifest, table=labels), images)) != kinds(first)
     assert audited(replace(manifest, num_listed=9), images).data.listed == 9
-    assert len(list(images.cache.folder.glob("audit-*.json"))) == 4
+    assert len(list(images.cache.folder.glob("audit-*.kept"))) == 4
 
 
 def test_what_was_listed_has_its_part_in_the_audit(with_copies: Fixed):
@@ -340,7 +374,7 @@ def test_what_was_listed_has_its_part_in_the_audit(with_copies: Fixed):
     )
     for one in changes:
         audited(replace(manifest, **one), images)
-    assert len(list(images.cache.folder.glob("audit-*.json"))) == len(changes)
+    assert len(list(images.cache.folder.glob("audit-*.kept"))) == len(changes)
 
 
 def test_the_audit_counts_what_could_not_be_read(make_images: MakeImages, tmp_path: Path):
@@ -504,6 +538,14 @@ def test_what_is_neither_file_nor_folder_is_named(write: Write, tmp_path: Path) 
         MissingFileError, match=r"images names .*gone\.png: there is no such file or folder\."
     ):
         image_files([str(write("a.png")), str(tmp_path / "gone.png")])
+
+
+def test_a_folder_gives_its_images_whatever_their_names(tmp_path: Path) -> None:
+    for name in ("scan", "b.tif", "c.unknown"):
+        Image.new("L", (9, 9)).save(tmp_path / name, "TIFF")
+    (tmp_path / "notes").write_text("no image")
+    (tmp_path / "empty.png").touch()  # is told to be empty when it is read
+    assert [path.name for path in image_files([str(tmp_path)])] == ["b.tif", "c.unknown", "empty.png", "scan"]
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_fewer_images_are_a_part_of_the_set(caplog):
         ({"parts": {"train": 3}}, "images of part train: 4 here, 3 published"),
         ({"parts": {"val": 1}}, "images of part val: 0 here, 1 published"),
         ({"positives": {"Edema": 3}}, "images with Edema: 2 here, 3 published"),
+        ({"positives": {"train": {"Edema": 1}}}, "images with Edema in part train: 2 here, 1 published"),
     ],
 )
 def test_other_numbers_are_a_warning(number, words, caplog):
@@ -91,6 +92,8 @@ def test_what_is_not_known_or_not_read_is_not_compared():
     assert outcome(manifest(), {"images": 6, "positives": {"Hernia": 5}}).kind == "as_published"
     told = outcome(manifest(), {"images": 6, "positives": {"Edema": 5}}, without_positives=["Edema"])
     assert told.kind == "as_published"
+    by_part = {"images": 6, "positives": {"train": {"Edema": 5}}}
+    assert outcome(manifest(), by_part, without_positives=["Edema"]).kind == "as_published"
 
 
 @pytest.mark.parametrize(

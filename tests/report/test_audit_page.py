@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,15 @@ def test_the_page_stands_alone_is_escaped_and_shows_the_pictures(tmp_path):
     assert "patient-10" in page
     assert "secret/5.png is broken" in page
     assert "/secret/root" not in page
+
+
+def test_without_images_the_folder_s_name_is_left_out_and_a_given_one_is_shown(tmp_path):
+    report, manifest, pixels, facts = planted()
+    report = replace(report, data=replace(report.data, name="DOE_JANE_1970"))
+    path = tmp_path / "audit.html"
+    for is_named in (True, False):
+        write_audit_page(report, manifest, pixels, facts, path, images=False, is_named=is_named)
+        assert ("DOE_JANE_1970" in path.read_text(encoding="utf-8")) is is_named
 
 
 def test_without_images_no_picture_name_or_patient_is_in_it(tmp_path):

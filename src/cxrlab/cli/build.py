@@ -21,7 +21,7 @@ from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_bal
 from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
 from cxrlab.models.preprocess import STATISTICS_IMAGES
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
-from cxrlab.training.callbacks.resume import StopTogether
+from cxrlab.training.callbacks.resume import StopTogether, TodaysSettings
 from cxrlab.training.module import Classifier
 from cxrlab.training.precision import choose_precision, saved_precision
 
@@ -178,7 +178,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         ConfigError: If one of them cannot be built.
     """
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
-    callbacks.append(StopTogether())
+    callbacks += [TodaysSettings(), StopTogether()]
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)

@@ -10,7 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import EarlyStopping
 
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.manifest import PARTS
+from cxrlab.data.manifest import PARTS, read_csv
 from cxrlab.errors import TrainingError
 from cxrlab.files import RunDir
 from cxrlab.losses import class_weights
@@ -96,7 +96,7 @@ def _why_no_best(trainer: pl.Trainer, monitor: str, files: RunDir) -> str:
 @rank_zero_only
 def _draw_learning_curves(files: RunDir) -> None:
     if files.metrics.is_file():
-        learning_curves(pd.read_csv(files.metrics), files.learning_curves)
+        learning_curves(read_csv(files.metrics), files.learning_curves)
 
 
 def log_evaluation(table: str, part: str, data: DataModule, files: RunDir, *, page: bool) -> None:

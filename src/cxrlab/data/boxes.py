@@ -83,8 +83,7 @@ def read_boxes(path: Path, manifest: Manifest, synonyms: Mapping[str, str] | Non
             f"No box of {path} can be used, for instance {unusable[0]}. "
             + (
                 "Its numbers are taken as pixels of the images' files, which may be of another size, or not "
-                "there: "
-                "divide them by the width and height that they belong to."
+                "there: divide them by the width and height that they belong to."
                 if are_pixels
                 else "Sides are fractions of the image, 0 to 1, or pixels."
             )
@@ -114,12 +113,13 @@ def _named(cells: pd.DataFrame, path: Path, manifest: Manifest) -> pd.DataFrame:
     if "label" not in table:
         label = columns["label"]
         table.insert(1, "label", manifest.labels[0] if label is None else cells[label])
-    table = table[(table[sides] != "").any(axis=1)].reset_index(drop=True)
+    boxed = np.flatnonzero((table[sides] != "").to_numpy().any(axis=1))
+    table = table.take(boxed).reset_index(drop=True)
     numbers = table[sides].apply(pd.to_numeric, errors="coerce").astype(np.float64)
     if has_corners:
         ends = numbers[["x_max", "y_max"]].to_numpy() - numbers[["x", "y"]].to_numpy()
         numbers = numbers[["x", "y"]].assign(width=ends[:, 0], height=ends[:, 1])
-    return pd.concat([table[["image", "label"]], numbers], axis=1)
+    return table[["image", "label"]].join(numbers)
 
 
 def _plain(name: str) -> str:

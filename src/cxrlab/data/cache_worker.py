@@ -1,13 +1,15 @@
 """The rows of a cache, and the process that decodes images into them."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +22,12 @@ from cxrlab.errors import MissingFileError, MissingPackageError, UserError
 EMPTY, AT_WORK, DONE, UNREADABLE = range(4)
 
 _TEXT_LENGTH = 400
-_TEXT = f"S{_TEXT_LENGTH}"
 
 FACTS = np.dtype(
     [
         ("state", "u1"),
+        ("seal", "<u4"),
+        ("changed", "<i8"),
         ("checksum", "<u4"),
         ("digest", "S32"),
         ("width", "<u4"),
@@ -32,13 +35,16 @@ FACTS = np.dtype(
         ("mode", "S16"),
         ("depth", "u1"),
         ("levels", "<u2"),
-        ("warning", _TEXT),
-        ("error", _TEXT),
+        ("text", f"S{_TEXT_LENGTH}"),
         ("hash", "<u8", (HASH_WORDS,)),
         *((name, "<f4") for name in Appearance._fields),
     ]
 )
-"""What is known of a file; its row of pixels counts once ``state`` is ``DONE``, which is written last."""
+"""What is known of a file; its row of pixels counts once ``state`` is ``DONE``, which is written last.
+
+``seal`` is a checksum of the others, ``changed`` when the file's content or name last did (ns), ``text`` the
+warning of a file that was decoded, else the error.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,22 +64,75 @@ class CacheSettings:
     bit_depth: int | None = None
 
 
+def changed_at(path: Path) -> int:
+    """Return when a file's content, name or rights last changed (ns), which nobody can set; -1 if gone."""
+    try:
+        return path.stat().st_ctime_ns
+    except OSError:
+        return -1
+
+
 def checksum(pixels: npt.NDArray[np.uint8]) -> int:
     """Return the CRC-32 of an image's bytes."""
     return zlib.crc32(np.ascontiguousarray(pixels).data)
+
+
+def seals(
+    facts: npt.NDArray[np.void], files: Sequence[str], settings: CacheSettings
+) -> npt.NDArray[np.uint32]:
+    """Return a checksum of each record, its file's name and how that was decoded, shape ``(N,)``."""
+    records = facts.copy()
+    records["seal"] = 0
+    records["changed"] = 0
+    start = zlib.crc32(repr(settings).encode())
+    sealed = (
+        zlib.crc32(record.tobytes(), zlib.crc32(file.encode("utf-8", "surrogateescape"), start))
+        for record, file in zip(records, files, strict=True)
+    )
+    return np.fromiter(sealed, dtype=np.uint32, count=len(records))
+
+
+class RowLayout(NamedTuple):
+    """Where the rows of a .npy file lie; nothing is said of how long the file is.
+
+    Attributes:
+        start: Bytes before the first row.
+        row_bytes: Bytes of a row.
+        shape: Of the whole array.
+    """
+
+    start: int
+    row_bytes: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read it from a file's header.
+
+        Raises:
+            ValueError: If it is no .npy file of version 1.
+        """
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError(f"{path} is no array of version 1")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            return cls(file.tell(), int(np.prod(shape[1:], dtype=int)) * dtype.itemsize, shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.start + self.shape[0] * self.row_bytes
 
 
 class _RowFile:
     """Rows of a .npy file, written in place: a full disk is an error here, in a memory map it is a signal."""
 
     def __init__(self, path: Path) -> None:
-        mapped = np.load(path, mmap_mode="r")
-        self._start = mapped.offset
-        self._row_bytes = mapped[:1].nbytes
+        self._layout = RowLayout.of(path)
         self._file = path.open("r+b")
 
     def write(self, row: int, values: bytes) -> None:
-        self._file.seek(self._start + row * self._row_bytes)
+        self._file.seek(self._layout.start + row * self._layout.row_bytes)
         self._file.write(values)
         self._file.flush()
 
@@ -106,23 +165,24 @@ def decode_rows(folder: Path, root: Path, settings: CacheSettings, files: Iterab
     Raises:
         OSError: If the cache cannot be written: the disk is full, for instance.
     """
-    pixels, facts = _RowFile(folder / "pixels.npy"), _RowFile(folder / "facts.npy")
-    try:
+    with (
+        contextlib.closing(_RowFile(folder / "pixels.npy")) as pixels,
+        contextlib.closing(_RowFile(folder / "facts.npy")) as facts,
+    ):
         for row, file in files:
-            record = np.zeros((), FACTS)
+            record = np.zeros(1, FACTS)
             record["state"] = AT_WORK
             facts.write(row, record.tobytes())
             image = _decoded(root / file, settings, record)
             if image is not None:
                 pixels.write(row, image.pixels.tobytes())
+            record["seal"] = seals(record, [file], settings)
             facts.write(row, record.tobytes())
-    finally:
-        pixels.close()
-        facts.close()
 
 
 def _decoded(path: Path, settings: CacheSettings, record: npt.NDArray[np.void]) -> DecodedImage | None:
     """Read an image and fill in its record; return None where it cannot be read."""
+    record["changed"] = changed_at(path)  # before it is read: what changes meanwhile is noticed the next time
     try:
         image = read_image(
             path,
@@ -135,7 +195,7 @@ def _decoded(path: Path, settings: CacheSettings, record: npt.NDArray[np.void]) 
         # What is the system's fault, or that of a missing decoder, is tried again the next time.
         may_pass = isinstance(error, MissingFileError | MissingPackageError | ImageAccessError)
         record["state"] = EMPTY if may_pass else UNREADABLE
-        record["error"] = str(error).encode()[:_TEXT_LENGTH]
+        record["text"] = str(error).encode()[:_TEXT_LENGTH]
         return None
     values = {
         "state": DONE,
@@ -146,7 +206,7 @@ def _decoded(path: Path, settings: CacheSettings, record: npt.NDArray[np.void]) 
         "mode": image.mode.encode()[:16],
         "depth": image.depth,
         "levels": image.levels,
-        "warning": image.warning.encode()[:_TEXT_LENGTH],
+        "text": image.warning.encode()[:_TEXT_LENGTH],
         "hash": perceptual_hash(image.pixels),
         **measure(image.pixels)._asdict(),
     }

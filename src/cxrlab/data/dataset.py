@@ -1,12 +1,12 @@
 """From a manifest to images that are ready: cached, their copies known, the unreadable ones left out."""
 
-import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -59,13 +59,23 @@ class Images:
 
     def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         """Return images by their rows in the manifest, uint8, shape ``(n, C, H, W)``."""
-        pixels = self.cache.pixels()
-        return np.asarray(pixels[self.positions[np.asarray(rows, dtype=np.intp)]])
+        return self.cache.images[self.positions[np.asarray(rows, dtype=np.intp)]]
 
     @property
     def facts(self) -> pd.DataFrame:
         """What is known of each file; see :meth:`cxrlab.data.cache.ImageCache.table`."""
         return self.cache.table(self.positions)
+
+    @property
+    def key(self) -> bytes:
+        """Bytes that are others where other images are meant, or other content of theirs."""
+        return self.positions.tobytes() + self.cache.facts()["seal"][self.positions].tobytes()
+
+    @property
+    def digests(self) -> list[str]:
+        """The digest of each file's bytes; empty where it could not be read."""
+        cells: list[bytes] = self.cache.facts()["digest"][self.positions].tolist()
+        return [cell.decode("ascii", errors="replace") for cell in cells]
 
     @property
     def resize(self) -> str:
@@ -163,6 +173,13 @@ class Dataset:
         return len(self.manifest)
 
     @cached_property
+    def content(self) -> str:
+        """12 hex digits that depend on the bytes of every image's file, by its name, not on the row order."""
+        digests = zip(self.manifest.table["image"], self.images.digests, strict=True)
+        lines = (f"{image}\t{digest}\n" for image, digest in sorted(digests))
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    @cached_property
     def targets(self) -> npt.NDArray[np.float32]:
         """Labels: 1 present, 0 absent, NaN unknown, shape ``(N, L)``."""
         return self.manifest.targets.copy()  # pandas lends its memory read-only
@@ -225,29 +242,43 @@ def find_copies(images: Images) -> Copies:
 
     Near-identical ones are not looked for in images of fewer than ``SMALLEST_SIZE`` pixels.
     """
-    digests = images.facts["digest"].tolist()
+    digests = images.digests
     identical = identical_groups(digests)
     size = images.cache.settings.image_size
     if size < SMALLEST_SIZE:
         _log.warning(
-            "data.image_size=%d: near-identical images are looked for from %d pixels on; files of the same "
-            "bytes are found.", size, SMALLEST_SIZE,
+            "data.image_size=%d: near-identical images are looked for from %d pixels on; files of the "
+            "same bytes are found.", size, SMALLEST_SIZE,
         )  # fmt: skip
         return replace(Copies.none(), identical=identical)
-    key = hashlib.sha256(images.positions.tobytes() + images.hashes.tobytes()).hexdigest()[:12]
-    path = images.cache.folder / f"pairs-v{_COPIES_VERSION}-{key}.csv"
-    with contextlib.suppress(OSError, ValueError):  # absent, or damaged: it is computed again
-        return Copies(identical, pd.read_csv(path))
+    key = hashlib.sha256(images.key).hexdigest()[:12]
+    path = images.cache.folder / f"pairs-v{_COPIES_VERSION}-{key}.kept"
+    if (kept := _kept(path)) is not None:
+        return Copies(identical, pd.read_csv(StringIO(kept)))
     pairs = find_near_duplicates(images.hashes, images, digests=digests)
     _keep(path, pairs.to_csv(index=False))
     return Copies(identical, pairs)
 
 
 def _keep(path: Path, text: str) -> None:
+    """Keep what was computed, behind its checksum."""
     try:
-        write_text(path, text)
+        write_text(path, f"{_checksum(text)}\n{text}")
     except OSError as error:  # a cache that others made may be read-only: it is only slower
         _log.debug("%s is not kept: %s", path, error)
+
+
+def _kept(path: Path) -> str | None:
+    """Return what was kept; None where there is nothing, or it was changed since: it is computed again."""
+    try:
+        found, _, text = path.read_text(encoding="utf-8").partition("\n")
+    except (OSError, ValueError):
+        return None
+    return text if found == _checksum(text) else None
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def audit_dataset(dataset: Dataset) -> AuditReport:
@@ -260,10 +291,10 @@ def audit_dataset(dataset: Dataset) -> AuditReport:
     whole = replace(manifest, table=pd.concat([manifest.table, unreadable.table], ignore_index=True))
     positions = np.concatenate([dataset.images.positions, unreadable.images.positions])
     cache = dataset.images.cache
-    path = cache.folder / f"audit-{_audit_key(whole, positions)}.json"
+    path = cache.folder / f"audit-{_audit_key(whole, Images(cache, positions))}.kept"
     root = str(manifest.root.resolve())
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or damaged: computed again
-        return replace(AuditReport.from_json(json.loads(path.read_text(encoding="utf-8"))), root=root)
+    if (kept := _kept(path)) is not None:
+        return replace(AuditReport.from_json(json.loads(kept)), root=root)
     report = audit(
         whole,
         Images(cache, positions).facts,
@@ -277,11 +308,11 @@ def audit_dataset(dataset: Dataset) -> AuditReport:
     return replace(report, root=root)
 
 
-def _audit_key(manifest: Manifest, positions: npt.NDArray[np.intp]) -> str:
+def _audit_key(manifest: Manifest, images: Images) -> str:
     """Return a name for all that a report depends on."""
     named = (manifest.name, manifest.num_listed, list(manifest.table), manifest.missing, manifest.extra)
     found = (manifest.left_out, manifest.spellings, manifest.published)
-    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *named, *found)).encode() + positions.tobytes())
+    hashed = hashlib.sha256(repr((_AUDIT_VERSION, *named, *found)).encode() + images.key)
     for table in (manifest.table, manifest.boxes, manifest.raw):
         if table is not None:
             hashed.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())

@@ -3,6 +3,7 @@
 Which images stand in which batch is a function of seed, epoch and rank, so that a resume repeats it.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, TypedDict
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from cxrlab.data.pixel_file import PixelFile
 from cxrlab.errors import ConfigError
 
 ImageDevice = Literal["auto", "disk", "host", "gpu"]
@@ -138,7 +140,7 @@ class ImageStore:
     """Images by their row in the manifest, wherever they lie.
 
     Args:
-        pixels: The cache's memory map, shape ``(M, C, H, W)``.
+        pixels: The cache's images, shape ``(M, C, H, W)``.
         positions: Where in ``pixels`` each row of the manifest is, shape ``(N,)``.
         image_device: ``disk`` leaves them in the file, which the operating system keeps in memory as far as
             there is room; ``host`` copies them to memory; ``gpu`` to the GPU's. ``auto`` is ``gpu`` where
@@ -151,16 +153,17 @@ class ImageStore:
 
     def __init__(
         self,
-        pixels: npt.NDArray[np.uint8],
+        pixels: npt.NDArray[np.uint8] | PixelFile,
         positions: npt.NDArray[np.intp],
         *,
         image_device: ImageDevice,
         device: torch.device,
     ) -> None:
-        self._source = torch.from_numpy(pixels)
+        self._pixels = pixels
         self._positions = torch.from_numpy(positions.astype(np.int64))
-        num_bytes = len(positions) * self._source[:1].numel()
+        num_bytes = len(positions) * math.prod(pixels.shape[1:])
         self.image_device = _chosen(image_device, num_bytes, device)
+        self._moved: Tensor | None = None
         self._pins = device.type == "cuda" and self.image_device != "gpu"
         if self.image_device != "disk":
             self._move(device if self.image_device == "gpu" else torch.device("cpu"))
@@ -168,20 +171,21 @@ class ImageStore:
     def _move(self, device: torch.device) -> None:
         """Copy the images that the manifest names, and no others."""
         count = len(self._positions)
-        moved = torch.empty((count, *self._source.shape[1:]), dtype=torch.uint8, device=device)
+        moved = torch.empty((count, *self._pixels.shape[1:]), dtype=torch.uint8, device=device)
         for start in range(0, count, _COPIED_AT_ONCE):
             rows = slice(start, start + _COPIED_AT_ONCE)
-            moved[rows] = self._source[self._positions[rows]].to(device)
-        self._source = moved
-        self._positions = torch.arange(count, device=device)
+            moved[rows] = torch.from_numpy(self._pixels[self._positions[rows].numpy()]).to(device)
+        self._moved = moved
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return images, uint8, shape ``(len(rows), C, H, W)``: on the GPU or pinned where there is one."""
-        if self.image_device == "gpu":
-            return self._source[rows.to(self._source.device, non_blocking=True)]
-        shape = (len(rows), *self._source.shape[1:])
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pins)
-        return torch.index_select(self._source, 0, self._positions[rows], out=images)
+        if self._moved is not None and self._moved.is_cuda:
+            return self._moved[rows.to(self._moved.device, non_blocking=True)]
+        images = torch.empty((len(rows), *self._pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._pins)
+        if self._moved is not None:
+            return torch.index_select(self._moved, 0, rows, out=images)
+        images.numpy()[:] = self._pixels[self._positions[rows].numpy()]
+        return images
 
 
 def _chosen(image_device: ImageDevice, num_bytes: int, device: torch.device) -> ImageDevice:

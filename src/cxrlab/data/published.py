@@ -3,16 +3,15 @@
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.errors import ConfigError
 
-if TYPE_CHECKING:
-    from cxrlab.data.manifest import Manifest
-
 # As a config says it: {images: 112120, patients: 30805, parts: {train: 86524}, positives: {Effusion: 13317}};
-# null for what is not known.
-Published = dict[str, int | dict[str, int] | None]
+# null for what is not known. Positives may be given by part: {train: {Edema: 52246}}.
+Published = dict[str, int | dict[str, int | dict[str, int]] | None]
 
 _TOTALS = ("images", "patients")
 _BY_NAME = ("parts", "positives")
@@ -38,8 +37,8 @@ class PublishedComparison:
 
 
 def compared(
-    manifest: "Manifest", published: Published | None, *, without_positives: Collection[str] = ()
-) -> "Manifest":
+    manifest: Manifest, published: Published | None, *, without_positives: Collection[str] = ()
+) -> Manifest:
     """Return the manifest with the outcome of the comparison, which is logged too.
 
     Fewer images than published are a part of the set, of which patients and positives say nothing unless
@@ -48,7 +47,8 @@ def compared(
     Args:
         manifest: Everything that a reader found, before any filter.
         published: Numbers by kind, each of which may be left out: ``images``, ``patients``, ``parts`` (images
-            by the data set's own part) and ``positives`` (images by label); None compares nothing.
+            by the data set's own part) and ``positives`` (images by label, or by part and label); None
+            compares nothing.
         without_positives: Labels whose positives are not compared, such as those whose uncertain readings
             were asked to count as present.
 
@@ -75,12 +75,13 @@ def _check(published: Published) -> None:
 
 
 def _comparison(
-    manifest: "Manifest", published: Published, without_positives: Collection[str]
+    manifest: Manifest, published: Published, without_positives: Collection[str]
 ) -> PublishedComparison:
     read = _read(manifest)
     told = {name: number for name, number in _flat(published) if name in read}
     for label in without_positives:
-        told.pop(_positives(label), None)
+        for part in ("", *PARTS):
+            told.pop(_positives(label, part), None)
     images, of_images = len(manifest), told.get("images")
     is_part = of_images is not None and images < of_images
     odd = {
@@ -105,27 +106,31 @@ def _comparison(
     return PublishedComparison("as_published", message, images)
 
 
-def _positives(label: str) -> str:
-    return f"images with {label}"
+def _positives(label: str, part: str = "") -> str:
+    return f"images with {label}" + (f" in part {part}" if part else "")
 
 
 def _flat(published: Published) -> list[tuple[str, int]]:
     flat = []
     for key, value in published.items():
-        if isinstance(value, dict):
-            of = _positives if key == "positives" else "images of part {}".format
-            flat += [(of(name), number) for name, number in value.items()]
-        elif value is not None:
+        if isinstance(value, int):
             flat.append((key, value))
+        for name, number in (value if isinstance(value, dict) else {}).items():
+            if isinstance(number, dict):
+                flat += [(_positives(label, name), of_part) for label, of_part in number.items()]
+            else:
+                flat.append((_positives(name) if key == "positives" else f"images of part {name}", number))
     return flat
 
 
-def _read(manifest: "Manifest") -> dict[str, int]:
+def _read(manifest: Manifest) -> dict[str, int]:
     """Return what was read, under the names that :func:`_flat` gives; a part without images counts 0."""
-    table = manifest.table
+    table, is_present = manifest.table, manifest.targets == 1
     read = {"images": len(table), "patients": int(table["patient"].nunique())}
-    counts = table["split"].value_counts()
-    read |= {f"images of part {part}": int(counts.get(part, 0)) for part in ("train", "val", "test")}
-    present = (manifest.targets == 1).sum(axis=0)
-    read |= {_positives(label): int(number) for label, number in zip(manifest.labels, present, strict=True)}
+    for part in ("", *PARTS):
+        rows = (table["split"] == part).to_numpy() if part else np.ones(len(table), dtype=bool)
+        if part:
+            read[f"images of part {part}"] = int(rows.sum())
+        counts = is_present[rows].sum(axis=0)
+        read |= {_positives(label, part): int(n) for label, n in zip(manifest.labels, counts, strict=True)}
     return read

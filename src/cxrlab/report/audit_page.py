@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from cxrlab.errors import OutputError
 from cxrlab.files import replacing, write_text
 from cxrlab.report.figures import audit as figures
 from cxrlab.report.html import pages
+from cxrlab.report.model_info import public_name
 
 _JPEG_QUALITY = 80
 _GAP = 4
@@ -79,6 +80,7 @@ def write_audit_page(
     path: Path,
     *,
     images: bool,
+    is_named: bool = False,
 ) -> None:
     """Write ``audit.html``, and beside it ``<label>.gif`` with a label's first 100 images.
 
@@ -90,11 +92,15 @@ def write_audit_page(
         path: The HTML file; its folder must exist.
         images: False leaves out what a data-use agreement may protect: pictures, animations, and the names of
             images, patients and files.
+        is_named: Whether a person gave the data set's name; any other may be that of its folder, and is left
+            out with the images.
 
     Raises:
         OutputError: If a file cannot be written.
     """
     try:
+        if not images:
+            report = replace(report, data=replace(report.data, name=public_name(report.data.name, is_named)))
         shown = _pictures(report, manifest, pixels, facts, path) if images else Pictures()
         write_text(path, render(report, _figures(report, manifest), shown, images=images))
     except OSError as error:

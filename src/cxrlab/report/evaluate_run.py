@@ -14,7 +14,7 @@ from cxrlab.evaluation.ensemble import (
 from cxrlab.evaluation.operating_point import from_validation, run_operating_point
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.metrics.settings import EvaluationSettings
-from cxrlab.report.evaluation_page import Evaluation, with_checks, write_results
+from cxrlab.report.evaluation_page import Evaluation, with_checks, write_report, write_results
 from cxrlab.report.model_info import ModelInfo, ensemble_model_info, run_model_info
 from cxrlab.report.panels import draw_run_panels, read_panels
 from cxrlab.report.section import Section
@@ -23,6 +23,11 @@ from cxrlab.runs.run_data import PredictedImages
 
 # More than a page has room for: it chooses itself, and says how many it left out.
 _PANEL_BYTES = 10_000_000
+
+_OTHER_WEIGHTS = (
+    "The weights are not those that the run's training noted (check_weights=false): what is said of the "
+    "training may be of another network."
+)
 
 
 def evaluate_own_part(
@@ -51,6 +56,29 @@ def evaluate_own_part(
     return write_results(evaluation, settings, run.run_dir, page=page, images=images, sections=sections)
 
 
+def add_heatmap_checks(
+    run: Run,
+    predicted: PredictedImages,
+    settings: EvaluationSettings,
+    result: EvaluationResult,
+    *,
+    images: bool,
+    sections: Sequence[Section] = (),
+) -> None:
+    """Write the page of a run's own evaluation again, with the checks of heatmaps that were made since.
+
+    Args:
+        run: As it was evaluated.
+        predicted: The same.
+        settings: The same.
+        result: What the evaluation found.
+        images: Whether radiographs, and names of images and patients, may stand on the page.
+        sections: A person's own sections of the page.
+    """
+    evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
+    write_report(run.run_dir, result, evaluation.model_info, images=images, sections=sections)
+
+
 def run_evaluation(
     run: Run,
     predicted: PredictedImages,
@@ -74,7 +102,8 @@ def run_evaluation(
     if predicted.manifest is not None and predicted.images is not None and heatmaps_per_label:
         draw_run_panels(run, predicted, thresholds, heatmaps_dir, per_label=heatmaps_per_label)
     panels, _ = read_panels(heatmaps_dir, budget_bytes=_PANEL_BYTES)
-    model_info = run_model_info(run.run_dir, run.config, panels=panels, notes=predicted.notes)
+    notes = predicted.notes if run.has_own_weights else (_OTHER_WEIGHTS, *predicted.notes)
+    model_info = run_model_info(run.run_dir, run.config, panels=panels, notes=notes)
     model_info = _of_other_data(model_info, predicted) if predicted.is_external else model_info
     if is_drawn:
         model_info = with_checks(model_info, run.run_dir)

@@ -5,7 +5,7 @@ The page is one HTML file that needs no network: the sections of ``SECTIONS`` an
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from cxrlab.report.html import (
     table_html,
 )
 from cxrlab.report.model_card import model_card
-from cxrlab.report.model_info import ModelInfo, Session, without_names
+from cxrlab.report.model_info import ModelInfo, Session, without_folder_name, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
 from cxrlab.runs.writing import save_audit
@@ -367,6 +367,7 @@ def write_evaluation(
     *,
     images: bool,
     sections: Sequence[Section] = (),
+    draw: Callable[[], Evaluation] | None = None,
 ) -> EvaluationResult:
     """Evaluate, and write everything to a folder of its own.
 
@@ -376,6 +377,8 @@ def write_evaluation(
         folder: Where to.
         images: Whether radiographs, commands, and names of images, patients and files may stand on the page.
         sections: A person's own sections of the page.
+        draw: Draws heatmaps and returns the same evaluation with them. It is called once all else is
+            written, and the page is then written again: drawing takes long, and may be stopped or fail.
 
     Returns:
         What ``evaluation.json`` holds.
@@ -386,20 +389,27 @@ def write_evaluation(
     start = time.perf_counter()
     session = environment("cxrlab.evaluate")
     session["data"] = evaluation.facts.record()
-    result = write_results(evaluation, settings, folder, images=images, sections=sections, session=session)
-    thresholds = None if evaluation.thresholds is None else evaluation.thresholds.values
-    session["seconds"] = {**result.seconds, "everything": round(time.perf_counter() - start, 1)}
     run_dir = RunDir(folder)
     try:
         # Decisions are those of this evaluation's thresholds, if it has any.
+        thresholds = None if evaluation.thresholds is None else evaluation.thresholds.values
         frame = replace(evaluation.table, decisions=None).to_frame(thresholds)
+        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "predictions.csv", frame.to_csv(index=False))
+        result = write_results(
+            evaluation, settings, folder, images=images, sections=sections, session=session
+        )
+        session["seconds"] = {**result.seconds, "everything": round(time.perf_counter() - start, 1)}
         write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
         if evaluation.audit is not None:
             save_audit(evaluation.audit, run_dir)
     except OSError as error:
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
     log.info("\n%s\n\nThe page: %s", terminal_table(result), run_dir.report)
+    if draw is not None:
+        model_info = replace(draw().model_info, evaluated=Session.from_json(session))
+        write_report(folder, result, model_info, images=images, sections=sections)
+        log.info("It has the heatmaps now.")
     return result
 
 
@@ -439,7 +449,8 @@ def write_results(
         data=evaluation.facts,
         notes=evaluation.model_info.notes,
     )
-    result.save(folder)
+    kept = result if images else replace(result, data=without_folder_name(result.data))
+    kept.save(folder)
     model_info = evaluation.model_info
     if session is not None:
         model_info = replace(model_info, evaluated=Session.from_json(session))

@@ -386,17 +386,20 @@ def write_explained(
     cases = drawn_cases(explain_task, limit)
     panels = _saved(_panels(explain_task, cases), run_dir.maps, explain_task, len(cases))
     write_gallery(run_dir.panels, panels, explain_task.manifest)
-    result = None
+    shown, _ = read_panels(run_dir.panels, budget_bytes=_ALL_BYTES)
+
+    def write_page(result: ExplanationResult | None) -> Path:
+        session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
+        flagged, _ = read_panels(run_dir.flagged_panels, budget_bytes=_ALL_BYTES)
+        page = write_explanation(folder, title, result, shown, flagged, session, images=images)
+        write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
+        return page
+
+    page = write_page(None)  # before the checks: they take long, and may be stopped
     if checks:
         result = save_checks(explain_task, run_dir.explanation, run_dir.flagged_panels, checks)
         log.info("\n%s", "\n".join([headline(result), *(flag.message for flag in result.flags)]))
-    session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
-    shown, flagged = (
-        read_panels(gallery, budget_bytes=_ALL_BYTES)[0]
-        for gallery in (run_dir.panels, run_dir.flagged_panels)
-    )
-    page = write_explanation(folder, title, result, shown, flagged, session, images=images)
-    write_json(run_dir.provenance, {"sessions": [session]}, indent=2)
+        page = write_page(result)
     return page
 
 

@@ -10,24 +10,28 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.manifest import Manifest, read_table
+from cxrlab.data.manifest import read_table
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import RunDir, replacing, write_text
 from cxrlab.metrics.registry import METRICS
 from cxrlab.models.timm_network import layer_table
 from cxrlab.models.weights import check_weights_fit
+from cxrlab.runs.run import check_noted
+from cxrlab.training.checkpoint import check_checkpoint, read_checkpoint
 from cxrlab.training.module import Classifier
 
 
-def check_same_run(manifest: Manifest, classifier: Classifier, files: RunDir) -> None:
+def check_same_run(data: DataModule, classifier: Classifier, files: RunDir) -> None:
     """Compare what a resumed run reads with what it was started on.
 
     Raises:
-        DataError: If an image, a label or a part differs: a patient could cross from training to test.
+        DataError: If an image, its content, a label or a part differs: a patient could cross from training to
+            test.
         CheckpointError: If the last checkpoint does not fit the network, or cannot be read.
     """
     if not files.manifest.is_file():
         raise MissingFileError(f"resume={files}: there is no manifest.csv, which says what was trained on.")
+    manifest = data.manifest
     before = replace(manifest, table=read_table(files.manifest))
     if before.fingerprint() != manifest.fingerprint():
         different = set(before.table["image"]) ^ set(manifest.table["image"])
@@ -42,7 +46,37 @@ def check_same_run(manifest: Manifest, classifier: Classifier, files: RunDir) ->
             f"differ, such as {sorted(different)[:3]}). A new split would put patients of training into "
             "the test part: bring the data back as they were, or start a new run."
         )
+    content = files.data_record().get("content")
+    if content is not None and content != data.dataset.content:
+        raise DataError(
+            f"resume={files}: images below {manifest.root} have another content than those that the run "
+            f"was started on, under the same names (fingerprint {data.dataset.content} for {content}). Bring "
+            "them back as they were, or start a new run."
+        )
     check_weights_fit(classifier, files.last_checkpoint)
+    _check_best(files)
+
+
+def _check_best(files: RunDir) -> None:
+    """Refuse to go on where the best epoch so far is gone: the run would end without a network to test.
+
+    Raises:
+        MissingFileError: If it is.
+        CheckpointError: If another file took its place, or it cannot be read.
+    """
+    if files.best_checkpoint.is_file():
+        check_checkpoint(files.best_checkpoint)
+        check_noted(files, files.best_checkpoint)
+        return
+    callbacks = read_checkpoint(files.last_checkpoint).get("callbacks")
+    states = callbacks.values() if isinstance(callbacks, dict) else []
+    had_best = any(isinstance(s, dict) and s.get("monitor") and s.get("best_model_path") for s in states)
+    if had_best:
+        raise MissingFileError(
+            f"resume={files}: {files.best_checkpoint.name}, the checkpoint of its best epoch, is gone from "
+            f"{files.checkpoints}. Bring it back; or copy {files.last_checkpoint.name} to its place, so that "
+            "the last epoch stands for the best until one is better."
+        )
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -21,6 +22,8 @@ from cxrlab.models.network import Network, build_network, describe, wrap
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
 from cxrlab.task import Task, activate
+from cxrlab.training.checkpoint import check_checkpoint
+from cxrlab.training.loggers import log_by_label, log_settings, log_test
 from cxrlab.training.operating_point import OperatingPoint
 from cxrlab.training.optim import ParameterGroup
 from cxrlab.training.schedules import training_length
@@ -119,7 +122,8 @@ class Classifier(pl.LightningModule):
                 else describe(self.network, len(self.labels)),
                 "task": task,
                 "views": self.views,
-            }
+            },
+            logger=False,  # they go there with those of the training
         )
         self.operating_point = OperatingPoint(len(self.labels))
         self.loss = loss
@@ -146,6 +150,7 @@ class Classifier(pl.LightningModule):
         *args: Any,
         module: nn.Module | None = None,
         trust: Sequence[str] = (),
+        labels: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Load a checkpoint without running any code in it.
@@ -155,6 +160,7 @@ class Classifier(pl.LightningModule):
             args: As Lightning has them.
             module: The network, built by yourself; needed where its class is neither cxrlab's nor trusted.
             trust: Packages whose networks may be built, such as ``["my_lab"]``.
+            labels: What its labels must be, where another file says it; None where none does.
             kwargs: As Lightning has them, and what ``Classifier`` takes.
 
         Returns:
@@ -162,11 +168,13 @@ class Classifier(pl.LightningModule):
 
         Raises:
             ConfigError: If the network's class is neither cxrlab's nor trusted, naming it.
+            CheckpointError: If the file cannot be read, or holds a value that cannot be meant: its key is
+                named.
         """
+        path = Path(checkpoint_path)
+        check_checkpoint(path, labels=None if labels is None else list(labels))
         kwargs = {"weights_only": True, "map_location": "cpu", **kwargs}
-        classifier: Self = super().load_from_checkpoint(
-            checkpoint_path, *args, module=module, trust=trust, **kwargs
-        )
+        classifier: Self = super().load_from_checkpoint(path, *args, module=module, trust=trust, **kwargs)
         return classifier.eval()
 
     def setup(self, stage: str) -> None:
@@ -196,6 +204,10 @@ class Classifier(pl.LightningModule):
             total = total + activate(logits, self.task)
         return total / len(self.views)
 
+    def on_train_start(self) -> None:
+        """Give the loggers the settings of the training."""
+        log_settings(self.trainer, self.hparams_initial)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and what the network adds for the size of its weights."""
         self.network.at_epoch(self.current_epoch)
@@ -207,6 +219,8 @@ class Classifier(pl.LightningModule):
         self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
         hits = count_hits(logits.detach(), batch["targets"], self.task)
         self._epoch_hits = self._epoch_hits.to(hits.device) + hits
+        if self.trainer.loggers:  # those that have a value for every step; metrics.csv has rows of epochs
+            self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
         return loss + self.network.penalty()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -282,7 +296,8 @@ class Classifier(pl.LightningModule):
         self.log("train/accuracy", (hits / known).nanmean(), sync_dist=True)
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
         self._epoch_hits = torch.zeros(2, 1, device=self.device)
-        self.log("lr", max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
+        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        self.log("lr", rate, sync_dist=True)
 
     def _log_penalty(self) -> None:
         """Log what the network adds to the loss of training, and the validation loss with it, if it adds any.
@@ -336,9 +351,18 @@ class Classifier(pl.LightningModule):
                 part, ", ".join(undefined), len(self.labels) - len(undefined), len(self.labels),
             )  # fmt: skip
         values = {f"{part}/{name}": value for name, value in results.items()}
+        of_all = {name: value for name, value in values.items() if name.count("/") == 1}
+        by_label = {name: value for name, value in values.items() if name not in of_all}
+        # All processes have the same values; their mean is taken, or Lightning warns of each.
         shown = f"{part}/auroc"
-        self.log(shown, values.pop(shown), prog_bar=True, logger=self._is_logged)
-        self.log_dict(values, logger=self._is_logged)
+        self.log(shown, of_all[shown], prog_bar=True, logger=self._is_logged, sync_dist=True)
+        others = {name: value for name, value in of_all.items() if name != shown}
+        self.log_dict(others, logger=self._is_logged, sync_dist=True)
+        self.log_dict(by_label, logger=False, sync_dist=True)
+        if self._is_logged and not self.trainer.sanity_checking:
+            log_by_label(self.trainer, _floats(by_label))
+        elif self.trainer.state.fn == "test" and self.trainer.loggers:
+            log_test(self.trainer, _floats(of_all), _floats(by_label))
         return predicted
 
     def configure_optimizers(self) -> Any:
@@ -358,3 +382,7 @@ class Classifier(pl.LightningModule):
         """Step a schedule, but for those that follow the validation metric: they are stepped with it."""
         if not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
+
+
+def _floats(values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}

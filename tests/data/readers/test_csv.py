@@ -198,6 +198,11 @@ def test_every_unicode_encoding(tmp_path, encoding, packed):
     assert cells.index.tolist() == [2, 3]
 
 
+def test_a_comma_in_the_header_of_a_table_with_tabs(tmp_path):
+    for text in ("image\tMass, right\na.png\t1\n", 'image\t"Mass, right"\na.png\t"1"\n'):
+        assert read_cells(write(tmp_path, text)).to_dict("list") == {"image": ["a.png"], "Mass, right": ["1"]}
+
+
 def test_damaged_utf16(tmp_path):
     with pytest.raises(DataError, match="it is damaged UTF-16 text"):
         read_cells(write(tmp_path, "\ufeffimage".encode("utf-16-le")[:-1]))

@@ -482,3 +482,57 @@ def test_columns_that_differ_in_case_only_are_told_apart(root):
     assert sheet.column("EDEMA", "some.key").tolist() == ["0"]
     with pytest.raises(DataError, match=r"has the columns \['Edema', 'EDEMA'\]: write 'edema' as one"):
         sheet.find("edema")
+
+
+def test_a_join_may_go_by_a_derived_column(make_images, tmp_path):
+    root = make_images(4)
+    (root / "facts.csv").write_text("number,Edema\n000,1\n001,0\n002,1\n003,0\n")
+    manifest = table.read(
+        root,
+        files="*.png",
+        derive={"number": {"from": "image", "pattern": r"(\d+)\.png"}, "named": "{number}-{Edema}"},
+        join=[{"table": "facts.csv", True: "number"}],  # as YAML reads the bare word on
+        patient_column="named",
+        labels=["Edema"],
+    )
+    assert manifest.targets[:, 0].tolist() == [1, 0, 1, 0]
+    assert manifest.table["patient"].tolist() == ["000-1", "001-0", "002-1", "003-0"]
+
+
+def test_a_table_without_the_readers_column_is_of_one_reader(make_images):
+    root = make_images(2)
+    (root / "train.csv").write_text("image,reader,Edema\n000.png,A,1\n000.png,B,0\n000.png,C,1\n")
+    (root / "test.csv").write_text("image,Edema\n001.png,1\n")
+    settings = {
+        "tables": {"train": "train.csv", "test": "test.csv"},
+        "patient_column": None,
+        "labels": ["Edema"],
+    }
+    for readers in (
+        {"rule": "majority", "column": "reader"},
+        {"rule": "one", "column": "reader", "reader": "A"},
+    ):
+        assert table.read(root, **settings, readers=readers).targets[:, 0].tolist() == [1, 1]
+    with pytest.raises(DataError, match=r"lacks the column 'rad' of data\.reader\.readers\.column"):
+        table.read(root, **settings, readers={"rule": "majority", "column": "rad"})
+
+
+def test_words_for_nothing_are_no_classes_and_yes_is_a_word(make_images):
+    root = make_images(3)
+    (root / "labels.csv").write_text("image,finding\n000.png,Edema\n001.png,nan\n002.png,normal\n")
+    read = table.read(root, patient_column=None, classes={"columns": "finding"})
+    assert read.labels == ["Edema"]
+    assert [str(value) for value in read.targets[:, 0]] == ["1.0", "nan", "0.0"]
+    (root / "labels.csv").write_text("image,finding\n000.png,yes\n001.png,NO\n002.png,Yes\n")
+    words = {True: "Edema", False: None}  # as YAML reads yes and no
+    read = table.read(root, patient_column=None, classes={"columns": "finding", "words": words})
+    assert read.targets[:, 0].tolist() == [1, 0, 1]
+
+
+def test_a_table_one_folder_off_or_packed_is_found_or_hinted_at(make_images):
+    root = make_images(2)
+    (root / "labels.csv").write_text("image,Edema\n000.png,1\n001.png,0\n")
+    read = table.read(root, tables="labels.csv.gz", patient_column=None)
+    assert read.labels == ["Edema"]
+    with pytest.raises(MissingFileError, match=rf"There is no table .* Set data\.root={root}\."):
+        table.read(root.parent, tables="labels.csv", patient_column=None)

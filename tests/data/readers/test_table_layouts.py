@@ -1,8 +1,10 @@
 """The layouts of public data sets, drawn in small: what the reader of tables makes of each by settings alone."""
 
 import gzip
+import inspect
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from cxrlab.data.manifest import Manifest
@@ -241,6 +244,11 @@ def test_mimic(mimic, caplog):
 def test_rows_without_a_partner_are_dropped_on_request(mimic):
     joins = [MIMIC["join"][0], MIMIC["join"][1] | {"unmatched": "drop"}]
     assert len(read(mimic, **MIMIC | {"join": joins})) == 2
+
+
+def test_keys_that_one_program_wrote_with_decimals(make):
+    root = make("a.png b.png", t_csv="id,study\na,1\nb,2\n", u_csv="study,Mass\n2.0,0\n1.0,1\n")
+    assert targets(read(root, tables="t.csv", join=[{"table": "u.csv", "on": "study"}])) == [[1], [0]]
 
 
 @pytest.mark.parametrize(
@@ -489,6 +497,7 @@ def test_boxes_as_mappings_in_a_cell(make):
         ({"label": "Target", "x": "x"}, r"needs x, y, width and height, or .*it has \['x'\]"),
         ({"label": "Target", **SIDES, "column": "x"}, "one of these, whole"),
         (SIDES, "needs either label, the name of a label, or label_column"),
+        ({"label": "Mass", **SIDES}, r"boxes\.label=Mass is none of the labels \['Target'\]"),
         ({"label": "Target", **SIDES, "unit": "pixels"}, r"has no key 'unit'; did you mean 'units'"),
         ({"label": "Target", **SIDES, "size": 1024}, r"size=1024 must be \[width, height\]"),
         ({"label": "Target", **SIDES, "units": "mm"}, r"units=mm must be one of"),
@@ -586,7 +595,18 @@ FRAME = pd.DataFrame({"id": ["a", "b"], "Mass": [1.0, None], "Edema": [True, Fal
 
 
 @pytest.mark.parametrize(
-    "suffix", ["xlsx", "parquet", "json", "jsonl", "columns.json", "named.json", "json.gz"]
+    "suffix",
+    [
+        "xlsx",
+        "parquet",
+        "json",
+        "jsonl",
+        "columns.json",
+        "pandas.json",
+        "named.json",
+        "json.gz",
+        "utf16.json",
+    ],
 )
 def test_one_table_in_every_format(make, suffix):
     root = make("a.png b.png")
@@ -602,6 +622,10 @@ def test_one_table_in_every_format(make, suffix):
         path.write_text(
             json.dumps({"id": ["a", "b"], "Mass": [1, None], "Edema": [True, False], "age": ["060Y", ">89"]})
         )
+    elif suffix == "pandas.json":
+        path.write_text(FRAME.to_json())
+    elif suffix == "utf16.json":
+        path.write_text(json.dumps(records), "utf-16")
     elif suffix == "named.json":
         named = {
             record["id"]: {key: value for key, value in record.items() if key != "id"} for record in records
@@ -615,6 +639,14 @@ def test_one_table_in_every_format(make, suffix):
     manifest = read(root, image_column=column, labels=["Mass", "Edema"], covariates={"age": "age"})
     np.testing.assert_array_equal(manifest.targets, [[1, 1], [NAN, 0]])
     assert manifest.table["covariate/age"].tolist() == [60, 89]
+
+
+@pytest.mark.parametrize("labels", [{"a.png": "Mass", "b.png": "Normal"}, {"a.png": ["Mass"], "b.png": []}])
+def test_labels_by_image(make, labels):
+    root = make("a.png b.png")
+    (root / "t.json").write_text(json.dumps(labels))
+    manifest = read(root, image_column="image", image_suffix="", classes={"columns": "label"})
+    assert (images(manifest), targets(manifest)) == (["a.png", "b.png"], [[1], [0]])
 
 
 def test_coco(make):
@@ -811,3 +843,13 @@ def test_no_label_at_all_says_which_words_there_are(make):
 def test_settings_that_do_not_fit(make, settings, message):
     with pytest.raises((ConfigError, DataError), match=message):
         read(make("a.png b.png", t_csv="id,kind\na,Normal\nb,Pneumonia\n"), **settings)
+
+
+def test_the_page_of_the_docs_names_keys_that_there_are():
+    text = (Path(__file__).parents[3] / "docs/tables.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    keys = {key for block in blocks for key in yaml.safe_load(block)}
+    named = set(re.findall(r"`(\w+)", text)) & set(inspect.signature(table.read).parameters)
+    assert len(blocks) >= 5
+    assert keys <= set(inspect.signature(table.read).parameters)
+    assert {"tables", "files", "join", "derive", "explode", "classes", "presence", "on_bad_label"} <= named

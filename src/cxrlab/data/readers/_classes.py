@@ -85,10 +85,12 @@ class Classes:
                             plain(word): word
                             for word in reversed(split_words(str(cell), settings["separator"]))
                         }
-            new = {word: name for word, name in found.items() if word not in meanings and word not in unknown}
+            named = {*meanings, *unknown, *BLANKS}
+            new = {word: name for word, name in found.items() if word not in named}
             meanings |= {word: (name,) for word, name in new.items()}
             labels += sorted(set(new.values()) - set(labels), key=str.casefold)
-            _log.info(f"labels of {sheets[0].path}, being the words of {list(columns)}: {_shown(labels)}")
+            if labels:
+                _log.info(f"labels of {sheets[0].path}, being the words of {list(columns)}: {_shown(labels)}")
         if not labels:
             raise DataError(
                 f"The columns {list(columns)} of {sheets[0].path} hold no word that means a finding."
@@ -129,19 +131,22 @@ class Classes:
         labels = self.meanings.get(plain(word))
         if labels is not None:
             return labels
-        if self.others == "ignore" or plain(word) in self.unknown:
+        if self.others == "ignore" or plain(word) in self.unknown or plain(word) in BLANKS:
             return ()
         line = cells.index[cells.map(lambda cell: word in split_words(str(cell), self.separator))][0]
         raise DataError(
             f"The column {column!r} of {sheet.path} holds {word!r} in line {line}, which "
-            f"data.reader.classes.words lacks; "
-            f"it has {list(self.meanings)[:_NAMED]}. Name it there (null: no finding), or set "
-            f"data.reader.classes.others=ignore."
+            f"data.reader.classes.words lacks; it has {list(self.meanings)[:_NAMED]}. Name it there (null: "
+            "no finding), or set data.reader.classes.others=ignore."
         )
 
     def of_word(self, word: str) -> tuple[str, ...]:
         """Return the labels of a word, () where it has none."""
         return self.meanings.get(plain(word), ())
+
+
+# YAML reads these words as booleans, in any case, unless they stand in quotes.
+_BOOLEANS = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 
 
 def _shown(labels: Sequence[str]) -> str:
@@ -152,7 +157,11 @@ def _shown(labels: Sequence[str]) -> str:
 def _meanings(words: object, key: str) -> dict[str, tuple[str, ...]]:
     if not isinstance(words, Mapping):
         raise ConfigError(f"{key}={words} must be a mapping of words to a label, a list of labels, or null.")
-    return {plain(str(word)): _named(meaning, f"{key}.{word}") for word, meaning in words.items()}
+    meant: dict[str, tuple[str, ...]] = {}
+    for word, meaning in words.items():
+        labels = _named(meaning, f"{key}.{word}")
+        meant |= dict.fromkeys(_BOOLEANS[word] if isinstance(word, bool) else (plain(str(word)),), labels)
+    return meant
 
 
 def _named(meaning: object, key: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ _KINDS = {
 
 
 def plain_or_gz(path: Path) -> Path | None:
-    """Return ``path``, or where there is no such file the one with ``.gz`` behind it; None without either.
+    """Return ``path``, or where there is no such file the one with or without ``.gz``; None without either.
 
     Example:
         >>> import tempfile
@@ -48,9 +48,12 @@ def plain_or_gz(path: Path) -> Path | None:
         >>> _ = (folder / "boxes.csv.gz").write_bytes(b"")
         >>> plain_or_gz(folder / "boxes.csv").name, plain_or_gz(folder / "lists.txt")
         ('boxes.csv.gz', None)
+        >>> _ = (folder / "labels.csv").write_bytes(b"")
+        >>> plain_or_gz(folder / "labels.csv.gz").name
+        'labels.csv'
     """
-    packed = path.with_name(path.name + ".gz")
-    return next((file for file in (path, packed) if file.is_file()), None)
+    other = path.name.removesuffix(".gz") if path.name.endswith(".gz") else f"{path.name}.gz"
+    return next((file for file in (path, path.with_name(other)) if file.is_file()), None)
 
 
 def content_of(path: Path) -> bytes:
@@ -87,8 +90,7 @@ def _unpacked(path: Path) -> bytes:
             if is_bomb or len(content) > MOST_BYTES:
                 raise DataError(
                     f"The table {path} cannot be read: its {packed:,} bytes unpack to {len(content):,} and "
-                    f"more, "
-                    "which no table does. If it is one all the same, unpack it first: gunzip -k."
+                    "more, which no table does. If it is one all the same, unpack it first: gunzip -k."
                 )
     return bytes(content)
 

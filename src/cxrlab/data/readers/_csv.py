@@ -27,8 +27,8 @@ _LONGEST_CELL = 2**24
 _HEAD = 2**16
 _MEANT: Mapping[str, float] = {"ignore": np.nan, "positive": 1.0, "negative": 0.0}
 BLANKS = {"", "nan", "na", "n/a", "none", "null"}
-_TRUTHS = {word: 1.0 for word in ("true", "yes", "y", "positive", "present")} | {
-    word: 0.0 for word in ("false", "no", "n", "negative", "absent")
+_TRUTHS = {word: 1.0 for word in ("true", "t", "yes", "y", "positive", "pos", "present")} | {
+    word: 0.0 for word in ("false", "f", "no", "n", "negative", "neg", "absent")
 }
 _UNCERTAIN = -1.0
 _DOUBTS = ("u", "uncertain", "unclear", "equivocal")
@@ -146,8 +146,7 @@ def _explained(error: csv.Error, path: Path) -> str:
     if "field larger" in str(error):
         return (
             f"The table {path} cannot be read: a cell has more than {_LONGEST_CELL:,} characters. A quote "
-            f"that "
-            "is never closed makes such cells: close or remove it."
+            "that is never closed makes such cells: close or remove it."
         )
     return f"The table {path} cannot be read: {error}."
 
@@ -162,7 +161,10 @@ def _parsed_fast(
     """Parse a file in which nothing is doubtful; return None of any other, whose faults are to be named."""
     content = content.rstrip(b"\r\n")
     header = content.partition(b"\n")[0].decode("utf-8-sig", "replace").strip("\r")
-    separator = separator or max(SEPARATORS, key=header.count)
+    ranked = sorted(SEPARATORS, key=header.count, reverse=True) if separator is None else [separator]
+    separator = next(
+        (mark for mark in ranked if mark in header and _is_even(content, mark.encode())), ranked[0]
+    )
     names = [name.strip() for name in header.split(separator)]
     named = [name for name in names if name]
     if not named or len(set(named)) < len(named) or not _is_even(content, separator.encode()):
@@ -330,13 +332,16 @@ def values_of(cells: "pd.Series[str]") -> set[float | None]:
     return {_value(str(word)) for word in cells.unique()}
 
 
-def is_number(word: str) -> bool:
-    """Tell whether a cell holds a number."""
-    try:
-        float(word.replace(",", "."))
-    except ValueError:
+def is_word(cell: str) -> bool:
+    """Tell whether a cell holds text that is neither a label nor a number."""
+    value = _value(cell)
+    if value is None or value == value:
         return False
-    return True
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return True
+    return False
 
 
 def bad_labels(cells: "pd.Series[str]") -> "pd.Series[str]":

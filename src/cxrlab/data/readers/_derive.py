@@ -16,7 +16,34 @@ from cxrlab.errors import ConfigError, DataError
 _DERIVED = {"from": None, "pattern": None, "default": None}
 
 
-def derived(sheet: Sheet, columns: object, *, where_possible: bool = False) -> Sheet:
+def made_of(sheet: Sheet, columns: object) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the derived columns that a table has all it takes for, and the others, each in their order.
+
+    What needs no joined table is made before the join, so that a join may go by it.
+
+    Raises:
+        ConfigError: If ``columns`` is no mapping.
+    """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise ConfigError(f"data.reader.derive={columns} must be a mapping of new columns.")
+    now: dict[str, object] = {}
+    later: dict[str, object] = {}
+    for name, setting in (columns or {}).items():
+        is_there = all(source in now or sheet.find(source) is not None for source in _sources(setting))
+        (now if is_there else later)[str(name)] = setting
+    return now, later
+
+
+def _sources(setting: object) -> list[str]:
+    if isinstance(setting, str):
+        try:
+            return [name for _, name, _, _ in string.Formatter().parse(setting) if name]
+        except ValueError:
+            return []
+    return [str(setting["from"])] if isinstance(setting, Mapping) and setting.get("from") else []
+
+
+def derived(sheet: Sheet, columns: Mapping[str, object]) -> Sheet:
     """Return a table with columns made of others, in their order.
 
     Args:
@@ -24,33 +51,22 @@ def derived(sheet: Sheet, columns: object, *, where_possible: bool = False) -> S
         columns: By name, a template such as ``p{subject_id:.2}/{subject_id}``, or a mapping with ``from`` (a
             column), ``pattern`` (a regular expression; its first group, or all that it matches) and
             ``default`` (where nothing matches; None refuses such rows).
-        where_possible: Whether to leave out what a table has not the columns for.
 
     Raises:
         ConfigError: If a setting does not fit.
         DataError: If a column is missing, or a pattern does not match.
     """
-    if columns is not None and not isinstance(columns, Mapping):
-        raise ConfigError(f"data.reader.derive={columns} must be a mapping of new columns.")
-    for name, setting in (columns or {}).items():
+    for name, setting in columns.items():
         key = f"data.reader.derive.{name}"
-        if where_possible and not _has_sources(sheet, setting):
-            continue
-        is_template = isinstance(setting, str)
-        new = _from_template(sheet, setting, key) if is_template else _by_pattern(sheet, setting, key)
+        new = (
+            _from_template(sheet, setting, key)
+            if isinstance(setting, str)
+            else _by_pattern(sheet, setting, key)
+        )
         sheet = replace(
             sheet, cells=sheet.cells.assign(**{str(name): pd.Series(new, sheet.cells.index, dtype=str)})
         )
     return sheet
-
-
-def _has_sources(sheet: Sheet, setting: object) -> bool:
-    sources = re.findall(r"{([^{}:]+)", setting) if isinstance(setting, str) else [_source(setting)]
-    return all(sheet.find(str(source)) is not None for source in sources)
-
-
-def _source(setting: object) -> object:
-    return setting.get("from") if isinstance(setting, Mapping) else None
 
 
 def exploded(sheet: Sheet, columns: object) -> Sheet:
@@ -127,7 +143,6 @@ def _by_pattern(sheet: Sheet, setting: object, key: str) -> list[str]:
         raise DataError(
             f"{key}.pattern={pattern.pattern} finds nothing in {len(missed)} of {len(cells)} cells of "
             f"{settings['from']!r} of {sheet.path}, for instance {missed.iloc[0]!r} in line "
-            f"{missed.index[0]}. Mend it, "
-            f"or set {key}.default."
+            f"{missed.index[0]}. Mend it, or set {key}.default."
         )
     return [(match[group] or "") if match else str(default) for match in matches]

@@ -53,16 +53,17 @@ def read_file(
         return table_of(_excel_rows(content, path), path, columns)
     if kind == "a Parquet file":
         return _parquet(content, path)
-    if _is_json(content, path):
-        return _json(as_text(as_utf8(content, path), path), path)
-    del content
+    if _is_json(text := as_utf8(content, path), path):
+        return _json(as_text(text, path), path)
+    del content, text
     return read_cells(path, columns=columns, separator=separator)
 
 
 def _is_json(content: bytes, path: Path) -> bool:
     name = path.name.lower().removesuffix(".gz")
-    starts = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{")
-    return starts and not name.endswith(_TEXT_SUFFIXES)
+    start = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+    is_bracketed = start[:1] in (b"[", b"{") and not name.endswith(_TEXT_SUFFIXES)
+    return is_bracketed or re.match(rb'\[\s*{\s*"|{\s*"', start) is not None
 
 
 def _matched(path: Path, pattern: str) -> pd.DataFrame:
@@ -74,8 +75,7 @@ def _matched(path: Path, pattern: str) -> pd.DataFrame:
     if not line_pattern.groupindex:
         raise ConfigError(
             f"data.reader.columns={pattern} must be a list of names, or a regular expression with groups "
-            f"that "
-            "have names: (?P<image>.+)."
+            "that have names: (?P<image>.+)."
         )
     rows: dict[int, dict[str, str]] = {}
     text = as_text(as_utf8(content_of(path), path), path)
@@ -108,8 +108,7 @@ def package(name: str, what: str) -> Any:
     except ImportError as error:
         raise MissingPackageError(
             f"{what} needs {name.partition('.')[0]}, which is not installed: pip install 'cxrlab[tables]'. "
-            f"Or save "
-            "it as CSV."
+            "Or save it as CSV."
         ) from error
 
 
@@ -186,21 +185,35 @@ def _records_in(value: Any, path: Path) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, Mapping):
         if all(isinstance(value.get(name), list) for name in _RECORD_LISTS):
             return _coco(value)
-        lists = [item for item in value.values() if isinstance(item, list)]
-        if len(value) == 1 and lists:
-            value = lists[0]
-        elif len(lists) == len(value) > 0:
-            return _of_columns(value, path)
-        elif value and all(isinstance(item, Mapping) for item in value.values()):
-            return ({"image": name, **record} for name, record in value.items())
-        else:
-            value = [value]
+        return _in_mapping(value, path)
     if not isinstance(value, list) or not all(isinstance(record, Mapping) for record in value):
         raise DataError(
             f"The JSON file {path} holds no table: a list of records, {{column: [values]}} or "
             "{image: record} is needed."
         )
     return iter(value)
+
+
+def _in_mapping(value: Mapping[str, Any], path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the records of a mapping: of columns, of images, or around a list."""
+    items = list(value.values())
+    lists = [item for item in items if isinstance(item, list)]
+    if len(items) == 1 and lists and all(isinstance(record, Mapping) for record in lists[0]):
+        return iter(lists[0])
+    are_images = all(
+        re.search(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp|webp)$", name, re.IGNORECASE) for name in value
+    )
+    if items and len(lists) == len(items) and not are_images:
+        return _of_columns(value, path)
+    if items and all(isinstance(item, Mapping) for item in items):
+        if all(
+            str(name).isdigit() for item in items for name in item
+        ):  # columns by row, as pandas writes them
+            return _of_columns({name: list(item.values()) for name, item in value.items()}, path)
+        return ({"image": name, **record} for name, record in value.items())
+    if are_images and items:
+        return ({"image": name, "label": item} for name, item in value.items())
+    return iter([value])
 
 
 def _of_columns(columns: Mapping[str, list[Any]], path: Path) -> Iterator[dict[str, Any]]:

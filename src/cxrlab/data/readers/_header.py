@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 SEPARATORS = (",", ";", "\t", "|")
 _MOST_TITLES = 8
@@ -25,14 +26,22 @@ def records(text: str, separator: str, first_line: int = 1) -> Iterator[tuple[in
 
 
 def find_separator(text: str) -> str:
-    """Return the separator that divides the header most, the comma first.
+    """Return the separator that divides the header most, one that divides the next row alike before others.
 
     Example:
         >>> find_separator("image;patient;Edema, mild")
         ';'
     """
     start = text.lstrip("\r\n")
-    return max(SEPARATORS, key=lambda separator: len(_cells(start, separator)))
+
+    def fit(separator: str) -> tuple[bool, int]:
+        try:
+            widths = [len(row) for _, row in islice(records(start, separator), 2)]
+        except csv.Error:
+            widths = [len(_cells(start, separator))]
+        return len(widths) == 2 and widths[0] == widths[1] > 1, widths[0] if widths else 0
+
+    return max(SEPARATORS, key=fit)
 
 
 def find_table(content: bytes) -> tuple[int, str | None, list[str]]:

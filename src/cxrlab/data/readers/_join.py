@@ -59,8 +59,12 @@ def _listed(joins: object) -> Sequence[Any]:
 def _joined(sheet: Sheet, other: Sheet, settings: Mapping[str, Any], key: str) -> Sheet:
     on = settings["on"]
     pairs = dict(on) if isinstance(on, Mapping) else {name: name for name in names(on, f"{key}.on")}
-    here = pd.MultiIndex.from_frame(pd.DataFrame({n: sheet.column(str(n), f"{key}.on") for n in pairs}))
-    keys = pd.DataFrame({name: other.column(str(there), f"{key}.on") for name, there in pairs.items()})
+    here = pd.MultiIndex.from_frame(
+        pd.DataFrame({n: _without_decimals(sheet.column(str(n), f"{key}.on")) for n in pairs})
+    )
+    keys = pd.DataFrame(
+        {name: _without_decimals(other.column(str(there), f"{key}.on")) for name, there in pairs.items()}
+    )
     used = {other.find(str(there)) for there in pairs.values()}
     if settings["take"] is None:
         taken = [name for name in other.names if name not in used]
@@ -76,8 +80,7 @@ def _joined(sheet: Sheet, other: Sheet, settings: Mapping[str, Any], key: str) -
     if not found.any():
         raise DataError(
             f"No row of {sheet.path} has a partner in {other.path} by {key}.on={on}: there "
-            f"{keys.iloc[0].tolist()}, "
-            f"here {list(here[0])}."
+            f"{keys.iloc[0].tolist()}, here {list(here[0])}."
         )
     columns = {str(name): values[name].to_numpy()[is_first][places] for name in taken}
     partner = pd.DataFrame(columns, index=sheet.cells.index)
@@ -92,16 +95,20 @@ def _joined(sheet: Sheet, other: Sheet, settings: Mapping[str, Any], key: str) -
     return replace(sheet, cells=cells[found] if settings["unmatched"] == "drop" else cells)
 
 
+def _without_decimals(keys: "pd.Series[str]") -> "pd.Series[str]":
+    """Return 1.0 as 1: programs write whole numbers so where others of the column are missing."""
+    return keys.str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+
+
 def _check_unique(keys: pd.DataFrame, values: pd.DataFrame, other: Sheet, key: str) -> None:
     whole = pd.concat([keys.add_prefix("\0"), values], axis=1)
     twice = keys[keys.duplicated() & ~whole.duplicated()]
     if len(twice):
         raise DataError(
             f"{other.path} has several rows for {twice.iloc[0].tolist()}, the second in line "
-            f"{twice.index[0]}, so "
-            f"that {key}.on={list(keys)} does not tell which. Name more columns in on, or in take those that "
-            f"do "
-            "not differ; or let data.reader.tables name that table, and join the other to it."
+            f"{twice.index[0]}, so that {key}.on={list(keys)} does not tell which. Name more columns in on, "
+            "or in take those that do not differ; or let data.reader.tables name that table, and join the "
+            "other to it."
         )
 
 
@@ -114,9 +121,7 @@ def _merged(sheet: Sheet, partner: pd.DataFrame, other: Sheet, found: Any, key: 
             line = sheet.cells.index[differs][0]
             raise DataError(
                 f"The column {name!r} is in {sheet.path} and in {other.path} and differs, in line {line} of "
-                f"the first: "
-                f"{sheet.cells[here][differs].iloc[0]!r} and {partner[name][differs].iloc[0]!r}. Leave it "
-                f"out of "
-                f"{key}.take, or name it in {key}.on."
+                f"the first: {sheet.cells[here][differs].iloc[0]!r} and {partner[name][differs].iloc[0]!r}. "
+                f"Leave it out of {key}.take, or name it in {key}.on."
             )
     return pd.concat([sheet.cells, partner.drop(columns=list(both))], axis=1)

@@ -30,6 +30,9 @@ def section(
     """
     if not isinstance(value, Mapping):
         raise ConfigError(f"{key}={value} must be a mapping with keys of {list(defaults)}.")
+    value = {
+        "on" if name is True else name: setting for name, setting in value.items()
+    }  # YAML reads on as true
     for name in value:
         if name not in defaults:
             near = difflib.get_close_matches(str(name), list(defaults), n=1)

@@ -13,7 +13,7 @@ from cxrlab.data.manifest import escaped, is_utf8
 from cxrlab.data.readers._content import plain_or_gz
 from cxrlab.data.readers._formats import SUFFIXES, read_file
 from cxrlab.data.readers._npz import read_npz
-from cxrlab.data.readers._paths import listing
+from cxrlab.data.readers._paths import listing, root_hint
 from cxrlab.data.readers._settings import names
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
@@ -188,8 +188,7 @@ def _only_table(root: Path) -> str:
     if not files:
         raise MissingFileError(
             f"data.root={root} holds no CSV file; it holds {listing(root)}. Set data.reader.tables, or "
-            f"without a "
-            "table data.reader.files."
+            "without a table data.reader.files."
         )
     raise ConfigError(
         f"data.root={root} holds {len(files)} {'CSV files' if csvs else 'tables'}, {files[:5]}: set "
@@ -208,7 +207,11 @@ def open_sheet(root: Path, part: str, name: str, key: str, layout: Layout) -> Sh
         raise MissingFileError(
             f"There is no table {root / Path(name).expanduser()}, which {key} names; {root} holds "
             f"{listing(root)}."
-            + (f" For the one in the working directory write {elsewhere}." if elsewhere.is_file() else "")
+            + (
+                f" For the one in the working directory write {elsewhere}."
+                if elsewhere.is_file()
+                else root_hint(root, [name, f"{name}.gz"])
+            )
         )
     if path.suffix.lower() == ".npz":
         columns = None if layout.columns is None else names(layout.columns, "data.reader.columns")
@@ -265,4 +268,4 @@ def list_files(root: Path, patterns: object) -> Sheet:
         "folder": [path.parent.name for path in images],
         "name": [path.stem for path in images],
     }
-    return Sheet(root, "", pd.DataFrame(columns, dtype=str))
+    return Sheet(root, "", pd.DataFrame(columns, index=pd.RangeIndex(1, len(images) + 1), dtype=str))

@@ -54,6 +54,15 @@ class Votes:
             settings["reader"] = str(settings["reader"])
         return cls(**settings)
 
+    def check_column(self, sheets: Sequence[Sheet]) -> None:
+        """Refuse a column of readers that no table has.
+
+        Raises:
+            DataError: If none has it.
+        """
+        if self.column is not None and not any(sheet.find(self.column) for sheet in sheets):
+            sheets[0].column(self.column, "data.reader.readers.column")
+
     def chosen(self, sheets: Sequence[Sheet]) -> list[Sheet]:
         """Return the tables with the rows of the one reader, where one is named.
 
@@ -63,10 +72,9 @@ class Votes:
         if self.rule != "one" or self.column is None:
             return list(sheets)
         kept = [
-            replace(
-                sheet,
-                cells=sheet.cells[sheet.column(self.column, "data.reader.readers.column") == self.reader],
-            )
+            sheet
+            if (column := sheet.find(self.column)) is None
+            else replace(sheet, cells=sheet.cells[sheet.cells[column] == self.reader])
             for sheet in sheets
         ]
         if not any(len(sheet.cells) for sheet in kept):
@@ -141,4 +149,6 @@ def readers_of(sheet: Sheet, votes: Votes | None) -> Mapping[str, object]:
     """Return the column ``READER`` of a table, where readers are told apart."""
     if votes is None or votes.column is None:
         return {}
+    if sheet.find(votes.column) is None:  # another table has it: here one reader, or their consensus, speaks
+        return {READER: pd.Series("", index=sheet.cells.index)}
     return {READER: sheet.column(votes.column, "data.reader.readers.column")}

@@ -2,17 +2,18 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, LABEL, LeftOut, Manifest
+from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._ages import parse_ages
 from cxrlab.data.readers._box_rows import BoxRows, known_boxes
-from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain
-from cxrlab.data.readers._derive import derived, exploded
+from cxrlab.data.readers._csv import BadLabel, Blank, Uncertain, policies
+from cxrlab.data.readers._derive import derived, exploded, made_of
 from cxrlab.data.readers._folder_images import Tally, images_below, log_left_out
 from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
@@ -34,13 +35,13 @@ def read(
     root: Path,
     *,
     name: str | None = None,
-    tables: str | dict[str, str | list[str] | None] | None = None,
+    tables: str | list[str] | dict[str, str | list[str] | None] | None = None,
     files: str | list[str] | None = None,
     columns: str | list[str] | None = None,
     separator: str | None = None,
     explode: str | list[str] | None = None,
     join: list[dict[str, Any]] | None = None,
-    derive: dict[str, str | dict[str, str]] | None = None,
+    derive: dict[str, Any] | None = None,
     image_column: str = "image",
     image_folder: str | list[str] = "",
     search: bool = False,
@@ -49,7 +50,7 @@ def read(
     patient_column: str | None = "patient",
     patient_pattern: str | None = None,
     split_column: str | None = None,
-    part_words: dict[str, str | None] | None = None,
+    part_words: dict[Any, str | None] | None = None,
     covariates: dict[str, str | None] | None = None,
     labels: list[str] | dict[str, str] | None = None,
     classes: dict[str, Any] | None = None,
@@ -59,6 +60,7 @@ def read(
     uncertain: Uncertain | dict[str, Uncertain] = "ignore",
     blank: Blank = "ignore",
     on_bad_label: BadLabel = "raise",
+    published: Published | None = None,
 ) -> Manifest:
     r"""Return the manifest of those images that tables list and that lie under ``root``.
 
@@ -70,10 +72,10 @@ def read(
     Args:
         root: Folder that the tables and the images lie under.
         name: What the data set is called in reports; None for the name of the folder.
-        tables: A file under ``root`` (or anywhere, by an absolute path); or one or several for each of
-            "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``, or its
-            only table. CSV, Excel, JSON, JSON lines, Parquet, each plain or ``.gz``; or npz with images
-            inside, which are written as PNG files into a folder beside it.
+        tables: A file under ``root`` (or anywhere, by an absolute path), or several; or one or several for
+            each of "train", "val" and "test", which become ``split``; None for the only CSV file of ``root``,
+            or its only table. CSV, Excel, JSON, JSON lines, Parquet, each plain or ``.gz``; or npz with
+            images inside, which are written as PNG files into a folder beside it.
         files: Instead of tables, a glob pattern of images below ``root``, or several; their columns are
             ``image`` (the path), ``folder`` (the name of the folder it lies in) and ``name``.
         columns: Names of the columns of a table without a header, or of the labels in an npz file; or a
@@ -123,6 +125,8 @@ def read(
         blank: What an empty label means: "ignore" (unknown) or "negative".
         on_bad_label: What a cell that is no label means in a column of labels: "raise" an error, or "ignore"
             (unknown), with a warning.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         ConfigError: If a value does not fit the tables, such as a policy for a label that is none.
@@ -149,6 +153,10 @@ def read(
         blank=blank,
         on_bad_label=on_bad_label,
     )
+    if box_rows is not None and box_rows.label not in (None, *found.order):
+        raise ConfigError(
+            f"data.reader.boxes.label={box_rows.label} is none of the labels {list(found.order)}."
+        )
     rows = Rows(
         folders=ImageFolders(root, image_folder, search=search),
         image_column=image_column,
@@ -182,9 +190,14 @@ def read(
         extra=extra,
         left_out=left_out,
     )
-    if box_rows is None:
-        return manifest
-    return _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
+    if box_rows is not None:
+        manifest = _with_boxes(manifest, box_rows, source, sheets, many_rows, rows)
+    return compared(manifest, published, without_positives=_counted_as_present(manifest, uncertain))
+
+
+def _counted_as_present(manifest: Manifest, uncertain: Uncertain | Mapping[str, Uncertain]) -> list[str]:
+    """Return the labels whose uncertain readings were asked to count as present."""
+    return [name for name, policy in policies(uncertain, manifest.labels).items() if policy == "positive"]
 
 
 def _unlisted(
@@ -224,13 +237,18 @@ class _Source:
         else:
             opened = open_sheets(self.root, tables, self.layout, parts_by_word(words))
         rows = [exploded(sheet, self.explode) for sheet in opened]
-        whole = [derived(sheet, self.derive) for sheet in joined(self.root, rows, self.join)]
+        steps = [made_of(sheet, self.derive) for sheet in rows]
+        started = [derived(sheet, now) for sheet, (now, _) in zip(rows, steps, strict=True)]
+        beside = joined(self.root, started, self.join)
+        whole = [derived(sheet, later) for sheet, (_, later) in zip(beside, steps, strict=True)]
+        if self.votes:
+            self.votes.check_column(whole)
         return self.votes.chosen(whole) if self.votes else whole
 
     def box_sheets(self, names: Sequence[str]) -> list[Sheet]:
         """Open the tables of boxes; a derived column that they cannot have is left out."""
         opened = open_sheets(self.root, list(names))
-        sheets = [derived(sheet, self.derive, where_possible=True) for sheet in opened]
+        sheets = [derived(sheet, made_of(sheet, self.derive)[0]) for sheet in opened]
         is_read = self.votes is not None and all(sheet.find(self.votes.column or "") for sheet in sheets)
         return self.votes.chosen(sheets) if self.votes and is_read else sheets
 
@@ -358,8 +376,7 @@ def _one_row_an_image(table: pd.DataFrame, votes: Votes | None, labels: Labels, 
     if votes is not None and votes.rule in ("majority", "mean") and votes.column is None and is_by_finding:
         raise ConfigError(
             f"data.reader.readers.rule={votes.rule} needs data.reader.readers.column: a row of {where} is a "
-            f"finding, "
-            "and no reader's word on all of them."
+            "finding, and no reader's word on all of them."
         )
     if votes is not None or is_by_finding:
         return (votes or Votes()).merged(table, where)
@@ -376,8 +393,7 @@ def _once(table: pd.DataFrame, where: str) -> pd.DataFrame:
     if len(repeated):
         _log.warning(
             f"{len(repeated)} rows of {where} repeat another row, for instance that of "
-            f"{table['image'][repeated[0]]}; "
-            "each image is used once"
+            f"{table['image'][repeated[0]]}; each image is used once"
         )
     check_alike(shared, [str(column) for column in table if column != "image"], where)
     return table.drop(index=repeated).reset_index(drop=True)
@@ -440,11 +456,4 @@ def _with_boxes(
     if not len(known):
         _log.warning(f"{where}: none of {len(found)} boxes is of an image and a label at hand")
         return manifest
-    return Manifest(
-        manifest.root,
-        manifest.table,
-        boxes=settings.fractions(known, manifest.root),
-        num_listed=manifest.num_listed,
-        name=manifest.name,
-        missing=manifest.missing,
-    )
+    return replace(manifest, boxes=settings.fractions(known, manifest.root))

@@ -7,7 +7,15 @@ import pandas as pd
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
-from cxrlab.files import write_text
+from cxrlab.data.manifest import read_csv
+from cxrlab.files import reading, write_text
+
+_REMEDY = (
+    "Bring it back from a copy, or rename it: the run goes on with a new one, without the curves of its "
+    "first epochs."
+)
+
+_NOT_OF_EPOCHS = {"epoch", "train/loss_step"}
 
 
 class MetricsTable(Logger):
@@ -20,13 +28,16 @@ class MetricsTable(Logger):
         path: The CSV file. Rows that it already holds are kept; an epoch that runs again replaces its row.
     """
 
+    has_rows_of_epochs = True
+
     def __init__(self, *, path: str) -> None:
         super().__init__()
         self.path = Path(path)
         self._rows: dict[int, dict[str, object]] = {}
         if self.path.is_file():
-            for row in pd.read_csv(self.path).to_dict("records"):
-                self._rows[int(row["epoch"])] = {str(name): value for name, value in row.items()}
+            rows = read_csv(self.path, _REMEDY).to_dict("records")
+            with reading(self.path, _REMEDY):
+                self._rows = {int(row["epoch"]): {str(name): row[name] for name in row} for row in rows}
 
     @property
     def name(self) -> str:
@@ -47,8 +58,12 @@ class MetricsTable(Logger):
         if "epoch" not in metrics:
             return
         epoch = int(metrics["epoch"])
+        if metrics.keys() <= _NOT_OF_EPOCHS:
+            return
         row = self._rows.setdefault(epoch, {"epoch": epoch})
-        row |= {"step": step} | {name: value for name, value in metrics.items() if name != "epoch"}
+        of_epoch = {name: value for name, value in metrics.items() if name not in _NOT_OF_EPOCHS}
+        row["step"] = step
+        row.update(of_epoch)
 
     @rank_zero_only
     def save(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cxrlab.errors import ConfigError
@@ -159,6 +159,30 @@ def _is_safe(trainer: pl.Trainer, outputs: Any) -> bool:
         return False
     loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
     return not isinstance(loss, torch.Tensor) or bool(torch.isfinite(loss))
+
+
+class TodaysSettings(Callback):
+    """Lets a resumed training follow today's settings where Lightning would bring back the checkpoint's.
+
+    Early stopping's patience is one. The average of weights that is switched off is another: a checkpoint
+    holds it as the model, and the weights that training goes on from beside it.
+    """
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put today's settings into the state that the callbacks are about to load."""
+        if trainer.state.fn != "fit":
+            return
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            state = checkpoint["callbacks"].get(callback.state_key)
+            if isinstance(callback, EarlyStopping) and isinstance(state, dict):
+                state |= {"patience": callback.patience, "stopped_epoch": 0}
+        if "current_model_state" in checkpoint and not any(
+            isinstance(callback, pl.callbacks.WeightAveraging) for callback in callbacks
+        ):
+            pl_module.load_state_dict(checkpoint["current_model_state"])
 
 
 class StopTogether(Callback):
