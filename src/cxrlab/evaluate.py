@@ -26,6 +26,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "validation_targets": str | None,
     "threshold": float | None,
     "trust": list[str],
+    "check_weights": bool,
     "metrics": list[str],
     "part": Literal["train", "val", "test", "all"] | None,
     "name": str | int | None,
@@ -168,7 +169,7 @@ def _of_runs(
     folders = [Path(name).expanduser() for name in ([named] if isinstance(named, str) else named)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"run={named} names one run twice.")
-    runs = [load_run(folder, trust=cfg.trust) for folder in folders]
+    runs = [load_run(folder, trust=cfg.trust, check_weights=cfg.check_weights) for folder in folders]
     predicted = [_predicted_images(cfg, run) for run in runs]
     folder = Path(cfg.run_dir)
 

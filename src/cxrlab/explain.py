@@ -30,6 +30,7 @@ LISTS = ("method", "labels", "images", "checks")
 _VALUE_TYPES: Mapping[str, object] = {
     "run": str | None,
     "trust": list[str],
+    "check_weights": bool,
     "metrics": list[str],
     "method": str | list[str] | None,
     "labels": str | list[str],
@@ -130,7 +131,8 @@ def _explain(cfg: DictConfig) -> Path:
     from cxrlab.training.callbacks.provenance import environment
 
     start, session = time.perf_counter(), environment("cxrlab.explain")
-    run = load_run(cfg.run, device=str(named_device(cfg.device)), trust=cfg.trust)
+    device = str(named_device(cfg.device))
+    run = load_run(cfg.run, device=device, trust=cfg.trust, check_weights=cfg.check_weights)
     check_fit(run.model, _settings(cfg))
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)

@@ -277,6 +277,12 @@ def test_a_root_and_a_reader_are_enough(tmp_path: Path):
     assert data.on_after_batch_transfer(batch, 0)["images"].dtype == torch.uint8  # not augmented
 
 
+def test_a_name_that_is_given_is_that_of_the_data_set_whatever_the_reader(tmp_path: Path):
+    table = write_images(tmp_path, 24)
+    assert module(tmp_path, table).prepare().name == "test"
+    assert module(tmp_path, table, name="Our ward").prepare().name == "Our ward"
+
+
 def test_a_split_of_one_s_own_is_called_custom(tmp_path: Path):
     data = module(tmp_path, write_images(tmp_path, 24))
     assert data.split.method == "custom"
