@@ -131,7 +131,7 @@ class Run:
         """What it was trained and tested on."""
         data = self._data.get(None)
         if data is not None:
-            manifest, is_named = data.manifest, data.name is not None
+            manifest, is_named = data.manifest, data.is_named
             return DataFacts(manifest.name, data.split.method, manifest.fingerprint(), is_named)
         return run_facts(self.files)
 
