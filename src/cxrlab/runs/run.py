@@ -141,7 +141,9 @@ class Run:
         data = self._data.get(None)
         if data is not None:
             manifest, is_named = data.manifest, data.is_named
-            return DataFacts(manifest.name, data.split.method, manifest.fingerprint(), is_named)
+            return DataFacts(
+                manifest.name, data.split.method, manifest.fingerprint(), is_named, manifest.negative
+            )
         return run_facts(self.files)
 
     @property
@@ -203,6 +205,25 @@ class Run:
                 "them back as they were (root=<folder> where they were moved)."
             )
         return data
+
+    def image_path(self, image: str, root: Path | str | None = None) -> Path:
+        """Return the file of one of the images of ``manifest``, which are named from the data set's folder.
+
+        Args:
+            image: As in the manifest.
+            root: Folder of the data set, where it was moved; None for where it was.
+
+        Raises:
+            MissingFileError: If the file is not there.
+        """
+        folder = Path(root).expanduser() if root else Path(str(read_json(self.files.audit).get("root", "")))
+        path = folder / image
+        if image not in set(self.manifest["image"]) or not path.is_file():
+            raise MissingFileError(
+                f"{image} of {self.run_dir} is not below {folder}. Where the data were moved, give "
+                "root=<folder>."
+            )
+        return path
 
     def images(self, paths: Sequence[Path | str]) -> Tensor:
         """Decode image files as in training, uint8, shape ``(N, C, H, W)``.

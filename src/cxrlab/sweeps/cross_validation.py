@@ -207,7 +207,9 @@ def summarised(table: pd.DataFrame, tested: list[Configuration], *, maximize: bo
         pd.DataFrame(by_label, columns=_BY_LABEL).round(_DIGITS).to_csv(index=False),
     )
     whole = table.merge(pd.DataFrame(records), on="job", how="left")
-    columns = ["job", "status", "fold", "metric", *_tests(whole), "seconds", "overrides", "error"]
+    known = ["job", "status", "fold", "metric", *_tests(whole), "seconds", "overrides", "error"]
+    swept = [name for name in map(str, whole) if name not in known and not name.startswith("val/")]
+    columns = [*known[:-2], *swept, *known[-2:]]
     rows_of_all = [*whole.to_dict("records"), *(row for summary in summaries for row in summary.rows)]
     return pd.DataFrame(rows_of_all, columns=columns).astype({"fold": "Int64"})
 

@@ -431,6 +431,19 @@ def tbx11k(root: Path) -> Expected:
     return Expected(5, 5, "imgs/tb/tb1199.png", positives, parts=parts, boxes=3, root="TBX11K")
 
 
+def covid_radiography(root: Path) -> Expected:
+    """Masks have the names of images, and a sheet lies beside each class."""
+    folder = root / "COVID-19_Radiography_Dataset"
+    names = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+    for name in names:
+        for number in (1, 2):
+            image(folder / name / f"images/{name}-{number}.png")
+            image(folder / name / f"masks/{name}-{number}.png")
+        (folder / f"{name}.metadata.xlsx").write_bytes(b"PK")
+    positives = dict.fromkeys(names, 2)
+    return Expected(8, 8, "Normal/images/Normal-1.png", positives, root="COVID-19_Radiography_Dataset")
+
+
 def covidx(root: Path) -> Expected:
     """No header, blanks between and in names, and a patient's number twice in different sources."""
     lines = {
@@ -671,7 +684,7 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     function.__name__: function
     for function in (
         rsna, rsna_classes, rsna_nih, siim, vindr, vindr_physionet, padchest, mimic, mimic_negbio, chexpert, chexpert_full,
-        chexpert_plus, brax, openi, montgomery, shenzhen, tbx11k, covidx, nih_google, nih_expert, nih_chexnet, chestx_det10,
+        chexpert_plus, brax, openi, montgomery, shenzhen, tbx11k, covid_radiography, covidx, nih_google, nih_expert, nih_chexnet, chestx_det10,
         cxr_lt, cxr_lt_2023, nih_cxr_lt, rexgradient, chestmnist, pneumoniamnist,
     )
 }  # fmt: skip
@@ -679,7 +692,6 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
 # Options that read something else than one public data set, or are tested beside their readers.
 OTHERS = {
     "folder", "malaria", "nih", "nih_course", "nih_sample", "pneumonia", "pneumonia_classes", "synthetic", "table",
-    "covid_radiography",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, LABEL, LeftOut, Manifest
+from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._folder_images import (
     BESIDE,
     HIDDEN,
@@ -59,7 +60,7 @@ _NEGATIONS = frozenset(["no", "non", "not", "without", "un"])
 _log = logging.getLogger(__name__)
 
 
-def read_pneumonia(root: Path) -> Manifest:
+def read_pneumonia(root: Path, *, published: Published | None = None) -> Manifest:
     """Return the manifest of the paediatric chest radiographs of Kermany et al. (Cell 2018).
 
     A patient is the folder and the number in the file name, for the numbers start again in each folder of
@@ -68,6 +69,8 @@ def read_pneumonia(root: Path) -> Manifest:
     Args:
         root: Folder with ``train`` and, where they are there, ``val`` and ``test``, each with the folders
             ``NORMAL`` and ``PNEUMONIA``, each in any case.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         MissingFileError: If a folder is missing.
@@ -75,10 +78,14 @@ def read_pneumonia(root: Path) -> Manifest:
     """
     found, patients = _children(root)
     labels = {"Pneumonia": found.files["class"] == "PNEUMONIA"}
-    return _manifest(root, found, patients, labels, name="pneumonia", cause=_causes(found.files))
+    return compared(
+        _manifest(root, found, patients, labels, name="pneumonia", cause=_causes(found.files)), published
+    )
 
 
-def read_pneumonia_classes(root: Path, *, by_cause: bool = False) -> Manifest:
+def read_pneumonia_classes(
+    root: Path, *, by_cause: bool = False, published: Published | None = None
+) -> Manifest:
     """Return the same images with exclusive classes: Normal and Pneumonia, or pneumonia by its cause.
 
     The cause stands in the file name: ``person1_bacteria_2.jpeg``.
@@ -86,6 +93,8 @@ def read_pneumonia_classes(root: Path, *, by_cause: bool = False) -> Manifest:
     Args:
         root: As in :func:`read_pneumonia`.
         by_cause: Labels are Normal, Bacterial Pneumonia and Viral Pneumonia.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         MissingFileError: If a folder is missing.
@@ -108,7 +117,7 @@ def read_pneumonia_classes(root: Path, *, by_cause: bool = False) -> Manifest:
             "Bacterial Pneumonia": cause == "bacteria",
             "Viral Pneumonia": cause == "virus",
         }
-    return _manifest(root, found, patients, labels, name="pneumonia", cause=cause)
+    return compared(_manifest(root, found, patients, labels, name="pneumonia", cause=cause), published)
 
 
 def _children(root: Path) -> tuple["Found", "pd.Series[str]"]:
@@ -130,7 +139,7 @@ def _causes(files: pd.DataFrame) -> "pd.Series[str]":
     return files["file"].str.extract(_CAUSE, expand=False).fillna("").str.lower()
 
 
-def read_malaria(root: Path) -> Manifest:
+def read_malaria(root: Path, *, published: Published | None = None) -> Manifest:
     """Return the manifest of the blood cells of the NLM malaria set (Rajaraman et al., PeerJ 2018).
 
     A patient is the case that starts the file name: ``C33P1`` of ``C33P1thinF_…``, ``C51P12`` of both slides
@@ -139,6 +148,8 @@ def read_malaria(root: Path) -> Manifest:
     Args:
         root: Folder with ``Parasitized`` (or ``parasite``) and ``Uninfected``, in any case, or with parts
             that hold them (``train``, ``validation``, ``test``).
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         MissingFileError: If a folder is missing.
@@ -150,11 +161,15 @@ def read_malaria(root: Path) -> Manifest:
     _check_patients(files, groups[0], "C33P1thinF_IMG_20150619_114756a_cell_179.png")
     patients = groups[0] + groups[1].fillna("")
     labels = {"Parasitized": files["class"] == "Parasitized"}
-    return _manifest(root, found, patients, labels, name="malaria")
+    return compared(_manifest(root, found, patients, labels, name="malaria"), published)
 
 
 def read_folder(
-    root: Path, *, patient_pattern: str | None = None, positive_class: str | None = None
+    root: Path,
+    *,
+    patient_pattern: str | None = None,
+    positive_class: str | None = None,
+    published: Published | None = None,
 ) -> Manifest:
     """Return the manifest of any tree ``<class>/…/<image>`` or ``<part>/<class>/…/<image>``.
 
@@ -171,6 +186,8 @@ def read_folder(
             path below the class folder; its first group (or all of it, where it has none) is the patient.
             None takes every file for a patient of its own.
         positive_class: Class that is to be the only label, 1 for it and 0 for all others.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         ConfigError: If the pattern is no regular expression, or there is no class of that name.
@@ -179,7 +196,10 @@ def read_folder(
     """
     found = find_images(root, None)
     labels = _class_labels(root, found.files["class"], positive_class)
-    return _manifest(root, found, _patients(found.files, patient_pattern), labels, name=root.resolve().name)
+    return compared(
+        _manifest(root, found, _patients(found.files, patient_pattern), labels, name=root.resolve().name),
+        published,
+    )
 
 
 def is_healthy(name: str) -> bool:
@@ -297,7 +317,23 @@ def _manifest(
     columns = {"image": files["image"], "patient": patients, "split": files["part"]}
     columns |= {COVARIATE + key: values for key, values in covariates.items()}
     columns |= {LABEL + key: values.astype(float) for key, values in labels.items()}
-    return Manifest(root, pd.DataFrame(columns), name=name, left_out=found.left_out)
+    return Manifest(
+        root,
+        pd.DataFrame(columns),
+        name=name,
+        left_out=found.left_out,
+        negative=_negative(files["class"], labels),
+    )
+
+
+def _negative(classes: "pd.Series[str]", labels: Mapping[str, "pd.Series[bool]"]) -> str:
+    """Return the name of the class folder that lacks the one label; "" where there are several."""
+    if len(labels) > 1:
+        return ""
+    (is_present,) = labels.values()
+    others = classes[~is_present].unique()
+    name = str(others[0]) if len(others) == 1 else ""
+    return name.capitalize() if name.isupper() else name
 
 
 @dataclass(frozen=True)
