@@ -65,6 +65,18 @@ def test_compare_runs(tiny: Callable[..., DictConfig], tmp_path: Path, monkeypat
     assert "Cardiomegaly" in text
 
 
+@pytest.mark.slow
+def test_from_images_to_heatmaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = {"CXRLAB_LESSON": str(tmp_path / "lesson"), "CXRLAB_PATIENTS": "60", "CXRLAB_EPOCHS": "1"}
+    settings["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # which shows figures
+    text = execute("03_from_images_to_heatmaps.ipynb", tmp_path, monkeypatch, **settings)
+    assert "by patient: []" in text
+    assert "0.7: unweighted 1.9173, weighted 0.9754, by hand 0.9754, with an epsilon of 1 -0.4956" in text
+    assert "0.3: unweighted 2.7646, weighted 0.9754, by hand 0.9754, with an epsilon of 1 -0.4956" in text
+    assert "95% intervals, by the patient bootstrap" in text
+    assert text.count("image/png") >= 6  # images, contributions, network, inputs, curves, Grad-CAM
+
+
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebooks_are_kept_without_outputs(path: Path):
     notebook = nbformat.read(path, as_version=4)

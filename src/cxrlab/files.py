@@ -221,6 +221,7 @@ class DataRecord(TypedDict, total=False):
         fingerprint: Of the manifest.
         content: Of the image files' bytes; see :attr:`cxrlab.data.dataset.Dataset.content`.
         split: The split's settings, with ``method``.
+        negative: What it calls images without its one label, or "".
     """
 
     name: str
@@ -230,6 +231,7 @@ class DataRecord(TypedDict, total=False):
     fingerprint: str
     content: str
     split: Mapping[str, object]
+    negative: str
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,16 @@ class RunDir:
     def layers(self) -> Path:
         """The table of the network's layers, for reading."""
         return self.path / "layers.txt"
+
+    @property
+    def network(self) -> Path:
+        """The network drawn."""
+        return self.path / "network.png"
+
+    @property
+    def inputs(self) -> Path:
+        """Training images as the network sees them."""
+        return self.path / "inputs.png"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from dataclasses import replace
@@ -61,6 +62,7 @@ def model_info(**changes):
         audit=[finding], provenance=Session.from_json(session), resumed=[Session.from_json(session)],
         evaluated=Session.from_json(evaluation), panels=panels(), notes=[EVIL],
         metrics=pd.DataFrame({"epoch": np.arange(3), "train/loss": [3.0, 2.0, 1.0], "val/auroc": [0.6, 0.7, 0.8]}),
+        network=b"the network", inputs=b"radiographs",
     )  # fmt: skip
     return ModelInfo(**values | changes)
 
@@ -131,6 +133,8 @@ def test_every_section_that_has_something_to_show_has_its_place_in_the_contents(
     absent = {"explanation"} | ({"heatmaps"} if images == "False" else set())
     expected = [section for section in SECTIONS if section.id not in absent]
     assert ids == anchors(page) == [section.id for section in expected]
+    assert base64.b64encode(b"the network").decode() in page
+    assert (base64.b64encode(b"radiographs").decode() in page) == (images == "True")
     headings = re.findall(r"<h2>([^<]+)</h2>", page)
     assert headings == [section.title for section in expected]
 

@@ -164,6 +164,8 @@ class Manifest:
         raw: For the audit: ``image`` and, where the data set has them, ``findings`` (text with ``|``) and
             ``age`` (years) as its own table lists them, before anything was mended; None where it has none.
         published: How its numbers stand to the published ones; None where none are known.
+        negative: What the data set calls images without its one label, such as ``Normal``; ``""`` where it
+            has no word for them, or several labels.
 
     Raises:
         DataError: If a column is missing, an image stands twice, has no patient (a word such as ``nan`` is
@@ -189,6 +191,7 @@ class Manifest:
     spellings: tuple[tuple[str, ...], ...] = ()
     raw: pd.DataFrame | None = None
     published: "PublishedComparison | None" = None
+    negative: str = ""
 
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)

@@ -191,12 +191,16 @@ class ClassificationReport:
         kind: ``binary`` for one label and its absence, ``exclusive`` for labels that exclude one another.
         classes: One row a class.
         accuracy: Share of the images that were given their class.
+        macro: Means over the classes, each counting the same; what is undefined of a class is left out.
+        weighted: The same with classes weighted by their images.
         matrix: Images by true class (rows) and given class (columns).
     """
 
     kind: Literal["binary", "exclusive"]
     classes: Sequence[ClassRow]
     accuracy: Estimate
+    macro: ClassRow
+    weighted: ClassRow
     matrix: Sequence[Sequence[int]]
 
 

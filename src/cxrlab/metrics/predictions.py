@@ -30,12 +30,14 @@ class DataFacts:
         split: How it was split, or None.
         fingerprint: Of its manifest, or None.
         is_named: Whether a person gave the name, which may then stand where names of folders may not.
+        negative: What it calls images without its one label, or "".
     """
 
     name: str
     split: str | None = None
     fingerprint: str | None = None
     is_named: bool = False
+    negative: str = ""
 
     def record(self) -> DataRecord:
         """Return what is known, as a session of ``provenance.json`` has it."""

@@ -161,6 +161,8 @@ class ModelInfo:
         config: The resolved config.
         audit: What the audit of the evaluated data found; None where there was none.
         metrics: Learning curves, as in ``metrics.csv``.
+        network: The network drawn, a PNG; None where there is none.
+        inputs: Training images as the network sees them, a PNG; None where there is none.
         provenance: The session that trained it.
         resumed: The sessions that went on with it.
         evaluated: The session of a later evaluation; None where the training itself evaluated.
@@ -180,6 +182,8 @@ class ModelInfo:
     config: Mapping[str, Any] | None = None
     audit: Sequence[Finding] | None = None
     metrics: pd.DataFrame | None = None
+    network: bytes | None = field(default=None, repr=False)
+    inputs: bytes | None = field(default=None, repr=False)
     provenance: Session | None = None
     resumed: Sequence[Session] = ()
     evaluated: Session | None = None
@@ -208,6 +212,7 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
     return replace(result, data=data, flags=flags), replace(
         model_info,
         title=None,
+        inputs=None,
         trained_on=trained_on and replace(trained_on, name=public_name(trained_on.name, trained_on.is_named)),
         config=None,
         audit=None if audit is None else [_without_message(finding) for finding in audit],
@@ -258,6 +263,8 @@ def run_model_info(
         config=config,
         audit=_audit(run_dir),
         metrics=read_csv(run_dir.metrics, _METRICS_REMEDY) if run_dir.metrics.is_file() else None,
+        network=run_dir.network.read_bytes() if run_dir.network.is_file() else None,
+        inputs=run_dir.inputs.read_bytes() if run_dir.inputs.is_file() else None,
         provenance=session if run_dir.provenance.is_file() else None,
         resumed=resumed,
         panels=panels,

@@ -132,7 +132,9 @@ class Run:
         data = self._data.get(None)
         if data is not None:
             manifest, is_named = data.manifest, data.name is not None
-            return DataFacts(manifest.name, data.split.method, manifest.fingerprint(), is_named)
+            return DataFacts(
+                manifest.name, data.split.method, manifest.fingerprint(), is_named, manifest.negative
+            )
         return run_facts(self.files)
 
     @property

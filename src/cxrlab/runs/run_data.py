@@ -117,7 +117,8 @@ def run_facts(files: RunDir) -> DataFacts:
         method = data.get("split", {}).get("method")
         split = None if method is None else str(method)
         is_named = data.get("is_named") is True
-        return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"), is_named)
+        negative = str(data.get("negative", ""))
+        return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"), is_named, negative)
 
 
 @dataclass(frozen=True)

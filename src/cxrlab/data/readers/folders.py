@@ -321,7 +321,23 @@ def _manifest(
     columns = {"image": files["image"], "patient": patients, "split": files["part"]}
     columns |= {COVARIATE + key: values for key, values in covariates.items()}
     columns |= {LABEL + key: values.astype(float) for key, values in labels.items()}
-    return Manifest(root, pd.DataFrame(columns), name=name, left_out=found.left_out)
+    return Manifest(
+        root,
+        pd.DataFrame(columns),
+        name=name,
+        left_out=found.left_out,
+        negative=_negative(files["class"], labels),
+    )
+
+
+def _negative(classes: "pd.Series[str]", labels: Mapping[str, "pd.Series[bool]"]) -> str:
+    """Return the name of the class folder that lacks the one label; "" where there are several."""
+    if len(labels) > 1:
+        return ""
+    (is_present,) = labels.values()
+    others = classes[~is_present].unique()
+    name = str(others[0]) if len(others) == 1 else ""
+    return name.capitalize() if name.isupper() else name
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ class Provenance(Callback):
             "fingerprint": data.manifest.fingerprint(),
             "content": data.dataset.content,
             "split": data.split.record(),
+            "negative": data.manifest.negative,
         }
         session["network"] = {
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
