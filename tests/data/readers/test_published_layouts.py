@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from cxrlab.cli import config
 from cxrlab.cli.datasets import known_readers
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.recognise import recognise
+from cxrlab.errors import MissingFileError
 
 Compose = Callable[..., DictConfig]
 
@@ -742,3 +744,23 @@ def test_a_folder_is_recognised_and_its_root_found(option: str, tmp_path: Path):
     )
     if inner.is_dir() and option not in ("chexpert_full",):
         assert option in {one.option for one in recognise(inner, readers)}
+
+
+@pytest.mark.parametrize(
+    "option", ["chexpert", "montgomery", "tbx11k", "covid_radiography", "mimic", "chestmnist"]
+)
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_root_one_folder_off_is_answered_with_the_right_one(
+    option: str, way: str, composed: Compose, tmp_path: Path
+):
+    (tmp_path / "set").mkdir()
+    expected = LAYOUTS[option](tmp_path / "set")
+    right = tmp_path / "set" / expected.root
+    inner = next((path for path in sorted(right.iterdir()) if path.is_dir()), right / "inner")
+    inner.mkdir(exist_ok=True)
+    wrong = right.parent if way == "up" else inner
+    if option == "covid_radiography" and way == "down":
+        pytest.skip("a class folder is a folder of images like any other")
+    cfg = composed(f"data={option}", f"data.root={wrong}", config_name="prepare")
+    with pytest.raises(MissingFileError, match=re.escape(f"Set data.root={right}.")):
+        config.build(cfg.data.reader)(wrong)
