@@ -41,6 +41,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "checks": bool | str | list[str],
     "name": str | int | None,
     "root": str | None,
+    "cache_dir": str | None,
     "batch_size": int,
     "device": str,
     "seed": int,
@@ -132,7 +133,8 @@ def _explain(cfg: DictConfig) -> Path:
 
     start, session = time.perf_counter(), environment("cxrlab.explain")
     device = str(named_device(cfg.device))
-    run = load_run(cfg.run, device=device, trust=cfg.trust, check_weights=cfg.check_weights)
+    options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
+    run = load_run(cfg.run, device=device, **options)
     check_fit(run.model, _settings(cfg))
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)
