@@ -190,6 +190,13 @@ def test_an_ensemble_is_the_mean(evaluated: Evaluate, run: Path, tmp_path: Path)
     before = table[columns].to_numpy()
     table[columns] = before[::-1]
     table.to_csv(path, index=False)
+    with pytest.raises(
+        DataError, match=r"other_run/predictions/test.csv is not the table that the training wrote"
+    ):
+        evaluated(f"run=[{run},{other}]")
+    provenance = json.loads((other / "provenance.json").read_text())
+    assert provenance["sessions"][-1].pop("predictions").keys() == {"val", "test"}
+    (other / "provenance.json").write_text(json.dumps(provenance))
     evaluated(f"run=[{run},{other}]")
     mean = pd.read_csv(tmp_path / "out" / "predictions.csv")
     np.testing.assert_allclose(mean[columns], (before + before[::-1]) / 2)
@@ -249,11 +256,11 @@ def test_an_ensemble_takes_other_views_too(evaluated: Evaluate, run: Path, tmp_p
     assert {one["source"] for one in numbers["thresholds"].values()} == {"validation"}
 
 
-def test_other_views_need_the_run_s_own_images(evaluated: Evaluate, run: Path):
+def test_other_views_need_the_run_s_own_images(evaluated: Evaluate, run: Path, tmp_path: Path):
     config = run / ".hydra" / "resolved.yaml"
     config.write_text(config.read_text().replace("num_patients: 40", "num_patients: 39"))
     with pytest.raises(DataError, match="are not those that .* was trained on"):
-        evaluated(f"run={run}", "views=[identity,flip]", "device=cpu")
+        evaluated(f"run={run}", "views=[identity,flip]", "device=cpu", f"root={tmp_path / 'drawn'}")
 
 
 def test_images_of_another_content_are_not_the_run_s_own(evaluated: Evaluate, run: Path):

@@ -7,6 +7,7 @@ import pytest
 from nbclient import NotebookClient
 from omegaconf import DictConfig
 
+from cxrlab import load_run
 from cxrlab.sweeps.table import add_job
 from cxrlab.train import train
 
@@ -30,6 +31,15 @@ def execute(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **environm
 
 @pytest.mark.slow
 def test_load_a_checkpoint(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Namesakes in other data sets below the same root, which cannot be read.
+    run = load_run(finished_run)
+    first = run.manifest[run.manifest["part"] == "test"]["image"].iloc[0]
+    own = run.image_path(first)
+    for folder in ("0-set", "z-set"):
+        namesake = Path(run.config["data"]["root"]) / folder / first
+        namesake.parent.mkdir(parents=True, exist_ok=True)
+        namesake.write_bytes(b"no image")
+    assert run.image_path(first) == own
     text = execute("01_load_a_checkpoint.ipynb", tmp_path, monkeypatch, CXRLAB_RUN=str(finished_run))
     assert "probability/Effusion" in text
     assert text.count("image/png") >= 1  # the Grad-CAM panel
@@ -39,19 +49,32 @@ def test_load_a_checkpoint(finished_run: Path, tmp_path: Path, monkeypatch: pyte
 def test_compare_runs(tiny: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for job, rate in enumerate((1e-3, 1e-4)):
         # A job that was told to read the test part all the same: its rows must not get into the comparison.
-        metric = train(tiny(tmp_path / str(job), f"optimizer.lr={rate}", f"test={job == 0}"))
+        metric = train(tiny(tmp_path / "jobs" / f"rate-{job}", f"optimizer.lr={rate}", f"test={job == 0}"))
         row = {
             "job": job,
             "status": "completed",
             "metric": metric,
             "seconds": 1.0,
-            "overrides": f"lr={rate}",
+            "overrides": f"model=resnet10t optimizer.lr={rate}",
+            "folder": f"jobs/rate-{job}",
             "error": "",
         }
         add_job(tmp_path / "sweep.csv", row, maximize=True)
     text = execute("02_compare_runs.ipynb", tmp_path, monkeypatch, CXRLAB_SWEEP=str(tmp_path))
     assert "lr=0.0001" in text
     assert "Cardiomegaly" in text
+
+
+@pytest.mark.slow
+def test_from_images_to_heatmaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = {"CXRLAB_LESSON": str(tmp_path / "lesson"), "CXRLAB_PATIENTS": "60", "CXRLAB_EPOCHS": "1"}
+    settings["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # which shows figures
+    text = execute("03_from_images_to_heatmaps.ipynb", tmp_path, monkeypatch, **settings)
+    assert "by patient: []" in text
+    assert "0.7: unweighted 1.9173, weighted 0.9754, by hand 0.9754, with an epsilon of 1 -0.4956" in text
+    assert "0.3: unweighted 2.7646, weighted 0.9754, by hand 0.9754, with an epsilon of 1 -0.4956" in text
+    assert "95% intervals, by the patient bootstrap" in text
+    assert text.count("image/png") >= 6  # images, contributions, network, inputs, curves, Grad-CAM
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)

@@ -27,7 +27,7 @@ def test_a_run_directory_holds_what_the_design_says(finished_run: Path):
     assert {
         ".hydra/config.yaml", ".hydra/resolved.yaml", "manifest.csv", "layers.txt", "checkpoints/best.ckpt",
         "checkpoints/last.ckpt", "metrics.csv", "predictions/val.csv", "predictions/test.csv", "results.csv",
-        "learning_curves.png", "provenance.json", "heatmaps/test/index.csv",
+        "learning_curves.png", "network.png", "inputs.png", "provenance.json", "heatmaps/test/index.csv",
     } <= names  # fmt: skip
     assert any(name.startswith("tensorboard/events") for name in names)
     assert any(name.startswith("heatmaps/val/") and name.endswith(".png") for name in names)

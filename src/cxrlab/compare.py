@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +67,7 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
     from cxrlab.files import RunDir, write_json
     from cxrlab.metrics.predictions import DataFacts
     from cxrlab.report.comparison_page import write_comparison
-    from cxrlab.report.model_info import Session
+    from cxrlab.report.model_info import Session, without_folder_name
     from cxrlab.runs.run_data import run_facts
     from cxrlab.training.callbacks.provenance import environment
 
@@ -88,7 +89,8 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
         result = compare_tables(
             tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None
         )
-        write_json(RunDir(folder).comparison, result.to_json())
+        kept = result if cfg.report.images else replace(result, data=without_folder_name(result.data))
+        write_json(RunDir(folder).comparison, kept.to_json())
         session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}
         write_json(RunDir(folder).provenance, {"sessions": [session]}, indent=2)
         page = write_comparison(folder, result, Session.from_json(session), images=cfg.report.images)

@@ -30,6 +30,7 @@ LISTS = ("method", "labels", "images", "checks")
 _VALUE_TYPES: Mapping[str, object] = {
     "run": str | None,
     "trust": list[str],
+    "check_weights": bool,
     "metrics": list[str],
     "method": str | list[str] | None,
     "labels": str | list[str],
@@ -40,6 +41,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "checks": bool | str | list[str],
     "name": str | int | None,
     "root": str | None,
+    "cache_dir": str | None,
     "batch_size": int,
     "device": str,
     "seed": int,
@@ -130,7 +132,9 @@ def _explain(cfg: DictConfig) -> Path:
     from cxrlab.training.callbacks.provenance import environment
 
     start, session = time.perf_counter(), environment("cxrlab.explain")
-    run = load_run(cfg.run, device=str(named_device(cfg.device)), trust=cfg.trust)
+    device = str(named_device(cfg.device))
+    options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
+    run = load_run(cfg.run, device=device, **options)
     check_fit(run.model, _settings(cfg))
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)

@@ -1,24 +1,31 @@
-"""Files: written whole, found by their name in a run directory, and what a file may build.
+"""Files: written whole, read with their name in every message, and what a file may build.
 
-``replacing`` and the ``write_…`` functions leave the old file or the new one, never half of either.
-``RunDir`` knows every name in a run directory, once. ``build`` makes objects from what a file says, and only
-those that its caller lists.
+``replacing`` and the ``write_…`` functions leave the old file or the new one, never half of either;
+``reading`` and the ``read_…`` functions say which file is damaged. ``RunDir`` knows every name in a run
+directory, once. ``build`` makes objects from what a file says, and only those that its caller lists.
 """
 
 import functools
 import importlib
 import inspect
 import json
+import logging
 import os
+import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
-from cxrlab.errors import ConfigError, MissingFileError
+import yaml
+
+from cxrlab.errors import ConfigError, MissingFileError, UserError
 
 Part = Literal["train", "val", "test"]
+
+_log = logging.getLogger(__name__)
 
 
 def user_cache_dir() -> Path:
@@ -32,9 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; it takes the place of ``path`` at the end, in one step.
 
     The temporary file lies in the same folder, hence on the same disk, so that a kill at any moment leaves
-    the old file or the new one. It is removed where writing fails.
+    the old file or the new one. It is removed where writing fails. Where ``path`` is a symbolic link, the
+    link is replaced, and what it points at is left alone.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)  # a link of this name would be followed
     try:
         yield temporary
         temporary.replace(path)
@@ -53,22 +62,102 @@ def write_json(path: Path, content: object, *, indent: int = 1) -> None:
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+# What a file's reader, or who looks for its entries, raises where the file was cut or edited.
+_DAMAGE = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+@contextmanager
+def reading(path: Path, remedy: str = "") -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into a message that names it.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is damaged, a sentence.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If it cannot be read, or holds something else than is expected of it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise MissingFileError(f"There is no {path}.") from error
+    except (
+        yaml.YAMLError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        size = path.stat().st_size if path.is_file() else None
+        what = "is empty" if size == 0 else f"cannot be read ({type(error).__name__}: {_one_line(error)})"
+        advice = remedy or "It was cut short or edited: bring it back from a copy."
+        raise ConfigError(f"{path} {what}. {advice}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def read_json(path: Path, remedy: str = "") -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
     Raises:
         MissingFileError: If there is no such file.
-        ConfigError: If it holds anything else.
+        ConfigError: If it holds anything else; the message ends with ``remedy``.
     """
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingFileError(f"There is no {path}.") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is no JSON file: {error}.") from error
+    with reading(path, remedy):
+        return _object(json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_yaml(path: Path, remedy: str = "") -> dict[str, Any]:
+    """Read a YAML file that holds an object, as plain values: nothing in it is built, or evaluated.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If it holds anything else, or refers to itself by aliases, of which a few lines can
+            unfold to gigabytes; the message ends with ``remedy``.
+    """
+    with reading(path, remedy):
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has aliases, which cxrlab does not write")
+        return _object(yaml.safe_load(text))
+
+
+def _object(loaded: object) -> dict[str, Any]:
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{path} holds a {type(loaded).__name__}, not an object.")
+        raise ValueError(f"it holds a {type(loaded).__name__}, not an object")
     return loaded
+
+
+def check_links(folder: Path, within: Path) -> None:
+    """Refuse symbolic links by which writing into a folder would write somewhere else.
+
+    A run directory may be a stranger's: a link in it, such as ``evaluate.log``, would have a file changed
+    that is no part of it.
+
+    Args:
+        folder: What is written to; it need not be there.
+        within: The run directory, ``folder`` itself or above it. Links that stay inside it are let be.
+
+    Raises:
+        ConfigError: If ``folder``, a folder between, or anything below it leads out.
+    """
+    home = within.resolve()
+    between = [path for path in (folder, *folder.parents) if path != within and path.is_relative_to(within)]
+    below = (Path(top) / name for top, folders, files in os.walk(folder) for name in (*folders, *files))
+    for path in (*between, *below):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise ConfigError(
+                f"{path} is a link that leads out of {within}, to {path.readlink()}: what is written there "
+                "would change files that are no part of the run. Remove the link, or put what it points at "
+                "in its place."
+            )
 
 
 def sweep_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
@@ -77,11 +166,36 @@ def sweep_jobs(sweep_dir: Path) -> list[dict[str, Any]]:
     Args:
         sweep_dir: The folder of ``sweep.csv``.
 
-    Raises:
-        ConfigError: If a record cannot be read.
+    Of one whose record is damaged, ``status`` is ``unknown`` and ``error`` says why, with a warning: the
+    table of the other jobs must not be lost with it.
     """
-    jobs = [read_json(path) for path in (sweep_dir / ".jobs").glob("*.json")]
+    jobs = [_sweep_job(path) for path in (sweep_dir / ".jobs").glob("*.json") if path.stem.isdigit()]
     return sorted(jobs, key=lambda job: int(job["job"]))
+
+
+_OF_JOB = (
+    "job", "status", "metric", "seconds", "overrides", "error", "fold", "num_folds", "configuration", "seed",
+    "but_seed", "folder", "monitor", "maximize",
+)  # fmt: skip
+
+
+def _sweep_job(path: Path) -> dict[str, Any]:
+    number = int(path.stem)
+    try:
+        with reading(path):
+            job = dict.fromkeys(_OF_JOB) | read_json(path)
+            if job["job"] != number:
+                raise ValueError(f"it is of the job {job['job']}")
+            if not isinstance(job["status"], str) or not isinstance(job["folder"], str | None):
+                raise ValueError("it lacks the job's status")
+            float(job["metric"] if job["metric"] is not None else "nan")
+            return job
+    except ConfigError as error:
+        _log.warning(
+            "Job %d of the sweep %s is listed without its result: %s", number, path.parent.parent, error
+        )
+        told = {"job": number, "status": "unknown", "overrides": "", "error": str(error), "maximize": True}
+        return dict.fromkeys(_OF_JOB) | told
 
 
 def sweep_folders(sweep_dir: Path) -> list[Path]:
@@ -101,19 +215,23 @@ class DataRecord(TypedDict, total=False):
 
     Attributes:
         name: Of the data set.
+        is_named: Whether a person gave the name (``data.name``).
         images: How many.
         patients: How many.
         fingerprint: Of the manifest.
         content: Of the image files' bytes; see :attr:`cxrlab.data.dataset.Dataset.content`.
         split: The split's settings, with ``method``.
+        negative: What it calls images without its one label, or "".
     """
 
     name: str
+    is_named: bool
     images: int
     patients: int
     fingerprint: str
     content: str
     split: Mapping[str, object]
+    negative: str
 
 
 @dataclass(frozen=True)
@@ -163,6 +281,16 @@ class RunDir:
     def layers(self) -> Path:
         """The table of the network's layers, for reading."""
         return self.path / "layers.txt"
+
+    @property
+    def network(self) -> Path:
+        """The network drawn."""
+        return self.path / "network.png"
+
+    @property
+    def inputs(self) -> Path:
+        """Training images as the network sees them."""
+        return self.path / "inputs.png"
 
     @property
     def checkpoints(self) -> Path:
@@ -289,15 +417,47 @@ class RunDir:
         Raises:
             ConfigError: If the file holds no such thing.
         """
-        if not self.provenance.is_file():
+        sessions = self.sessions()
+        if not sessions:
             return {}
-        try:
-            record: DataRecord = read_json(self.provenance)["sessions"][-1]["data"]
-        except (KeyError, IndexError, TypeError) as error:
+        record = sessions[-1].get("data")
+        if not isinstance(record, dict):
             raise ConfigError(
-                f"{self.provenance} holds no session with its data: it was cut short."
-            ) from error
-        return record if isinstance(record, dict) else {}
+                f"{self.provenance}: its last session does not say on what data: it was cut short or edited. "
+                f"{PROVENANCE_REMEDY}"
+            )
+        return cast("DataRecord", record)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return the sessions of the provenance, the oldest first; none where there is no such file.
+
+        Raises:
+            ConfigError: If the file holds anything else.
+        """
+        if not self.provenance.is_file():
+            return []
+        return read_sessions(self.provenance)
+
+
+PROVENANCE_REMEDY = (
+    "Bring it back from a copy, or rename it: the run can be used without it, but says no longer what it was "
+    "trained on."
+)
+
+
+def read_sessions(path: Path) -> list[dict[str, Any]]:
+    """Read the sessions of a ``provenance.json``, the oldest first; there is one at least.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If it holds anything else.
+    """
+    sessions = read_json(path, PROVENANCE_REMEDY).get("sessions")
+    if not isinstance(sessions, list) or not sessions or not all(isinstance(one, dict) for one in sessions):
+        raise ConfigError(
+            f"{path} holds no list of sessions: it was cut short or edited. {PROVENANCE_REMEDY}"
+        )
+    return sessions
 
 
 def build(
@@ -336,16 +496,46 @@ def locate(target: str, allowed: Collection[str], trust: Sequence[str], *, sourc
     Raises:
         ConfigError: If it is neither, or does not exist.
     """
+    check_trust(trust)
     package = target.partition(".")[0]
     if target not in allowed and package not in trust:
         raise ConfigError(
             f"{source} names {target}, which is none of cxrlab's own classes for this place, so it was not "
-            f"built: a file must not choose what code runs. If you know its package, add trust=[{package}]."
+            f"built: a file must not choose what code runs.{trust_advice(target)}"
         )
     loaded = import_path(target, f"{source} names {target}, which")
     if not (inspect.isclass(loaded) or inspect.isfunction(loaded)):
         raise ConfigError(f"{source} names {target}, which is no class and no function.")
+    home = str(loaded.__module__).partition(".")[0]
+    if target not in allowed and home not in trust:  # my_lab.files.read_pickle may be pandas' own
+        raise ConfigError(
+            f"{source} names {target}, which is of the package {home}: trust=[{package}] is for what "
+            f"{package} itself defines."
+        )
     return loaded
+
+
+def trust_advice(target: object) -> str:
+    """Return the sentence that offers ``trust`` for what a file names; nothing for what is never trusted."""
+    package = str(target).partition(".")[0]
+    if not re.fullmatch(r"[A-Za-z_]\w*", package) or package in _NEVER_TRUSTED:
+        return ""
+    return f" If you know its package, add trust=[{package}]."
+
+
+def check_trust(trust: Sequence[str]) -> None:
+    """Refuse to trust packages that hold functions which run, load, fetch or write what they are told.
+
+    Raises:
+        ConfigError: If there is one: then a file could choose what code runs.
+    """
+    for package in trust:
+        if package in _NEVER_TRUSTED:
+            raise ConfigError(
+                f"trust=[{package}]: it holds functions that run or write whatever a file tells them, so it "
+                "is not to be trusted with files of others. Trust a package of your own, or name what is to "
+                "be built on the command line."
+            )
 
 
 def import_path(path: str, subject: str) -> Any:
@@ -370,17 +560,43 @@ def import_path(path: str, subject: str) -> Any:
 
 _RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_"}
 
+# None of them is where a person keeps networks and readers.
+_NEVER_TRUSTED = frozenset(sys.stdlib_module_names) | {
+    "cxrlab", "hydra", "omegaconf", "yaml", "numpy", "pandas", "torch", "pytorch_lightning", "lightning",
+    "lightning_fabric", "joblib", "cloudpickle", "dill", "fsspec", "requests", "urllib3", "huggingface_hub",
+    "PIL", "pydicom", "scipy", "sklearn", "pytest", "setuptools", "pip", "pkg_resources",
+}  # fmt: skip
+
+# What pandas, fsspec and others open as an address: two letters or more, for C:/ is a drive.
+_ADDRESS = re.compile(r"\s*[a-z][a-z0-9.+-]+(::[a-z][a-z0-9.+-]+)*:/", re.IGNORECASE)
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text would be fetched from somewhere where a file is expected.
+
+    Example:
+        >>> is_address("https://example.org/labels.csv"), is_address("file:/etc/passwd")
+        (True, True)
+        >>> is_address("labels.csv"), is_address("C:/data/labels.csv")
+        (False, False)
+    """
+    return _ADDRESS.match(text) is not None
+
 
 def _check_plain(value: object, where: str, source: str) -> None:
     if isinstance(value, Mapping):
         if "_target_" in value:
             raise ConfigError(f"{source} holds {value.get('_target_')} inside {where}: not built.")
-        values: list[object] = list(value.values())
+        values: list[object] = [*value, *value.values()]
     elif isinstance(value, list | tuple):
         values = list(value)
     else:
         if isinstance(value, str) and "${" in value:
             raise ConfigError(f"{source} holds {value!r} in {where}, which is no plain value: not built.")
+        if isinstance(value, str) and is_address(value):
+            raise ConfigError(
+                f"{source} holds {value!r} in {where}: nothing is fetched for a file. Download it yourself."
+            )
         return
     for inner in values:
         _check_plain(inner, where, source)

@@ -68,7 +68,13 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> "AuditReport":
     if other is not None:
         _compare(cfg.against, other, data, run_dir)
     write_audit_page(
-        report, data.manifest, data.images, data.images.facts, run_dir / "audit.html", images=cfg.images
+        report,
+        data.manifest,
+        data.images,
+        data.images.facts,
+        run_dir / "audit.html",
+        images=cfg.images,
+        is_named=data.is_named,
     )
     _log_what_was_done(data, run_dir)
     return report

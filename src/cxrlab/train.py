@@ -217,6 +217,8 @@ def _write_start(
     writing.save_layers(classifier, files)
     if is_first_process:
         summaries.log_network(classifier, files.layers)
+        if cfg.report.page:
+            summaries.draw_start(classifier, data, files, images=cfg.report.images)
         summaries.log_data(data, classifier)
         log.info("%s", summary(report.findings))
     if cfg.resume:

@@ -64,13 +64,32 @@ def check(report, truth, called, patients) -> None:
         assert row.support == reference["support"]
     assert report.accuracy.value == pytest.approx(metrics.accuracy_score(truth, called))
     assert report.matrix == metrics.confusion_matrix(truth, called, labels=numbers).tolist()
-    samples = []
+    for mean, kind in ((report.macro, "macro"), (report.weighted, "weighted")):
+        reference = metrics.precision_recall_fscore_support(
+            truth, called, labels=numbers, average=kind, zero_division=np.nan
+        )
+        assert (mean.precision.value, mean.recall.value, mean.f1.value) == pytest.approx(reference[:3])
+        assert mean.support == len(truth)
+    samples, means = [], []
     for resample in COUNTS.T:
         weights = resample[patients]
         shares = metrics.precision_recall_fscore_support(
             truth, called, labels=numbers, sample_weight=weights, zero_division=np.nan
         )
         samples.append(np.stack(shares[:3]))
+        means.append(
+            [
+                metrics.precision_recall_fscore_support(
+                    truth, called, labels=numbers, sample_weight=weights, average=kind, zero_division=np.nan
+                )[:3]
+                for kind in ("macro", "weighted")
+            ]
+        )
+    low, high = np.nanquantile(means, [0.025, 0.975], axis=0)
+    for row, mean in enumerate((report.macro, report.weighted)):
+        for column, name in enumerate(("precision", "recall", "f1")):
+            found = (getattr(mean, name).low, getattr(mean, name).high)
+            assert found == pytest.approx((low[row, column], high[row, column]), abs=1e-6)
     low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
     for index, row in enumerate(report.classes):
         for metric, name in enumerate(("precision", "recall", "f1")):
@@ -107,6 +126,14 @@ def test_a_class_that_is_never_called_has_no_precision():
     assert report.classes[1].precision == Estimate(None)
     assert report.classes[1].recall.value == 0.0
     assert report.classes[1].recall.high > 0  # 0 of a few patients is not 0 of all
+    others = [report.classes[0].precision.value, report.classes[2].precision.value]
+    assert report.macro.precision.value == pytest.approx(np.mean(others))
+
+
+def test_images_without_the_label_are_called_as_the_data_set_calls_them():
+    report = classification_report(binary(), np.array([0.5]), COUNTS, SETTINGS, negative="Normal")
+    assert report is not None
+    assert [row.class_ for row in report.classes] == ["Normal", "Pneumonia"]
 
 
 @pytest.mark.parametrize("fault", ["two", "none", "unknown"])

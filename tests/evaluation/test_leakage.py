@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError
-from cxrlab.evaluation.external_data import _same_ids, check_not_trained_on, check_validation_differs
+from cxrlab.evaluation.external_data import _is_own, _same_ids, check_not_trained_on, check_validation_differs
 
 
 @pytest.fixture
@@ -53,6 +54,17 @@ def test_ids_that_another_data_set_shares_with_the_training_are_told(run, tmp_pa
     assert _same_ids(run, Manifest(tmp_path, rows), [1, 2]) == ()
     unknown = Manifest(tmp_path, rows.assign(image=["1", "2", "3"], patient=["1", "2", "3"]))
     assert _same_ids(run, unknown, [0, 1, 2]) == ()
+
+
+def test_other_images_of_the_folder_of_the_training_are_of_its_own_data_set(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "audit.json").write_text(json.dumps({"root": str(tmp_path)}))
+    seen = pd.DataFrame({"image": ["a.png"], "patient": ["1"], "part": ["train"]})
+    facts = SimpleNamespace(name="first")
+    run = SimpleNamespace(manifest=seen, run_dir=tmp_path / "run", facts=facts)
+    rows = pd.DataFrame({"image": ["b.png", "c.png"], "patient": ["1.0", "2"], "split": ""})
+    assert _is_own(run, Manifest(tmp_path, rows, name="second"), [0, 1])
+    assert not _is_own(run, Manifest(tmp_path / "other", rows, name="first"), [0, 1])
 
 
 def test_a_validation_part_that_is_evaluated_too_is_rejected(make_predictions):

@@ -1,10 +1,13 @@
 import argparse
+import io
 import logging
 import os
+import pickle
 import re
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from torch import nn
 from cxrlab.errors import CheckpointError, MissingFileError
 from cxrlab.models.timm_network import TimmNetwork
 from cxrlab.models.weights import is_head, looks_like, read_weights, translated
+from cxrlab.runs.run import load_classifier
 
 OPTIONS = {
     "pretrained": False,
@@ -229,6 +233,106 @@ def test_a_truncated_file_is_named(donor: nn.Module, tmp_path: Path, suffix: str
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
     with pytest.raises(CheckpointError, match=rf"weights{suffix} \(\d+ bytes\) cannot be read as weights"):
         read_weights(path)
+
+
+def zip_of(*names: str) -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return memory.getvalue()
+
+
+OTHER_FILES = [
+    (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n",
+        "a Git LFS pointer.*git lfs pull",
+    ),
+    (b"\xef\xbb\xbfversion https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+    (b"/annex/objects/MD5E-s12--abc\n", "a git-annex pointer"),
+    (b"../.git/annex/objects/MD5E-s12--abc\n", "a git-annex pointer"),
+    (b"<!DOCTYPE html><html><body>Sign in</body></html>", "an HTML page"),
+    (b"\n\n  <html lang='en'>", "an HTML page"),
+    (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML answer"),
+    (b'{"error": "not found"}', "a JSON text"),
+    (b"Quota exceeded", "a text"),
+    ("\u00dcberschritten".encode(), "a text"),
+    (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file, as Keras writes"),
+    (b"\x1f\x8b\x08" + bytes(50), "a gzip file"),
+    (b"\x93NUMPY\x01\x00" + bytes(50), "a NumPy array"),
+    (b"\x89PNG\r\n\x1a\n" + bytes(50), "a PNG picture"),
+    (bytes(257) + b"ustar" + bytes(300), "a tar file"),
+    (zip_of("config.json", "metadata.json", "model.weights.h5"), "a model of Keras"),
+    (zip_of("a.npy", "b.npy"), "a file of NumPy arrays"),
+    (zip_of("chest/1.png", "chest/2.png"), r"a zip file of something else \(chest/1.png"),
+    (zip_of("model/data.pkl", "model/code/model.py"), "a TorchScript program"),
+    (zip_of("a.txt")[:20], "cut short or damaged"),
+    (b"", "empty"),
+]
+
+
+@pytest.mark.parametrize(("content", "kind"), OTHER_FILES)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights.ckpt"])
+def test_what_is_no_weights_file_is_told_for_what_it_is(name: str, content: bytes, kind: str, tmp_path: Path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=rf"{name} \(\d+ bytes\) cannot be read as weights: it is {kind}"
+    ) as error:
+        read_weights(tmp_path / name)
+    assert "weights_only" not in str(error.value)
+
+
+def test_no_message_repeats_the_advice_to_load_unsafely(tmp_path: Path):
+    torch.save({"state_dict": {"weight": Payload()}}, tmp_path / "a.pth")
+    torch.save(
+        {"state_dict": {"weight": Payload()}}, tmp_path / "b.pth", _use_new_zipfile_serialization=False
+    )
+    (tmp_path / "c.pth").write_bytes(pickle.dumps(Payload()))
+    (tmp_path / "d.pth").write_bytes(pickle.dumps({"weight": 1.0}, protocol=0))
+    (tmp_path / "e.pth").write_bytes(bytes(range(256)) * 4)
+    for name in "abcde":
+        for read in (read_weights, load_classifier):
+            with pytest.raises(CheckpointError, match=rf"{name}.pth") as error:
+                read(tmp_path / f"{name}.pth")
+            assert not re.search("weights_only|likely succeed|safe_globals", str(error.value))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_the_content_counts_and_not_the_name(donor: nn.Module, tmp_path: Path, suffix: str):
+    weights = {name: tensor.contiguous() for name, tensor in donor.state_dict().items()}
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    assert read_weights(path).keys() == weights.keys()
+
+
+def test_weights_that_are_not_finite_are_rejected_when_they_are_read(donor: nn.Module, tmp_path: Path):
+    for value in (float("nan"), float("inf")):
+        weights = {name: tensor.clone() for name, tensor in donor.state_dict().items()}
+        name = next(name for name, tensor in weights.items() if tensor.ndim == 4)
+        weights[name].view(-1)[5] = value
+        torch.save(weights, tmp_path / "weights.pth")
+        with pytest.raises(
+            CheckpointError, match=rf"weights.pth: 1 of the \d+ values of {name} are NaN or infinite"
+        ):
+            network(tmp_path / "weights.pth")
+
+
+def test_of_two_state_dicts_it_is_said_which_was_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    torch.save({"model_ema": {"w": torch.ones(1)}, "model": {"w": torch.zeros(1)}}, tmp_path / "two.pth")
+    assert read_weights(tmp_path / "two.pth")["w"] == 0
+    assert "holds weights below model, model_ema: those below model are taken" in caplog.text
+
+
+def test_a_file_that_holds_itself_comes_to_an_end(tmp_path: Path):
+    content: dict = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "own.pth")
+    with pytest.raises(CheckpointError, match="holds no named tensors"):
+        read_weights(tmp_path / "own.pth")
 
 
 class Payload:

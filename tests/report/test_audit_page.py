@@ -1,4 +1,6 @@
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +56,38 @@ def test_the_page_stands_alone_is_escaped_and_shows_the_pictures(tmp_path):
     assert "http" not in page.replace("http-equiv", "")
     assert "src=" in page
     assert page.count('src="data:image/') == page.count("src=")
-    # Two pairs (that of the unreadable image is left out), two labels, and the strip of the empty image.
-    assert page.count("data:image/jpeg") == 2 + 2 + 1
+    # Two pairs (that of the unreadable image is left out), two labels and none, and the strip of the empty image.
+    assert page.count("data:image/jpeg") == 2 + 3 + 1
     assert page.count("data:image/png") == 6
-    assert {path.name for path in tmp_path.glob("*.gif")} == {"Edema.gif", "script_alert_1_script.gif"}
+    assert {path.name for path in tmp_path.glob("*.gif")} == {
+        "Edema.gif", "script_alert_1_script.gif", "none_of_the_labels.gif"
+    }  # fmt: skip
     assert 'href="Edema.gif"' in page
     assert "patient-10" in page
     assert "secret/5.png is broken" in page
     assert "/secret/root" not in page
+
+
+@pytest.mark.parametrize(("negative", "name"), [("Uninfected", "Uninfected"), ("", "no_Edema")])
+def test_images_without_the_one_label_are_shown_and_called_by_their_name(tmp_path, negative, name):
+    report, manifest, pixels, facts = planted()
+    manifest = replace(manifest.select_labels(["Edema"]), negative=negative)
+    write_audit_page(report, manifest, pixels, facts, tmp_path / "audit.html", images=True)
+    assert {path.name for path in tmp_path.glob("*.gif")} == {"Edema.gif", f"{name}.gif"}
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    shown = page[page.index(f"<b>{name.replace('_', ' ')}</b>") :].partition("</figcaption>")[0]
+    rows = [int(number) for number in re.findall(r"(\d+)\.png", shown)]
+    assert len(rows) == 8
+    assert not manifest.targets[rows].any()
+
+
+def test_without_images_the_folder_s_name_is_left_out_and_a_given_one_is_shown(tmp_path):
+    report, manifest, pixels, facts = planted()
+    report = replace(report, data=replace(report.data, name="DOE_JANE_1970"))
+    path = tmp_path / "audit.html"
+    for is_named in (True, False):
+        write_audit_page(report, manifest, pixels, facts, path, images=False, is_named=is_named)
+        assert ("DOE_JANE_1970" in path.read_text(encoding="utf-8")) is is_named
 
 
 def test_without_images_no_picture_name_or_patient_is_in_it(tmp_path):

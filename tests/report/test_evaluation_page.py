@@ -1,3 +1,4 @@
+import base64
 import json
 import re
 from dataclasses import replace
@@ -11,8 +12,10 @@ from markupsafe import Markup
 from cxrlab.data.audit import Finding
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.evaluate import DataFacts
+from cxrlab.evaluation.results import EvaluatedData
 from cxrlab.heatmaps.results import ExplainedData, ExplanationResult, HeatmapFlag, IntervalLevel
 from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.report import SECTIONS, Section, evaluation_page, figure_html, paragraph_html
 from cxrlab.report.evaluation_page import write_report
 from cxrlab.report.figures.style import new_figure, styled
@@ -59,6 +62,7 @@ def model_info(**changes):
         audit=[finding], provenance=Session.from_json(session), resumed=[Session.from_json(session)],
         evaluated=Session.from_json(evaluation), panels=panels(), notes=[EVIL],
         metrics=pd.DataFrame({"epoch": np.arange(3), "train/loss": [3.0, 2.0, 1.0], "val/auroc": [0.6, 0.7, 0.8]}),
+        network=b"the network", inputs=b"radiographs",
     )  # fmt: skip
     return ModelInfo(**values | changes)
 
@@ -129,6 +133,8 @@ def test_every_section_that_has_something_to_show_has_its_place_in_the_contents(
     absent = {"explanation"} | ({"heatmaps"} if images == "False" else set())
     expected = [section for section in SECTIONS if section.id not in absent]
     assert ids == anchors(page) == [section.id for section in expected]
+    assert base64.b64encode(b"the network").decode() in page
+    assert (base64.b64encode(b"radiographs").decode() in page) == (images == "True")
     headings = re.findall(r"<h2>([^<]+)</h2>", page)
     assert headings == [section.title for section in expected]
 
@@ -177,6 +183,32 @@ def test_public_data_keep_their_name(evaluated):
     )
     assert result.data.name == info.trained_on.name == "nih"
     assert info.notes == [EVIL]
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_folder_s_name_is_left_out_and_a_given_one_is_shown(is_named, tmp_path, evaluated):
+    name = "DoeJane1970"
+    result = evaluated(["Edema"], data=DataFacts(name, "grouped", "c0ffee", is_named))
+    trained_on = TrainingData(name=name, parts={"train": (10, 5)}, is_named=is_named)
+    session = Session.from_json({"data": {"name": name, "is_named": is_named, "fingerprint": "c0ffee"}})
+    info = model_info(trained_on=trained_on, provenance=session, resumed=[session])
+    write_report(tmp_path, result, info, images=False)
+    for file in ("report.html", "model_card.md"):
+        assert (name in read(tmp_path, file)) is is_named
+    assert "data.name=" in read(tmp_path)
+
+
+def test_results_hold_no_folder_above_a_run(evaluated):
+    source = "/home/jane/secret/outputs/12-00-00/predictions/test.csv"
+    assert EvaluatedData.of(evaluated_table(), DataFacts("nih"), source).source == "predictions/test.csv"
+    both = f"{source}, {source}"
+    assert "jane" not in EvaluatedData.of(evaluated_table(), DataFacts("nih"), both).source
+
+
+def evaluated_table():
+    frame = pd.DataFrame({"image": ["a"], "target/Edema": [1.0], "probability/Edema": [0.5]})
+    return PredictionTable.from_frame(frame, "a table")
 
 
 def test_the_figures_lie_beside_the_page(folders):

@@ -100,9 +100,9 @@ def test_the_classification_report(evaluated):
     assert tables.class_table(evaluated(LABELS)) is None
     result = evaluated(LABELS, exclusive=True)
     table = tables.class_table(result)
-    assert names(table) == [*LABELS, "accuracy"]
-    assert table.rows[-1].cells[-1].text == "240"
-    assert table.rows[-1].cells[2].text == number(result.classification_report.accuracy.value)
+    assert names(table) == [*LABELS, "accuracy", "macro mean", "weighted mean"]
+    assert [row.cells[-1].text for row in table.rows[-3:]] == ["240"] * 3
+    assert table.rows[-3].cells[2].text == number(result.classification_report.accuracy.value)
 
 
 def test_published_values_stand_beside_ours(evaluated):

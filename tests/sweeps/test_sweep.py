@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cxrlab.sweeps.table import add_job, close, printed
+from cxrlab.sweeps.table import add_job, close, printed, swept_columns
 
 
 def row(job: int, metric: float | None, error: str = "") -> dict[str, object]:
@@ -46,6 +46,24 @@ def test_the_printed_table_shows_in_what_the_jobs_differ(tmp_path: Path):
     assert "seed=1" in text
     assert "resnet50" not in text
     assert "resnet50" in (tmp_path / "sweep.csv").read_text()
+
+
+def test_each_swept_value_has_a_column_of_its_own(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    shared = ["data=table", "data.root='/my data/x'", "data.labels=[Effusion,Lung Opacity]"]
+    of_jobs = [
+        ["optimizer.lr=0.1", "+optimizer.eps=1e-7"],
+        ["optimizer.lr=0.01", "model=resnet 50"],
+        ["optimizer.lr=0.1"],
+    ]
+    for job, overrides in enumerate(of_jobs):
+        task = [*shared, *overrides]
+        add_job(path, {**row(job, 0.5 + job), "overrides": " ".join(task), "task": task}, maximize=True)
+    table = pd.read_csv(path, keep_default_na=False, dtype=str)
+    assert swept_columns(table) == ["optimizer.lr", "optimizer.eps", "model"]
+    assert table.set_index("job")["optimizer.lr"].to_dict() == {"0": "0.1", "1": "0.01", "2": "0.1"}
+    assert table.set_index("job")["model"].to_dict() == {"0": "", "1": "resnet 50", "2": ""}
+    assert "optimizer.lr " not in printed(path, "val/auroc")  # the overrides say it there
 
 
 def test_a_sweep_that_is_over_has_no_running_job(tmp_path: Path):
@@ -93,7 +111,7 @@ def test_metrics_of_ones_own_have_columns(tmp_path: Path):
         add_job(path, row(job, 0.5 + job / 10) | {"folder": str(job)}, maximize=True)
     add_job(path, row(2, None, "no such model") | {"folder": "2"}, maximize=True)
     table = pd.read_csv(path)
-    assert list(table.columns)[:6] == ["job", "status", "metric", "seconds", "overrides", "error"]
-    assert list(table.columns)[6:] == ["val/squared_error"]
+    assert list(table.columns)[:5] == ["job", "status", "metric", "seconds", "seed"]
+    assert list(table.columns)[5:] == ["overrides", "error", "val/squared_error"]
     assert table["val/squared_error"].tolist()[:2] == [0.2, 0.1]
     assert "val/squared_error" in printed(path, "val/auroc")

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.claims import claim
 from cxrlab.errors import ConfigError, MissingFileError, UserError
-from cxrlab.files import RunDir, user_cache_dir
+from cxrlab.files import RunDir, check_links, user_cache_dir
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
@@ -81,6 +81,7 @@ def _below(run: str, kind: str, name: str | None, stem: str, *, made: str) -> st
             f"run={run} is no run directory: it holds no checkpoints.{run_above(run_dir, 'run')}"
         )
     folder = run_dir / kind
+    check_links(folder, run_dir)  # before Hydra opens a log there
     if name is not None:
         if not re.fullmatch(r"[\w+=-][\w.+=-]*", str(name)):
             raise ConfigError(f"name={name} must be a plain name of a folder: letters, digits, - and _.")
@@ -114,6 +115,7 @@ def _run_or_resumed(resume: str | None, fresh: str) -> str:
     if not (Path(resume) / ".hydra" / "config.yaml").is_file():
         hint = run_above(Path(resume), "resume")
         raise MissingFileError(f"resume={resume} is no run directory: it holds no .hydra/config.yaml.{hint}")
+    check_links(Path(resume), Path(resume))  # before Hydra opens the log there
     return str(resume)
 
 

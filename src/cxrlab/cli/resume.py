@@ -1,7 +1,8 @@
 """The config of a run that goes on: values of the run, code of today's conf and command line.
 
 A run directory may be a stranger's. Of its config only what today's conf/ builds at the same key is built,
-what the command line names there, or what is of a trusted package; where files go is today's too.
+what the command line names there, or what is of a trusted package; where files go is today's too. None of its
+functions, such as ``${oc.env:…}``, is called: what they gave at the start stands in ``resolved.yaml``.
 """
 
 import functools
@@ -13,12 +14,13 @@ from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_overrides
 from cxrlab.errors import ConfigError, MissingFileError
-from cxrlab.files import RunDir
+from cxrlab.files import RunDir, check_trust, is_address, locate, read_yaml, reading, trust_advice
+from cxrlab.runs.run_data import would_write
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,11 @@ _WRITING = ("trainer", "callbacks", "logger")
 _LOADED = ("metrics", "report.sections")
 """Lists of dotted paths that are imported."""
 
+_REFERENCE = re.compile(r"\$\{\.*\w[\w.\[\]-]*\}")
+"""A reference to another key; all else in ``${…}`` calls a function."""
+
+_REMEDY = "Bring it back from a copy, or start a new run."
+
 
 def resumed_config(cfg: DictConfig) -> DictConfig:
     """Return the config that a run was started with, changed by what the resuming command may change.
@@ -75,15 +82,19 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         raise MissingFileError(
             f"resume={files}: there is no checkpoints/last.ckpt, so nothing was saved to go on from."
         )
-    loaded = OmegaConf.load(files.config)
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{files.config} holds no config.")
-    node: Any = OmegaConf.to_container(loaded, resolve=False)
+    check_trust(cfg.trust)
+    node = read_yaml(files.config, _REMEDY)
+    for group in ("data", "model", "trainer"):
+        if not isinstance(node.get(group), dict):
+            raise ConfigError(f"{files.config} has no {group}: it was cut short or edited. {_REMEDY}")
+    # What is not the run's to choose, before any reference is followed: above all where something is written.
+    node |= {"resume": str(files), "run_dir": str(files.path.resolve()), "trust": list(cfg.trust)}
+    node["data"]["cache_dir"] = OmegaConf.select(cfg, "data.cache_dir")
     _take_references(node)
+    _take_values(node, read_yaml(files.resolved_config, _REMEDY) if files.resolved_config.is_file() else {})
     saved: DictConfig = OmegaConf.create(node)
     for override in task_overrides():
         _apply(override, cfg, saved)
-    saved.resume, saved.run_dir = str(files), str(files.path.resolve())
     if starts_again:
         log.warning(
             "%s was killed as its first epoch was saved: there is a best.ckpt, but no last.ckpt to go on "
@@ -91,7 +102,6 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
             files,
         )
         saved.resume = None
-    saved.trust = cfg.trust  # the run's own would let it choose
     if saved.get("test") == "auto":
         saved.test = True  # now: what is checked must not change, by ${test}, once it was checked
     _check(saved, cfg, files)
@@ -147,12 +157,15 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
     node = plain(resolved(saved))
     for key, described in _described(node):
         target = described["_target_"]
-        if target in _todays_targets(key, today) or _is_trusted(target, trust):
+        if target in _todays_targets(key, today):
+            continue
+        if _is_trusted(target, trust):
+            locate(str(target), (), trust, source=str(files.config))  # its own, not what it imports
             continue
         raise ConfigError(
             f"{files.config} names {key}._target_={target}, which today's conf/ does not name there, so "
-            "it was not built: a run must not choose what code runs. If you know it, add "
-            f"trust=[{str(target).partition('.')[0]}], or name it on the command line again."
+            f"it was not built: a run must not choose what code runs.{trust_advice(target)} Or name it on "
+            "the command line again."
         )
     for key in _LOADED:
         todays = OmegaConf.select(today, key) or []
@@ -160,10 +173,30 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
             if path not in todays and not _is_trusted(path, trust):
                 raise ConfigError(
                     f"{files.config} names {path} in {key}, so it was not imported: a run must not choose "
-                    f"what code runs. If you know it, add trust=[{str(path).partition('.')[0]}], or name it "
-                    "on the command line again."
+                    f"what code runs.{trust_advice(path)} Or name it on the command line again."
                 )
+    for key, text in _texts(node, ""):
+        if is_address(text) and _todays_value(today, key) != text:
+            raise ConfigError(
+                f"{files.config} holds {key}={text}: nothing is fetched for a run's file. If it is yours, "
+                "give it on the command line again."
+            )
     _check_paths(node, today, files, Path(saved.run_dir))
+    _check_reader(node, today, files)
+
+
+def _check_reader(node: Mapping[str, Any], today: DictConfig, files: RunDir) -> None:
+    """Refuse a reader that would write into a folder that a run chose."""
+    reader, root = node["data"].get("reader"), str(node["data"].get("root"))
+    if not isinstance(reader, Mapping) or root == str(_todays_value(today, "data.root")):
+        return
+    with reading(files.config, _REMEDY):
+        arguments = {name: value for name, value in reader.items() if not name.startswith("_")}
+        if what := would_write(str(reader.get("_target_")), arguments, Path(root).expanduser()):
+            raise ConfigError(
+                f"{files.config} would have {what} written below data.root={root}, where they are not. To "
+                f"have that done, give data.root={root} on the command line."
+            )
 
 
 def _check_paths(node: Mapping[str, Any], today: DictConfig, files: RunDir, run_dir: Path) -> None:
@@ -173,13 +206,13 @@ def _check_paths(node: Mapping[str, Any], today: DictConfig, files: RunDir, run_
         for key, described in _described(node.get(group), group):
             for name, path in _references(conf.get(key, []), described):
                 value, own = described.get(name), path.replace("${run_dir}", str(run_dir))
-                if value != own and OmegaConf.select(today, f"{key}.{name}") != value:
+                if value != own and _todays_value(today, f"{key}.{name}") != value:
                     raise ConfigError(
                         f"{files.config} holds {key}.{name}={value}, where today's conf/ has {own}: not "
                         "used. If it is yours, give it on the command line again."
                     )
         for key, text in _texts(node.get(group), group):
-            if _leads_out(text, run_dir) and OmegaConf.select(today, key) != text:
+            if _leads_out(text, run_dir) and _todays_value(today, key) != text:
                 raise ConfigError(
                     f"{files.config} holds {key}={text}, a path outside of the run: not used. If it is "
                     "yours, give it on the command line again."
@@ -188,6 +221,13 @@ def _check_paths(node: Mapping[str, Any], today: DictConfig, files: RunDir, run_
 
 def _is_trusted(target: object, trust: Sequence[str]) -> bool:
     return isinstance(target, str) and target.partition(".")[0] in trust
+
+
+def _todays_value(today: DictConfig, key: str) -> object:
+    try:
+        return OmegaConf.select(today, key)
+    except OmegaConfBaseException:  # not a key of today's config, such as that of an item of a list
+        return None
 
 
 def _described(node: object, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -208,7 +248,7 @@ def _texts(node: object, key: str) -> Iterator[tuple[str, str]]:
         yield key, node
     elif isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _texts(value, f"{key}.{name}")
+            yield from _texts(value, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list):
         for place, value in enumerate(node):
             yield from _texts(value, f"{key}[{place}]")
@@ -228,13 +268,30 @@ def _todays_targets(key: str, today: DictConfig) -> set[str]:
     nodes, references = _conf(_folders())
     at_key = nodes.get(key, []) + nodes.get(references.get(key, ""), [])
     targets = {str(node["_target_"]) for node in at_key}
-    try:
-        composed = OmegaConf.select(today, key)
-    except OmegaConfBaseException:  # not a key of today's config, such as that of an item of a list
-        composed = None
+    composed = _todays_value(today, key)
     if isinstance(composed, DictConfig) and "_target_" in composed:
         targets.add(str(composed["_target_"]))
     return targets
+
+
+def _take_values(saved: Any, given: Any) -> None:
+    """Put, in place, what the run's functions gave at its start in the place of their calls.
+
+    Where the run does not say it, the value is missing, and is asked for on the command line.
+
+    Args:
+        saved: Of the config as it was composed, a dict or list.
+        given: The same of ``resolved.yaml``, as far as it is there.
+    """
+    for name, value in list(saved.items() if isinstance(saved, dict) else enumerate(saved)):
+        is_there = (isinstance(given, dict) and name in given) or (
+            isinstance(given, list) and isinstance(name, int) and name < len(given)
+        )
+        other = given[name] if is_there else MISSING
+        if isinstance(value, dict | list):
+            _take_values(value, other)
+        elif isinstance(value, str) and "${" in _REFERENCE.sub("", value):
+            saved[name] = MISSING if "${" in str(other) else other
 
 
 def _take_references(saved: Mapping[str, object]) -> None:
@@ -282,5 +339,5 @@ def _conf(folders: tuple[Path, ...]) -> tuple[dict[str, list[Mapping[str, object
                 nodes.setdefault(key, []).append(dict(node))
             for key, value in _texts(content, where):
                 if (reference := re.fullmatch(r"\$\{([\w.]+)\}", value)) is not None:
-                    references[key.lstrip(".")] = reference[1]
+                    references[key] = reference[1]
     return nodes, references

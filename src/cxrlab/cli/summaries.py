@@ -6,18 +6,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import EarlyStopping
 
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.manifest import PARTS
+from cxrlab.data.manifest import PARTS, read_csv
 from cxrlab.errors import TrainingError
 from cxrlab.files import RunDir
 from cxrlab.losses import class_weights
+from cxrlab.models.blocks import network_blocks
+from cxrlab.report.audit_page import without_label
+from cxrlab.report.figures.inputs import draw_inputs, seen
 from cxrlab.report.figures.learning import learning_curves
+from cxrlab.report.figures.network import draw_network
+from cxrlab.report.html import save_png
 from cxrlab.training.module import Classifier
 
 log = logging.getLogger(__name__)
+
+_NUM_INPUTS = 6  # images drawn on their way to the network
+_DPI = 90
 
 
 @rank_zero_only
@@ -29,6 +38,32 @@ def log_network(classifier: Classifier, layers_path: Path) -> None:
         "Network: %s parameters, %s of them trainable; the layers are in %s",
         f"{total:,}", f"{trainable:,}", layers_path,
     )  # fmt: skip
+
+
+@rank_zero_only
+def draw_start(classifier: Classifier, data: DataModule, files: RunDir, *, images: bool) -> None:
+    """Draw the network, and how a few training images reach it.
+
+    Args:
+        classifier: Neither it nor the state of its random numbers changes.
+        data: Prepared.
+        files: The run directory.
+        images: Whether radiographs may be drawn.
+    """
+    shape = {"image_size": classifier.preprocess.image_size, "channels": classifier.preprocess.channels}
+    network = draw_network(network_blocks(classifier.network, **shape), **shape)
+    save_png(network, files.network, dpi=_DPI)
+    if images:
+        rows = np.random.default_rng(data.seed).permutation(data.rows("train"))[:_NUM_INPUTS].tolist()
+        present = [data.manifest.targets[row] == 1 for row in rows]
+        names = [
+            ", ".join(np.array(data.manifest.labels)[labels]) or without_label(data.manifest)
+            for labels in present
+        ]
+        pixels = torch.stack([data.image(row) for row in rows])
+        augment = data.augment if data.overfit_images is None else None
+        batch = seen(names, pixels, augment, classifier.preprocess, seed=data.seed)
+        save_png(draw_inputs(batch), files.inputs, dpi=_DPI)
 
 
 @rank_zero_only
@@ -96,7 +131,7 @@ def _why_no_best(trainer: pl.Trainer, monitor: str, files: RunDir) -> str:
 @rank_zero_only
 def _draw_learning_curves(files: RunDir) -> None:
     if files.metrics.is_file():
-        learning_curves(pd.read_csv(files.metrics), files.learning_curves)
+        learning_curves(read_csv(files.metrics), files.learning_curves)
 
 
 def log_evaluation(table: str, part: str, data: DataModule, files: RunDir, *, page: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cxrlab.data.dataset import Copies, Dataset, FileImages, Images
 from cxrlab.data.filters import apply_filters
 from cxrlab.data.manifest import Manifest
+from cxrlab.data.patients import shared_patients
 from cxrlab.data.splits import Split
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "Manifest",
     "Split",
     "apply_filters",
+    "shared_patients",
 ]
 
 BUILDABLE = (

@@ -83,8 +83,7 @@ def read_boxes(path: Path, manifest: Manifest, synonyms: Mapping[str, str] | Non
             f"No box of {path} can be used, for instance {unusable[0]}. "
             + (
                 "Its numbers are taken as pixels of the images' files, which may be of another size, or not "
-                "there: "
-                "divide them by the width and height that they belong to."
+                "there: divide them by the width and height that they belong to."
                 if are_pixels
                 else "Sides are fractions of the image, 0 to 1, or pixels."
             )

@@ -325,7 +325,7 @@ def _create(cache: ImageCache) -> None:
 
 def _not_written(cache: ImageCache, num_images: int, error: OSError) -> OutputError:
     """Return the error of a cache that cannot be written; of a full disk, how much there must be."""
-    remedy = "Check permissions there, or set data.cache_dir to another folder."
+    remedy = "Check permissions there, or set data.cache_dir (of a run: cache_dir) to another folder."
     if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         needed, free = num_images * _image_bytes(cache), _num_free(cache.folder)
         remedy = (

@@ -1,5 +1,6 @@
 """The one LightningDataModule: a reader's manifest, cached, split by patient, as batches of uint8 images."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,6 +42,8 @@ class DataModule(pl.LightningDataModule):
     Args:
         root: Folder of the raw data set.
         reader: Turns ``root`` into a manifest.
+        name: What the data set is called in reports, also in those without names of folders; None for the
+            reader's name, which may be that of the folder.
         filter: Keeps part of a manifest.
         split: Gives every image of a manifest its part: a :class:`~cxrlab.data.splits.Split`, or any callable
             of a manifest and, by keyword, ``groups``: the name of each row's group, which says which images
@@ -83,6 +86,7 @@ class DataModule(pl.LightningDataModule):
         root: str | Path,
         *,
         reader: Callable[[Path], Manifest],
+        name: str | None = None,
         filter: Callable[[Manifest], Manifest] = apply_filters,
         split: Callable[..., Manifest] = Split(),  # noqa: B008 - frozen
         labels: list[str] | None = None,
@@ -122,6 +126,7 @@ class DataModule(pl.LightningDataModule):
             raise ConfigError("data.equal_classes=true has no effect without data.max_train_images.")
         self.root = Path(root).expanduser()
         self.reader = reader
+        self.name = name
         self.filter = filter
         self.split = split if isinstance(split, Split) else CustomSplit(split)
         self.labels = labels
@@ -176,6 +181,8 @@ class DataModule(pl.LightningDataModule):
         if self._read is None:
             self.split.check_file()
             manifest = self._timed("read", lambda: self.reader(self.root))
+            if self.name is not None:
+                manifest = replace(manifest, name=self.name)
             warn_of_patients(manifest.table["patient"], manifest.root)
             chosen = self.filter(manifest.select_labels(self.labels))
             self._read = chosen, manifest.table["image"].tolist()
@@ -203,6 +210,12 @@ class DataModule(pl.LightningDataModule):
         """
         images = self._cached(manifest, manifest.table["image"].tolist())
         return without_unreadable(manifest, images, "skip")
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a person or a YAML file named the data set; else its name may be that of the folder."""
+        given = self.reader.keywords.get("name") if isinstance(self.reader, functools.partial) else None
+        return self.name is not None or given is not None
 
     @property
     def dataset(self) -> Dataset:

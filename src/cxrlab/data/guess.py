@@ -11,7 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 from cxrlab.data.decode import SUFFIXES
-from cxrlab.data.recognise import columns_of, head_of
+from cxrlab.data.readers._formats import read_file
+from cxrlab.data.recognise import head_of
+from cxrlab.errors import UserError
 
 # Looked at, so that a folder of 100,000 images takes seconds.
 _MOST_FOLDERS = 300
@@ -22,7 +24,8 @@ _SAMPLE = 12
 _MOST_CLASSES = 40
 
 _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
-_OTHERS = (".xlsx", ".json", ".jsonl", ".parquet", ".npz")
+_OTHERS = (".xlsx", ".json", ".jsonl", ".parquet", ".json.gz", ".jsonl.gz")
+_MOST_BYTES = 2**26
 _MASKS = re.compile(r"mask|segment|annotation", re.IGNORECASE)
 _PATIENT = re.compile(
     r"(patient|subject|subj|person|case|mrn)[\W_]*(id|no|number|name|key)?s?$|^pid$", re.IGNORECASE
@@ -42,7 +45,12 @@ _NO_LABEL = re.compile(
     re.IGNORECASE,
 )
 _LABEL_WORDS = {"0", "1", "-1", "0.0", "1.0", "-1.0", "", "true", "false", "yes", "no", "nan"}
-_PARTS = {"train", "training", "val", "valid", "validation", "validate", "dev", "test", "testing"}
+_PART_NAMES = {
+    "train": {"train", "training"},
+    "val": {"val", "valid", "validation", "validate", "dev", "development"},
+    "test": {"test", "testing"},
+}
+_PARTS = {name for names in _PART_NAMES.values() for name in names}
 _PATIENT_PATTERNS = (r"patient(\d+)", r"(\d{8})_\d{3}\.", r"(person\d+)_", r"([A-Za-z]+\d+)_")
 
 
@@ -105,13 +113,13 @@ def guess(root: Path) -> Guess | None:
         default=None,
     )
     if best is not None:
-        return _described(best, images)
+        return _described(best, tables)
     classes = _class_folders(root)
     if classes:
         return Guess(classes=classes, seen=[f"images in the folders {', '.join(classes)}"])
     if not images.folders and not tables:
         return None
-    return _template(root, images, tables)
+    return _template(images, tables)
 
 
 def _find_images(root: Path) -> _Images:
@@ -141,17 +149,31 @@ def _find_images(root: Path) -> _Images:
 
 
 def _tables(root: Path) -> Sequence[_Table]:
-    """Return the start of each table of text in the folder and in those of it."""
-    paths = sorted(path for path in root.iterdir() if path.name.lower().endswith(_TABLES) and path.is_file())
+    """Return the start of each table in the folder and in those of it."""
+    paths = sorted(
+        path for path in root.iterdir() if path.name.lower().endswith(_TABLES + _OTHERS) and path.is_file()
+    )
     for folder in sorted(path for path in root.iterdir() if path.is_dir())[:50]:
         with os.scandir(folder) as scanned:
             names = [entry.name for entry in islice(scanned, _MOST_ENTRIES)]
-        paths += [folder / name for name in sorted(names) if name.lower().endswith(_TABLES)]
+        paths += [folder / name for name in sorted(names) if name.lower().endswith(_TABLES + _OTHERS)]
     tables = (_table(path, root) for path in paths[:_MOST_TABLES])
     return [table for table in tables if table is not None]
 
 
 def _table(path: Path, root: Path) -> _Table | None:
+    name = path.relative_to(root).as_posix()
+    if not path.name.lower().endswith(_TABLES):
+        try:
+            cells = read_file(path).head(_ROWS) if path.stat().st_size <= _MOST_BYTES else None
+        except (UserError, OSError):
+            return None
+        if cells is None or cells.empty:
+            return None
+        return _Table(
+            name,
+            [dict(zip(map(str, cells), map(str, row), strict=True)) for row in cells.itertuples(index=False)],
+        )
     text = head_of(path)
     if len(text) >= 2**15:
         text = text[: text.rfind("\n") + 1]  # without the line that was cut
@@ -167,7 +189,7 @@ def _table(path: Path, root: Path) -> _Table | None:
         return None
     if not rows or len(rows[0]) < 2:
         return None
-    return _Table(path.relative_to(root).as_posix(), rows)
+    return _Table(name, rows)
 
 
 @dataclass(frozen=True)
@@ -260,31 +282,48 @@ def _holds(folder: Path) -> bool:
     return False
 
 
-def _described(found: _ImageColumn, images: _Images) -> Guess:
+def _by_part(table: _Table, tables: Sequence[_Table]) -> dict[str, str]:
+    """Return the tables with the same columns whose names tell their parts, where there are several."""
+    parts: dict[str, str] = {}
+    for other in tables:
+        words = set(re.split(r"[^a-z]+", other.name.rpartition("/")[2].lower()))
+        part = next((part for part, names in _PART_NAMES.items() if words & names), None)
+        if part is not None and set(other.names) == set(table.names):
+            parts.setdefault(part, other.name)
+    ordered = {part: parts[part] for part in _PART_NAMES if part in parts}
+    return ordered if len(ordered) > 1 and table.name in ordered.values() else {}
+
+
+def _described(found: _ImageColumn, tables: Sequence[_Table]) -> Guess:
     """Return the description of a table whose images were found."""
     table, result = found.table, Guess()
+    parts = _by_part(table, tables)
     result.seen.append(
         f"{table.name} names images in the column {found.column!r}"
         + (f", in {found.folder}/" if found.folder else "")
         + (f", without {found.suffix}" if found.suffix else "")
     )
-    reader = {"tables": table.name, "image_column": found.column}
+    reader = {"image_column": found.column}
     if found.folder:
         reader["image_folder"] = found.folder
     if found.prefix:
         reader["path_prefix"] = re.escape(found.prefix)
     if found.suffix:
         reader["image_suffix"] = found.suffix
-    lines = _head(result) + [f"  {key}: {_quoted(value)}" for key, value in reader.items()]
+    lines = _head(result)
+    lines += ["  tables:", *(f"    {part}: {_quoted(name)}" for part, name in parts.items())] if parts else []
+    lines += [] if parts else [f"  tables: {_quoted(table.name)}"]
+    lines += [f"  {key}: {_quoted(value)}" for key, value in reader.items()]
     lines += ["  search: true"] if found.search else []
     taken = {found.column}
     lines += _patient_lines(found, result, taken)
-    lines += _split_lines(table, result, taken)
+    lines += _split_lines(table, result, taken) if not parts else []
     lines += _covariate_lines(table, taken)
     lines += _label_lines(table, result, taken)
+    has_split = any(line.startswith("  split_column:") for line in lines)
     lines += [
         "split:",
-        f"  method: {'official' if any(line.startswith('  split_column:') for line in lines) else 'grouped'}",
+        f"  method: {'official' if parts or has_split else 'grouped'}",
     ]
     result.lines = lines
     return result
@@ -380,25 +419,18 @@ def _is_number(words: Mapping[str, int]) -> bool:
     return all(re.fullmatch(r"-?\d*\.?\d*", word) for word in words)
 
 
-def _template(root: Path, images: _Images, tables: Sequence[_Table]) -> Guess:
+def _template(images: _Images, tables: Sequence[_Table]) -> Guess:
     """Return what can be said of images that no table of text names."""
     result = Guess()
-    others = sorted(
-        path.name for path in root.iterdir() if path.name.lower().removesuffix(".gz").endswith(_OTHERS)
-    )
     if images.folders:
         folder, name = next(iter(images.folders.items()))
         result.seen.append(f"images such as {f'{folder}/{name}'.lstrip('/')}")
     for table in tables[:5]:
         result.seen.append(f"{table.name} with {', '.join(table.names[:8])}")
-    result.seen += [
-        f"{name} with {', '.join(sorted(columns_of(root / name))[:8])}" for name in others if "json" in name
-    ]
     lines = _head(result)
-    if tables or others:
-        name = tables[0].name if tables else others[0]
+    if tables:
         lines += [
-            f"  tables: {_quoted(name)}",
+            f"  tables: {_quoted(tables[0].name)}",
             "  # The column that names the images, and the folder and suffix that complete its paths.",
             "  image_column: ???",
             "  image_folder: ''",

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cxrlab.data.patients import named_spellings, unified
 from cxrlab.errors import ConfigError, DataError
+from cxrlab.files import reading
 
 if TYPE_CHECKING:
     from cxrlab.data.published import PublishedComparison
@@ -34,14 +35,27 @@ def read_table(path: Path) -> pd.DataFrame:
 
     An image may be called NA, and a number such as 0012 keeps its zeros.
     """
-    columns = pd.read_csv(path, nrows=0).columns
+    columns = read_csv(path, nrows=0).columns
     text = {name: str for name in ("image", "patient", "split", "part") if name in columns}
-    return pd.read_csv(
-        path,
-        dtype=text,
-        keep_default_na=False,
-        na_values={name: [""] for name in columns if name not in text},
-    )
+    numbers = {name: [""] for name in columns if name not in text}
+    return read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)
+
+
+def read_csv(path: Path, remedy: str = "", **options: Any) -> pd.DataFrame:
+    """Read a table that cxrlab wrote; whatever is wrong with it is said with its name.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is damaged, a sentence.
+        options: Of ``pandas.read_csv``.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If it is empty, cut short, or no table.
+    """
+    with reading(path, remedy):
+        table: pd.DataFrame = pd.read_csv(path, **options)
+        return table
 
 
 def escaped(name: str) -> str:
@@ -150,6 +164,8 @@ class Manifest:
         raw: For the audit: ``image`` and, where the data set has them, ``findings`` (text with ``|``) and
             ``age`` (years) as its own table lists them, before anything was mended; None where it has none.
         published: How its numbers stand to the published ones; None where none are known.
+        negative: What the data set calls images without its one label, such as ``Normal``; ``""`` where it
+            has no word for them, or several labels.
 
     Raises:
         DataError: If a column is missing, an image stands twice, has no patient (a word such as ``nan`` is
@@ -175,6 +191,7 @@ class Manifest:
     spellings: tuple[tuple[str, ...], ...] = ()
     raw: pd.DataFrame | None = None
     published: "PublishedComparison | None" = None
+    negative: str = ""
 
     def __post_init__(self) -> None:
         table = self.table.reset_index(drop=True)

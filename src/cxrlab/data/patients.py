@@ -90,7 +90,20 @@ def patient_keys(names: Iterable[object]) -> list[str]:
 
 
 def shared_patients(names: Iterable[object], others: Iterable[object]) -> list[str]:
-    """Return those of ``names`` who are among ``others``, however they are written; each once, in order."""
+    """Return those of ``names`` who are among ``others``, however they are written; each once, in order.
+
+    Between the patients of two parts it tells whether one leaks into the other.
+
+    Args:
+        names: Patients of one table.
+        others: Those of another one.
+
+    Example:
+        >>> shared_patients(["00000013", "14", "14"], [13.0, 15.0])
+        ['00000013']
+        >>> shared_patients([0, 1, 2], [3, 4, 5])
+        []
+    """
     known = set(patient_keys(dict.fromkeys(others))) - {""}
     candidates = list(dict.fromkeys(names))
     shared: dict[str, str] = {}

@@ -119,12 +119,12 @@ def _nih_evidence(folder: Path, option: str) -> list[str]:
 
 
 def _class_evidence(folder: Path, reader: Mapping[str, Any]) -> list[str]:
-    published = (reader.get("published") or {}).get("positives") or {}
-    classes = _CLASS_FOLDERS.get(reader["_target_"]) or tuple(published)
+    counted = (reader.get("published") or {}).get("positives") or {}
+    classes = _CLASS_FOLDERS.get(reader["_target_"]) or tuple(counted)
     if len(classes) < 2:
         return []
     parts = [part for part in _PARTS if all((folder / part / name).is_dir() for name in classes)]
-    if reader["_target_"].endswith("malaria") or "published" in reader:
+    if "pneumonia" not in reader["_target_"]:
         parts += [""] * all((folder / name).is_dir() for name in classes)
     elif "train" not in parts:
         return []

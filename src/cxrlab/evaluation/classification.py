@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxrlab.evaluation.results import ClassificationReport, ClassRow
-from cxrlab.metrics.bootstrap import Counts, Estimate, estimate, patient_sums, ratio, resampled
+from cxrlab.metrics.bootstrap import Counts, estimate, patient_sums, ratio, resampled
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -24,9 +24,14 @@ class _Decided(NamedTuple):
 
 
 def classification_report(
-    table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
+    table: PredictionTable,
+    thresholds: Floats,
+    counts: Counts,
+    settings: EvaluationSettings,
+    *,
+    negative: str = "",
 ) -> ClassificationReport | None:
-    """Return precision, recall, F1 and support of each class, with intervals, and the confusion matrix.
+    """Return precision, recall, F1 and support of each class and their means, with intervals, and the matrix.
 
     A task is ``binary`` where there is one label (its absence is the other class; images whose target is
     unknown are left out), and ``exclusive`` where every image has one label of several and none is unknown.
@@ -37,12 +42,13 @@ def classification_report(
         thresholds: Shape ``(L,)``; used for one label.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
         settings: With the coverage.
+        negative: What images without the one label are called; "" for "no <label>".
 
     Returns:
         None where images can have several labels or none, or where there is no threshold for the one label.
         What scikit-learn sets to 0, such as the precision of a class that was never called, is undefined.
     """
-    decided = _decided(table, thresholds)
+    decided = _decided(table, thresholds, negative)
     if decided is None:
         return None
     num_classes = len(decided.classes)
@@ -53,21 +59,25 @@ def classification_report(
     sums = patient_sums(columns, decided.patients, table.num_patients).reshape(3, num_classes, -1)
     whole, drawn = sums.sum(axis=2), resampled(sums, counts)  # (3, C), (3, C, B)
     units = (sums > 0).sum(axis=2)
+    rates, rates_drawn, images = _rates(whole), _rates(drawn), int(whole[1].sum())
+    members, ones = (whole[1], drawn[1]), (np.ones_like(whole[1]), np.ones_like(drawn[1]))
     pairs = np.bincount(decided.truth * num_classes + decided.called, minlength=num_classes**2)
     return ClassificationReport(
         kind=decided.kind,
-        classes=_classes(decided.classes, whole, drawn, units, settings.level),
+        classes=_classes(decided.classes, rates, rates_drawn, units, whole[1], settings.level),
         accuracy=estimate(
             float(whole[0].sum() / whole[1].sum()),
             ratio(drawn[0].sum(axis=0), drawn[1].sum(axis=0)),
             settings.level,
             units=len(np.unique(decided.patients)),
         ),
+        macro=_mean("macro mean", rates, rates_drawn, ones, images, settings.level),
+        weighted=_mean("weighted mean", rates, rates_drawn, members, images, settings.level),
         matrix=pairs.reshape(num_classes, num_classes).tolist(),
     )
 
 
-def _decided(table: PredictionTable, thresholds: Floats) -> _Decided | None:
+def _decided(table: PredictionTable, thresholds: Floats, negative: str) -> _Decided | None:
     if len(table.labels) == 1:
         known = table.known[:, 0]
         if np.isnan(thresholds[0]) or not known.any():
@@ -75,37 +85,47 @@ def _decided(table: PredictionTable, thresholds: Floats) -> _Decided | None:
         (label,) = table.labels
         truth = table.targets[known, 0].astype(np.int64)
         called = (table.probabilities[known, 0] >= thresholds[0]).astype(np.int64)
-        return _Decided("binary", (f"no {label}", label), truth, called, table.patients[known])
+        return _Decided("binary", (negative or f"no {label}", label), truth, called, table.patients[known])
     if not table.known.all() or (table.targets.sum(axis=1) != 1).any():
         return None
     truth, called = table.targets.argmax(axis=1), table.probabilities.argmax(axis=1)
     return _Decided("exclusive", table.labels, truth, called, table.patients)
 
 
+def _rates(sums: Floats) -> Floats:
+    """Return precision, recall and F1 from hits, members and calls, ``(3, C)`` or ``(3, C, B)`` both."""
+    hits, members, calls = sums
+    return np.stack([ratio(hits, calls), ratio(hits, members), ratio(2 * hits, members + calls)])
+
+
 def _classes(
-    classes: tuple[str, ...], sums: Floats, drawn: Floats, units: Integers, level: float
+    classes: tuple[str, ...], rates: Floats, drawn: Floats, units: Integers, members: Floats, level: float
 ) -> list[ClassRow]:
-    """Return the rows of the report from hits, members and calls of each class, ``(3, C)`` and ``(3, C, B)``.
+    """Return the rows of the report from the rates of each class, ``(3, C)``, and resampled, ``(3, C, B)``.
 
-    ``units`` holds the patients with hits, members and calls, ``(3, C)``.
+    ``units`` holds the patients with hits, members and calls, ``(3, C)``; F1 is no proportion and has none.
     """
-    hits, members, calls = zip(sums, drawn, strict=True)
-    precision = _shares(hits, calls, units[2], level)
-    recall = _shares(hits, members, units[1], level)
-    f1 = _shares(
-        (2 * hits[0], 2 * hits[1]), (members[0] + calls[0], members[1] + calls[1]), 0 * units[0], level
+    rows = []
+    for column, name in enumerate(classes):
+        precision, recall, f1 = (
+            estimate(float(rates[rate, column]), drawn[rate, column], level, units=number)
+            for rate, number in enumerate((int(units[2, column]), int(units[1, column]), 0))
+        )
+        rows.append(ClassRow(name, precision, recall, f1, int(members[column])))
+    return rows
+
+
+def _mean(
+    name: str, rates: Floats, drawn: Floats, weights: tuple[Floats, Floats], images: int, level: float
+) -> ClassRow:
+    """Return means over the classes, with weights ``(C,)`` and ``(C, B)``; what is undefined is left out."""
+    precision, recall, f1 = (
+        estimate(float(value), samples, level)
+        for value, samples in zip(_weighted(rates, weights[0]), _weighted(drawn, weights[1]), strict=True)
     )
-    return [
-        ClassRow(name, precision[row], recall[row], f1[row], int(sums[1, row]))
-        for row, name in enumerate(classes)
-    ]
+    return ClassRow(name, precision, recall, f1, images)
 
 
-def _shares(
-    part: tuple[Floats, Floats], whole: tuple[Floats, Floats], units: Integers, level: float
-) -> list[Estimate]:
-    """Return estimates of C ratios, each side given in the whole sample ``(C,)`` and resampled ``(C, B)``."""
-    values, samples = ratio(part[0], whole[0]), ratio(part[1], whole[1])
-    return [
-        estimate(float(value), samples[row], level, units=int(units[row])) for row, value in enumerate(values)
-    ]
+def _weighted(rates: Floats, weights: Floats) -> Floats:
+    known = ~np.isnan(rates)
+    return ratio((np.where(known, rates, 0.0) * weights).sum(axis=1), (known * weights).sum(axis=1))

@@ -31,7 +31,7 @@ from cxrlab.evaluation.results import (
     ModelScores,
     Outcome,
 )
-from cxrlab.files import sweep_folders
+from cxrlab.files import RunDir, reading, sweep_folders
 from cxrlab.metrics.bootstrap import (
     ROUNDING,
     Counts,
@@ -44,10 +44,11 @@ from cxrlab.metrics.bootstrap import (
 )
 from cxrlab.metrics.delong import area_difference, delong
 from cxrlab.metrics.estimates import plain_bootstrap
-from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable, read_predictions
+from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable
 from cxrlab.metrics.ranking import label_rankings
 from cxrlab.metrics.registry import METRICS, Metric
 from cxrlab.metrics.settings import EvaluationSettings
+from cxrlab.runs.own_predictions import read_own_predictions
 
 log = logging.getLogger(__name__)
 
@@ -544,7 +545,7 @@ def run_tables(runs: Sequence[Path], part: str | None) -> dict[str, PredictionTa
                 without[0],
             )
     names = _names(runs)
-    return {names[run]: read_predictions(run / "predictions" / f"{part}.csv") for run in runs}
+    return {names[run]: read_own_predictions(RunDir(run), part) for run in runs}
 
 
 def external_tables(
@@ -578,5 +579,8 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
 
 def _overrides(run: Path) -> list[str]:
     path = run / ".hydra" / "overrides.yaml"
-    loaded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return []
+    with reading(path, "Bring it back from a copy, or remove it: the run is then called by its folder."):
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
     return [str(override) for override in loaded] if isinstance(loaded, list) else []

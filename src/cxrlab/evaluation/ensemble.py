@@ -9,7 +9,8 @@ import numpy as np
 from cxrlab.errors import DataError
 from cxrlab.evaluation.comparison import align
 from cxrlab.evaluation.external_data import SEEN, check_not_trained_on
-from cxrlab.metrics.predictions import PredictionTable, read_predictions
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.runs.own_predictions import read_own_predictions
 from cxrlab.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -102,8 +103,8 @@ def ensemble_validation(
         return None
     try:
         members = [
-            read_predictions(path) if table is None else table
-            for table, path in zip(recompute, paths, strict=True)
+            read_own_predictions(run.files, "val") if table is None else table
+            for table, run in zip(recompute, runs, strict=True)
         ]
         mean = ensemble(members)
     except DataError as error:

@@ -86,7 +86,7 @@ def evaluate(
         thresholds=_thresholds(table, thresholds),
         prevalence=settings.prevalence,
         flags=[*(Caveat("note", None, note) for note in notes), *caveats(table, thresholds, settings)],
-        classification_report=classification_report(table, values, counts, settings),
+        classification_report=classification_report(table, values, counts, settings, negative=data.negative),
         calibration=calibration,
         subgroups=subgroups,
         gaps=gaps,

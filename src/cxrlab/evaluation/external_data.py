@@ -1,5 +1,6 @@
 """Other data sets, evaluated by a run: never on what it was trained on, labels matched by their names."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -7,11 +8,12 @@ from dataclasses import replace
 from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import Dataset, audit_dataset, find_copies
-from cxrlab.data.duplicates.overlap import find_shared, read_other
+from cxrlab.data.duplicates.overlap import find_shared, read_other, read_root
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.patients import patient_keys, shared_patients
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.evaluation.synonyms import match_labels
+from cxrlab.files import RunDir
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.runs.predict import predict_table
 from cxrlab.runs.run import Run
@@ -198,7 +200,7 @@ def other_data(
     own_name = {other: own for own, other in matched.items()}
     manifest = replace(manifest, boxes=manifest.boxes.replace({"label": own_name}))  # for the heatmaps
     split = "all images" if part == "all" else f"{data.split.method}, its part {part}"
-    facts = DataFacts(manifest.name, split, manifest.fingerprint())
+    facts = DataFacts(manifest.name, split, manifest.fingerprint(), data.is_named, manifest.negative)
     # Its parts are not those of the run's training.
     table = replace(table, part="")
     return PredictedImages(
@@ -237,7 +239,13 @@ def _same_ids(run: Run, manifest: Manifest, rows: Sequence[int]) -> tuple[str, .
 
 
 def _is_own(run: Run, manifest: Manifest, rows: Sequence[int]) -> bool:
-    """Tell whether a data set is the run's own: two may have one name, but not the names of most images."""
+    """Tell whether a data set is the run's own: of the same folder, or by its name and those of most images.
+
+    Two data sets may have one name, but not the names of most images.
+    """
+    with contextlib.suppress(MissingFileError, OSError):
+        if read_root(RunDir(run.run_dir).manifest).resolve() == manifest.root.resolve():
+            return True
     images = manifest.table["image"].iloc[list(rows)]
     is_of_run = images.isin(run.manifest["image"])
     return run.facts.name == manifest.name and bool(is_of_run.mean() > 0.5)

@@ -9,9 +9,10 @@ import numpy as np
 
 from cxrlab.errors import ConfigError
 from cxrlab.metrics.calibration import Calibrator, fit_calibrator
-from cxrlab.metrics.predictions import Floats, PredictionTable, read_predictions
+from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.metrics.thresholds import choose_thresholds
+from cxrlab.runs.own_predictions import read_own_predictions
 
 if TYPE_CHECKING:
     from cxrlab.runs.run import Run
@@ -87,7 +88,7 @@ def run_operating_point(
                 "%s is not there: evaluation.threshold=%s cannot be chosen.", path, settings.threshold
             )
             return None, None
-        return from_validation(read_predictions(path).select_labels(labels), settings)
+        return from_validation(read_own_predictions(run.files, "val").select_labels(labels), settings)
     columns = [run.labels.index(label) for label in labels]
     values = run.model.operating_point.thresholds.double().cpu().numpy()[columns]
     source = threshold_source(settings.threshold, "validation")

@@ -3,6 +3,7 @@
 Every class is frozen, and the JSON is its ``asdict``: the attributes are the keys.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,7 +38,8 @@ class EvaluatedData:
         patients: How many; None where they are unknown.
         fingerprint: Of the data set's manifest, or None.
         split: How the data set was split, or None.
-        source: File or run of the predictions.
+        source: File or run of the predictions, without the folders above it.
+        is_named: Whether a person gave the name, which may then stand where names of folders may not.
     """
 
     name: str
@@ -47,12 +49,39 @@ class EvaluatedData:
     fingerprint: str | None
     split: str | None
     source: str
+    is_named: bool = False
 
     @classmethod
     def of(cls, table: PredictionTable, facts: DataFacts, source: str) -> "EvaluatedData":
         """Describe the images of a table."""
         patients = table.num_patients if table.patients_known else None
-        return cls(facts.name, table.part, len(table), patients, facts.fingerprint, facts.split, source)
+        return cls(
+            facts.name,
+            table.part,
+            len(table),
+            patients,
+            facts.fingerprint,
+            facts.split,
+            _without_folders(source),
+            facts.is_named,
+        )
+
+
+def _without_folders(source: str) -> str:
+    """Return where predictions come from, with the last two parts of each path: results are passed on.
+
+    Example:
+        >>> _without_folders("/home/me/outputs/12-00-00/predictions/test.csv, /tmp/theirs.csv")
+        'predictions/test.csv, tmp/theirs.csv'
+        >>> _without_folders("nih predicted by /home/me/outputs/2026-01-31/12-00-00")
+        'nih predicted by 2026-01-31/12-00-00'
+    """
+    words = re.split(r"(, | predicted by | of )", source)
+    paths = (Path(word) for word in words)
+    return "".join(
+        "/".join(path.parts[-2:]).lstrip("/") if path.is_absolute() else word
+        for word, path in zip(words, paths, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -162,12 +191,16 @@ class ClassificationReport:
         kind: ``binary`` for one label and its absence, ``exclusive`` for labels that exclude one another.
         classes: One row a class.
         accuracy: Share of the images that were given their class.
+        macro: Means over the classes, each counting the same; what is undefined of a class is left out.
+        weighted: The same with classes weighted by their images.
         matrix: Images by true class (rows) and given class (columns).
     """
 
     kind: Literal["binary", "exclusive"]
     classes: Sequence[ClassRow]
     accuracy: Estimate
+    macro: ClassRow
+    weighted: ClassRow
     matrix: Sequence[Sequence[int]]
 
 

@@ -63,7 +63,7 @@ def case_table(
     probability, target = probabilities[first], targets[first].ravel()
     limits = _known_thresholds(thresholds, len(labels))
     called = (probability >= limits).ravel()
-    outcomes = [np.isnan(target), called & (target == 1), called, target == 1]
+    outcomes = [np.isnan(target) | np.isnan(probability.ravel()), called & (target == 1), called, target == 1]
     return pd.DataFrame(
         {
             "row": np.repeat(rows, len(labels)),

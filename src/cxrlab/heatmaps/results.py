@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cxrlab.errors import ConfigError
 from cxrlab.evaluation.results import Outcome
-from cxrlab.files import read_json, write_json
+from cxrlab.files import read_json, reading, write_json
 from cxrlab.heatmaps.settings import Check, ExplanationSettings
 from cxrlab.metrics.bootstrap import Estimate
 
@@ -352,14 +351,12 @@ def read_explanation(path: Path) -> ExplanationResult | None:
     """
     if not path.is_file():
         return None
-    content = read_json(path)
-    try:
-        result: ExplanationResult = _typed(ExplanationResult, content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{path} does not hold what this version writes ({error!r}). Make it again by cxrlab explain."
-        ) from error
+    with reading(path, _REMEDY):
+        result: ExplanationResult = _typed(ExplanationResult, read_json(path, _REMEDY))
     return result
+
+
+_REMEDY = "Remove it: the page then has no checks of heatmaps; cxrlab explain makes them again."
 
 
 def _typed(kind: Any, value: Any) -> Any:

@@ -29,32 +29,42 @@ class DataFacts:
         name: Of the data set.
         split: How it was split, or None.
         fingerprint: Of its manifest, or None.
+        is_named: Whether a person gave the name, which may then stand where names of folders may not.
+        negative: What it calls images without its one label, or "".
     """
 
     name: str
     split: str | None = None
     fingerprint: str | None = None
+    is_named: bool = False
+    negative: str = ""
 
     def record(self) -> DataRecord:
         """Return what is known, as a session of ``provenance.json`` has it."""
         record: DataRecord = {"name": self.name}
         if self.fingerprint is not None:
             record["fingerprint"] = self.fingerprint
+        if self.is_named:
+            record["is_named"] = True
         return record
 
 
 def decisions_at(probabilities: Floats, thresholds: Floats) -> Floats:
-    """Return 1 where a label is predicted positive, 0 where it is not, and NaN where it has no threshold.
+    """Return 1 where a label is predicted positive, 0 where it is not, and NaN where nothing can be said.
+
+    That is where it has no threshold, or no probability: an image without one is not called normal.
 
     Args:
         probabilities: Shape ``(N, L)``.
         thresholds: A label is predicted positive where its probability is at least this, shape ``(L,)``.
 
     Example:
-        >>> decisions_at(np.array([[0.7, 0.7]]), np.array([0.7, np.nan]))
-        array([[ 1., nan]])
+        >>> decisions_at(np.array([[0.7, 0.7], [np.nan, 0.7]]), np.array([0.7, np.nan]))
+        array([[ 1., nan],
+               [nan, nan]])
     """
-    return np.where(np.isnan(thresholds), np.nan, (probabilities >= thresholds).astype(np.float64))
+    is_unknown = np.isnan(thresholds) | np.isnan(probabilities)
+    return np.where(is_unknown, np.nan, (probabilities >= thresholds).astype(np.float64))
 
 
 def prediction_columns(

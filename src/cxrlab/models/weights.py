@@ -4,39 +4,31 @@ Files spell the names of one network's weights in several ways; ``translated`` b
 timm's, and those of programs that wrap a network, to a network's own.
 """
 
-import argparse
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
-import numpy as np
 import timm
 import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
+from cxrlab.models.weight_files import load_weight_file
 
 log = logging.getLogger(__name__)
 
-# Where training programs keep the state dict among an epoch, a score and an optimizer's state.
-_NESTED = ("state_dict", "model", "model_state_dict", "net")
+# Where training programs keep the state dict among an epoch, a score and an optimizer's state; the first of
+# them counts.
+_NESTED = ("state_dict", "model", "model_state_dict", "net", "model_ema", "state_dict_ema", "ema")
 
-# What they keep beside it: scores as numpy scalars, and options. None of these runs code when it is read.
-_DTYPES = [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"]
-
-_SCALAR: Any = np.float64(0).__reduce__()[0]  # under the names that numpy 1 and numpy 2 give it
-
-_SCALARS = [(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-
-_INERT: list[Any] = [*_SCALARS, np.dtype, *_DTYPES, argparse.Namespace]
+# How many such keys may stand one below the other.
+_DEEPEST = 4
 
 # How many names a log line lists.
 _NAMED = 12
@@ -44,8 +36,6 @@ _NAMED = 12
 # Where timm keeps weights on the Hugging Face Hub, and how long an answer may take.
 _FILES_OF_HUB = ("model.safetensors", "pytorch_model.bin")
 _HUB_SECONDS = 5.0
-
-_CLASS_IN_FILE = re.compile(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)")
 
 # torchvision before 0.3, and every CheXNet re-implementation that saved with it.
 _OLD_DENSE_LAYER = re.compile(r"(denselayer\d+)\.(norm|conv)\.([12])\.")
@@ -155,36 +145,43 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise MissingFileError(f"There is no file {path} (model.checkpoint_path).")
-    try:
-        if path.suffix == ".safetensors":
-            weights: Any = load_file(path)
-        else:
-            with torch.serialization.safe_globals(_INERT):
-                weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is cut short, or no file of "
-            f"PyTorch or safetensors ({type(error).__name__}: {str(error)[:200]})."
-        ) from error
-    except Exception as error:  # torch.load answers pickles that hold code with its own UnpicklingError
-        raise CheckpointError(_more_than_tensors(path, str(error))) from error
-    for key in _NESTED:
-        if isinstance(weights, dict) and isinstance(weights.get(key), dict):
-            weights = weights[key]
+    weights = load_weight_file(path)
+    for _ in range(_DEEPEST):  # a pickle can hold itself
+        keys = [key for key in _NESTED if isinstance(weights, dict) and isinstance(weights.get(key), dict)]
+        if not keys:
+            break
+        if len(keys) > 1:
+            log.info("%s holds weights below %s: those below %s are taken.", path, ", ".join(keys), keys[0])
+        weights = weights[keys[0]]
     tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)} if isinstance(weights, dict) else {}
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors: it is not a state dict.")
     return tensors
 
 
-def _more_than_tensors(path: Path, reason: str) -> str:
-    match = _CLASS_IN_FILE.search(reason)
-    held = f"an object of {match[1].rstrip('.,')}" if match else next(iter(reason.splitlines()), "unknown")
-    return (
-        f"{path} holds more than tensors, so it was not loaded, for that could run code: {held}. Where you "
-        "trust its source, save its state dict alone: torch.save(torch.load(file, weights_only=False)"
-        '["state_dict"], "weights.pth"); of a whole network, torch.save(network.state_dict(), "weights.pth").'
-    )
+def check_finite_weights(weights: Mapping[str, Tensor], path: Path, key: str = "") -> None:
+    """Refuse weights that would make every output NaN.
+
+    Args:
+        weights: By name.
+        path: Where they are from.
+        key: Put before a name in the message, such as ``state_dict.``.
+
+    Raises:
+        CheckpointError: If one holds NaN or infinity, or a variance is negative.
+    """
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            continue
+        wrong = ~torch.isfinite(tensor)
+        what = "NaN or infinite"
+        if name.endswith("running_var") and not bool(wrong.any()):
+            wrong, what = tensor < 0, "negative"
+        if bool(wrong.any()):
+            raise CheckpointError(
+                f"{path}: {int(wrong.sum())} of the {tensor.numel()} values of {key}{name} are {what}, so "
+                "that every prediction would be NaN. Take weights from before that training broke down."
+            )
 
 
 def check_weights_fit(module: nn.Module, path: Path) -> None:
@@ -224,6 +221,7 @@ def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
     weights, outside = translated(read, own.keys())
     _adapt_first_layer(own, weights)
     _check_misfits(own, weights, path, looks_like(read.keys()))
+    check_finite_weights({name: weights[name] for name in own if name in weights}, path)
     unused = sorted(weights.keys() - own.keys())
     external = [name for name in unused if not is_head(name)]
     backbone.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)

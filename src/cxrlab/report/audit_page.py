@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from cxrlab.errors import OutputError
 from cxrlab.files import replacing, write_text
 from cxrlab.report.figures import audit as figures
 from cxrlab.report.html import pages
+from cxrlab.report.model_info import public_name
 
 _JPEG_QUALITY = 80
 _GAP = 4
@@ -79,8 +80,11 @@ def write_audit_page(
     path: Path,
     *,
     images: bool,
+    is_named: bool = False,
 ) -> None:
     """Write ``audit.html``, and beside it ``<label>.gif`` with a label's first 100 images.
+
+    Images without any label have a strip and an animation too, named by the data set's word: ``Normal.gif``.
 
     Args:
         report: What :func:`cxrlab.data.audit.audit` returned.
@@ -90,11 +94,15 @@ def write_audit_page(
         path: The HTML file; its folder must exist.
         images: False leaves out what a data-use agreement may protect: pictures, animations, and the names of
             images, patients and files.
+        is_named: Whether a person gave the data set's name; any other may be that of its folder, and is left
+            out with the images.
 
     Raises:
         OutputError: If a file cannot be written.
     """
     try:
+        if not images:
+            report = replace(report, data=replace(report.data, name=public_name(report.data.name, is_named)))
         shown = _pictures(report, manifest, pixels, facts, path) if images else Pictures()
         write_text(path, render(report, _figures(report, manifest), shown, images=images))
     except OSError as error:
@@ -178,18 +186,27 @@ def _pictures(
 
 
 def _grids(manifest: Manifest, pixels: Pixels, rows: npt.NDArray[np.intp], path: Path) -> list[Grid]:
-    """Return a strip of images for each label that has any, and write its animation."""
+    """Return a strip of images for each label that has any, and of those without; write their animations."""
+    targets = manifest.targets[rows]
+    shown = {label: rows[targets[:, column] == 1] for column, label in enumerate(manifest.labels)}
+    shown[without_label(manifest)] = rows[(targets == 0).all(axis=1)]
     grids = []
-    for label, name in file_names(manifest.labels).items():
-        positive = rows[manifest.targets[rows, manifest.labels.index(label)] == 1]
-        if not len(positive):
+    for title, name in file_names(list(shown)).items():
+        if not len(shown[title]):
             continue
-        animate(pixels, positive.tolist(), path.with_name(f"{name}.gif"))
-        drawn = sample_rows(manifest, label, rows, count=_GRID_IMAGES, seed=_SEED)
+        animate(pixels, shown[title].tolist(), path.with_name(f"{name}.gif"))
+        drawn = _drawn(manifest, shown[title], count=_GRID_IMAGES, seed=_SEED)
         source = _uri(strip(pixels, drawn, side=_GRID_SIDE), "jpeg")
         images = manifest.table["image"].iloc[drawn].tolist()
-        grids.append(Grid(label, source, images, f"{name}.gif"))
+        grids.append(Grid(title, source, images, f"{name}.gif"))
     return grids
+
+
+def without_label(manifest: Manifest) -> str:
+    """Return what images without any label are called: the data set's word, or ours."""
+    if len(manifest.labels) > 1:
+        return "none of the labels"
+    return manifest.negative or f"no {manifest.labels[0]}"
 
 
 def _pairs(
@@ -226,7 +243,11 @@ def sample_rows(
     No patient stands in twice as long as there are others: one with many images would fill the grid.
     """
     positive = rows[manifest.targets[rows, manifest.labels.index(label)] == 1]
-    drawn = np.random.default_rng(seed).permutation(positive)
+    return _drawn(manifest, positive, count=count, seed=seed)
+
+
+def _drawn(manifest: Manifest, rows: npt.NDArray[np.intp], *, count: int, seed: int) -> list[int]:
+    drawn = np.random.default_rng(seed).permutation(rows)
     again = manifest.table["patient"].iloc[drawn].duplicated().to_numpy()
     return [int(row) for row in np.concatenate([drawn[~again], drawn[again]])[:count]]
 

@@ -16,7 +16,7 @@ from cxrlab.report import text
 from cxrlab.report.figures import groups
 from cxrlab.report.formatting import MINUS, p
 from cxrlab.report.html import figure_html, pages, save_figures
-from cxrlab.report.model_info import Session, public_name
+from cxrlab.report.model_info import Session, without_folder_name
 from cxrlab.report.tables import Cell, Row, Table, estimate_cell
 
 _MINUS = f" {MINUS} "
@@ -103,7 +103,7 @@ def _numbered(comparison: ComparisonResult) -> ComparisonResult:
 
     return replace(
         comparison,
-        data=replace(comparison.data, name=public_name(comparison.data.name), source=""),
+        data=without_folder_name(comparison.data),
         models=[replace(model, name=names[model.name]) for model in comparison.models],
         pairs=[renamed(pair) for pair in comparison.pairs],
         flags=[

@@ -24,6 +24,11 @@ from cxrlab.runs.run_data import PredictedImages
 # More than a page has room for: it chooses itself, and says how many it left out.
 _PANEL_BYTES = 10_000_000
 
+_OTHER_WEIGHTS = (
+    "The weights are not those that the run's training noted (check_weights=false): what is said of the "
+    "training may be of another network."
+)
+
 
 def evaluate_own_part(
     run: Run,
@@ -97,7 +102,8 @@ def run_evaluation(
     if predicted.manifest is not None and predicted.images is not None and heatmaps_per_label:
         draw_run_panels(run, predicted, thresholds, heatmaps_dir, per_label=heatmaps_per_label)
     panels, _ = read_panels(heatmaps_dir, budget_bytes=_PANEL_BYTES)
-    model_info = run_model_info(run.run_dir, run.config, panels=panels, notes=predicted.notes)
+    notes = predicted.notes if run.has_own_weights else (_OTHER_WEIGHTS, *predicted.notes)
+    model_info = run_model_info(run.run_dir, run.config, panels=panels, notes=notes)
     model_info = _of_other_data(model_info, predicted) if predicted.is_external else model_info
     if is_drawn:
         model_info = with_checks(model_info, run.run_dir)

@@ -35,11 +35,12 @@ from cxrlab.report.html import (
     pages,
     paragraph_html,
     part,
+    picture_html,
     save_figures,
     table_html,
 )
 from cxrlab.report.model_card import model_card
-from cxrlab.report.model_info import ModelInfo, Session, without_names
+from cxrlab.report.model_info import ModelInfo, Session, without_folder_name, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
 from cxrlab.runs.writing import save_audit
@@ -207,6 +208,23 @@ def _card(context: PageContext) -> Markup:
     )
 
 
+def _network(context: PageContext) -> Markup | None:
+    info = context.model_info
+    drawn = [
+        picture_html(picture, alt, alt + end)
+        for picture, alt, end in (
+            (info.network, "The network, from the image to the logits", "; layers.txt has every layer."),
+            (
+                info.inputs if context.images else None,
+                "Training images as they are decoded, augmented, and as the network gets them",
+                ", with the least and the largest value of each.",
+            ),
+        )
+        if picture is not None
+    ]
+    return _joined(*drawn) if drawn else None
+
+
 SECTIONS = (
     Section("audit", "What the audit of the data found", _audit),
     Section("labels", "Results by label", _labels),
@@ -215,6 +233,7 @@ SECTIONS = (
     Section("confusion", "Confusion matrices", _confusion),
     Section("subgroups", "Subgroups", _subgroups),
     Section("learning", "Learning curves", _learning),
+    Section("network", "The network, and what it sees", _network),
     Section("heatmaps", "Heatmaps", _heatmaps, fills_page=True),
     Section("explanation", "Are the heatmaps to be trusted?", _explanation),
     Section("repeat", "How to repeat it", _repeat),
@@ -449,7 +468,8 @@ def write_results(
         data=evaluation.facts,
         notes=evaluation.model_info.notes,
     )
-    result.save(folder)
+    kept = result if images else replace(result, data=without_folder_name(result.data))
+    kept.save(folder)
     model_info = evaluation.model_info
     if session is not None:
         model_info = replace(model_info, evaluated=Session.from_json(session))

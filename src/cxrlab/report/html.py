@@ -85,6 +85,18 @@ def part(name: str, *arguments: object) -> Markup:
     return Markup(getattr(pages().get_template("parts.html.jinja").module, name)(*arguments).strip())
 
 
+def picture_html(content: bytes, alt: str, caption: str) -> Markup:
+    """Return a PNG with its caption, within the page.
+
+    Args:
+        content: The PNG.
+        alt: What it shows, for those who do not see it.
+        caption: Below it.
+    """
+    figure = '<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>'
+    return Markup(figure).format(data_uri(content, "png"), alt, caption)
+
+
 def paragraph_html(text: str) -> Markup:
     """Return a paragraph; the text is escaped, Markup is not.
 
@@ -173,15 +185,15 @@ def png(figure: Figure, dpi: int = _DPI) -> bytes:
     return memory.getvalue()
 
 
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG of 150 pixels an inch.
+def save_png(figure: Figure, path: Path, dpi: int = _DPI) -> None:
+    """Write a figure as PNG of so many pixels an inch.
 
     Raises:
         OutputError: If it cannot be written.
     """
     try:
         with replacing(path) as temporary:
-            temporary.write_bytes(png(figure))
+            temporary.write_bytes(png(figure, dpi))
     except OSError as error:
         raise OutputError(f"The figure cannot be written to {path}: {error}.") from error
 

@@ -8,17 +8,21 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from cxrlab.data.audit import Finding
-from cxrlab.data.manifest import PARTS, read_table
+from cxrlab.data.manifest import PARTS, read_csv, read_table
 from cxrlab.data.splits import METHODS
-from cxrlab.evaluation.results import EvaluationResult
-from cxrlab.files import RunDir, read_json
+from cxrlab.evaluation.results import EvaluatedData, EvaluationResult
+from cxrlab.files import PROVENANCE_REMEDY, RunDir, read_json, reading
 from cxrlab.heatmaps.results import ExplanationResult
 
 Kind = Literal["run", "ensemble", "predictions"]
 Outcome = Literal["TP", "FP", "FN", "TN", "unknown"]
 
 # What readers call public data; any other name may be that of somebody's folder or file.
-_PUBLIC_DATA = ("nih", "pneumonia", "malaria", "synthetic")
+_PUBLIC_DATA = ("nih", "pneumonia", "malaria", "synthetic", "chexpert", "nih_course")
+
+
+_METRICS_REMEDY = "Bring it back from a copy, or remove it: the page then has no learning curves."
+_AUDIT_REMEDY = "Bring it back from a copy, or remove it: the page then has no audit."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +55,14 @@ class TrainingData:
         parts: Images and patients by part (``train``, ``val``, …); None where patients are unknown.
         split: How it was split.
         fingerprint: Of its manifest.
+        is_named: Whether a person gave the name.
     """
 
     name: str
     parts: Mapping[str, tuple[int, int | None]]
     split: str | None = None
     fingerprint: str | None = None
+    is_named: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class Session:
         versions: Of packages, by name.
         hardware: Such as ``processor``, ``cores``, ``gpu``, ``precision``.
         data_name: Of the data set.
+        data_is_named: Whether a person gave that name.
         data_fingerprint: Of its manifest.
         split: How it was split, by the name of the option.
         network: ``parameters`` and ``trainable`` parameters of what was trained.
@@ -105,6 +112,7 @@ class Session:
     versions: Mapping[str, str] = field(default_factory=dict)
     hardware: Mapping[str, str | int] = field(default_factory=dict)
     data_name: str = ""
+    data_is_named: bool = False
     data_fingerprint: str | None = None
     split: Mapping[str, object] = field(default_factory=dict)
     network: Mapping[str, int] = field(default_factory=dict)
@@ -120,6 +128,7 @@ class Session:
         data, seconds = record.get("data") or {}, record.get("seconds") or {}
         known |= {
             "data_name": data.get("name") or "",
+            "data_is_named": data.get("is_named") is True,
             "data_fingerprint": data.get("fingerprint"),
             "split": data.get("split") or {},
             "seconds": {phase: time for phase, time in seconds.items() if isinstance(time, int | float)},
@@ -133,7 +142,8 @@ class Session:
             for name, value in self.split.items()
             if isinstance(value, int | float) or (name == "method" and value in METHODS)
         }
-        return replace(self, command=(), data_name=public_name(self.data_name), split=split)
+        data_name = public_name(self.data_name, self.data_is_named)
+        return replace(self, command=(), data_name=data_name, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +161,8 @@ class ModelInfo:
         config: The resolved config.
         audit: What the audit of the evaluated data found; None where there was none.
         metrics: Learning curves, as in ``metrics.csv``.
+        network: The network drawn, a PNG; None where there is none.
+        inputs: Training images as the network sees them, a PNG; None where there is none.
         provenance: The session that trained it.
         resumed: The sessions that went on with it.
         evaluated: The session of a later evaluation; None where the training itself evaluated.
@@ -170,6 +182,8 @@ class ModelInfo:
     config: Mapping[str, Any] | None = None
     audit: Sequence[Finding] | None = None
     metrics: pd.DataFrame | None = None
+    network: bytes | None = field(default=None, repr=False)
+    inputs: bytes | None = field(default=None, repr=False)
     provenance: Session | None = None
     resumed: Sequence[Session] = ()
     evaluated: Session | None = None
@@ -193,12 +207,13 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
     """
     notes = set(model_info.notes)
     flags = [caveat for caveat in result.flags if caveat.kind != "note" or caveat.message in notes]
-    data = replace(result.data, name=public_name(result.data.name), source="")
+    data = without_folder_name(result.data)
     trained_on, audit = model_info.trained_on, model_info.audit
     return replace(result, data=data, flags=flags), replace(
         model_info,
         title=None,
-        trained_on=trained_on and replace(trained_on, name=public_name(trained_on.name)),
+        inputs=None,
+        trained_on=trained_on and replace(trained_on, name=public_name(trained_on.name, trained_on.is_named)),
         config=None,
         audit=None if audit is None else [_without_message(finding) for finding in audit],
         provenance=model_info.provenance and model_info.provenance.without_names(),
@@ -209,9 +224,17 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
     )
 
 
-def public_name(name: str) -> str:
-    """Return the name of a public data set; any other, which may be that of a folder, becomes empty."""
-    return name if name in _PUBLIC_DATA else ""
+def public_name(name: str, is_named: bool) -> str:
+    """Return a name that a person gave (``data.name``) or that of a public data set.
+
+    Any other, which may be that of a folder, becomes empty.
+    """
+    return name if is_named or name in _PUBLIC_DATA else ""
+
+
+def without_folder_name(data: EvaluatedData) -> EvaluatedData:
+    """Return the same without a name that may be a folder's, and without its source."""
+    return replace(data, name=public_name(data.name, data.is_named), source="")
 
 
 def _without_message(finding: Finding) -> Finding:
@@ -239,7 +262,9 @@ def run_model_info(
         trained_on=_training_data(run_dir, session),
         config=config,
         audit=_audit(run_dir),
-        metrics=pd.read_csv(run_dir.metrics) if run_dir.metrics.is_file() else None,
+        metrics=read_csv(run_dir.metrics, _METRICS_REMEDY) if run_dir.metrics.is_file() else None,
+        network=run_dir.network.read_bytes() if run_dir.network.is_file() else None,
+        inputs=run_dir.inputs.read_bytes() if run_dir.inputs.is_file() else None,
         provenance=session if run_dir.provenance.is_file() else None,
         resumed=resumed,
         panels=panels,
@@ -273,13 +298,15 @@ def ensemble_model_info(
 def _sessions(run_dir: RunDir) -> list[Session]:
     if not run_dir.provenance.is_file():
         return [Session()]
-    return [Session.from_json(record) for record in read_json(run_dir.provenance)["sessions"]]
+    with reading(run_dir.provenance, PROVENANCE_REMEDY):
+        return [Session.from_json(record) for record in run_dir.sessions()]
 
 
 def _audit(run_dir: RunDir) -> list[Finding] | None:
     if not run_dir.audit.is_file():
         return None
-    return [Finding(**entry) for entry in read_json(run_dir.audit)["findings"]]
+    with reading(run_dir.audit, _AUDIT_REMEDY):
+        return [Finding(**entry) for entry in read_json(run_dir.audit, _AUDIT_REMEDY)["findings"]]
 
 
 def network_name(config: Mapping[str, Any]) -> str:
@@ -314,4 +341,5 @@ def _training_data(run_dir: RunDir, session: Session) -> TrainingData | None:
         parts=parts,
         split=None if method is None else str(method),
         fingerprint=session.data_fingerprint,
+        is_named=session.data_is_named,
     )

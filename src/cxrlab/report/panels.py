@@ -94,7 +94,7 @@ def _index(folder: Path) -> list[dict[Any, Any]]:
             keep_default_na=False,
             converters={"probability": float, "target": lambda cell: float(cell or "nan")},
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         log.warning("The heatmaps in %s are left out: index.csv cannot be read: %s", folder, error)
         return []
     return table.to_dict("records")
@@ -143,7 +143,7 @@ def outcomes_at(panels: Sequence[Panel], thresholds: Mapping[str, float]) -> lis
     moved = []
     for panel in panels:
         threshold = thresholds.get(panel.finding, np.nan)
-        if not np.isnan(threshold) and not np.isnan(panel.target):
+        if not np.isnan([threshold, panel.target, panel.probability]).any():
             is_predicted = bool(panel.probability >= threshold)
             panel = replace(panel, outcome=_OUTCOMES[is_predicted, panel.target == 1])
         moved.append(panel)

@@ -194,9 +194,16 @@ def class_table(result: EvaluationResult) -> Table | None:
         Row(row.class_, [*map(estimate_cell, (row.precision, row.recall, row.f1)), Cell(count(row.support))])
         for row in report.classes
     ]
-    total = sum(row.support for row in report.classes)
-    accuracy = [Cell(""), Cell(""), estimate_cell(report.accuracy), Cell(count(total))]
+    accuracy = [Cell(""), Cell(""), estimate_cell(report.accuracy), Cell(count(report.macro.support))]
     rows.append(Row("accuracy", accuracy, strong=True))
+    rows += [
+        Row(
+            mean.class_,
+            [*map(estimate_cell, (mean.precision, mean.recall, mean.f1)), Cell(count(mean.support))],
+            strong=True,
+        )
+        for mean in (report.macro, report.weighted)
+    ]
     return Table(["class", "precision", "recall", "F1", "images"], rows)
 
 

@@ -72,7 +72,7 @@ SPIEGELHALTER = (
 
 NAMES_LEFT_OUT = (
     "Commands, the configuration, and the names of files, folders, images and patients are left out of "
-    "this page (report.images=false)."
+    "this page (report.images=false). data.name=<a name> gives the data set one that is shown."
 )
 
 CARD_FORM = (

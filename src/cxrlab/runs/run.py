@@ -1,7 +1,7 @@
 """A finished run, read back: model, labels, config, tables and data. Needs no Hydra."""
 
-import pickle
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,31 +10,41 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.decode import decode
-from cxrlab.data.manifest import read_table
+from cxrlab.data.manifest import LABEL, read_csv, read_table
 from cxrlab.errors import CheckpointError, ConfigError, DataError, MissingFileError
-from cxrlab.files import RunDir, read_json
+from cxrlab.files import RunDir, read_json, read_yaml
 from cxrlab.metrics.predictions import DataFacts, prediction_columns
 from cxrlab.runs.predict import predict_images
 from cxrlab.runs.run_data import build_data, run_facts
+from cxrlab.training.checkpoint import checkpoint_hash
 from cxrlab.training.module import Classifier
 
+log = logging.getLogger(__name__)
 
-def load_classifier(path: Path | str, device: str = "cpu", trust: Sequence[str] = ()) -> Classifier:
+
+def load_classifier(
+    path: Path | str,
+    device: str = "cpu",
+    trust: Sequence[str] = (),
+    *,
+    labels: Sequence[str] | None = None,
+) -> Classifier:
     """Load a classifier in eval mode from a checkpoint; no code in the file is run.
 
     Args:
         path: The checkpoint.
         device: Where it goes.
         trust: Packages besides cxrlab whose networks may be built.
+        labels: What its labels must be, where another file says it; None where none does.
 
     Raises:
         MissingFileError: If there is no such file.
-        CheckpointError: If it is cut short, belongs to another program, or does not fit its own network.
+        CheckpointError: If it is cut short, belongs to another program, does not fit its own network, or
+            holds a value that cannot be meant: the message names the key.
         ConfigError: If its network is of a package that is not trusted.
     """
     path = Path(path)
@@ -43,21 +53,14 @@ def load_classifier(path: Path | str, device: str = "cpu", trust: Sequence[str] 
             f"There is no checkpoint {path}. Was an epoch finished, and is this a run directory?"
         )
     try:
-        return Classifier.load_from_checkpoint(path, map_location=device, trust=trust)
+        return Classifier.load_from_checkpoint(path, map_location=device, trust=trust, labels=labels)
     except (CheckpointError, ConfigError):
         raise
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
+    except Exception as error:  # a file of anybody's may fail in any way
+        reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{path} ({path.stat().st_size} bytes) cannot be loaded: it is cut short, no checkpoint of "
-            f"cxrlab, or of another architecture than it says. {type(error).__name__}: {str(error)[:300]}"
+            f"{path} ({path.stat().st_size} bytes) cannot be loaded: it is no checkpoint of cxrlab, or of "
+            f"another architecture than it says. {type(error).__name__}: {reason}"
         ) from error
 
 
@@ -70,17 +73,28 @@ class Run:
         trust: Packages besides cxrlab whose readers, splits, filters and augmentations may be built again.
         data: Its data, prepared, where they are at hand; else they are built from its config when they are
             needed.
+        cache_dir: Folder of the decoded images of its data; None for the user's own cache, whatever folder
+            the training had.
 
     Attributes:
         files: Where each file of the run stands.
+        has_own_weights: Whether the model's weights are, as far as is known, those that the training wrote.
     """
 
     def __init__(
-        self, run_dir: Path, model: Classifier, *, trust: Sequence[str] = (), data: DataModule | None = None
+        self,
+        run_dir: Path,
+        model: Classifier,
+        *,
+        trust: Sequence[str] = (),
+        data: DataModule | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         self.files = RunDir(run_dir)
         self.model = model
         self.trust = tuple(trust)
+        self.cache_dir = cache_dir
+        self.has_own_weights = True
         self._data: dict[Path | str | None, DataModule] = {} if data is None else {None: data}
 
     @property
@@ -99,10 +113,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The composed config, references followed."""
-        loaded: dict[str, Any] = yaml.safe_load(
-            self._existing(self.files.resolved_config).read_text(encoding="utf-8")
-        )
-        return loaded
+        return read_yaml(self._existing(self.files.resolved_config))
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
@@ -112,12 +123,12 @@ class Run:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """Learning curves: one row an epoch."""
-        return pd.read_csv(self._existing(self.files.metrics))
+        return read_csv(self._existing(self.files.metrics))
 
     @cached_property
     def results(self) -> pd.DataFrame:
         """The best checkpoint's metrics by part and label."""
-        return pd.read_csv(self._existing(self.files.results))
+        return read_csv(self._existing(self.files.results))
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
@@ -129,7 +140,10 @@ class Run:
         """What it was trained and tested on."""
         data = self._data.get(None)
         if data is not None:
-            return DataFacts(data.manifest.name, data.split.method, data.manifest.fingerprint())
+            manifest, is_named = data.manifest, data.is_named
+            return DataFacts(
+                manifest.name, data.split.method, manifest.fingerprint(), is_named, manifest.negative
+            )
         return run_facts(self.files)
 
     @property
@@ -168,9 +182,14 @@ class Run:
     def _built_data(self, root: Path | str | None) -> DataModule:
         if not isinstance(self.config, dict) or not isinstance(self.config.get("data"), dict):
             raise ConfigError(f"{self.files.resolved_config} describes no data.")
-        description = dict(self.config["data"]) | ({} if root is None else {"root": str(root)})
-        data = build_data(description, trust=self.trust, source=f"The config of {self.run_dir}")
-        manifest = data.prepare()
+        source = f"The config of {self.run_dir}"
+        data = build_data(
+            self.config["data"], trust=self.trust, source=source, root=root, cache_dir=self.cache_dir
+        )
+        try:
+            manifest = data.prepare()
+        except (TypeError, AttributeError) as error:  # a value of another type than the reader takes
+            raise ConfigError(f"{source} does not describe data: {error}.") from error
         trained_on = self.facts.fingerprint
         if trained_on is not None and manifest.fingerprint() != trained_on:
             raise DataError(
@@ -186,6 +205,25 @@ class Run:
                 "them back as they were (root=<folder> where they were moved)."
             )
         return data
+
+    def image_path(self, image: str, root: Path | str | None = None) -> Path:
+        """Return the file of one of the images of ``manifest``, which are named from the data set's folder.
+
+        Args:
+            image: As in the manifest.
+            root: Folder of the data set, where it was moved; None for where it was.
+
+        Raises:
+            MissingFileError: If the file is not there.
+        """
+        folder = Path(root).expanduser() if root else Path(str(read_json(self.files.audit).get("root", "")))
+        path = folder / image
+        if image not in set(self.manifest["image"]) or not path.is_file():
+            raise MissingFileError(
+                f"{image} of {self.run_dir} is not below {folder}. Where the data were moved, give "
+                "root=<folder>."
+            )
+        return path
 
     def images(self, paths: Sequence[Path | str]) -> Tensor:
         """Decode image files as in training, uint8, shape ``(N, C, H, W)``.
@@ -242,7 +280,13 @@ class _DecodedFiles:
 
 
 def load_run(
-    run_dir: Path | str, *, device: str = "cpu", checkpoint: str = "best", trust: Sequence[str] = ()
+    run_dir: Path | str,
+    *,
+    device: str = "cpu",
+    checkpoint: str = "best",
+    trust: Sequence[str] = (),
+    check_weights: bool = True,
+    cache_dir: Path | str | None = None,
 ) -> Run:
     """Read a run directory back; nothing in it chooses what code runs.
 
@@ -252,14 +296,64 @@ def load_run(
         checkpoint: ``best`` (by the validation metric) or ``last``.
         trust: Packages besides cxrlab whose classes and functions may be built from the run's files, such as
             ``("my_lab",)``.
+        check_weights: Refuse a checkpoint whose weights are not those that the training noted; False takes
+            them, with a warning, for weights that you changed yourself.
+        cache_dir: Folder of the decoded images of its data; None for the user's own cache.
 
     Raises:
         MissingFileError: If the folder, or the checkpoint in it, does not exist.
-        CheckpointError: If the checkpoint cannot be loaded.
+        CheckpointError: If the checkpoint cannot be loaded, or is another run's.
         ConfigError: If its network is of a package that is not trusted.
     """
     folder = Path(run_dir).expanduser()
     if not folder.is_dir():
         raise MissingFileError(f"There is no run directory {folder}.")
-    model = load_classifier(RunDir(folder).checkpoints / f"{checkpoint}.ckpt", device, trust)
-    return Run(folder, model, trust=trust)
+    files = RunDir(folder)
+    path = files.checkpoints / f"{checkpoint}.ckpt"
+    model = load_classifier(path, device, trust, labels=manifest_labels(files))
+    run = Run(folder, model, trust=trust, cache_dir=cache_dir)
+    try:
+        check_noted(files, path)
+    except CheckpointError as error:
+        if check_weights:
+            raise
+        log.warning("check_weights=false: %s", error)
+        run.has_own_weights = False
+    return run
+
+
+def manifest_labels(files: RunDir) -> list[str] | None:
+    """Return the labels of a run's manifest, in their order; None where it has none."""
+    if not files.manifest.is_file():
+        return None
+    columns = [str(name) for name in read_csv(files.manifest, nrows=0).columns]
+    return [name.removeprefix(LABEL) for name in columns if name.startswith(LABEL)]
+
+
+def check_noted(files: RunDir, path: Path) -> None:
+    """Compare a checkpoint of a run with what the run's training noted of it.
+
+    Args:
+        files: Of the run.
+        path: One of its checkpoints.
+
+    Raises:
+        CheckpointError: If it is another than the training wrote.
+    """
+    sessions = files.sessions()
+    noted = sessions[-1].get("checkpoints") if sessions else None
+    expected = noted.get(path.stem) if isinstance(noted, Mapping) else None
+    if expected is None:
+        log.info(
+            "%s does not say what weights %s ended with (a training that was stopped, or an older version): "
+            "they are taken as they are.",
+            files.provenance.name, path.name,
+        )  # fmt: skip
+        return
+    found = checkpoint_hash(path)
+    if found != expected:
+        raise CheckpointError(
+            f"{path} is not the checkpoint that this run's training wrote: its weights and description have "
+            f"the hash {found}, and provenance.json noted {expected}. Bring the run's own back; if you "
+            "changed the weights on purpose, set check_weights=false, and the part is predicted anew."
+        )

@@ -1,5 +1,6 @@
 """The data of a run: built again from what it saved, and what it predicts of its own parts."""
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,11 @@ from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import Manifest
+from cxrlab.data.readers import synthetic
 from cxrlab.errors import ConfigError
-from cxrlab.files import RunDir, build
-from cxrlab.metrics.predictions import DataFacts, PredictionTable, read_predictions
+from cxrlab.files import PROVENANCE_REMEDY, RunDir, build, reading
+from cxrlab.metrics.predictions import DataFacts, PredictionTable
+from cxrlab.runs.own_predictions import read_own_predictions
 from cxrlab.runs.predict import predict_table
 
 if TYPE_CHECKING:
@@ -27,17 +30,35 @@ _BUILT = ("reader", "split", "filter", "augment")
 _DATA_MODULE = "cxrlab.data.datamodule.DataModule"
 
 
-def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: str) -> DataModule:
+def build_data(
+    description: Mapping[str, Any],
+    *,
+    trust: Sequence[str],
+    source: str,
+    root: Path | str | None = None,
+    cache_dir: Path | str | None = None,
+) -> DataModule:
     """Build the data module that a run's config describes; nothing in it chooses what else runs.
+
+    Nor does it choose where anything is written: decoded images go to the user's own cache, whatever folder
+    the run had for them, and the synthetic set is drawn only below a ``root`` that is given here.
 
     Args:
         description: ``data`` of the config, references followed.
+        root: Folder of the data, where it was moved; None for where it was.
+        cache_dir: Folder of the decoded images; None for the user's own cache.
         trust: Packages besides cxrlab whose classes and functions may be built.
         source: The file, for messages.
 
     Raises:
-        ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package.
+        ConfigError: If it names what is neither in ``cxrlab.data.BUILDABLE`` nor of a trusted package, or the
+            synthetic set would have to be drawn first.
     """
+    description = {key: value for key, value in description.items() if key != "cache_dir"}
+    if root is not None:
+        description["root"] = str(root)
+    if cache_dir is not None:
+        description["cache_dir"] = str(cache_dir)
     try:
         parts = {
             key: build(description[key], BUILDABLE, trust, source=source)
@@ -52,17 +73,56 @@ def build_data(description: Mapping[str, Any], *, trust: Sequence[str], source: 
             raise ConfigError(f"{source} makes data.{key} a {type(part).__name__}, which cannot be called.")
     try:
         data: DataModule = build(plain, (_DATA_MODULE,), trust, source=source, **parts)
+        reader: Any = data.reader
+        if root is None and isinstance(reader, functools.partial):
+            target = f"{reader.func.__module__}.{reader.func.__qualname__}"
+            if what := would_write(target, reader.keywords, data.root):
+                raise ConfigError(
+                    f"{source} would have {what} written below {data.root}, where they are not. To have that "
+                    f"done, give root={data.root}."
+                )
     except TypeError as error:
         raise ConfigError(f"{source} does not describe data: {error}.") from error
     return data
 
 
+def would_write(target: str, arguments: Mapping[str, Any], root: Path) -> str:
+    """Return what a reader would write below the root before it can read; "" for nothing.
+
+    A run's files must not choose where something is written, so that a reader that writes is only used for
+    them where that was done before.
+
+    Args:
+        target: Of the reader, a dotted path.
+        arguments: Its arguments but the root.
+        root: Of the data.
+    """
+    if target == f"{synthetic.__name__}.read":
+        return "" if synthetic.is_drawn(root, **arguments) else "synthetic radiographs"
+    if target != "cxrlab.data.readers.table.read":
+        return ""
+    tables = arguments.get("tables")
+    named = list(tables.values()) if isinstance(tables, Mapping) else [tables]
+    names = [name for one in named for name in (one if isinstance(one, list | tuple) else [one]) if name]
+    for name in names or [path.name for path in root.glob("*.npz")]:
+        path = root / str(name)
+        if path.suffix.lower() != ".npz":
+            continue
+        is_there = (root / f"{path.name.partition('.')[0]}_images").is_dir()
+        if not is_there or not path.resolve().is_relative_to(root.resolve()):
+            return f"the images in {path.name}"
+    return ""
+
+
 def run_facts(files: RunDir) -> DataFacts:
     """Return what a run was trained and tested on, as its provenance says."""
     data = files.data_record()
-    method = data.get("split", {}).get("method")
-    split = None if method is None else str(method)
-    return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"))
+    with reading(files.provenance, PROVENANCE_REMEDY):
+        method = data.get("split", {}).get("method")
+        split = None if method is None else str(method)
+        is_named = data.get("is_named") is True
+        negative = str(data.get("negative", ""))
+        return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"), is_named, negative)
 
 
 @dataclass(frozen=True)
@@ -118,9 +178,11 @@ def own_part(
         DataError: If its data are no longer those that it was trained on.
     """
     path = run.files.predictions(part)
+    recompute |= not run.has_own_weights
     if path.is_file() and not recompute:
-        return PredictedImages(read_predictions(path), run.facts)
-    why = "Views are others than the run's" if recompute else f"The run has no {path.name} in predictions"
+        return PredictedImages(read_own_predictions(run.files, part), run.facts)
+    others = "Views or weights are others than the run's"
+    why = others if recompute else f"The run has no {path.name} in predictions"
     log.info("%s: predicting the images of its part %s ...", why, part)
     data = run.data(root)
     rows = data.rows(part)

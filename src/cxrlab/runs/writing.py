@@ -16,6 +16,8 @@ from cxrlab.files import RunDir, replacing, write_text
 from cxrlab.metrics.registry import METRICS
 from cxrlab.models.timm_network import layer_table
 from cxrlab.models.weights import check_weights_fit
+from cxrlab.runs.run import check_noted
+from cxrlab.training.checkpoint import check_checkpoint, read_checkpoint
 from cxrlab.training.module import Classifier
 
 
@@ -52,6 +54,29 @@ def check_same_run(data: DataModule, classifier: Classifier, files: RunDir) -> N
             "them back as they were, or start a new run."
         )
     check_weights_fit(classifier, files.last_checkpoint)
+    _check_best(files)
+
+
+def _check_best(files: RunDir) -> None:
+    """Refuse to go on where the best epoch so far is gone: the run would end without a network to test.
+
+    Raises:
+        MissingFileError: If it is.
+        CheckpointError: If another file took its place, or it cannot be read.
+    """
+    if files.best_checkpoint.is_file():
+        check_checkpoint(files.best_checkpoint)
+        check_noted(files, files.best_checkpoint)
+        return
+    callbacks = read_checkpoint(files.last_checkpoint).get("callbacks")
+    states = callbacks.values() if isinstance(callbacks, dict) else []
+    had_best = any(isinstance(s, dict) and s.get("monitor") and s.get("best_model_path") for s in states)
+    if had_best:
+        raise MissingFileError(
+            f"resume={files}: {files.best_checkpoint.name}, the checkpoint of its best epoch, is gone from "
+            f"{files.checkpoints}. Bring it back; or copy {files.last_checkpoint.name} to its place, so that "
+            "the last epoch stands for the best until one is better."
+        )
 
 
 @rank_zero_only

@@ -60,6 +60,7 @@ class SweepTable(Callback):
             "seconds": round(time.perf_counter() - self.start, 1),
             "overrides": " ".join(str(override) for override in config.hydra.overrides.task),
             "error": error,
+            "task": [str(override) for override in config.hydra.overrides.task],
             "monitor": str(config.monitor),
             "folder": os.path.relpath(
                 config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute()

@@ -6,6 +6,7 @@ Out-of-fold predictions: the test parts of a cross-validation's folds as one tab
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from omegaconf import OmegaConf
 
-from cxrlab.errors import DataError
-from cxrlab.files import RunDir, write_text
+from cxrlab.data.manifest import read_csv
+from cxrlab.errors import ConfigError, DataError
+from cxrlab.files import RunDir, read_json, read_yaml, reading, write_text
 from cxrlab.metrics.predictions import PROBABILITY, TARGET
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def pooled_predictions(tables: Mapping[int, Path]) -> pd.DataFrame:
     """
     parts: list[pd.DataFrame] = []
     for fold, path in tables.items():
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = read_csv(path, dtype=str, keep_default_na=False)
         columns = list(table)
         table.insert(columns.index("part") + 1, "fold", fold)
         if parts and list(table) != list(parts[0]):
@@ -125,9 +126,9 @@ class Configuration:
     @property
     def task(self) -> Any:
         """What the folds' labels are; see :mod:`cxrlab.task`."""
-        paths = [self._files(job).config for job in self.completed.values()]
-        tasks = [OmegaConf.select(OmegaConf.load(path), "task") for path in paths if path.is_file()]
-        return next((task for task in tasks if task), "multilabel")
+        paths = [self._files(job).resolved_config for job in self.completed.values()]
+        tasks = [read_yaml(path).get("task") for path in paths if path.is_file()]
+        return next((task for task in tasks if task in ("multilabel", "multiclass")), "multilabel")
 
     def coverage(self) -> tuple[str, str]:
         """Return how many folds are there, and which are not: ``("3 of 5 folds", "fold 3 failed, ...")``."""
@@ -146,7 +147,7 @@ class Configuration:
         for fold, job in self.completed.items():
             path = self._files(job).results
             if path.is_file():
-                table = pd.read_csv(path, keep_default_na=False, na_values=[""]).assign(fold=fold)
+                table = read_csv(path, keep_default_na=False, na_values=[""]).assign(fold=fold)
                 tables.append(table[table["part"] == "test"])
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(_COUNTS))
 
@@ -206,7 +207,9 @@ def summarised(table: pd.DataFrame, tested: list[Configuration], *, maximize: bo
         pd.DataFrame(by_label, columns=_BY_LABEL).round(_DIGITS).to_csv(index=False),
     )
     whole = table.merge(pd.DataFrame(records), on="job", how="left")
-    columns = ["job", "status", "fold", "metric", *_tests(whole), "seconds", "overrides", "error"]
+    known = ["job", "status", "fold", "metric", *_tests(whole), "seconds", "overrides", "error"]
+    swept = [name for name in map(str, whole) if name not in known and not name.startswith("val/")]
+    columns = [*known[:-2], *swept, *known[-2:]]
     rows_of_all = [*whole.to_dict("records"), *(row for summary in summaries for row in summary.rows)]
     return pd.DataFrame(rows_of_all, columns=columns).astype({"fold": "Int64"})
 
@@ -269,9 +272,10 @@ def _pooled(configuration: Configuration) -> tuple[dict[str, float], str]:
     if not jobs:
         return {}, ""
     if cached_path.is_file() and configuration.out_of_fold_path.is_file():
-        cached = json.loads(cached_path.read_text(encoding="utf-8"))
-        if (cached["jobs"], cached["table"]) == (jobs, configuration.out_of_fold_path.name):
-            return cached["metrics"], ""
+        with suppress(ConfigError), reading(cached_path):  # a damaged one is made anew
+            cached = read_json(cached_path)
+            if (cached["jobs"], cached["table"]) == (jobs, configuration.out_of_fold_path.name):
+                return cached["metrics"], ""
     try:
         table = pooled_predictions(configuration.tested)
         write_text(configuration.out_of_fold_path, table.to_csv(index=False))

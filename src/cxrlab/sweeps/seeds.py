@@ -1,5 +1,6 @@
 """Seeds in a sweep: the mean of each combination over its seeds, and how far they lie apart."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,7 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from cxrlab.files import RunDir, write_text
+from cxrlab.data.manifest import read_csv
+from cxrlab.errors import ConfigError
+from cxrlab.files import RunDir, reading, write_text
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("overrides", "metric", "seeds", "mean", "std_over_seeds", "min", "max", "left_out")
 
@@ -138,10 +143,15 @@ def macro_means(sweep_dir: Path, job: Job) -> dict[str, float]:
     path = RunDir(sweep_dir / str(job.get("folder"))).results
     if not path.is_file():
         return {}
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    return {
-        f"{row['part']}/{name}": float(value)
-        for row in table[table["label"] == _MACRO].to_dict("records")
-        for name, value in row.items()
-        if name not in _COUNTS
-    }
+    try:
+        table = read_csv(path, keep_default_na=False, na_values=[""])
+        with reading(path):
+            return {
+                f"{row['part']}/{name}": float(value)
+                for row in table[table["label"] == _MACRO].to_dict("records")
+                for name, value in row.items()
+                if name not in _COUNTS
+            }
+    except ConfigError as error:  # the table of the other jobs must not be lost with it
+        log.warning("Job %s of the sweep: %s", job.get("job"), error)
+        return {}

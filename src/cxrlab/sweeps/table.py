@@ -1,7 +1,7 @@
 """The table of a sweep: one row a job, failures included, rewritten after every job."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from cxrlab.sweeps.seeds import macro_means, printed_spread, write_seed_spread
 COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
 FOLD_COLUMNS = ("fold", "num_folds", "configuration")
 SEED_COLUMNS = ("seed", "but_seed")
-_KEPT = (*FOLD_COLUMNS, *SEED_COLUMNS, "folder", "monitor")
+_KEPT = (*FOLD_COLUMNS, *SEED_COLUMNS, "folder", "monitor", "task")
+_HAS_COLUMN = ("data.split.fold",)  # as ``fold``
 
 
 def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFrame:
@@ -28,12 +29,14 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     :func:`cxrlab.sweeps.cross_validation.summarised`. Where jobs differ in their seed alone, the spread is
     written beside it, see :func:`cxrlab.sweeps.seeds.write_seed_spread`.
 
+    The table has a column for each key that the jobs differ in, such as ``optimizer.lr``.
+
     Args:
         path: ``sweep.csv`` in the sweep's directory.
         row: Values of ``COLUMNS``; and where they are known ``monitor``, what ``metric`` is, ``folder``, the
-            job's directory, relative to the sweep's, and of ``SEED_COLUMNS`` the seed and the overrides
-            without it. A job of a cross-validation gives those of ``FOLD_COLUMNS`` too: its fold and their
-            number, and the overrides without the fold.
+            job's directory, relative to the sweep's, ``task``, its overrides as a list, and of
+            ``SEED_COLUMNS`` the seed and the overrides without it. A job of a cross-validation gives those of
+            ``FOLD_COLUMNS`` too: its fold and their number, and the overrides without the fold.
         maximize: Whether the best metric is the highest.
 
     Returns:
@@ -45,13 +48,33 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     return _rewrite(path, maximize=maximize)
 
 
+def swept_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns of a sweep's table that hold what the jobs differ in, such as ``optimizer.lr``."""
+    others = {*COLUMNS, "fold"}
+    return [name for name in map(str, table) if name not in others and not name.startswith(("test/", "val/"))]
+
+
+def _swept(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return of each job the values in which the jobs differ, by key; empty where a job does not set it."""
+    values = [_values(job) for job in jobs]
+    keys = dict.fromkeys(key for of_job in values for key in of_job if key not in _HAS_COLUMN)
+    differing = [key for key in keys if len({of_job.get(key) for of_job in values}) > 1]
+    return [{key: of_job.get(key, "") for key in differing} for of_job in values]
+
+
+def _values(job: Mapping[str, Any]) -> dict[str, str]:
+    overrides = job.get("task") or str(job["overrides"]).split()
+    pairs = (str(override).partition("=") for override in overrides)
+    return {key.lstrip("+~"): value for key, sign, value in pairs if sign}
+
+
 def close(path: Path) -> None:
     """Call jobs that did not come to an end interrupted, when their sweep is over."""
     jobs = _read_jobs(path)
     for job in jobs:
         if job["status"] == "running":
             _write_job(path, job | {"status": "interrupted"})
-    _rewrite(path, maximize=all(job["maximize"] for job in jobs))
+    _rewrite(path, maximize=all(job["maximize"] for job in jobs if job["status"] != "unknown"))
 
 
 def printed(path: Path, monitor: str) -> str:
@@ -69,7 +92,8 @@ def printed(path: Path, monitor: str) -> str:
     of_jobs = [set(line) for line, is_shown in zip(words, is_job, strict=True) if is_shown]
     shared = set.intersection(*of_jobs) if len(of_jobs) > 1 else set()
     differing = [" ".join(word for word in line if word not in shared) for line in words]
-    shown = table.assign(overrides=differing, error=table["error"].astype(str).str.slice(0, 70))
+    shown = table.drop(columns=swept_columns(table))
+    shown = shown.assign(overrides=differing, error=table["error"].astype(str).str.slice(0, 70))
     if "fold" in shown:
         folds = ["-" if np.isnan(fold) else f"{fold:.0f}" for fold in shown["fold"]]
         shown = shown.assign(fold=folds)
@@ -103,8 +127,11 @@ def _rewrite(path: Path, *, maximize: bool) -> pd.DataFrame:
     jobs = _read_jobs(path)
     added = [_added_metrics(path.parent, job) for job in jobs]
     names = list(dict.fromkeys(name for values in added for name in values))
-    rows = [job | values for job, values in zip(jobs, added, strict=True)]
-    table = pd.DataFrame(rows, columns=[*COLUMNS, *names])
+    swept = _swept(jobs)
+    rows = [job | of_job | values for job, of_job, values in zip(jobs, swept, added, strict=True)]
+    position = COLUMNS.index("overrides")
+    keys = list(swept[0]) if swept else []
+    table = pd.DataFrame(rows, columns=[*COLUMNS[:position], *keys, *COLUMNS[position:], *names])
     table["metric"] = pd.to_numeric(table["metric"])
     table = table.sort_values(["metric", "job"], ascending=[not maximize, True], na_position="last")
     cross_validated = configurations(jobs, path.parent)

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -21,6 +22,7 @@ from cxrlab.models.network import Network, build_network, describe, wrap
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
 from cxrlab.task import Task, activate
+from cxrlab.training.checkpoint import check_checkpoint
 from cxrlab.training.loggers import log_by_label, log_settings, log_test
 from cxrlab.training.operating_point import OperatingPoint
 from cxrlab.training.optim import ParameterGroup
@@ -148,6 +150,7 @@ class Classifier(pl.LightningModule):
         *args: Any,
         module: nn.Module | None = None,
         trust: Sequence[str] = (),
+        labels: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Load a checkpoint without running any code in it.
@@ -157,6 +160,7 @@ class Classifier(pl.LightningModule):
             args: As Lightning has them.
             module: The network, built by yourself; needed where its class is neither cxrlab's nor trusted.
             trust: Packages whose networks may be built, such as ``["my_lab"]``.
+            labels: What its labels must be, where another file says it; None where none does.
             kwargs: As Lightning has them, and what ``Classifier`` takes.
 
         Returns:
@@ -164,11 +168,13 @@ class Classifier(pl.LightningModule):
 
         Raises:
             ConfigError: If the network's class is neither cxrlab's nor trusted, naming it.
+            CheckpointError: If the file cannot be read, or holds a value that cannot be meant: its key is
+                named.
         """
+        path = Path(checkpoint_path)
+        check_checkpoint(path, labels=None if labels is None else list(labels))
         kwargs = {"weights_only": True, "map_location": "cpu", **kwargs}
-        classifier: Self = super().load_from_checkpoint(
-            checkpoint_path, *args, module=module, trust=trust, **kwargs
-        )
+        classifier: Self = super().load_from_checkpoint(path, *args, module=module, trust=trust, **kwargs)
         return classifier.eval()
 
     def setup(self, stage: str) -> None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
+
+from cxrlab.files import read_yaml, reading
 
 FULL, HALF = "32-true", "bf16-mixed"
 
@@ -64,5 +65,6 @@ def saved_precision(run_dir: Path) -> str | None:
     path = run_dir / ".hydra" / "resolved.yaml"
     if not path.is_file():
         return None
-    saved = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("trainer", {}).get("precision")
+    with reading(path):
+        saved = read_yaml(path).get("trainer", {}).get("precision")
     return None if saved in (None, "auto") else str(saved)

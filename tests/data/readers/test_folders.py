@@ -171,6 +171,16 @@ def test_an_empty_match_is_no_patient(two_classes):
         folders.read_folder(two_classes, patient_pattern=r"x*", positive_class=None)
 
 
+def test_the_class_without_the_label_keeps_its_name(make_tree, pneumonia_root):
+    assert folders.read_pneumonia(pneumonia_root).negative == "Normal"
+    assert folders.read_pneumonia_classes(pneumonia_root).negative == ""
+    cells = make_tree("Parasitized/C1P1thin_1.png", "Uninfected/C2P1thin_1.png")
+    assert folders.read_malaria(cells).negative == "Uninfected"
+    three = make_tree("x/A/1.png", "x/b/2.png", "x/c/3.png") / "x"
+    assert folders.read_folder(three, patient_pattern=r"\d", positive_class="b").negative == ""
+    assert folders.read_folder(three, patient_pattern=r"\d").negative == ""
+
+
 def test_an_invalid_pattern_is_rejected(two_classes):
     with pytest.raises(ConfigError, match=r"data\.reader\.patient_pattern=\(P is no regular expression"):
         folders.read_folder(two_classes, patient_pattern="(P", positive_class=None)

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from cxrlab.cli import config
 from cxrlab.cli.datasets import known_readers
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.recognise import recognise
+from cxrlab.errors import MissingFileError
 
 Compose = Callable[..., DictConfig]
 
@@ -431,6 +433,19 @@ def tbx11k(root: Path) -> Expected:
     return Expected(5, 5, "imgs/tb/tb1199.png", positives, parts=parts, boxes=3, root="TBX11K")
 
 
+def covid_radiography(root: Path) -> Expected:
+    """Masks have the names of images, and a sheet lies beside each class."""
+    folder = root / "COVID-19_Radiography_Dataset"
+    names = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+    for name in names:
+        for number in (1, 2):
+            image(folder / name / f"images/{name}-{number}.png")
+            image(folder / name / f"masks/{name}-{number}.png")
+        (folder / f"{name}.metadata.xlsx").write_bytes(b"PK")
+    positives = dict.fromkeys(names, 2)
+    return Expected(8, 8, "Normal/images/Normal-1.png", positives, root="COVID-19_Radiography_Dataset")
+
+
 def covidx(root: Path) -> Expected:
     """No header, blanks between and in names, and a patient's number twice in different sources."""
     lines = {
@@ -671,7 +686,7 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
     function.__name__: function
     for function in (
         rsna, rsna_classes, rsna_nih, siim, vindr, vindr_physionet, padchest, mimic, mimic_negbio, chexpert, chexpert_full,
-        chexpert_plus, brax, openi, montgomery, shenzhen, tbx11k, covidx, nih_google, nih_expert, nih_chexnet, chestx_det10,
+        chexpert_plus, brax, openi, montgomery, shenzhen, tbx11k, covid_radiography, covidx, nih_google, nih_expert, nih_chexnet, chestx_det10,
         cxr_lt, cxr_lt_2023, nih_cxr_lt, rexgradient, chestmnist, pneumoniamnist,
     )
 }  # fmt: skip
@@ -679,7 +694,6 @@ LAYOUTS: dict[str, Callable[[Path], Expected]] = {
 # Options that read something else than one public data set, or are tested beside their readers.
 OTHERS = {
     "folder", "malaria", "nih", "nih_course", "nih_sample", "pneumonia", "pneumonia_classes", "synthetic", "table",
-    "covid_radiography",
 }  # fmt: skip
 
 
@@ -730,3 +744,23 @@ def test_a_folder_is_recognised_and_its_root_found(option: str, tmp_path: Path):
     )
     if inner.is_dir() and option not in ("chexpert_full",):
         assert option in {one.option for one in recognise(inner, readers)}
+
+
+@pytest.mark.parametrize(
+    "option", ["chexpert", "montgomery", "tbx11k", "covid_radiography", "mimic", "chestmnist"]
+)
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_root_one_folder_off_is_answered_with_the_right_one(
+    option: str, way: str, composed: Compose, tmp_path: Path
+):
+    (tmp_path / "set").mkdir()
+    expected = LAYOUTS[option](tmp_path / "set")
+    right = tmp_path / "set" / expected.root
+    inner = next((path for path in sorted(right.iterdir()) if path.is_dir()), right / "inner")
+    inner.mkdir(exist_ok=True)
+    wrong = right.parent if way == "up" else inner
+    if option == "covid_radiography" and way == "down":
+        pytest.skip("a class folder is a folder of images like any other")
+    cfg = composed(f"data={option}", f"data.root={wrong}", config_name="prepare")
+    with pytest.raises(MissingFileError, match=re.escape(f"Set data.root={right}.")):
+        config.build(cfg.data.reader)(wrong)

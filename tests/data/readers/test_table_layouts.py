@@ -1,8 +1,10 @@
 """The layouts of public data sets, drawn in small: what the reader of tables makes of each by settings alone."""
 
 import gzip
+import inspect
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from cxrlab.data.manifest import Manifest
@@ -840,3 +843,13 @@ def test_no_label_at_all_says_which_words_there_are(make):
 def test_settings_that_do_not_fit(make, settings, message):
     with pytest.raises((ConfigError, DataError), match=message):
         read(make("a.png b.png", t_csv="id,kind\na,Normal\nb,Pneumonia\n"), **settings)
+
+
+def test_the_page_of_the_docs_names_keys_that_there_are():
+    text = (Path(__file__).parents[3] / "docs/tables.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    keys = {key for block in blocks for key in yaml.safe_load(block)}
+    named = set(re.findall(r"`(\w+)", text)) & set(inspect.signature(table.read).parameters)
+    assert len(blocks) >= 5
+    assert keys <= set(inspect.signature(table.read).parameters)
+    assert {"tables", "files", "join", "derive", "explode", "classes", "presence", "on_bad_label"} <= named

@@ -38,7 +38,7 @@ def read_other(path: Path, root: Path | None) -> Manifest:
         table = read_table(path)
     except ValueError as error:
         raise DataError(f"against={path} cannot be read: {error}") from error
-    root = root or _root_beside(path)
+    root = root or read_root(path)
     try:
         other = Manifest(root, table, name=root.name)
     except DataError as error:
@@ -54,13 +54,18 @@ def read_other(path: Path, root: Path | None) -> Manifest:
     return other
 
 
-def _root_beside(path: Path) -> Path:
-    """Return the folder of the images that the audit beside a manifest tells."""
+def read_root(manifest: Path) -> Path:
+    """Return the folder of the images of a run, as the audit beside its manifest.csv says.
+
+    Raises:
+        MissingFileError: If it does not.
+    """
     try:
-        return Path(json.loads(RunDir(path.parent).audit.read_text(encoding="utf-8"))["root"])
+        return Path(json.loads(RunDir(manifest.parent).audit.read_text(encoding="utf-8"))["root"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MissingFileError(
-            f"against={path}: no audit.json beside it says where its images are. Set against_root=<folder>."
+            f"against={manifest}: no audit.json beside it says where its images are. "
+            "Set against_root=<folder>."
         ) from error
 
 

@@ -86,8 +86,7 @@ class BoxRows:
         if sum(wholes) != 1 or (len(sides), len(corners)) not in {(0, 0), (4, 0), (0, 4)}:
             raise ConfigError(
                 f"{key} needs x, y, width and height, or x_min, y_min, x_max and y_max, or column: one of "
-                f"these, "
-                f"whole; it has {[*sides, *corners, *(['column'] if wholes[2] else [])]}."
+                f"these, whole; it has {[*sides, *corners, *(['column'] if wholes[2] else [])]}."
             )
         if (settings["label"] is None) == (settings["label_column"] is None):
             raise ConfigError(f"{key} needs either label, the name of a label, or label_column.")
@@ -150,8 +149,7 @@ class BoxRows:
             line = cells.index[wrong][0]
             raise DataError(
                 f"Line {line} of {sheet.path} holds {cells[wrong].iloc[0].tolist()} in {list(self.columns)}: "
-                f"a box is four "
-                "numbers, or four empty cells where there is none."
+                "a box is four numbers, or four empty cells where there is none."
             )
         rows = np.flatnonzero(~is_empty.to_numpy().any(axis=1))
         return [(int(row), 0) for row in rows], numbers.to_numpy(dtype=np.float64)[rows]
@@ -191,8 +189,7 @@ class BoxRows:
             if len(words) not in (1, number_of[row]):
                 raise DataError(
                     f"Line {cells.index[row]} of {sheet.path} has {number_of[row]} boxes and {len(words)} "
-                    f"words in "
-                    f"{self.label_column!r}: one for each is needed."
+                    f"words in {self.label_column!r}: one for each is needed."
                 )
             word = words[number if len(words) > 1 else 0]
             if word not in meanings:
@@ -218,10 +215,9 @@ class BoxRows:
         if np.mean(ends.max(axis=1) > 1.01) > 0.5:
             _log.warning(
                 f"Most of the {len(boxes)} boxes reach beyond their images, such as that of "
-                f"{boxes['image'].iloc[0]} with "
-                f"{size[0].tolist()} pixels. If the images were made smaller: data.reader.boxes.size=[width, "
-                f"height] of the "
-                "originals. If the last two numbers are a corner: x_max and y_max, or corners: true."
+                f"{boxes['image'].iloc[0]} with {size[0].tolist()} pixels. If the images were made smaller: "
+                "data.reader.boxes.size=[width, height] of the originals. If the last two numbers are a "
+                "corner: x_max and y_max, or corners: true."
             )
         return boxes[list(BOX_COLUMNS)].assign(**dict(zip(_SIDES, sides.T, strict=True)))
 

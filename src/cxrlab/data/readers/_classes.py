@@ -136,9 +136,8 @@ class Classes:
         line = cells.index[cells.map(lambda cell: word in split_words(str(cell), self.separator))][0]
         raise DataError(
             f"The column {column!r} of {sheet.path} holds {word!r} in line {line}, which "
-            f"data.reader.classes.words lacks; "
-            f"it has {list(self.meanings)[:_NAMED]}. Name it there (null: no finding), or set "
-            f"data.reader.classes.others=ignore."
+            f"data.reader.classes.words lacks; it has {list(self.meanings)[:_NAMED]}. Name it there (null: "
+            "no finding), or set data.reader.classes.others=ignore."
         )
 
     def of_word(self, word: str) -> tuple[str, ...]:

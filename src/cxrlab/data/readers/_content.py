@@ -90,8 +90,7 @@ def _unpacked(path: Path) -> bytes:
             if is_bomb or len(content) > MOST_BYTES:
                 raise DataError(
                     f"The table {path} cannot be read: its {packed:,} bytes unpack to {len(content):,} and "
-                    f"more, "
-                    "which no table does. If it is one all the same, unpack it first: gunzip -k."
+                    "more, which no table does. If it is one all the same, unpack it first: gunzip -k."
                 )
     return bytes(content)
 

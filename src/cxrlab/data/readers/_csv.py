@@ -146,8 +146,7 @@ def _explained(error: csv.Error, path: Path) -> str:
     if "field larger" in str(error):
         return (
             f"The table {path} cannot be read: a cell has more than {_LONGEST_CELL:,} characters. A quote "
-            f"that "
-            "is never closed makes such cells: close or remove it."
+            "that is never closed makes such cells: close or remove it."
         )
     return f"The table {path} cannot be read: {error}."
 

@@ -143,7 +143,6 @@ def _by_pattern(sheet: Sheet, setting: object, key: str) -> list[str]:
         raise DataError(
             f"{key}.pattern={pattern.pattern} finds nothing in {len(missed)} of {len(cells)} cells of "
             f"{settings['from']!r} of {sheet.path}, for instance {missed.iloc[0]!r} in line "
-            f"{missed.index[0]}. Mend it, "
-            f"or set {key}.default."
+            f"{missed.index[0]}. Mend it, or set {key}.default."
         )
     return [(match[group] or "") if match else str(default) for match in matches]

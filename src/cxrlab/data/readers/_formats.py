@@ -75,8 +75,7 @@ def _matched(path: Path, pattern: str) -> pd.DataFrame:
     if not line_pattern.groupindex:
         raise ConfigError(
             f"data.reader.columns={pattern} must be a list of names, or a regular expression with groups "
-            f"that "
-            "have names: (?P<image>.+)."
+            "that have names: (?P<image>.+)."
         )
     rows: dict[int, dict[str, str]] = {}
     text = as_text(as_utf8(content_of(path), path), path)
@@ -109,8 +108,7 @@ def package(name: str, what: str) -> Any:
     except ImportError as error:
         raise MissingPackageError(
             f"{what} needs {name.partition('.')[0]}, which is not installed: pip install 'cxrlab[tables]'. "
-            f"Or save "
-            "it as CSV."
+            "Or save it as CSV."
         ) from error
 
 

@@ -67,8 +67,7 @@ class ImageFolders:
             raise DataError(
                 f"{len(twice)} images of {table} lie in more than one folder, for instance {twice[0]}: "
                 f"{places[twice[0]][:_NAMED]} below {self.root}. Remove one, or set data.reader.image_folder "
-                f"so that only "
-                "one is looked into."
+                "so that only one is looked into."
             )
         first = f"{self.folders[0]}/" if self.folders[0] else ""
         found = {text: there[0] if there else first + text for text, there in places.items()}

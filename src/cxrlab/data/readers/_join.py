@@ -80,8 +80,7 @@ def _joined(sheet: Sheet, other: Sheet, settings: Mapping[str, Any], key: str) -
     if not found.any():
         raise DataError(
             f"No row of {sheet.path} has a partner in {other.path} by {key}.on={on}: there "
-            f"{keys.iloc[0].tolist()}, "
-            f"here {list(here[0])}."
+            f"{keys.iloc[0].tolist()}, here {list(here[0])}."
         )
     columns = {str(name): values[name].to_numpy()[is_first][places] for name in taken}
     partner = pd.DataFrame(columns, index=sheet.cells.index)
@@ -107,10 +106,9 @@ def _check_unique(keys: pd.DataFrame, values: pd.DataFrame, other: Sheet, key: s
     if len(twice):
         raise DataError(
             f"{other.path} has several rows for {twice.iloc[0].tolist()}, the second in line "
-            f"{twice.index[0]}, so "
-            f"that {key}.on={list(keys)} does not tell which. Name more columns in on, or in take those that "
-            f"do "
-            "not differ; or let data.reader.tables name that table, and join the other to it."
+            f"{twice.index[0]}, so that {key}.on={list(keys)} does not tell which. Name more columns in on, "
+            "or in take those that do not differ; or let data.reader.tables name that table, and join the "
+            "other to it."
         )
 
 
@@ -123,9 +121,7 @@ def _merged(sheet: Sheet, partner: pd.DataFrame, other: Sheet, found: Any, key: 
             line = sheet.cells.index[differs][0]
             raise DataError(
                 f"The column {name!r} is in {sheet.path} and in {other.path} and differs, in line {line} of "
-                f"the first: "
-                f"{sheet.cells[here][differs].iloc[0]!r} and {partner[name][differs].iloc[0]!r}. Leave it "
-                f"out of "
-                f"{key}.take, or name it in {key}.on."
+                f"the first: {sheet.cells[here][differs].iloc[0]!r} and {partner[name][differs].iloc[0]!r}. "
+                f"Leave it out of {key}.take, or name it in {key}.on."
             )
     return pd.concat([sheet.cells, partner.drop(columns=list(both))], axis=1)

@@ -104,14 +104,12 @@ class Labels:
         if -1.0 in values and self.uncertain[label] == "ignore":
             _log.warning(
                 f"The column {column!r} of {sheet.path} holds 1 and -1, never 0. Here -1 means uncertain, so "
-                f"that "
-                "nothing is absent; if -1 means absent: data.reader.uncertain=negative"
+                "that nothing is absent; if -1 means absent: data.reader.uncertain=negative"
             )
         elif None in values and self.blank == "ignore":
             _log.warning(
                 f"The column {column!r} of {sheet.path} holds 1 and empty cells, never 0. An empty cell is "
-                f"unknown, "
-                "so that nothing is absent; if empty means absent: data.reader.blank=negative"
+                "unknown, so that nothing is absent; if empty means absent: data.reader.blank=negative"
             )
 
 
@@ -199,8 +197,7 @@ def _named_columns(
     if never:
         _log.warning(
             f"{never} of data.reader.labels stand nowhere in the columns {list(words.columns)} of "
-            f"{sheets[0].path}: absent "
-            f"in every image. Words there: {', '.join(words.labels[:_NAMED])}"
+            f"{sheets[0].path}: absent in every image. Words there: {', '.join(words.labels[:_NAMED])}"
         )
     return columns
 
@@ -221,8 +218,7 @@ def _columns_with_labels(
     if others:
         _log.warning(
             f"{first.path}: not taken as labels, for their names are no finding's: {', '.join(others)}. To "
-            f"learn one "
-            f"of them: {override('data.reader.labels', [*labelled, others[0]])}"
+            f"learn one of them: {override('data.reader.labels', [*labelled, others[0]])}"
         )
     if not labelled:
         raise DataError(_no_labels(first, free))
@@ -280,8 +276,8 @@ def _no_labels(sheet: Sheet, free: Sequence[str]) -> str:
         advice += " If its first line is no header: data.reader.columns=[image, ...]."
     elif words:
         advice += (
-            " If labels stand as words in a column: "
-            f"'data.reader.classes={{columns: {quoted(words[0])}}}'. For run lengths: data.reader.presence."
+            f" If labels stand as words in a column: 'data.reader.classes={{columns: {quoted(words[0])}}}'. "
+            "For run lengths: data.reader.presence."
         )
     return (
         f"No column of {sheet.path} holds labels only (1, 0, -1, yes, no or empty): it has "

@@ -70,8 +70,7 @@ def _prefixes(members: Mapping[str, object], path: Path) -> dict[str, str]:
     if not prefixes or lacking:
         raise DataError(
             f"{path} holds the arrays {sorted(members)}; train_images and train_labels (val_, test_), or "
-            f"images "
-            "and labels are needed."
+            "images and labels are needed."
         )
     return prefixes
 
@@ -109,8 +108,7 @@ def _write(
     except OSError as error:
         raise OutputError(
             f"The images of {path} cannot be written into {folder}: {error.strerror or error}. Copy the file "
-            f"to a "
-            "folder that can be written, and set data.root to it."
+            "to a folder that can be written, and set data.root to it."
         ) from error
     _log.info(f"the {number} images of {path} are written as PNG files into {folder}")
 

@@ -1,6 +1,8 @@
 """The tables of a data set: which files they are, and of which part."""
 
+import itertools
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,8 +190,7 @@ def _only_table(root: Path) -> str:
     if not files:
         raise MissingFileError(
             f"data.root={root} holds no CSV file; it holds {listing(root)}. Set data.reader.tables, or "
-            f"without a "
-            "table data.reader.files."
+            "without a table data.reader.files."
         )
     raise ConfigError(
         f"data.root={root} holds {len(files)} {'CSV files' if csvs else 'tables'}, {files[:5]}: set "
@@ -223,6 +224,19 @@ def open_sheet(root: Path, part: str, name: str, key: str, layout: Layout) -> Sh
     return Sheet(path, part, cells)
 
 
+def _literal_starts(patterns: Sequence[str]) -> list[str]:
+    """Return the folders that patterns name before their first wildcard.
+
+    Example:
+        >>> _literal_starts(["CXR_png/*.png", "*.png"])
+        ['CXR_png']
+    """
+    starts = (
+        itertools.takewhile(lambda part: not re.search(r"[*?\[]", part), Path(one).parts) for one in patterns
+    )
+    return ["/".join(start) for start in map(list, starts) if start]
+
+
 def list_files(root: Path, patterns: object) -> Sheet:
     """Return the images below ``root`` that glob patterns match, in place of a table.
 
@@ -253,6 +267,7 @@ def list_files(root: Path, patterns: object) -> Sheet:
     if not paths:
         raise MissingFileError(
             f"No image fits data.reader.files={patterns}: data.root={root} holds {listing(root)}."
+            f"{root_hint(root, _literal_starts(names(patterns, 'data.reader.files')))}"
         )
     if bad_names:
         _log.warning(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, LABEL, LeftOut, Manifest
+from cxrlab.data.published import Published, compared
 from cxrlab.data.readers._folder_images import (
     BESIDE,
     HIDDEN,
@@ -40,6 +41,8 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
+# Words beside that of a part in the name of its folder.
+_OF_PARTS = frozenset(["set", "data", "dataset", "images", "imgs", "folder", "part", "split"])
 _CHILD = r"(?i)^(person\d+|(?:NORMAL2-)?IM-\d+)[_-]"
 _CAUSE = r"(?i)^person\d+_(bacteria|virus)_"
 _SLIDE = r"(?i)^(C\d+)(?:[A-O]?(P\d+))?"
@@ -59,7 +62,7 @@ _NEGATIONS = frozenset(["no", "non", "not", "without", "un"])
 _log = logging.getLogger(__name__)
 
 
-def read_pneumonia(root: Path) -> Manifest:
+def read_pneumonia(root: Path, *, published: Published | None = None) -> Manifest:
     """Return the manifest of the paediatric chest radiographs of Kermany et al. (Cell 2018).
 
     A patient is the folder and the number in the file name, for the numbers start again in each folder of
@@ -68,6 +71,8 @@ def read_pneumonia(root: Path) -> Manifest:
     Args:
         root: Folder with ``train`` and, where they are there, ``val`` and ``test``, each with the folders
             ``NORMAL`` and ``PNEUMONIA``, each in any case.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         MissingFileError: If a folder is missing.
@@ -75,10 +80,14 @@ def read_pneumonia(root: Path) -> Manifest:
     """
     found, patients = _children(root)
     labels = {"Pneumonia": found.files["class"] == "PNEUMONIA"}
-    return _manifest(root, found, patients, labels, name="pneumonia", cause=_causes(found.files))
+    return compared(
+        _manifest(root, found, patients, labels, name="pneumonia", cause=_causes(found.files)), published
+    )
 
 
-def read_pneumonia_classes(root: Path, *, by_cause: bool = False) -> Manifest:
+def read_pneumonia_classes(
+    root: Path, *, by_cause: bool = False, published: Published | None = None
+) -> Manifest:
     """Return the same images with exclusive classes: Normal and Pneumonia, or pneumonia by its cause.
 
     The cause stands in the file name: ``person1_bacteria_2.jpeg``.
@@ -86,6 +95,8 @@ def read_pneumonia_classes(root: Path, *, by_cause: bool = False) -> Manifest:
     Args:
         root: As in :func:`read_pneumonia`.
         by_cause: Labels are Normal, Bacterial Pneumonia and Viral Pneumonia.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         MissingFileError: If a folder is missing.
@@ -108,7 +119,7 @@ def read_pneumonia_classes(root: Path, *, by_cause: bool = False) -> Manifest:
             "Bacterial Pneumonia": cause == "bacteria",
             "Viral Pneumonia": cause == "virus",
         }
-    return _manifest(root, found, patients, labels, name="pneumonia", cause=cause)
+    return compared(_manifest(root, found, patients, labels, name="pneumonia", cause=cause), published)
 
 
 def _children(root: Path) -> tuple["Found", "pd.Series[str]"]:
@@ -130,7 +141,7 @@ def _causes(files: pd.DataFrame) -> "pd.Series[str]":
     return files["file"].str.extract(_CAUSE, expand=False).fillna("").str.lower()
 
 
-def read_malaria(root: Path) -> Manifest:
+def read_malaria(root: Path, *, published: Published | None = None) -> Manifest:
     """Return the manifest of the blood cells of the NLM malaria set (Rajaraman et al., PeerJ 2018).
 
     A patient is the case that starts the file name: ``C33P1`` of ``C33P1thinF_…``, ``C51P12`` of both slides
@@ -139,6 +150,8 @@ def read_malaria(root: Path) -> Manifest:
     Args:
         root: Folder with ``Parasitized`` (or ``parasite``) and ``Uninfected``, in any case, or with parts
             that hold them (``train``, ``validation``, ``test``).
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         MissingFileError: If a folder is missing.
@@ -150,11 +163,15 @@ def read_malaria(root: Path) -> Manifest:
     _check_patients(files, groups[0], "C33P1thinF_IMG_20150619_114756a_cell_179.png")
     patients = groups[0] + groups[1].fillna("")
     labels = {"Parasitized": files["class"] == "Parasitized"}
-    return _manifest(root, found, patients, labels, name="malaria")
+    return compared(_manifest(root, found, patients, labels, name="malaria"), published)
 
 
 def read_folder(
-    root: Path, *, patient_pattern: str | None = None, positive_class: str | None = None
+    root: Path,
+    *,
+    patient_pattern: str | None = None,
+    positive_class: str | None = None,
+    published: Published | None = None,
 ) -> Manifest:
     """Return the manifest of any tree ``<class>/…/<image>`` or ``<part>/<class>/…/<image>``.
 
@@ -171,6 +188,8 @@ def read_folder(
             path below the class folder; its first group (or all of it, where it has none) is the patient.
             None takes every file for a patient of its own.
         positive_class: Class that is to be the only label, 1 for it and 0 for all others.
+        published: Numbers of the whole data set to compare with, see
+            :func:`cxrlab.data.published.compared`; None for none.
 
     Raises:
         ConfigError: If the pattern is no regular expression, or there is no class of that name.
@@ -179,7 +198,10 @@ def read_folder(
     """
     found = find_images(root, None)
     labels = _class_labels(root, found.files["class"], positive_class)
-    return _manifest(root, found, _patients(found.files, patient_pattern), labels, name=root.resolve().name)
+    return compared(
+        _manifest(root, found, _patients(found.files, patient_pattern), labels, name=root.resolve().name),
+        published,
+    )
 
 
 def is_healthy(name: str) -> bool:
@@ -190,7 +212,7 @@ def is_healthy(name: str) -> bool:
         ['Normal', 'no_finding', 'Non-TB', '0']
     """
     words = words_of(name)
-    if not words or words in (["0"], ["false"]):
+    if not words or words in (["0"], ["false"], ["no"], ["n"]):
         return bool(words)
     is_negated = words[0] in _NEGATIONS and len(words) > 1
     names_health = bool(_HEALTHY.intersection(words[1:] if is_negated else words))
@@ -208,7 +230,9 @@ def _healthy_of(names: Sequence[str]) -> list[str]:
             name
             for name in names
             if any(
-                plain[name] == f"{start}{other}" for start in _NEGATIONS for other in plain.values() if other
+                sign in plain[name] and plain[name].replace(sign, "", 1) == other
+                for sign in _NEGATIONS
+                for other in plain.values()
             )
         ]
     return healthy
@@ -297,7 +321,23 @@ def _manifest(
     columns = {"image": files["image"], "patient": patients, "split": files["part"]}
     columns |= {COVARIATE + key: values for key, values in covariates.items()}
     columns |= {LABEL + key: values.astype(float) for key, values in labels.items()}
-    return Manifest(root, pd.DataFrame(columns), name=name, left_out=found.left_out)
+    return Manifest(
+        root,
+        pd.DataFrame(columns),
+        name=name,
+        left_out=found.left_out,
+        negative=_negative(files["class"], labels),
+    )
+
+
+def _negative(classes: "pd.Series[str]", labels: Mapping[str, "pd.Series[bool]"]) -> str:
+    """Return the name of the class folder that lacks the one label; "" where there are several."""
+    if len(labels) > 1:
+        return ""
+    (is_present,) = labels.values()
+    others = classes[~is_present].unique()
+    name = str(others[0]) if len(others) == 1 else ""
+    return name.capitalize() if name.isupper() else name
 
 
 @dataclass(frozen=True)
@@ -350,8 +390,7 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
     if classes is not None:
         wanted = classes if isinstance(classes, Mapping) else {name: (name,) for name in classes}
     tally = Tally()
-    names = _folders(root)
-    parts = [name for name in names if name.lower() in _PARTS]
+    parts = _parts_in(root, wanted)
     if not parts and not _holds_classes(root, wanted):
         raise MissingFileError(_wrong_layout(root, wanted))
     if parts:
@@ -360,7 +399,7 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
     for part in parts or [""]:
         for folder in _class_folders(root, part, wanted, tally):
             rows += [
-                (image, _PARTS.get(part.lower(), ""), folder.name, image.rpartition("/")[2],
+                (image, part_of(part), folder.name, image.rpartition("/")[2],
                  image[len(folder.path) + 1 :])
                 for image in folder.images
             ]  # fmt: skip
@@ -372,6 +411,30 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
     found = Found(files, tally.entries)
     log_left_out(root, found.left_out)
     return found
+
+
+def part_of(folder: str) -> str:
+    """Return the part that a folder's name tells: "train", "val", "test" or "".
+
+    Example:
+        >>> part_of("Validation"), part_of("Training Set"), part_of("test_images"), part_of("TB")
+        ('val', 'train', 'test', '')
+    """
+    words = [word for word in words_of(folder) if word not in _OF_PARTS]
+    return _PARTS.get(words[0], "") if len(words) == 1 else ""
+
+
+def _parts_in(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """Return the folders of parts; of those with more in their name (train_images) such as hold classes."""
+    return [
+        name
+        for name in _folders(folder)
+        if name.lower() in _PARTS or (part_of(name) and _holds_several(folder / name, wanted))
+    ]
+
+
+def _holds_several(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> bool:
+    return len(_classes_in(folder)) > 1 if wanted is None else _holds_classes(folder, wanted)
 
 
 def _folders(folder: Path) -> list[str]:
@@ -426,7 +489,7 @@ def _is_root(folder: Path, *, alone: bool = False) -> bool:
 
 def _fits(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> bool:
     """Tell whether a folder would do as the root."""
-    parts = [name for name in _folders(folder) if name.lower() in _PARTS]
+    parts = _parts_in(folder, wanted)
     if parts:
         return any(_holds_classes(folder / name, wanted) for name in parts)
     if wanted is not None:
@@ -532,7 +595,7 @@ def _tally_beside(root: Path, folder: str, kept: Sequence[str], tally: Tally) ->
         elif count_files(root, path, BESIDE, tally, is_loss=True):
             others.append(entry.name)
     if others:
-        what = "parts" if any(name.lower() in _PARTS for name in kept) else "classes"
+        what = "parts" if any(part_of(name) for name in kept) else "classes"
         _log.warning(
             f"reading only the folders {list(kept)} of {root / folder}; {others} are no {what} and are left "
             "out"

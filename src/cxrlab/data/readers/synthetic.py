@@ -83,6 +83,15 @@ def _load(folder: Path) -> Manifest:
     return Manifest(folder, table, boxes=boxes, name="synthetic")
 
 
+def _folder(root: Path, num_patients: int, size: int, seed: int) -> Path:
+    return root / f"{num_patients}-patients-{size}px-seed-{seed}-v{_VERSION}"
+
+
+def is_drawn(root: Path, *, num_patients: int = 400, size: int = 256, seed: int = 0) -> bool:
+    """Tell whether :func:`read` with these arguments would find the data set, and write nothing."""
+    return _is_complete(_folder(root, num_patients, size, seed))
+
+
 def read(root: Path, *, num_patients: int = 400, size: int = 256, seed: int = 0) -> Manifest:
     """Return a data set of phantoms, drawn below ``root`` at the first call and read from there ever after.
 
@@ -107,7 +116,7 @@ def read(root: Path, *, num_patients: int = 400, size: int = 256, seed: int = 0)
     check_range("data.reader.num_patients", num_patients, 1)
     check_range("data.reader.size", size, _SMALLEST)
     check_range("data.reader.seed", seed, 0)
-    folder = root / f"{num_patients}-patients-{size}px-seed-{seed}-v{_VERSION}"
+    folder = _folder(root, num_patients, size, seed)
     try:
         if not _is_complete(folder):
             _make(folder, num_patients=num_patients, size=size, seed=seed)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -376,8 +376,7 @@ def _one_row_an_image(table: pd.DataFrame, votes: Votes | None, labels: Labels, 
     if votes is not None and votes.rule in ("majority", "mean") and votes.column is None and is_by_finding:
         raise ConfigError(
             f"data.reader.readers.rule={votes.rule} needs data.reader.readers.column: a row of {where} is a "
-            f"finding, "
-            "and no reader's word on all of them."
+            "finding, and no reader's word on all of them."
         )
     if votes is not None or is_by_finding:
         return (votes or Votes()).merged(table, where)
@@ -394,8 +393,7 @@ def _once(table: pd.DataFrame, where: str) -> pd.DataFrame:
     if len(repeated):
         _log.warning(
             f"{len(repeated)} rows of {where} repeat another row, for instance that of "
-            f"{table['image'][repeated[0]]}; "
-            "each image is used once"
+            f"{table['image'][repeated[0]]}; each image is used once"
         )
     check_alike(shared, [str(column) for column in table if column != "image"], where)
     return table.drop(index=repeated).reset_index(drop=True)
@@ -458,11 +456,4 @@ def _with_boxes(
     if not len(known):
         _log.warning(f"{where}: none of {len(found)} boxes is of an image and a label at hand")
         return manifest
-    return Manifest(
-        manifest.root,
-        manifest.table,
-        boxes=settings.fractions(known, manifest.root),
-        num_listed=manifest.num_listed,
-        name=manifest.name,
-        missing=manifest.missing,
-    )
+    return replace(manifest, boxes=settings.fractions(known, manifest.root))

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from cxrlab.data.datamodule import DataModule
+from cxrlab.data.manifest import read_csv
 from cxrlab.errors import ConfigError, UserError
 from cxrlab.files import RunDir
 from cxrlab.heatmaps.cases import pick_cases
@@ -30,7 +30,8 @@ from cxrlab.heatmaps.results import ExplanationResult, IntervalLevel
 from cxrlab.heatmaps.settings import CHECKS, METHOD_NAMES, TRAINING_CHECKS, Check, ExplanationSettings
 from cxrlab.heatmaps.task import ExplainTask, best_labels, explain_task_of
 from cxrlab.metrics.bootstrap import CaseBootstrap
-from cxrlab.metrics.predictions import DataFacts, read_predictions
+from cxrlab.metrics.predictions import DataFacts
+from cxrlab.runs.own_predictions import read_own_predictions
 from cxrlab.runs.run_data import PredictedImages, with_pixels
 from cxrlab.training.module import Classifier
 
@@ -195,8 +196,8 @@ def explain_training(
     log.info("Checking heatmaps ...")
     run = RunDir(run_dir)
     with _errors_as_warnings(settings.batch_size):
-        table = read_predictions(run.predictions(part))
-        labels = best_labels(pd.read_csv(run.results), classifier.labels, settings.num_labels)
+        table = read_own_predictions(run, part)
+        labels = best_labels(read_csv(run.results), classifier.labels, settings.num_labels)
         classifier.eval()
         explain_task = explain_task_of(
             classifier,

@@ -7,7 +7,13 @@ import pandas as pd
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import Logger
 
-from cxrlab.files import write_text
+from cxrlab.data.manifest import read_csv
+from cxrlab.files import reading, write_text
+
+_REMEDY = (
+    "Bring it back from a copy, or rename it: the run goes on with a new one, without the curves of its "
+    "first epochs."
+)
 
 _NOT_OF_EPOCHS = {"epoch", "train/loss_step"}
 
@@ -29,8 +35,9 @@ class MetricsTable(Logger):
         self.path = Path(path)
         self._rows: dict[int, dict[str, object]] = {}
         if self.path.is_file():
-            for row in pd.read_csv(self.path).to_dict("records"):
-                self._rows[int(row["epoch"])] = {str(name): value for name, value in row.items()}
+            rows = read_csv(self.path, _REMEDY).to_dict("records")
+            with reading(self.path, _REMEDY):
+                self._rows = {int(row["epoch"]): {str(name): row[name] for name in row} for row in rows}
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from cxrlab.files import replacing
 from cxrlab.metrics.predictions import predictions_frame
 
 T = TypeVar("T")
@@ -79,4 +80,5 @@ class Predictions(Callback):
             thresholds=pl_module.operating_point.thresholds.double().cpu().numpy(),
         )
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        table.to_csv(self.dirpath / f"{part}.csv", index=False)
+        with replacing(self.dirpath / f"{part}.csv") as temporary:
+            table.to_csv(temporary, index=False)

@@ -1,6 +1,10 @@
-"""provenance.json: with what a run was made: command, versions, commit, data, network, hardware, seconds."""
+"""provenance.json: with what a run was made: command, versions, commit, data, network, hardware, seconds.
+
+And what it made: hashes of checkpoints and predictions, by which others that took their place are noticed.
+"""
 
 import datetime
+import hashlib
 import os
 import platform
 import subprocess
@@ -16,7 +20,8 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 import cxrlab
-from cxrlab.files import DataRecord, read_json, write_json
+from cxrlab.files import DataRecord, RunDir, read_sessions, write_json
+from cxrlab.training.checkpoint import checkpoint_hash
 
 _PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas", "numpy",
@@ -55,6 +60,13 @@ class SessionRecord(TypedDict):
     seconds: NotRequired[dict[str, float]]
     epochs: NotRequired[int]
     peak_gpu_gib: NotRequired[float]
+    checkpoints: NotRequired[dict[str, str]]
+    predictions: NotRequired[dict[str, str]]
+
+
+def table_hash(path: Path) -> str:
+    """Return digits that tell a table by its content; the kind of its line ends does not count."""
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:16]
 
 
 def environment(program: str) -> SessionRecord:
@@ -141,11 +153,13 @@ class Provenance(Callback):
         session["hardware"]["precision"] = str(trainer.precision)
         session["data"] = {
             "name": data.manifest.name,
+            "is_named": bool(getattr(data, "is_named", False)),
             "images": len(data.manifest),
             "patients": int(data.manifest.table["patient"].nunique()),
             "fingerprint": data.manifest.fingerprint(),
             "content": data.dataset.content,
             "split": data.split.record(),
+            "negative": data.manifest.negative,
         }
         session["network"] = {
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -164,12 +178,29 @@ class Provenance(Callback):
         session["epochs"] = trainer.current_epoch
         if torch.cuda.is_available():
             session["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        if trainer.is_global_zero:
+            self._note_hashes(session, stage)
         self._write(trainer, session)
+
+    def _note_hashes(self, session: SessionRecord, stage: str) -> None:
+        """Note what a phase wrote: a training its checkpoints, an evaluation its predictions."""
+        files = RunDir(self.path.parent)
+        if stage == "fit":
+            paths = {"best": files.best_checkpoint, "last": files.last_checkpoint}
+            session["checkpoints"] = {
+                name: checkpoint_hash(path) for name, path in paths.items() if path.is_file()
+            }
+        part = {"validate": "val", "test": "test"}.get(stage)
+        if part is not None and files.predictions(part).is_file():
+            session["predictions"] = {
+                **session.get("predictions", {}),
+                part: table_hash(files.predictions(part)),
+            }
 
     def _write(self, trainer: pl.Trainer, session: SessionRecord) -> None:
         if not trainer.is_global_zero:
             return
-        earlier = read_json(self.path)["sessions"] if self.path.is_file() else []
-        if earlier and earlier[-1]["started"] == session["started"]:
+        earlier = read_sessions(self.path) if self.path.is_file() else []
+        if earlier and earlier[-1].get("started") == session["started"]:
             earlier = earlier[:-1]
         write_json(self.path, {"sessions": [*earlier, session]}, indent=2)
