@@ -296,6 +296,7 @@ def test_a_run_does_not_choose_where_images_are_cached(run: Path, tiny: Compose,
     assert resume_config.resumed_config(today).data.cache_dir == today.data.cache_dir
     assert cxrlab.load_run(run).data().cache_dir == user_cache_dir() / "images"
     assert not elsewhere.exists()
+    assert cxrlab.load_run(run, cache_dir=tmp_path / "mine").data().cache_dir == tmp_path / "mine"
 
 
 def test_a_run_draws_no_data_set_into_a_folder_of_its_choice(run: Path, tiny: Compose, tmp_path: Path):

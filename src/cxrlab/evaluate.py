@@ -31,6 +31,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "part": Literal["train", "val", "test", "all"] | None,
     "name": str | int | None,
     "root": str | None,
+    "cache_dir": str | None,
     "views": list[str] | None,
     "batch_size": int,
     "device": str,
@@ -65,7 +66,7 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(
             f"predictions={cfg.predictions} needs targets=<a CSV file with the labels>, perhaps the same."
         )
-    of_runs = ("data", "part", "name", "root", "views")
+    of_runs = ("data", "part", "name", "root", "cache_dir", "views")
     needless = of_runs if cfg.run is None else ("targets", "validation", "validation_targets")
     for key in needless:
         if cfg.get(key) is not None:
@@ -106,7 +107,8 @@ def evaluate(cfg: DictConfig) -> "EvaluationResult":
     settings: EvaluationSettings = config.build(cfg.evaluation)
     sections = load_sections(cfg.report.sections)
     folder = Path(cfg.run_dir)
-    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)):
+    memory = console.says_what_needs_memory(f"Give a smaller batch_size (now {cfg.batch_size}).")
+    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)), memory:
         draw = None
         if cfg.run is None:
             evaluation = _of_predictions(cfg, settings)
@@ -169,7 +171,8 @@ def _of_runs(
     folders = [Path(name).expanduser() for name in ([named] if isinstance(named, str) else named)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"run={named} names one run twice.")
-    runs = [load_run(folder, trust=cfg.trust, check_weights=cfg.check_weights) for folder in folders]
+    options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
+    runs = [load_run(folder, **options) for folder in folders]
     predicted = [_predicted_images(cfg, run) for run in runs]
     folder = Path(cfg.run_dir)
 

@@ -41,6 +41,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "checks": bool | str | list[str],
     "name": str | int | None,
     "root": str | None,
+    "cache_dir": str | None,
     "batch_size": int,
     "device": str,
     "seed": int,
@@ -109,7 +110,11 @@ def explain(cfg: DictConfig) -> Path:
     cfg = checked(cfg)
     console.configure_logging()
     folder = Path(cfg.run_dir)
-    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)):
+    memory = console.says_what_needs_memory(
+        f"Give a smaller batch_size (now {cfg.batch_size}) or explanation.batch_size (now "
+        f"{cfg.explanation.batch_size})."
+    )
+    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)), memory:
         return _explain(cfg)
 
 
@@ -132,7 +137,8 @@ def _explain(cfg: DictConfig) -> Path:
 
     start, session = time.perf_counter(), environment("cxrlab.explain")
     device = str(named_device(cfg.device))
-    run = load_run(cfg.run, device=device, trust=cfg.trust, check_weights=cfg.check_weights)
+    options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
+    run = load_run(cfg.run, device=device, **options)
     check_fit(run.model, _settings(cfg))
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)

@@ -74,7 +74,7 @@ def _prepare(cfg: DictConfig, run_dir: Path) -> "AuditReport":
         data.images.facts,
         run_dir / "audit.html",
         images=cfg.images,
-        is_named=data.name is not None,
+        is_named=data.is_named,
     )
     _log_what_was_done(data, run_dir)
     return report

@@ -17,6 +17,7 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.data.decode import decode
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.readers import synthetic
+from cxrlab.data.readers import table as table_reader
 from cxrlab.data.splits import Split
 from cxrlab.errors import ConfigError, DataError
 
@@ -280,7 +281,12 @@ def test_a_root_and_a_reader_are_enough(tmp_path: Path):
 def test_a_name_that_is_given_is_that_of_the_data_set_whatever_the_reader(tmp_path: Path):
     table = write_images(tmp_path, 24)
     assert module(tmp_path, table).prepare().name == "test"
-    assert module(tmp_path, table, name="Our ward").prepare().name == "Our ward"
+    assert not module(tmp_path, table).is_named
+    named = module(tmp_path, table, name="Our ward")
+    assert named.is_named
+    assert named.prepare().name == "Our ward"
+    assert module(tmp_path, table, reader=partial(table_reader.read, name="chexpert")).is_named
+    assert not module(tmp_path, table, reader=partial(table_reader.read, name=None)).is_named
 
 
 def test_a_split_of_one_s_own_is_called_custom(tmp_path: Path):

@@ -1,5 +1,6 @@
 """The one LightningDataModule: a reader's manifest, cached, split by patient, as batches of uint8 images."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -209,6 +210,12 @@ class DataModule(pl.LightningDataModule):
         """
         images = self._cached(manifest, manifest.table["image"].tolist())
         return without_unreadable(manifest, images, "skip")
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a person or a YAML file named the data set; else its name may be that of the folder."""
+        given = self.reader.keywords.get("name") if isinstance(self.reader, functools.partial) else None
+        return self.name is not None or given is not None
 
     @property
     def dataset(self) -> Dataset:

@@ -44,6 +44,8 @@ class DataFacts:
         record: DataRecord = {"name": self.name}
         if self.fingerprint is not None:
             record["fingerprint"] = self.fingerprint
+        if self.is_named:
+            record["is_named"] = True
         return record
 
 

@@ -73,6 +73,8 @@ class Run:
         trust: Packages besides cxrlab whose readers, splits, filters and augmentations may be built again.
         data: Its data, prepared, where they are at hand; else they are built from its config when they are
             needed.
+        cache_dir: Folder of the decoded images of its data; None for the user's own cache, whatever folder
+            the training had.
 
     Attributes:
         files: Where each file of the run stands.
@@ -80,11 +82,18 @@ class Run:
     """
 
     def __init__(
-        self, run_dir: Path, model: Classifier, *, trust: Sequence[str] = (), data: DataModule | None = None
+        self,
+        run_dir: Path,
+        model: Classifier,
+        *,
+        trust: Sequence[str] = (),
+        data: DataModule | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         self.files = RunDir(run_dir)
         self.model = model
         self.trust = tuple(trust)
+        self.cache_dir = cache_dir
         self.has_own_weights = True
         self._data: dict[Path | str | None, DataModule] = {} if data is None else {None: data}
 
@@ -131,7 +140,7 @@ class Run:
         """What it was trained and tested on."""
         data = self._data.get(None)
         if data is not None:
-            manifest, is_named = data.manifest, data.name is not None
+            manifest, is_named = data.manifest, data.is_named
             return DataFacts(
                 manifest.name, data.split.method, manifest.fingerprint(), is_named, manifest.negative
             )
@@ -174,7 +183,9 @@ class Run:
         if not isinstance(self.config, dict) or not isinstance(self.config.get("data"), dict):
             raise ConfigError(f"{self.files.resolved_config} describes no data.")
         source = f"The config of {self.run_dir}"
-        data = build_data(self.config["data"], trust=self.trust, source=source, root=root)
+        data = build_data(
+            self.config["data"], trust=self.trust, source=source, root=root, cache_dir=self.cache_dir
+        )
         try:
             manifest = data.prepare()
         except (TypeError, AttributeError) as error:  # a value of another type than the reader takes
@@ -275,6 +286,7 @@ def load_run(
     checkpoint: str = "best",
     trust: Sequence[str] = (),
     check_weights: bool = True,
+    cache_dir: Path | str | None = None,
 ) -> Run:
     """Read a run directory back; nothing in it chooses what code runs.
 
@@ -286,6 +298,7 @@ def load_run(
             ``("my_lab",)``.
         check_weights: Refuse a checkpoint whose weights are not those that the training noted; False takes
             them, with a warning, for weights that you changed yourself.
+        cache_dir: Folder of the decoded images of its data; None for the user's own cache.
 
     Raises:
         MissingFileError: If the folder, or the checkpoint in it, does not exist.
@@ -298,7 +311,7 @@ def load_run(
     files = RunDir(folder)
     path = files.checkpoints / f"{checkpoint}.ckpt"
     model = load_classifier(path, device, trust, labels=manifest_labels(files))
-    run = Run(folder, model, trust=trust)
+    run = Run(folder, model, trust=trust, cache_dir=cache_dir)
     try:
         check_noted(files, path)
     except CheckpointError as error:

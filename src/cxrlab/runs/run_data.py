@@ -36,6 +36,7 @@ def build_data(
     trust: Sequence[str],
     source: str,
     root: Path | str | None = None,
+    cache_dir: Path | str | None = None,
 ) -> DataModule:
     """Build the data module that a run's config describes; nothing in it chooses what else runs.
 
@@ -45,6 +46,7 @@ def build_data(
     Args:
         description: ``data`` of the config, references followed.
         root: Folder of the data, where it was moved; None for where it was.
+        cache_dir: Folder of the decoded images; None for the user's own cache.
         trust: Packages besides cxrlab whose classes and functions may be built.
         source: The file, for messages.
 
@@ -55,6 +57,8 @@ def build_data(
     description = {key: value for key, value in description.items() if key != "cache_dir"}
     if root is not None:
         description["root"] = str(root)
+    if cache_dir is not None:
+        description["cache_dir"] = str(cache_dir)
     try:
         parts = {
             key: build(description[key], BUILDABLE, trust, source=source)

@@ -248,6 +248,14 @@ def test_parts_within_class_folders(make_tree):
     assert table["split"].value_counts().to_dict() == {"train": 2, "test": 2, "val": 2}
 
 
+@pytest.mark.parametrize("folders_of_parts", [("Training Set", "Test Set"), ("train_images", "test_images")])
+def test_folders_of_parts_with_more_in_their_name(make_tree, folders_of_parts):
+    names = [f"{part}/{name}/{part}{name}.png" for part in folders_of_parts for name in ("Normal", "TB")]
+    manifest = folders.read_folder(make_tree(*names))
+    assert manifest.labels == ["TB"]
+    assert manifest.table["split"].value_counts().to_dict() == {"train": 2, "test": 2}
+
+
 def test_parts_with_other_classes_and_other_case(make_tree, caplog):
     root = make_tree(
         "Train/NORMAL/1.png", "Train/TB/2.png", "Train/COVID/3.png", "TEST/normal/4.png", "TEST/tb/5.png"
@@ -265,7 +273,8 @@ def test_parts_with_other_classes_and_other_case(make_tree, caplog):
      (("infected", "uninfected"), "infected"), (("control", "case"), "case"), (("0", "1"), "1"),
      (("NoFinding", "Finding"), "Finding"), (("nontb", "tb"), "tb"), (("malignant", "benign"), "malignant"),
      (("no_tumor", "glioma"), "glioma"), (("COVID negative", "COVID positive"), "COVID positive"),
-     (("not normal", "normal"), "not normal"), (("Nodule", "Normal"), "Nodule")],
+     (("yes", "no"), "yes"), (("CT_COVID", "CT_NonCOVID"), "CT_COVID"),
+     (("COVID19", "noncovid19"), "COVID19"), (("not normal", "normal"), "not normal"), (("Nodule", "Normal"), "Nodule")],
 )  # fmt: skip
 def test_the_healthy_class_is_never_the_finding(make_tree, names, positive, caplog):
     root = make_tree(*(f"{name}/{number}.png" for number, name in enumerate(names)))

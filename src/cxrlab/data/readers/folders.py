@@ -41,6 +41,8 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
+# Words beside that of a part in the name of its folder.
+_OF_PARTS = frozenset(["set", "data", "dataset", "images", "imgs", "folder", "part", "split"])
 _CHILD = r"(?i)^(person\d+|(?:NORMAL2-)?IM-\d+)[_-]"
 _CAUSE = r"(?i)^person\d+_(bacteria|virus)_"
 _SLIDE = r"(?i)^(C\d+)(?:[A-O]?(P\d+))?"
@@ -210,7 +212,7 @@ def is_healthy(name: str) -> bool:
         ['Normal', 'no_finding', 'Non-TB', '0']
     """
     words = words_of(name)
-    if not words or words in (["0"], ["false"]):
+    if not words or words in (["0"], ["false"], ["no"], ["n"]):
         return bool(words)
     is_negated = words[0] in _NEGATIONS and len(words) > 1
     names_health = bool(_HEALTHY.intersection(words[1:] if is_negated else words))
@@ -228,7 +230,9 @@ def _healthy_of(names: Sequence[str]) -> list[str]:
             name
             for name in names
             if any(
-                plain[name] == f"{start}{other}" for start in _NEGATIONS for other in plain.values() if other
+                sign in plain[name] and plain[name].replace(sign, "", 1) == other
+                for sign in _NEGATIONS
+                for other in plain.values()
             )
         ]
     return healthy
@@ -386,8 +390,7 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
     if classes is not None:
         wanted = classes if isinstance(classes, Mapping) else {name: (name,) for name in classes}
     tally = Tally()
-    names = _folders(root)
-    parts = [name for name in names if name.lower() in _PARTS]
+    parts = _parts_in(root, wanted)
     if not parts and not _holds_classes(root, wanted):
         raise MissingFileError(_wrong_layout(root, wanted))
     if parts:
@@ -396,7 +399,7 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
     for part in parts or [""]:
         for folder in _class_folders(root, part, wanted, tally):
             rows += [
-                (image, _PARTS.get(part.lower(), ""), folder.name, image.rpartition("/")[2],
+                (image, part_of(part), folder.name, image.rpartition("/")[2],
                  image[len(folder.path) + 1 :])
                 for image in folder.images
             ]  # fmt: skip
@@ -408,6 +411,30 @@ def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]]
     found = Found(files, tally.entries)
     log_left_out(root, found.left_out)
     return found
+
+
+def part_of(folder: str) -> str:
+    """Return the part that a folder's name tells: "train", "val", "test" or "".
+
+    Example:
+        >>> part_of("Validation"), part_of("Training Set"), part_of("test_images"), part_of("TB")
+        ('val', 'train', 'test', '')
+    """
+    words = [word for word in words_of(folder) if word not in _OF_PARTS]
+    return _PARTS.get(words[0], "") if len(words) == 1 else ""
+
+
+def _parts_in(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """Return the folders of parts; of those with more in their name (train_images) such as hold classes."""
+    return [
+        name
+        for name in _folders(folder)
+        if name.lower() in _PARTS or (part_of(name) and _holds_several(folder / name, wanted))
+    ]
+
+
+def _holds_several(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> bool:
+    return len(_classes_in(folder)) > 1 if wanted is None else _holds_classes(folder, wanted)
 
 
 def _folders(folder: Path) -> list[str]:
@@ -462,7 +489,7 @@ def _is_root(folder: Path, *, alone: bool = False) -> bool:
 
 def _fits(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> bool:
     """Tell whether a folder would do as the root."""
-    parts = [name for name in _folders(folder) if name.lower() in _PARTS]
+    parts = _parts_in(folder, wanted)
     if parts:
         return any(_holds_classes(folder / name, wanted) for name in parts)
     if wanted is not None:
@@ -568,7 +595,7 @@ def _tally_beside(root: Path, folder: str, kept: Sequence[str], tally: Tally) ->
         elif count_files(root, path, BESIDE, tally, is_loss=True):
             others.append(entry.name)
     if others:
-        what = "parts" if any(name.lower() in _PARTS for name in kept) else "classes"
+        what = "parts" if any(part_of(name) for name in kept) else "classes"
         _log.warning(
             f"reading only the folders {list(kept)} of {root / folder}; {others} are no {what} and are left "
             "out"

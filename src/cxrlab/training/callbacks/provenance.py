@@ -153,7 +153,7 @@ class Provenance(Callback):
         session["hardware"]["precision"] = str(trainer.precision)
         session["data"] = {
             "name": data.manifest.name,
-            "is_named": getattr(data, "name", None) is not None,
+            "is_named": bool(getattr(data, "is_named", False)),
             "images": len(data.manifest),
             "patients": int(data.manifest.table["patient"].nunique()),
             "fingerprint": data.manifest.fingerprint(),
