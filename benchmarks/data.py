@@ -108,7 +108,7 @@ def batches(files: list[Path], scratch: Path) -> None:
     """Random batches of 64 from a warm cache, against PIL on one core."""
     cache = open_cache(scratch / "cache", files[0].parent, [file.name for file in files], SETTINGS, "batches")
     fill(cache, np.arange(len(files)), num_workers=None, shows_progress=False)
-    store = ImageStore(cache.pixels(), np.arange(len(files)), image_device="disk", device=torch.device("cpu"))
+    store = ImageStore(cache.images, np.arange(len(files)), image_device="disk", device=torch.device("cpu"))
     rng = np.random.default_rng(0)
     draws = [torch.from_numpy(rng.integers(0, len(files), 64)) for _ in range(200)]
     ours = [64 / seconds(lambda rows=rows: store.gather(rows)) for rows in draws]
@@ -160,6 +160,20 @@ def building(files: list[Path], scratch: Path) -> None:
         "images/s",
         0.85,
     )
+
+
+def checking(files: list[Path], scratch: Path) -> None:
+    """What trusting nothing costs: checksums once a day, and the files' digests after they were touched."""
+    cache = open_cache(scratch / "c", files[0].parent, [file.name for file in files], SETTINGS, "c")
+    rows = np.arange(len(files))
+    took = seconds(lambda: fill(cache, rows, num_workers=None, shows_progress=False))
+    built = len(files) / took
+    for what, check in (
+        ("comparing the cache with its checksums", lambda: (cache.damaged(rows), cache.unsealed(rows))),
+        ("comparing files that were touched with the cache", lambda: cache.exchanged(rows)),
+    ):
+        rate = max(len(files) / seconds(check) for _ in range(3))
+        show(f"{what} / building the cache", rate, built, "images/s", 10)
 
 
 class Stopwatch(pl.Callback):
@@ -274,7 +288,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="folder of 1024 x 1024 PNG files")
     parser.add_argument("--network", nargs="*", default=list(NUM_BATCHES), choices=list(NUM_BATCHES))
-    parser.add_argument("--rows", nargs="*", default=["batches", "building", "training", "augmentation"])
+    parser.add_argument(
+        "--rows", nargs="*", default=["batches", "building", "checking", "training", "augmentation"]
+    )
     options = parser.parse_args()
     logging.getLogger("cxrlab").setLevel(logging.ERROR)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -286,7 +302,7 @@ def main() -> None:
         print(f"{len(originals)} originals of {root}; {threads} threads, torch {torch.__version__}")
         print(f"{'':64} {'ours':>10} {'baseline':>10} {'':9} {'ratio':>9}")
         files = copies(originals, scratch / "files", NUM_FILES)
-        for name, row in (("batches", batches), ("building", building)):
+        for name, row in (("batches", batches), ("building", building), ("checking", checking)):
             if name in options.rows:
                 row(files, scratch)
         for network in options.network if "training" in options.rows else ():

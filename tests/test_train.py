@@ -174,6 +174,74 @@ def test_debug_one_batch_goes_through_everything(tiny: Tiny, tmp_path: Path):
     assert (tmp_path / "predictions" / "test.csv").is_file()
 
 
+def test_debug_one_batch_takes_parts_that_are_sorted_by_class(composed: Tiny, tmp_path: Path):
+    draw_classes(tmp_path / "data")
+    options = ["data=folder", f"data.root={tmp_path / 'data'}", "task=multiclass", "loss=cross_entropy"]
+    options += ["data.image_size=32", "data.num_workers=0", "trainer=cpu", "trainer.precision=32-true"]
+    options += ["callbacks.progress=null", "logger.tensorboard=null", "report.page=false"]
+    train(composed(*options, "data.batch_size=2", "debug=one_batch", f"run_dir={tmp_path / 'run'}"))
+    assert len(pd.read_csv(tmp_path / "run" / "predictions" / "val.csv")) == 2
+
+
+def test_the_checkpoint_for_use_holds_nothing_that_only_training_needs(finished_run: Path):
+    best, last = (
+        torch.load(finished_run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for name in ("best", "last")
+    )
+    assert not {"optimizer_states", "lr_schedulers", "callbacks", "loops"} & set(best)
+    assert best["state_dict"].keys() == last["state_dict"].keys()
+    assert last["optimizer_states"]
+
+
+def test_a_run_killed_before_its_first_last_checkpoint_starts_again(
+    finished_run: Path, tiny: Tiny, tmp_path: Path, caplog
+):
+    run_dir = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    (run_dir / "checkpoints" / "last.ckpt").unlink()
+    leftover = run_dir / "checkpoints" / ".last.ckpt.1.part"
+    leftover.touch()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train(tiny(run_dir))
+    train(tiny(run_dir, f"resume={run_dir}"))
+    assert "It starts again from the first epoch" in caplog.text
+    assert not leftover.exists()
+    one, other = (
+        torch.load(path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for path in (finished_run, run_dir)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one if name.startswith("network."))
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "words"),
+    [
+        (
+            "+trainer.max_steps=2",
+            ConfigError,
+            r"trainer.max_steps=2 ends within the first epoch, which has \d+",
+        ),
+        (
+            "+trainer.val_check_interval=50",
+            ConfigError,
+            r"trainer.val_check_interval=50 is more than the \d+",
+        ),
+        ("trainer.limit_train_batches=0.01", ConfigError, "limit_train_batches=0.01 leaves none of the"),
+        (
+            "trainer.check_val_every_n_epoch=2",
+            TrainingError,
+            "No epoch was validated.*check_val_every_n_epoch=2",
+        ),
+        ("+trainer.fast_dev_run=true", ConfigError, "fast_dev_run=True .*debug=one_batch"),
+        ("trainer.gradient_clip_val=-1", ConfigError, "gradient_clip_val=-1 must be at least 0"),
+    ],
+)
+def test_a_length_that_gives_no_best_epoch_is_told(
+    override: str, error: type[Exception], words: str, tiny: Tiny, tmp_path: Path
+):
+    with pytest.raises(error, match=words):
+        train(tiny(tmp_path, override))
+
+
 @pytest.mark.slow
 def test_debug_overfit_learns_its_images_by_heart(tiny: Tiny, tmp_path: Path):
     assert train(tiny(tmp_path, "debug=overfit", "trainer.max_epochs=40", "optimizer.lr=3e-3")) == 1.0

@@ -33,6 +33,10 @@ class TrainingError(UserError, RuntimeError):
     """Training cannot go on, for instance because the loss is not finite."""
 
 
+class OutOfMemoryError(UserError, MemoryError):
+    """The memory of the machine or of the GPU is too small for what was asked."""
+
+
 class OutputError(UserError, OSError):
     """An output could not be written: no space, or no permission."""
 

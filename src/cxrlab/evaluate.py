@@ -107,7 +107,8 @@ def evaluate(cfg: DictConfig) -> "EvaluationResult":
     settings: EvaluationSettings = config.build(cfg.evaluation)
     sections = load_sections(cfg.report.sections)
     folder = Path(cfg.run_dir)
-    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)):
+    memory = console.says_what_needs_memory(f"Give a smaller batch_size (now {cfg.batch_size}).")
+    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)), memory:
         draw = None
         if cfg.run is None:
             evaluation = _of_predictions(cfg, settings)

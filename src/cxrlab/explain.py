@@ -110,7 +110,11 @@ def explain(cfg: DictConfig) -> Path:
     cfg = checked(cfg)
     console.configure_logging()
     folder = Path(cfg.run_dir)
-    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)):
+    memory = console.says_what_needs_memory(
+        f"Give a smaller batch_size (now {cfg.batch_size}) or explanation.batch_size (now "
+        f"{cfg.explanation.batch_size})."
+    )
+    with claimed(folder), console.says_when_stopped(lambda: _kept(folder)), memory:
         return _explain(cfg)
 
 

@@ -47,8 +47,30 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a full disk is told where it is written to, which has no name any more
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_LEFT = re.compile(r"\..+\.\d+\.part")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder and those in it; nobody else may write there.
+
+    Folders of evaluations and explanations, each of which may have a process of its own, are left alone.
+    """
+    folders = [folder]
+    if folder.is_dir():
+        own = (RunDir(folder).evaluations, RunDir(folder).explanations)
+        folders += [path for path in folder.iterdir() if path.is_dir() and path not in own]
+    for each in folders:
+        for path in each.glob(".*.part"):
+            if _LEFT.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

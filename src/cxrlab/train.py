@@ -162,9 +162,14 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     if cfg.resume:
         writing.check_same_run(data, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
-    build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
-    summaries.log_training(trainer, cfg.monitor, files)
-    return _finish(cfg, trainer, classifier, data, files)
+    with console.says_what_needs_memory(
+        f"Start a new run with a smaller data.batch_size (now {cfg.data.batch_size}; "
+        "trainer.accumulate_grad_batches makes up for it), or a smaller data.image_size (now "
+        f"{cfg.data.image_size})."
+    ):
+        build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
+        summaries.log_training(trainer, cfg.monitor, files)
+        return _finish(cfg, trainer, classifier, data, files)
 
 
 def _checks_heatmaps(cfg: DictConfig) -> bool:

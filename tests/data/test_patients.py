@@ -111,6 +111,11 @@ def test_ids_that_a_spreadsheet_rounded():
     ]
 
 
+def test_an_id_with_an_exponent_is_doubtful_beside_the_number_itself():
+    assert rounded_patients(pd.Series(["1e5", "100000", "2E4", "12e999"])) == ["1e5"]
+    assert rounded_patients(pd.Series(["12e4", "0120000.0"])) == ["12e4"]
+
+
 def two_tables(root, make_images, spellings):
     """Write two tables of the same 20 people, whose ids are written in two ways."""
     images = make_images(60)

@@ -91,6 +91,14 @@ def test_unknown_patients_are_said_loudly(read, caplog, first):
     assert "TOO NARROW" in caplog.text
 
 
+def test_patients_of_file_names_are_one_whatever_their_zeros(read):
+    names = ["train/patient00013/study1/view1.jpg", "train/patient13/study2/view1.jpg"]
+    table = read(
+        ["image,A", *(f"{name},0.5" for name in names)], ["image,A", f"{names[0]},1", f"{names[1]},0"]
+    )
+    assert table.num_patients == 1
+
+
 def test_patients_are_compared_whatever_their_spelling(read, caplog):
     header = "image,A,patient"
     table = read([header, "a,0.5,13", "b,0.5,13.0", "c,0.5,P2"], [header, "a,0,0013", "b,1,13", "c,1,p2"])

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cxrlab.errors import ConfigError
+from cxrlab.files import remove_leftovers
 
 _NAME = re.compile(r"\.in_use\.(\d+)")
 
@@ -162,6 +163,7 @@ def claim(folder: Path) -> None:
             if number <= last:
                 old.unlink(missing_ok=True)
         break
+    remove_leftovers(folder)
     _held[key] = _Claim(path.resolve(), os.getpid())
     _tell_children()
 

@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -130,7 +130,7 @@ def _output_subdir(resume: str | None) -> str | None:
     """
     composed: Any = HydraConfig.instance().cfg
     if composed is not None:
-        output_dir = OmegaConf.select(composed, "hydra.runtime.output_dir")
+        output_dir = OmegaConf.select(cast("DictConfig", composed), "hydra.runtime.output_dir")
         if output_dir is not None:  # it is None where only the config is shown
             if resume is None:  # before Hydra writes over the config of the run that is there
                 check_unused_folder(Path(output_dir))

@@ -8,8 +8,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -19,8 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import user_error
 from cxrlab.cli.overrides import advice
+from cxrlab.cli.suggestions import hint
+from cxrlab.errors import OutOfMemoryError, UserError
 
 log = logging.getLogger(__name__)
+
+# As a shell tells of a program whose reader is gone.
+_BROKEN_PIPE = 128 + 13
 
 _DISK_ERRORS = {
     errno.ENOSPC,
@@ -74,7 +80,12 @@ def _of_hydra(text: str) -> str:
     """Return Hydra's message with our advice: a misspelt key is not to be appended."""
     lines = [line for line in text.splitlines() if not line.startswith("To append to your")]
     if "Could not override" in text:
+        lines = [line for line in lines if not line.strip().startswith(("full_key:", "object_type="))]
         lines.append("Is it misspelt? --help lists the groups, --cfg job every key.")
+    if "Could not find" in text:
+        lines = [line for line in lines if not line.startswith(("Config search path", "\tprovider="))]
+    if meant := hint(text, sys.argv[1:]):
+        lines.append(meant)
     if "override_grammar" in text:
         lines += [f"{sentence}." for sentence in advice(sys.argv[1:])]
     return "\n".join(lines)
@@ -97,6 +108,8 @@ def configure_logging() -> None:
     )
     # model.freeze keeps them there.
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
+    # Monitors are checked at the start; an epoch without validation, where wanted, has none of their values.
+    warnings.filterwarnings("ignore", message=r"`ModelCheckpoint.* could not find the monitored key")
     # A resumed run writes where it wrote before.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
@@ -113,8 +126,14 @@ def run_command(command: Callable[[], Any]) -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
     _stop_by_sigterm()
+    _open_streams()
+    logging.raiseExceptions = False  # a line that cannot be written is no reason for a traceback
     try:
         command()
+    except BrokenPipeError:
+        if _is_writable(sys.stdout, "\n"):  # it is another pipe that broke
+            raise
+        sys.exit(_BROKEN_PIPE)
     except KeyboardInterrupt as stop:
         _print_reason(stop)
         sys.exit(130)
@@ -127,6 +146,63 @@ def run_command(command: Callable[[], Any]) -> None:
         if not any(error is reported for reported in ErrorLog.reported):
             print(message(error), file=sys.stderr)
         sys.exit(1)
+    finally:
+        _give_up_streams()
+
+
+def _open_streams() -> None:
+    """Open standard streams that are closed: else the next file would get their number, and their text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _give_up_streams() -> None:
+    """Let a stream go whose reader is gone or whose disk is full: Python would fail as it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        if not _is_writable(stream):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_writable(stream: TextIO, text: str = "") -> bool:
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def says_what_needs_memory(advice: str) -> Iterator[None]:
+    """Turn what a processor or a GPU without memory raises into a message.
+
+    Args:
+        advice: What to make smaller.
+
+    Raises:
+        OutOfMemoryError: With the advice.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, UserError) or not _is_memory_error(error):
+            raise
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
+        raise OutOfMemoryError(f"There is not enough memory: {reason}. {advice}") from error
+
+
+def _is_memory_error(error: BaseException) -> bool:
+    """Tell whether memory has run out; on a processor torch has no class for it, only words."""
+    words = ("DefaultCPUAllocator", "not enough memory", "CUDA out of memory")
+    is_own = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_own or any(word in str(error) for word in words)
 
 
 def _stop_by_sigterm() -> None:

@@ -59,10 +59,10 @@ __all__ = ["DONE", "EMPTY", "UNREADABLE", "CacheSettings", "ImageCache", "fill",
 _VERSION = 2
 
 # Image files that are compared with what was decoded each time that a cache is used, whatever their times.
-_NUM_CHECKED = 32
+_NUM_CHECKED = 8
 # All that a cache holds is compared with its checksums once in so many seconds.
 _CHECKED_FOR = 24 * 3600
-_CHECKED_AT_ONCE = 256
+_AT_ONCE = 256
 # What a cache leaves free on a disk.
 _SPARE_BYTES = 2**26
 # Images a worker is given at a time: few enough that all end together, many enough that asking costs nothing.
@@ -158,14 +158,14 @@ class ImageCache:
         decoded = rows[facts["state"][rows] == DONE]
 
         def differ(start: int) -> list[bool]:
-            chunk = decoded[start : start + _CHECKED_AT_ONCE]
+            chunk = decoded[start : start + _AT_ONCE]
             return [
                 checksum(image) != facts["checksum"][row]
                 for row, image in zip(chunk, pixels[chunk], strict=True)
             ]
 
         with ThreadPoolExecutor(_num_cores()) as threads:
-            found = list(threads.map(differ, range(0, len(decoded), _CHECKED_AT_ONCE)))
+            found = list(threads.map(differ, range(0, len(decoded), _AT_ONCE)))
         damaged: Rows = decoded[np.array([is_one for chunk in found for is_one in chunk], dtype=bool)]
         return damaged
 
@@ -198,16 +198,16 @@ class ImageCache:
             of the file, ``depth`` and ``levels`` (see :class:`cxrlab.data.decode.DecodedImage`), and the
             numbers of :class:`cxrlab.data.image_statistics.Appearance`.
         """
-        facts = self.facts()[rows]
-        is_done = facts["state"] == DONE
-        texts = {
-            name: np.where(chosen, facts["text"], b"")
-            for name, chosen in (("error", ~is_done), ("warning", is_done))
+        facts = self.facts()
+        is_done = facts["state"][rows] == DONE
+        texts = np.array(_decoded(facts["text"], rows), dtype=object)
+        text = {
+            "error": np.where(is_done, "", texts),
+            "warning": np.where(is_done, texts, ""),
+            **{name: _decoded(facts[name], rows) for name in ("digest", "mode")},
         }
-        text = {name: _decoded(cells) for name, cells in texts.items()}
-        text |= {name: _decoded(facts[name]) for name in ("digest", "mode")}
-        whole = {name: facts[name].astype(np.int64) for name in ("width", "height", "depth", "levels")}
-        looks = {name: facts[name].astype(np.float64) for name in Appearance._fields}
+        whole = {name: facts[name][rows].astype(np.int64) for name in ("width", "height", "depth", "levels")}
+        looks = {name: facts[name][rows].astype(np.float64) for name in Appearance._fields}
         return pd.DataFrame({**text, **whole, **looks})
 
     def hashes(self, rows: Rows) -> npt.NDArray[np.uint64]:
@@ -215,9 +215,14 @@ class ImageCache:
         return np.ascontiguousarray(self.facts()["hash"][rows])
 
 
-def _decoded(cells: npt.NDArray[np.bytes_]) -> list[str]:
+def _decoded(cells: npt.NDArray[np.bytes_], rows: Rows) -> list[str]:
+    """Return texts by row; a few at a time, for their cells are wide and most are empty."""
     texts: dict[bytes, str] = {}  # few differ, but for digests
-    return [texts.setdefault(cell, cell.decode("utf-8", errors="replace")) for cell in cells.tolist()]
+    decoded: list[str] = []
+    for start in range(0, len(rows), _AT_ONCE):
+        some = cells[rows[start : start + _AT_ONCE]].tolist()
+        decoded += [texts.setdefault(cell, cell.decode("utf-8", errors="replace")) for cell in some]
+    return decoded
 
 
 def _digest(path: Path) -> bytes:

@@ -175,9 +175,11 @@ class Dataset:
     @cached_property
     def content(self) -> str:
         """12 hex digits that depend on the bytes of every image's file, by its name, not on the row order."""
-        digests = zip(self.manifest.table["image"], self.images.digests, strict=True)
-        lines = (f"{image}\t{digest}\n" for image, digest in sorted(digests))
-        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        names, digests = self.manifest.table["image"].to_numpy(dtype=object), self.images.digests
+        hashed = hashlib.sha256()
+        for row in np.argsort(names).tolist():
+            hashed.update(f"{names[row]}\t{digests[row]}\n".encode("utf-8", "surrogateescape"))
+        return hashed.hexdigest()[:12]
 
     @cached_property
     def targets(self) -> npt.NDArray[np.float32]:

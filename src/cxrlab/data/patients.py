@@ -22,11 +22,12 @@ _NOBODY = r"""
 NOBODY = frozenset(word.strip().lower() for word in _NOBODY.split(";")) | {""}
 # 13, 013, 13.0, 13,0 and +13; not 1,000, which is a thousand to many, and not 1e5 or 0x1F.
 _NUMBER = re.compile(r"\+?(-?)0*([0-9]+?)(?:\.0*|,00?)?")
-# 1.23457E+11: what a spreadsheet shows, and saves, of a number of many digits.
-_ROUNDED = re.compile(r"[0-9](?:[.,][0-9]+)?e\+[0-9]+")
+# 1.23457E+11 is what a spreadsheet shows, and saves, of a number of many digits; 1e5 may be an id.
+_ROUNDED = re.compile(r"[0-9]+(?:[.,][0-9]+)?e(\+?)[0-9]+")
 # What :func:`patient_key` changes, but for capitals and leading zeros, between names on a line each.
 _CHANGED = ("  ", "\n ", " \n", "\n'", "'\n", '\n"', '"\n', "\n=", "\n+", "\n-")
 _DECIMAL = re.compile(r"\n[0-9]+[.,]0*(?=\n)")
+_LARGEST = 1e18
 _HANDFUL = 10
 _NAMED = 3
 
@@ -181,8 +182,22 @@ def dominant_patient(patients: "pd.Series[Any]") -> tuple[str, int] | None:
 
 
 def rounded_patients(patients: "pd.Series[Any]") -> list[str]:
-    """Return the patients whose id is a number that a spreadsheet rounded, such as ``1.23457E+11``."""
-    return [name for name in map(str, patients.unique()) if _ROUNDED.fullmatch(name.strip().casefold())]
+    """Return the patients whose id is a number that a spreadsheet rounded, such as ``1.23457E+11``.
+
+    One such as ``1e5`` only where there is a patient ``100000`` too: whether they are one is not certain.
+    """
+    names = list(map(str, patients.unique()))
+    rounded = []
+    keys: set[str] | None = None
+    for name in names:
+        match = _ROUNDED.fullmatch(name.strip().casefold())
+        if match is None:
+            continue
+        keys = set(patient_keys(names)) if keys is None else keys
+        value = float(match[0].replace(",", "."))
+        if match[1] or (value < _LARGEST and value.is_integer() and str(int(value)) in keys):
+            rounded.append(name)
+    return rounded
 
 
 def warn_of_patients(patients: "pd.Series[Any]", where: object) -> None:

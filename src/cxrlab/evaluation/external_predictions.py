@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import LABEL
-from cxrlab.data.patients import patient_keys
+from cxrlab.data.patients import patient_keys, unified
 from cxrlab.data.readers.table import PART_WORDS
 from cxrlab.evaluation.external_matching import Rows, match_images, read_decisions, read_labels
 from cxrlab.evaluation.external_table import PATIENT_NAMES, ExternalTable
@@ -105,7 +105,8 @@ def _patients(
             "EVERY INTERVAL IS TOO NARROW"
         )
         return np.arange(len(own.images), dtype=np.int64), None
-    numbers, names = pd.factorize(np.asarray(patients, dtype=object), sort=True)
+    spelt, _ = unified(pd.Series(patients))
+    numbers, names = pd.factorize(spelt.to_numpy(dtype=object), sort=True)
     return numbers.astype(np.int64), np.asarray(names, dtype=object)
 
 

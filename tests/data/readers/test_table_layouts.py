@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.readers import table
-from cxrlab.errors import ConfigError, DataError, MissingFileError, OutputError
+from cxrlab.errors import ConfigError, DataError, MissingFileError, MissingPackageError, OutputError
 
 NAN = np.nan
 Make = Callable[..., Path]
@@ -853,3 +854,16 @@ def test_the_page_of_the_docs_names_keys_that_there_are():
     assert len(blocks) >= 5
     assert keys <= set(inspect.signature(table.read).parameters)
     assert {"tables", "files", "join", "derive", "explode", "classes", "presence", "on_bad_label"} <= named
+
+
+@pytest.mark.parametrize(("suffix", "package"), [("xlsx", "openpyxl"), ("parquet", "pyarrow")])
+def test_a_format_whose_package_is_not_installed(make, monkeypatch, suffix, package):
+    root = make("a.png b.png")
+    path = root / f"t.{suffix}"
+    FRAME.to_excel(path, index=False) if suffix == "xlsx" else FRAME.to_parquet(path)
+    for module in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        MissingPackageError, match=rf"needs {package}, which is not installed: pip install 'cxrlab\[tables\]'"
+    ):
+        read(root, labels=["Mass"])

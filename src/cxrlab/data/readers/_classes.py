@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ NONE_WORDS = ("normal", "no finding", "no findings", "nofinding", "none", "healt
 _KEYS = {"columns": None, "words": None, "none": None, "unknown": (), "separator": None, "others": None}
 _OTHERS = ("error", "ignore", "label")
 _MARKS = re.compile(r"[|;]")
+_PLAIN_LIST = re.compile(r"\['[^'\\]*'(?:, ?'[^'\\]*')*\]")
+_ITEM = re.compile(r"'([^'\\]*)'")
 _NAMED = 8
 _SHOWN = 20
 
@@ -168,6 +171,7 @@ def _named(meaning: object, key: str) -> tuple[str, ...]:
     return () if meaning is None or meaning in ("", []) else tuple(names(meaning, key))
 
 
+@lru_cache(maxsize=2**14)
 def plain(word: str) -> str:
     """Return a word as words are compared: in lower case, single blanks, whole numbers without decimals.
 
@@ -200,6 +204,8 @@ def split_words(cell: str, separator: str | None = None) -> list[str]:
 
 def listed(text: str) -> Sequence[Any] | None:
     """Return a list that a cell holds as text, whether Python or JSON wrote it; None where it holds none."""
+    if _PLAIN_LIST.fullmatch(text):  # as nearly all are: a tenth of the time
+        return _ITEM.findall(text)
     if "," not in text:  # ['a' 'b'], as NumPy prints it; Python would join the two
         text = re.sub(r"(['\"])\s+(?=['\"])", r"\1, ", text)
     for read in (json.loads, ast.literal_eval):
