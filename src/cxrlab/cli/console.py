@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import user_error
 from cxrlab.cli.overrides import advice
+from cxrlab.cli.suggestions import hint
 from cxrlab.errors import OutOfMemoryError, UserError
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,12 @@ def _of_hydra(text: str) -> str:
     """Return Hydra's message with our advice: a misspelt key is not to be appended."""
     lines = [line for line in text.splitlines() if not line.startswith("To append to your")]
     if "Could not override" in text:
+        lines = [line for line in lines if not line.strip().startswith(("full_key:", "object_type="))]
         lines.append("Is it misspelt? --help lists the groups, --cfg job every key.")
+    if "Could not find" in text:
+        lines = [line for line in lines if not line.startswith(("Config search path", "\tprovider="))]
+    if meant := hint(text, sys.argv[1:]):
+        lines.append(meant)
     if "override_grammar" in text:
         lines += [f"{sentence}." for sentence in advice(sys.argv[1:])]
     return "\n".join(lines)
