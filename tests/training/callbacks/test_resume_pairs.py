@@ -27,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "average": ("callbacks=ema", "callbacks.ema.decay=0.8"),
     "warm-up and cosine": ("scheduler=cosine", "scheduler.warmup_epochs=1"),
     "one cycle": ("scheduler=one_cycle", "optimizer=sgd", "optimizer.lr=1e-2"),
-    "plateau": ("scheduler=plateau", "scheduler.patience=0", "scheduler.factor=0.5", "scheduler.mode=min",
+    "plateau": ("scheduler=plateau", "scheduler.patience=1", "scheduler.factor=0.5", "scheduler.mode=min",
                 "scheduler.monitor=val/loss"),
     "accumulation": ("trainer.accumulate_grad_batches=3",),
     "thaw": ("model.freeze=2", "model.unfreeze_epoch=1", "layer_rates.stage_decay=0.5"),
