@@ -494,6 +494,23 @@ def test_the_published_slip_of_normalisation_is_warned_about(tiny: Tiny, tmp_pat
     assert 0 < saved["preprocess"]["mean"][0] < 1
 
 
+def test_the_loss_with_its_penalty_can_choose_the_epoch(tiny: Tiny, tmp_path: Path):
+    options = [
+        "model=sequential",
+        "model.layers=[{conv: 4}, pool, {dense: 8, l2: 0.1}]",
+        "monitor=val/loss_with_penalty",
+        "monitor_mode=min",
+        "trainer.max_epochs=2",
+        "test=false",
+    ]
+    best = train(tiny(tmp_path, *options))
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert best == pytest.approx(metrics["val/loss_with_penalty"].min(), rel=1e-4)
+    assert (metrics["val/loss_with_penalty"] - metrics["val/loss"]).tolist() == pytest.approx(
+        metrics["train/penalty"].tolist(), rel=1e-4
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -282,7 +282,7 @@ def test_a_sweep_s_summary_calls_no_function_of_a_job_s_config(tmp_path: Path):
     called = []
     OmegaConf.register_new_resolver("spy", lambda *words: called.append(words) or "multiclass", replace=True)
     (tmp_path / "0" / ".hydra").mkdir(parents=True)
-    (tmp_path / "0" / ".hydra" / "resolved.yaml").write_text("task: ${spy:it}\n")
+    (tmp_path / "0" / ".hydra" / "config.yaml").write_text("task: ${spy:it}\n")
     job = {"fold": 0, "status": "completed", "job": 0, "num_folds": 2, "folder": "0"}
     assert Configuration("", (job,), tmp_path, True).task == "multilabel"
     assert not called

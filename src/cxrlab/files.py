@@ -208,8 +208,8 @@ def _sweep_job(path: Path) -> dict[str, Any]:
             job = dict.fromkeys(_OF_JOB) | read_json(path)
             if job["job"] != number:
                 raise ValueError(f"it is of the job {job['job']}")
-            if not isinstance(job["status"], str) or not isinstance(job["folder"], str | None):
-                raise ValueError("it lacks the job's status")
+            if not isinstance(job["status"], str | None) or not isinstance(job["folder"], str | None):
+                raise ValueError("status and folder are no text")
             float(job["metric"] if job["metric"] is not None else "nan")
             return job
     except ConfigError as error:

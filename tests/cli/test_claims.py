@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cxrlab.cli.claims import FolderInUseError, claim, claimed, release
+from cxrlab.cli.output_folder import claim_free
 
 HOLD = """
 import sys, time
@@ -167,7 +168,8 @@ seed: 0
 stop: null
 seconds: 2
 hydra:
-  run: {dir: out/run}
+  run: {dir: "out/${hydra:job.name}"}
+  job: {name: run}
   sweep: {dir: out/sweep, subdir: "${hydra.job.num}"}
   output_subdir: "${output_subdir:null}"
   callbacks:
@@ -285,3 +287,20 @@ def test_the_table_of_a_sweep_is_printed_where_jobs_run_elsewhere(app: Path):
     assert process.returncode == 0, output
     assert "2 jobs, 0 failed or interrupted" in output
     assert "Traceback" not in output
+
+
+def test_a_folder_below_a_run_gets_the_next_number(tmp_path: Path):
+    evaluations = tmp_path / "run" / "evaluations"
+    with held_elsewhere(evaluations / "test"):
+        assert claim_free(evaluations / "test") == evaluations / "test-2"
+        (evaluations / "test-2" / "evaluation.json").touch()
+        release(evaluations / "test-2")
+        assert claim_free(evaluations / "test-2") == evaluations / "test-3"
+        release(evaluations / "test-3")
+    assert claim_free(evaluations / "test") == evaluations / "test"
+    release(evaluations / "test")
+    assert claim_free(tmp_path / "12-00-00") == tmp_path / "12-00-00"
+    release(tmp_path / "12-00-00")
+    (tmp_path / "12-00-00" / "train.log").touch()
+    assert claim_free(tmp_path / "12-00-00") == tmp_path / "12-00-00_2"
+    release(tmp_path / "12-00-00_2")

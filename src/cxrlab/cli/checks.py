@@ -90,8 +90,10 @@ def check_data_fit(cfg: DictConfig, manifest: Manifest, network: Network) -> Non
     if "monitor" in cfg.scheduler:
         keys = ("scheduler.monitor", "scheduler.mode")
         check_monitor(cfg.scheduler.monitor, cfg.scheduler.mode, labels, keys=keys)
+    with torch.no_grad():
+        penalty = float(network.penalty())
     for key, monitor in {"monitor": cfg.monitor, "scheduler.monitor": cfg.scheduler.get("monitor")}.items():
-        if monitor == WITH_PENALTY and not float(network.penalty()):
+        if monitor == WITH_PENALTY and not penalty:
             raise ConfigError(f"{key}={monitor}, but {network.title} adds no penalty: {key}=val/loss.")
     if cfg.task == "multiclass":
         check_exclusive(targets, labels)

@@ -128,7 +128,7 @@ def _output_subdir(resume: str | None) -> str | None:
         FolderInUseError: If another process writes there.
         ConfigError: If the folder holds a run already.
     """
-    composed = HydraConfig.instance().cfg
+    composed: Any = HydraConfig.instance().cfg
     if composed is not None:
         output_dir = OmegaConf.select(cast("DictConfig", composed), "hydra.runtime.output_dir")
         if output_dir is not None:  # it is None where only the config is shown

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -47,10 +48,10 @@ class OutputFolder(Callback):
         ):
             return
         # Where no folder can be made, or found out, Hydra meets the same error and can tell it.
-        with contextlib.suppress(OSError, OmegaConfBaseException):
+        with contextlib.suppress(OSError, OmegaConfBaseException), _hydra_config(config):
             wanted = Path(str(config.hydra.run.dir))
             folder = claim_free(wanted)
-            with read_write(config), open_dict(config):
+            with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.run.dir = str(folder)
             self._note = None if folder == wanted else _moved(wanted, folder)
 
@@ -99,6 +100,18 @@ def _check_outside_data(config: DictConfig, key: str) -> None:
         raise SystemExit(str(error)) from None
     except (OSError, OmegaConfBaseException):
         pass  # Hydra meets it too, and can tell it
+
+
+@contextlib.contextmanager
+def _hydra_config(config: DictConfig) -> Iterator[None]:
+    """Let ``${hydra:...}`` be followed, as Hydra does only once it starts the job."""
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    instance.set_config(config)
+    try:
+        yield
+    finally:
+        instance.cfg = before
 
 
 def claim_free(wanted: Path) -> Path:

@@ -35,6 +35,8 @@ _STARTS = {
 # The size of the header that follows, of which there are seven kinds.
 _BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124)}
 _NUM_FIRST = 512
+# Side of the grid of pixels whose grey levels are counted.
+_SAMPLED = 256
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class DecodedImage:
         digest: the first 32 hexadecimal digits of the SHA-256 of the file's bytes.
         warning: Why this may be no chest radiograph, what its header says wrongly, or empty.
         depth: Bits by which its values were scaled, 8 to 16; see :func:`cxrlab.data.raster.to_eight_bits`.
-        levels: Grey levels of the picture before it is resized, up to 256; in colour, of the channel that has
-            most.
+        levels: Grey levels of the picture before it is resized, among 65,536 of its pixels, up to 256; in
+            colour, of the channel that has most.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -185,7 +187,8 @@ def read_image(
     array = np.atleast_3d(np.asarray(_resized(image, image_size, resize))).transpose(2, 0, 1)
     pixels = np.array(np.broadcast_to(array, (channels, image_size, image_size)), dtype=np.uint8, order="C")
     digest = hashlib.sha256(data).hexdigest()[:32]
-    levels = max(np.count_nonzero(band) for band in np.array(image.histogram()).reshape(-1, 256))
+    sample = image if max(image.size) <= _SAMPLED else image.resize((_SAMPLED,) * 2, Image.Resampling.NEAREST)
+    levels = max(np.count_nonzero(band) for band in np.array(sample.histogram()).reshape(-1, 256))
     return DecodedImage(
         pixels, opened.width, opened.height, opened.mode, digest, opened.warning, depth, int(levels)
     )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import read_csv
-from cxrlab.errors import ConfigError, DataError
+from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.files import RunDir, read_json, read_yaml, reading, write_text
 from cxrlab.metrics.predictions import PROBABILITY, TARGET
 
@@ -126,9 +126,12 @@ class Configuration:
     @property
     def task(self) -> Any:
         """What the folds' labels are; see :mod:`cxrlab.task`."""
-        paths = [self._files(job).resolved_config for job in self.completed.values()]
-        tasks = [read_yaml(path).get("task") for path in paths if path.is_file()]
-        return next((task for task in tasks if task in ("multilabel", "multiclass")), "multilabel")
+        folders = [self._files(job) for job in self.completed.values()]
+        for path in (path for files in folders for path in (files.config, files.resolved_config)):
+            with suppress(ConfigError, MissingFileError):  # the table must not be lost with it
+                if (task := read_yaml(path).get("task")) in ("multilabel", "multiclass"):
+                    return task
+        return "multilabel"
 
     def coverage(self) -> tuple[str, str]:
         """Return how many folds are there, and which are not: ``("3 of 5 folds", "fold 3 failed, ...")``."""

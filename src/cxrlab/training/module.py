@@ -271,8 +271,7 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log ``val/auroc`` and the rest; step a plateau schedule."""
         gathered = self._log_metrics(self.val_metrics, "val")
-        if self._is_fitting:
-            self._log_penalty()
+        self._log_penalty()
         if self._is_fitting and not self.trainer.sanity_checking:
             self.operating_point.fit(*gathered, *self._rules)  # before the epoch's checkpoint is written
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
@@ -304,10 +303,12 @@ class Classifier(pl.LightningModule):
 
         The latter is what Keras calls ``val_loss``.
         """
-        penalty = float(self.network.penalty())
+        with torch.no_grad():
+            penalty = float(self.network.penalty())
         if penalty and "val/loss" in self.trainer.callback_metrics:
             loss = float(self.trainer.callback_metrics["val/loss"])
-            self.log("train/penalty", penalty, logger=self._is_logged)
+            if self._is_fitting:
+                self.log("train/penalty", penalty, logger=self._is_logged)
             self.log(WITH_PENALTY, loss + penalty, logger=self._is_logged)
 
     def _check_defined(self, monitor: str) -> None:
