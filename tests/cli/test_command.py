@@ -341,3 +341,21 @@ def test_two_processes_train_together_and_evaluate_each_image_once(tiny_command:
             roc_auc_score(table["target/Effusion"], table["probability/Effusion"]), abs=1e-5
         )
     assert done.stdout.count("Everything is in") == 1
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_first_of_two_processes_stops_both(tiny_command: list[str], tmp_path: Path):
+    options = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+    options += [
+        "trainer.max_epochs=500",
+        "callbacks.early_stopping=null",
+        "trainer.enable_progress_bar=false",
+    ]
+    rest = [one for one in tiny_command if not one.startswith("trainer")]
+    with started(*rest, *options, cwd=tmp_path) as process:
+        run_dir = wait_for_epoch(process, tmp_path, 0)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)  # until both have closed what they write to
+    assert process.returncode == 143
+    assert "Stopped by SIGTERM. The last finished epoch is kept" in output
+    assert f"cxrlab train resume={run_dir}" in output
