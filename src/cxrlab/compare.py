@@ -23,7 +23,6 @@ _VALUE_TYPES: Mapping[str, object] = {
     "predictions": str | list[str] | None,
     "targets": str | None,
     "part": Literal["val", "test"] | None,
-    "trust": list[str],
     "metrics": list[str],
     "run_dir": str,
     "report.images": bool,

@@ -31,7 +31,6 @@ _VALUE_TYPES: Mapping[str, object] = {
     "run": str | None,
     "trust": list[str],
     "check_weights": bool,
-    "metrics": list[str],
     "method": str | list[str] | None,
     "labels": str | list[str],
     "images": str | list[str] | None,
@@ -53,12 +52,10 @@ _VALUE_TYPES: Mapping[str, object] = {
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
-    from cxrlab.metrics import load_metrics
 
     cfg = config.checked(cfg, _VALUE_TYPES)
     _settings(cfg)  # refuses a value out of its range
     _checks(cfg)
-    load_metrics(cfg.metrics)
     if cfg.run is None:
         raise ConfigError("Give run=<a run directory>: whose heatmaps are wanted?")
     for key in ("part", "data", "root"):

@@ -206,6 +206,26 @@ def _checked_network(cfg: DictConfig) -> "Network":
     return classifier.network
 
 
+def _initial_weights(cfg: DictConfig) -> str:
+    """Return what the network starts from, in words."""
+    if cfg.resume:
+        return "weights of the last checkpoint"
+    path = cfg.model.get("checkpoint_path")
+    if path:
+        return f"weights of {Path(path).name}"
+    return (
+        "published weights" if cfg.model.get("pretrained") or cfg.model.get("weights") else "random weights"
+    )
+
+
+def _device(cfg: DictConfig) -> str:
+    """Return where is trained, and in which precision."""
+    import torch
+
+    uses_gpu = cfg.trainer.get("accelerator") != "cpu" and torch.cuda.is_available()
+    return f"{torch.cuda.get_device_name() if uses_gpu else 'the CPU'} in {cfg.trainer.precision}"
+
+
 def _write_start(
     composed: DictConfig, cfg: DictConfig, classifier: "Classifier", data: "DataModule", files: "RunDir"
 ) -> None:
@@ -221,6 +241,7 @@ def _write_start(
     writing.save_data(data, report, files)
     writing.save_layers(classifier, files)
     if is_first_process:
+        summaries.log_start(classifier, data, weights=_initial_weights(cfg), device=_device(cfg))
         summaries.log_network(classifier, files.layers)
         if cfg.report.page:
             summaries.draw_start(classifier, data, files, images=cfg.report.images)

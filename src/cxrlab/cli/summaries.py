@@ -30,6 +30,32 @@ _DPI = 90
 
 
 @rank_zero_only
+def log_start(classifier: Classifier, data: DataModule, *, weights: str, device: str) -> None:
+    """Say in one sentence what is trained on what.
+
+    Args:
+        classifier: That is trained.
+        data: Prepared.
+        weights: What the network starts from, in words.
+        device: And its precision.
+    """
+    network, manifest = classifier.network, data.manifest
+    total = sum(parameter.numel() for parameter in network.parameters())
+    images = " / ".join(f"{len(data.rows(part)):,}" for part in PARTS)
+    noun = "classes" if classifier.task == "multiclass" else "findings"
+    log.info(
+        "Training %s (%s parameters, %s) on %s: %d %s, %s images (%s) of %s patients, on %s.",
+        network.arguments().get("backbone", network.title), _short(total), weights,
+        manifest.name or "images", len(manifest.labels), "finding" if len(manifest.labels) == 1 else noun,
+        images, " / ".join(PARTS), f"{manifest.table['patient'].nunique():,}", device,
+    )  # fmt: skip
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number:,}"
+
+
+@rank_zero_only
 def log_network(classifier: Classifier, layers_path: Path) -> None:
     """Say how many parameters the network has, and where its layers are listed."""
     total = sum(parameter.numel() for parameter in classifier.network.parameters())

@@ -37,7 +37,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If it is another file, or lacks what such a checkpoint has.
     """
-    content = load_weight_file(path)
+    try:
+        content = load_weight_file(path)
+    except CheckpointError as error:
+        size = f"{path} ({path.stat().st_size} bytes)"
+        reason = str(error).removeprefix(f"{size} cannot be read as weights: ").replace(str(path), "it")
+        raise CheckpointError(f"{size} cannot be loaded: {reason}") from error
     for key in ("state_dict", "hyper_parameters"):
         if not isinstance(content, dict) or not isinstance(content.get(key), dict):
             raise CheckpointError(
