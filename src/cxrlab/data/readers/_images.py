@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -108,6 +109,11 @@ def hint(root: Path, missing: str) -> str:
             continue
         if same := [name for name in entries if name.casefold() == part.casefold()]:
             return f"There is {place / same[0]}, which differs in case: write it alike. "
+        if same := [name for name in entries if normalize("NFC", name) == normalize("NFC", part)]:
+            return (
+                f"There is {place / same[0]}, whose accents are written in another form of Unicode: write it "
+                "alike; convmv -f utf8 -t utf8 --nfc --notest renames files. "
+            )
         if position == len(parts) - 1:
             longer = [Path(name).suffix for name in entries if Path(name).stem == part]
             if longer:

@@ -30,7 +30,7 @@ from cxrlab.data.readers._folder_images import (
     words_of,
 )
 from cxrlab.data.readers._paths import check_root, compiled, folders_below, listing
-from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.errors import ConfigError, DataError, MissingFileError, override
 
 _PARTS = {
     "train": "train",
@@ -297,7 +297,8 @@ def _positive_of(names: Sequence[str], root: Path) -> str:
     why = "both names say healthy" if healthy else "neither name says healthy"
     _log.warning(
         f"which of the classes {names[0]} and {names[1]} of {root} is the finding cannot be told ({why}): "
-        f"{names[1]}, the second, is taken as present. For the other: data.reader.positive_class={names[0]}"
+        f"{names[1]}, the second, is taken as present. For the other: "
+        + override("data.reader.positive_class", names[0])
     )
     return names[1]
 
