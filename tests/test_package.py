@@ -58,7 +58,17 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
     assert list(elsewhere.glob("outputs/*/*/results.csv"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/own_code.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/datasets.md",
+        "docs/evaluation.md",
+        "docs/models.md",
+        "docs/own_code.md",
+        "docs/recipes.md",
+    ],
+)
 def test_every_command_of_the_pages_composes_and_fits_the_code(
     page: str, composed: Callable[..., DictConfig]
 ):
@@ -76,6 +86,28 @@ def test_every_command_of_the_pages_composes_and_fits_the_code(
         if hasattr(module, "LISTS"):
             singles = listed(overrides, module.LISTS)
         module.checked(composed(*singles, "run_dir=/nowhere", config_name=program))
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name
+)
+def test_every_link_of_the_pages_leads_somewhere(page: Path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE) if anchor else []
+        slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, f"{page.name}: {link}"
+
+
+def test_the_page_of_data_sets_lists_those_of_conf():
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "datasets.md").read_text(), flags=re.MULTILINE)
+    listed_there = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    options = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")}
+    assert listed_there == options - {"auto", "base", "folder", "synthetic", "table"}
 
 
 def test_only_the_config_and_the_commands_import_hydra():
