@@ -91,7 +91,7 @@ def override(key: str, values: str | Sequence[str]) -> str:
         >>> override("data.labels", ["Edema", "Mass"]), override("data.labels", ["Nodule/Mass"])
         ('data.labels=[Edema,Mass]', '\'data.labels=["Nodule/Mass"]\'')
     """
-    is_one = isinstance(values, str)
-    text = f"{key}=" + (quoted(values) if is_one else "[" + ",".join(map(quoted, values)) + "]")
+    value = quoted(values) if isinstance(values, str) else "[" + ",".join(map(quoted, values)) + "]"
+    text = f"{key}={value}"
     is_plain = re.fullmatch(r"[\w.=\[\],-]*", text, re.ASCII)
     return text if is_plain else "'" + text.replace("'", "'\\''") + "'"

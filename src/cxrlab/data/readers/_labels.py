@@ -297,10 +297,10 @@ def _no_labels(sheets: Sequence[Sheet], free: Sequence[str]) -> str:
             "For run lengths: data.reader.presence."
         )
     elif numbers := [name for name in free if _are_numbers(sheet.cells[name]) and not is_no_finding(name)]:
-        words = "words: {0: null, 1: NAME, 2: NAME}"
+        meant = "words: {0: null, 1: NAME, 2: NAME}"
         advice += (
             f" If whole numbers stand for classes (null: no finding): "
-            f"'data.reader.classes={{columns: {quoted(numbers[0])}, {words}}}'."
+            f"'data.reader.classes={{columns: {quoted(numbers[0])}, {meant}}}'."
         )
     return (
         f"No column of {sheet.path} holds labels only (1, 0, -1, yes, no or empty): it has "

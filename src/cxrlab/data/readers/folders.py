@@ -571,6 +571,22 @@ def _near_roots(root: Path, wanted: Mapping[str, Sequence[str]] | None) -> list[
     return [above] if _fits(above, wanted) else []
 
 
+def class_root(root: Path) -> tuple[Path, list[str]] | None:
+    """Return the folder that :func:`read_folder` can read, and its classes; None where there is none.
+
+    That is the root, or else the nearest below it that has parts or a healthy class: other folders in folders
+    may be patients.
+    """
+    for folder in [root, *_near_roots(root, None)]:
+        if (folder != root and root not in folder.parents) or not _fits(folder, None):
+            continue
+        parts = _parts_in(folder, None)
+        classes = _classes_in(folder / parts[0] if parts else folder)
+        if len(classes) > 1 and (folder == root or parts or any(map(is_healthy, classes))):
+            return folder, classes
+    return None
+
+
 def _is_of_masks(folder: Path, root: Path) -> bool:
     """Tell of a folder below the root whether it holds masks only, not images too (Segmentation Data)."""
     is_named_so = any(map(holds_masks, folder.relative_to(root).parts))

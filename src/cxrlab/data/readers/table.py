@@ -299,6 +299,7 @@ class Rows:
             prefix=self.path_prefix,
             suffix=self.image_suffix,
             table=sheet.path,
+            part=sheet.part,
         )
 
     def _patients(self, sheet: Sheet, images: "pd.Series[str]") -> "pd.Series[str]":
