@@ -103,13 +103,6 @@ def test_every_link_of_the_pages_leads_somewhere(page: Path):
         assert not anchor or anchor in slugs, f"{page.name}: {link}"
 
 
-def test_the_page_of_data_sets_lists_those_of_conf():
-    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "datasets.md").read_text(), flags=re.MULTILINE)
-    listed_there = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
-    options = {path.stem for path in (ROOT / "conf" / "data").glob("*.yaml")}
-    assert listed_there == options - {"auto", "base", "folder", "synthetic", "table"}
-
-
 def test_only_the_config_and_the_commands_import_hydra():
     users = set()
     for path in SOURCES:

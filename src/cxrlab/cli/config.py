@@ -297,7 +297,7 @@ def build_data_like(node: DictConfig, preprocess: "Preprocess") -> "DataModule":
 
 
 def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
-    """Build a node that waits for arguments of the code; what it then refuses is told as the key's fault."""
+    """Build a node that waits for arguments of the code; what it then refuses is the key's fault."""
     function = build(node)
 
     @functools.wraps(function)

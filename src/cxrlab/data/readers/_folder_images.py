@@ -1,4 +1,4 @@
-"""The images in a folder, at any depth and told by content; what else lies there is counted."""
+"""The images in a folder, at any depth and recognised by content; what else lies there is counted."""
 
 import logging
 import os

@@ -175,7 +175,7 @@ def read_folder(
 ) -> Manifest:
     """Return the manifest of any tree ``<class>/…/<image>`` or ``<part>/<class>/…/<image>``.
 
-    Images are told by content, and lie at any depth below their class folder. Two classes make one label,
+    Images are known by content, and lie at any depth below their class folder. Two classes make one label,
     named after the one that is not healthy by its name (normal, negative, control, uninfected, no-…), or
     where the names do not tell, the second of them in sorted order; more classes make one label each. Folders
     such as ``images`` and ``masks`` are no classes: images in ``<class>/images`` are of that class, and masks
@@ -272,7 +272,7 @@ def _positive_of(names: Sequence[str], root: Path) -> str:
         return positive
     why = "both names say healthy" if healthy else "neither name says healthy"
     _log.warning(
-        f"which of the classes {names[0]} and {names[1]} of {root} is the finding cannot be told ({why}): "
+        f"which of the classes {names[0]} and {names[1]} of {root} is the finding is unknown ({why}): "
         f"{names[1]}, the second, is taken as present. For the other: data.reader.positive_class={names[0]}"
     )
     return names[1]
