@@ -115,6 +115,22 @@ def test_of_another_machine_nobody_knows(tmp_path: Path):
             claim(tmp_path)
 
 
+def test_an_earlier_start_of_the_same_job_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with held_elsewhere(tmp_path) as process:
+        process.kill()
+        process.wait()
+        monkeypatch.setenv("SLURM_JOB_ID", "4711")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        for other in ("", "4712 0", "4711 1", "4711 2", "4711 x", 7):
+            change_owner(tmp_path, host="node17", job=other)
+            with pytest.raises(FolderInUseError, match="on node17 since"):
+                claim(tmp_path)
+        change_owner(tmp_path, job="4711 0")
+        claim(tmp_path)
+        assert owner_of(tmp_path)["job"] == "4711 1"
+        release(tmp_path)
+
+
 RACE = """
 import sys, time
 from pathlib import Path

@@ -14,8 +14,9 @@ from cxrlab.errors import CheckpointError, UserError
 from cxrlab.files import write_json
 from cxrlab.metrics.predictions import prediction_columns
 from cxrlab.models import SequentialNetwork
+from cxrlab.models.weights import read_weights
 from cxrlab.runs.run import load_classifier
-from cxrlab.training.checkpoint import checkpoint_hash
+from cxrlab.training.checkpoint import check_resumable, checkpoint_hash
 from cxrlab.training.module import Classifier
 
 Change = Callable[[dict[str, Any]], None]
@@ -61,6 +62,40 @@ def fill(name: str, *values: float) -> Change:
         content["state_dict"][name] = tensor
 
     return change
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (lambda tensor: tensor.to(torch.complex64) * math.nan, "no plain array"),
+        (lambda tensor: tensor.to_sparse(), "no plain array"),
+        (lambda tensor: tensor.to("meta"), "no plain array"),
+        (lambda tensor: tensor.flatten()[:1].expand(10**13), "repeats .* bytes to the shape"),
+    ],
+)
+@pytest.mark.parametrize("name", ["network.features.0.weight", "operating_point.thresholds", "more"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_weights_are_plain_arrays_that_the_file_holds(
+    name: str, make: Callable[[torch.Tensor], torch.Tensor], fault: str, tmp_path: Path
+):
+    def change(content: dict[str, Any]) -> None:
+        content["state_dict"][name] = make(torch.ones(2))
+
+    path = saved(tmp_path / "best.ckpt", change)
+    with pytest.raises(CheckpointError, match=rf"best.ckpt: state_dict.{name} .*{fault}"):
+        load_classifier(path)
+    with pytest.raises(CheckpointError, match=rf"{name} .*{fault}"):
+        read_weights(path)
+
+
+def test_a_checkpoint_for_use_is_nothing_to_go_on_from(tmp_path: Path):
+    path = saved(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"no optimizer_states, .*copy of best.ckpt.*checkpoint_path="):
+        check_resumable(path)
+    training = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
+    check_resumable(saved(path, lambda content: content.update(training)))
+    with pytest.raises(CheckpointError, match=r"last.ckpt holds no callbacks, so"):
+        check_resumable(saved(path, lambda content: content.update(training | {"callbacks": 7})))
 
 
 def test_a_checkpoint_that_is_whole_is_loaded(tmp_path: Path):

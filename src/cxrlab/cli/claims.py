@@ -45,6 +45,7 @@ class Owner:
         start: When it began, in ticks since the machine did: numbers are used again. None where unknown.
         since: When it made the claim, for people.
         command: Its command line.
+        job: The job of SLURM that it is of, and how often that was started again; "" outside of one.
     """
 
     host: str
@@ -54,6 +55,7 @@ class Owner:
     start: str | None
     since: str
     command: str
+    job: str = ""
 
     @classmethod
     def of_this_process(cls) -> "Owner":
@@ -66,6 +68,7 @@ class Owner:
             start=_start(os.getpid()),
             since=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
             command=_shortened(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+            job=_job(),
         )
 
     def is_here(self) -> bool:
@@ -74,7 +77,14 @@ class Owner:
         return (self.host, self.machine, self.namespace) == (here.host, here.machine, here.namespace)
 
     def is_dead(self) -> bool:
-        """Tell whether the owner is known to have ended; of another machine's that is never known."""
+        """Tell whether the owner is known to have ended.
+
+        Of another machine's that is known of an earlier start of this same job only: SLURM ends a job, with
+        SIGKILL in the end, before it starts it again.
+        """
+        before, now = (re.fullmatch(r"(\S+) (\d+)", str(job)) for job in (self.job, _job()))
+        if before is not None and now is not None and before[1] == now[1] and int(before[2]) < int(now[2]):
+            return True
         if not self.is_here() or os.name == "nt":
             return False
         if self.start is not None:
@@ -97,6 +107,12 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
+
+
+def _job() -> str:
+    """Return the number of SLURM's job, and how often that was started again: ``4711 1``."""
+    number, restarts = (os.environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "RESTART_COUNT"))
+    return f"{number} {restarts if restarts.isdigit() else 0}" if number else ""
 
 
 def _namespace() -> str:

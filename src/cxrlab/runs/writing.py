@@ -17,7 +17,7 @@ from cxrlab.metrics.registry import METRICS
 from cxrlab.models.timm_network import layer_table
 from cxrlab.models.weights import check_weights_fit
 from cxrlab.runs.run import check_noted
-from cxrlab.training.checkpoint import check_checkpoint, read_checkpoint
+from cxrlab.training.checkpoint import check_checkpoint, check_resumable, read_checkpoint
 from cxrlab.training.module import Classifier
 
 
@@ -54,6 +54,7 @@ def check_same_run(data: DataModule, classifier: Classifier, files: RunDir) -> N
             "them back as they were, or start a new run."
         )
     check_weights_fit(classifier, files.last_checkpoint)
+    check_resumable(files.last_checkpoint)
     _check_best(files)
 
 
