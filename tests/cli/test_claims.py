@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrlab.cli.claims import FolderInUseError, claim, claimed, release
+from cxrlab.cli.claims import FolderInUseError, claim, claimed, release, warn_if_in_use
 from cxrlab.cli.output_folder import claim_free
 
 HOLD = """
@@ -113,6 +113,24 @@ def test_of_another_machine_nobody_knows(tmp_path: Path):
         (tmp_path / ".in_use.1").write_text("")  # written by nobody, or cut short
         with pytest.raises(FolderInUseError, match=r"a process that cannot be told.*remove .*in_use\.1"):
             claim(tmp_path)
+
+
+def test_a_run_that_is_still_written_is_read_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    warn_if_in_use(tmp_path / "nothing")
+    with claimed(tmp_path):
+        warn_if_in_use(tmp_path)
+    assert not caplog.records
+    with held_elsewhere(tmp_path) as process:
+        warn_if_in_use(tmp_path)
+        assert f"is in use by process {process.pid}" in caplog.text
+        caplog.clear()
+        change_owner(tmp_path, pid="7")
+        warn_if_in_use(tmp_path)
+    warn_if_in_use(tmp_path)
+    (tmp_path / ".in_use.1").unlink()
+    os.mkfifo(tmp_path / ".in_use.1")  # a stranger's
+    warn_if_in_use(tmp_path)
+    assert not caplog.records
 
 
 def test_an_earlier_start_of_the_same_job_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

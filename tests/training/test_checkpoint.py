@@ -11,11 +11,12 @@ import torch
 
 import cxrlab
 from cxrlab.errors import CheckpointError, UserError
-from cxrlab.files import write_json
+from cxrlab.files import RunDir, write_json
 from cxrlab.metrics.predictions import prediction_columns
 from cxrlab.models import SequentialNetwork
 from cxrlab.models.weights import read_weights
 from cxrlab.runs.run import load_classifier
+from cxrlab.runs.writing import _check_best
 from cxrlab.training.checkpoint import check_resumable, checkpoint_hash
 from cxrlab.training.module import Classifier
 
@@ -287,6 +288,18 @@ def test_another_run_s_checkpoint_is_not_taken_for_its_own(tmp_path: Path, caplo
         cxrlab.load_run(run)
     assert not cxrlab.load_run(run, check_weights=False).has_own_weights
     assert "check_weights=false" in caplog.text
+
+
+def test_the_last_epoch_may_stand_for_a_best_that_is_gone(tmp_path: Path):
+    run = run_of(tmp_path / "run", checkpoint_hash(saved(tmp_path / "same.ckpt")))
+    best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
+    saved(last, fill("network.head.1.bias", 0.5))
+    _check_best(RunDir(run))
+    best.write_bytes(last.read_bytes())
+    _check_best(RunDir(run))
+    saved(best, fill("network.head.1.bias", 0.25))
+    with pytest.raises(CheckpointError, match=r"best.ckpt is not the checkpoint .*start a new run by"):
+        _check_best(RunDir(run))
 
 
 def test_a_run_that_noted_nothing_is_loaded_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):

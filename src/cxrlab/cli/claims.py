@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import datetime
 import json
+import logging
 import os
 import platform
 import re
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from cxrlab.errors import ConfigError
 from cxrlab.files import remove_leftovers
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\.in_use\.(\d+)")
 
@@ -70,6 +73,10 @@ class Owner:
             command=_shortened(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
             job=_job(),
         )
+
+    def words(self) -> str:
+        """Return who it is, for people."""
+        return f"process {self.pid} on {self.host} since {self.since} ({self.command})"
 
     def is_here(self) -> bool:
         """Tell whether it can be told from this process whether the owner lives."""
@@ -208,6 +215,15 @@ def claimed(folder: Path) -> Iterator[None]:
             release(folder)
 
 
+def user_of(folder: Path) -> str | None:
+    """Return who writes to a folder, in words; None where it is nobody that lives, or this process."""
+    paths = _claims(folder)
+    if not paths or folder.resolve() in _held or not paths[max(paths)].is_file():
+        return None
+    owner = _owner(paths[max(paths)])
+    return None if owner is None or owner.is_dead() else owner.words()
+
+
 def is_claim(path: Path) -> bool:
     """Tell whether a file of a folder is a claim of it."""
     return _NAME.fullmatch(path.name) is not None
@@ -216,6 +232,16 @@ def is_claim(path: Path) -> bool:
 def _claims(folder: Path) -> dict[int, Path]:
     found = ((_NAME.fullmatch(path.name), path) for path in folder.glob(".in_use.*"))
     return {int(match[1]): path for match, path in found if match is not None}
+
+
+def warn_if_in_use(run_dir: Path) -> None:
+    """Say that a run which is about to be read is still being written: it has no last word yet."""
+    if (user := user_of(run_dir)) is not None:
+        log.warning(
+            "%s is in use by %s: what is taken is its best epoch so far, and later ones may differ.",
+            run_dir,
+            user,
+        )
 
 
 def _check_abandoned(folder: Path, path: Path) -> None:
@@ -227,7 +253,7 @@ def _check_abandoned(folder: Path, path: Path) -> None:
             return
         who, advice = "a process that cannot be told", f" If there is none, remove {path}."
     else:
-        who = f"process {owner.pid} on {owner.host} since {owner.since} ({owner.command})"
+        who = owner.words()
         advice = "" if owner.is_here() else f" If that process has ended, remove {path}."
     raise FolderInUseError(
         f"{folder} is in use by {who}. Wait for it to end, or choose another folder by "
@@ -240,7 +266,11 @@ def _owner(path: Path) -> Owner | None:
     end = time.monotonic() + _SECONDS_TO_WRITE
     while path.exists():
         with contextlib.suppress(OSError, ValueError, TypeError):
-            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+            if not path.is_file():  # a pipe, which would be waited for
+                return None
+            owner = Owner(**json.loads(path.read_text(encoding="utf-8")))
+            if isinstance(owner.pid, int):
+                return owner
         if time.monotonic() > end:
             break
         time.sleep(0.05)
