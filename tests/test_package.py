@@ -20,7 +20,7 @@ from cxrlab.cli.console import listed
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "cxrlab"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = ("train", "evaluate", "compare", "explain", "prepare")
+COMMANDS = ("train", "evaluate", "compare", "explain", "prepare", "config")
 
 
 @pytest.mark.slow
@@ -58,7 +58,17 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
     assert list(elsewhere.glob("outputs/*/*/results.csv"))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recipes.md", "docs/own_code.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/datasets.md",
+        "docs/evaluation.md",
+        "docs/models.md",
+        "docs/own_code.md",
+        "docs/recipes.md",
+    ],
+)
 def test_every_command_of_the_pages_composes_and_fits_the_code(
     page: str, composed: Callable[..., DictConfig]
 ):
@@ -76,6 +86,21 @@ def test_every_command_of_the_pages_composes_and_fits_the_code(
         if hasattr(module, "LISTS"):
             singles = listed(overrides, module.LISTS)
         module.checked(composed(*singles, "run_dir=/nowhere", config_name=program))
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name
+)
+def test_every_link_of_the_pages_leads_somewhere(page: Path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE) if anchor else []
+        slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, f"{page.name}: {link}"
 
 
 def test_only_the_config_and_the_commands_import_hydra():

@@ -34,7 +34,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.errors import ConfigError
     from cxrlab.metrics import load_metrics
 
-    cfg = config.checked(cfg, _VALUE_TYPES)
+    cfg = config.checked(cfg, _VALUE_TYPES, "compare")
     config.build(cfg.evaluation)  # refuses a value out of its range
     load_metrics(cfg.metrics)
     if not cfg.runs and not cfg.predictions:

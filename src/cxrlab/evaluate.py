@@ -50,7 +50,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.models.views import check_views
     from cxrlab.report.section import load_sections
 
-    cfg = config.checked(cfg, _VALUE_TYPES)
+    cfg = config.checked(cfg, _VALUE_TYPES, "evaluate")
     config.build(cfg.evaluation)  # refuses a value out of its range
     load_metrics(cfg.metrics)
     load_sections(cfg.report.sections)

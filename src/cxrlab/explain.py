@@ -53,7 +53,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
 
-    cfg = config.checked(cfg, _VALUE_TYPES)
+    cfg = config.checked(cfg, _VALUE_TYPES, "explain")
     _settings(cfg)  # refuses a value out of its range
     _checks(cfg)
     if cfg.run is None:

@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None:  # a full disk is told where it is written to, which has no name any more
+        if error.filename is None:  # of a full disk: the place that is written to has no name any more
             error.filename = str(path)
         raise
     finally:
@@ -216,8 +216,8 @@ def _sweep_job(path: Path) -> dict[str, Any]:
         _log.warning(
             "Job %d of the sweep %s is listed without its result: %s", number, path.parent.parent, error
         )
-        told = {"job": number, "status": "unknown", "overrides": "", "error": str(error), "maximize": True}
-        return dict.fromkeys(_OF_JOB) | told
+        known = {"job": number, "status": "unknown", "overrides": "", "error": str(error), "maximize": True}
+        return dict.fromkeys(_OF_JOB) | known
 
 
 def sweep_folders(sweep_dir: Path) -> list[Path]:

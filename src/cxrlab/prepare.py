@@ -30,7 +30,7 @@ _VALUE_TYPES: Mapping[str, object] = {
 
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
-    return config.checked(cfg, _VALUE_TYPES)
+    return config.checked(cfg, _VALUE_TYPES, "prepare")
 
 
 def prepare(cfg: DictConfig) -> "AuditReport | None":

@@ -57,7 +57,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.metrics import load_metrics
     from cxrlab.report.section import load_sections
 
-    cfg = config.checked(cfg, _VALUE_TYPES)
+    cfg = config.checked(cfg, _VALUE_TYPES, "train")
     for name in ("evaluation", "explanation", "layer_rates"):
         config.build(cfg[name])  # refuses a value out of its range
     load_metrics(cfg.metrics)

@@ -1,4 +1,4 @@
-"""What needs no image is told before any is decoded."""
+"""What needs no image is checked before any is decoded."""
 
 from collections.abc import Callable
 from pathlib import Path

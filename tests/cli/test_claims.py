@@ -111,7 +111,7 @@ def test_of_another_machine_nobody_knows(tmp_path: Path):
         ):
             claim(tmp_path)
         (tmp_path / ".in_use.1").write_text("")  # written by nobody, or cut short
-        with pytest.raises(FolderInUseError, match=r"a process that cannot be told.*remove .*in_use\.1"):
+        with pytest.raises(FolderInUseError, match=r"an unknown process.*remove .*in_use\.1"):
             claim(tmp_path)
 
 

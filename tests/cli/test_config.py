@@ -5,6 +5,7 @@ import pytest
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
+from cxrlab import evaluate
 from cxrlab.cli import config, resume
 from cxrlab.cli.console import message
 from cxrlab.errors import ConfigError, MissingFileError, OutputError
@@ -64,6 +65,20 @@ def test_any_timm_model_can_be_named(composed: Compose):
         ("+model.droput=0.1", r"model.droput=0.1 is no parameter of .*Did you mean dropout\?"),
         ("model.dropout=null", r"model.dropout=None does not fit: it takes float"),
         ("+trainer.max_epoch=3", r"trainer.max_epoch=3 is no parameter .*Did you mean max_epochs\?"),
+        ("+lr=1e-3", r"^lr=0.001: nothing reads this key. Did you mean optimizer.lr=0.001\?"),
+        ("++optimizr.lr=0.1", r"^optimizr.lr=0.1: nothing reads this key. Did you mean optimizer.lr=0.1\?"),
+        ("+zzz=4", r"^zzz=4: nothing reads this key. .*as \$\{zzz\}"),
+        ("+zzz.a=4", r"^zzz.a=4: nothing reads this key. .*# @package _global_"),
+        (
+            "+preprocess.normalise=image",
+            r"^preprocess.normalise=image: .*Did you mean preprocess.normalize=image\?",
+        ),
+        ("+report.image=false", r"^report.image=false: .*Did you mean report.images=false"),
+        (
+            "+callbacks.patience=3",
+            r"^callbacks.patience=3: .*Did you mean callbacks.early_stopping.patience=3",
+        ),
+        ("+logger.wandb=true", r"^logger.wandb=true: .*\+logger.mine=\{_target_: my_lab.MyClass\}"),
         ("augment.fill=wrap", r"augment.fill='wrap' does not fit: it takes one of reflection, border, zeros"),
         ("loss._target_=cxrlab.losses.Focal", r"loss._target_=cxrlab.losses.Focal does not exist"),
         ("callbacks.best=null", r"callbacks.best=null: the run needs this checkpoint"),
@@ -78,6 +93,26 @@ def test_what_does_not_fit_is_rejected_before_any_data_is_touched(
     root = ROOT[1:] if override == "data=nih" else ROOT
     with pytest.raises(ConfigError, match=words):
         checked(composed(override, *root))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+size=64", "data.image_size=${size}"],
+        ["+mine.size=64", "data.image_size=${mine.size}"],
+        ["+trainer.max_steps=3"],
+        ["+callbacks.mine={_target_: pytorch_lightning.Callback}"],
+        ["~loss", "+loss={_target_: torch.nn.BCEWithLogitsLoss, _partial_: true}"],
+        ["~callbacks.heatmaps"],
+    ],
+)
+def test_keys_of_ones_own_that_something_reads_are_accepted(overrides: list[str], composed: Compose):
+    checked(composed(*overrides, *ROOT))
+
+
+def test_a_group_of_which_nothing_is_chosen_takes_no_keys(composed: Compose):
+    with pytest.raises(ConfigError, match=r"^data has no _target_.*Choose data=<option>"):
+        evaluate.checked(composed("run=/a", "+data.root=/b", "run_dir=/c", config_name="evaluate"))
 
 
 def test_a_typo_in_a_key_or_option_is_rejected_by_name(composed: Compose):

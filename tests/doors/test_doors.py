@@ -1,5 +1,6 @@
 """Each door, as a researcher opens it: a package of their own beside cxrlab, a folder of YAML files, one command."""
 
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -10,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from omegaconf import DictConfig
+from sklearn.metrics import roc_auc_score
 
 import cxrlab
-from cxrlab.errors import ConfigError, UserError
+from cxrlab.errors import ConfigError, DataError, UserError
 from cxrlab.evaluate import evaluate
 from cxrlab.explain import explain
 from cxrlab.heatmaps import file_heatmaps
@@ -274,7 +276,8 @@ def test_python_without_hydra_in_about_ten_lines(tmp_path: Path, synthetic_root:
     from cxrlab import Classifier, DataModule
     from cxrlab.data.readers import synthetic
 
-    data = DataModule(synthetic_root, reader=synthetic.read, image_size=32, batch_size=16, num_workers=0)
+    reader = functools.partial(synthetic.read, num_patients=40, size=64)
+    data = DataModule(synthetic_root, reader=reader, image_size=32, batch_size=16, num_workers=0)
     data.prepare()
     from cxrlab.models import TimmNetwork
 
@@ -289,3 +292,36 @@ def test_python_without_hydra_in_about_ten_lines(tmp_path: Path, synthetic_root:
         warnings.simplefilter("ignore")
         trainer.fit(model, datamodule=data)
     assert np.isfinite(float(trainer.callback_metrics["val/auroc"]))
+
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    loaded = Classifier.load_from_checkpoint(tmp_path / "mine.ckpt")
+    (validated,) = trainer.validate(loaded, datamodule=data, verbose=False)
+    assert validated["val/auroc"] == pytest.approx(float(trainer.callback_metrics["val/auroc"]))
+    (tested,) = trainer.test(loaded, datamodule=data, verbose=False)
+    rows = data.rows("test")
+    probabilities = torch.cat(trainer.predict(loaded, datamodule=data))
+    expected = loaded.predict_probabilities(torch.from_numpy(data.images[rows]))
+    torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
+    by_label = [roc_auc_score(t, p) for t, p in zip(data.targets[rows].T, probabilities.T, strict=True)]
+    assert tested["test/auroc"] == pytest.approx(np.mean(by_label), abs=1e-4)
+    bare = torch.utils.data.DataLoader(torch.from_numpy(data.images[rows[:3]]), batch_size=2)
+    torch.testing.assert_close(torch.cat(trainer.predict(loaded, dataloaders=bare)), expected[:3])
+
+
+def test_a_classifier_is_not_tested_on_labels_in_another_order(synthetic_root: Path):
+    import pytorch_lightning as pl
+
+    from cxrlab import Classifier, DataModule
+    from cxrlab.data.readers import synthetic
+    from cxrlab.models import SequentialNetwork
+
+    reader = functools.partial(synthetic.read, num_patients=40, size=64)
+    data = DataModule(
+        synthetic_root, reader=reader, labels=["Nodule", "Effusion"], image_size=32, num_workers=0
+    )
+    model = Classifier(
+        labels=["Effusion", "Nodule"], network=SequentialNetwork(num_labels=2, channels=1, image_size=32)
+    )
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(DataError, match=r"\['Effusion', 'Nodule'\].*\['Nodule', 'Effusion'\]"):
+        trainer.test(model, datamodule=data)

@@ -65,7 +65,7 @@ def throwaway_classifier(cfg: DictConfig) -> Classifier:
 
 
 def initial_network(cfg: DictConfig, num_labels: int) -> Network:
-    """Build the network with the weights that it starts from; what they lack is told here.
+    """Build the network with the weights that it starts from; what they lack is named here.
 
     Raises:
         UserError: If it cannot be built, or its weights cannot be had.

@@ -1,4 +1,4 @@
-"""What is told before any image is decoded: parts of a config that do not fit one another, or the labels.
+"""What is checked before any image is decoded: parts of a config that do not fit one another, or the labels.
 
 Decoding takes minutes to hours, and a rate below 0 or an image size that a network cannot have needs none
 of it.

@@ -251,7 +251,7 @@ def _check_abandoned(folder: Path, path: Path) -> None:
     if owner is None:
         if not path.exists():
             return
-        who, advice = "a process that cannot be told", f" If there is none, remove {path}."
+        who, advice = "an unknown process", f" If there is none, remove {path}."
     else:
         who = owner.words()
         advice = "" if owner.is_here() else f" If that process has ended, remove {path}."

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.claims import claim
 from cxrlab.errors import ConfigError, MissingFileError, UserError
-from cxrlab.files import RunDir, check_links, user_cache_dir
+from cxrlab.files import RunDir, check_links, read_yaml, user_cache_dir
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
@@ -208,6 +208,12 @@ def task_overrides() -> list[str]:
     )
 
 
+def _text_of_hydra() -> str:
+    """Return what Hydra's own config says of folders, which may refer to keys of the command's."""
+    hydra_cfg: Any = HydraConfig.instance().cfg
+    return "" if hydra_cfg is None else str(OmegaConf.to_container(hydra_cfg, resolve=False))
+
+
 def resolved(cfg: DictConfig) -> DictConfig:
     """Return a copy with every reference followed.
 
@@ -225,18 +231,21 @@ def resolved(cfg: DictConfig) -> DictConfig:
     return copy
 
 
-def checked(cfg: DictConfig, hints: Mapping[str, object]) -> DictConfig:
+def checked(cfg: DictConfig, hints: Mapping[str, object], command: str) -> DictConfig:
     """Return the config with references followed and every key and value checked; touches no data.
 
     Args:
         cfg: As it was composed.
         hints: Types of the plain values; all others are checked against what they build.
+        command: Whose config it is, such as ``train``.
 
     Raises:
         ConfigError: Naming the key and the value.
     """
-    from cxrlab.cli.validation import check_node, check_value
+    from cxrlab.cli.validation import check_keys, check_node, check_value
 
+    raw = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=False))
+    check_keys(raw, read_yaml(config_dir() / f"{command}.yaml"), elsewhere=_text_of_hydra())
     cfg = resolved(cfg)
     for key, hint in hints.items():
         value = OmegaConf.select(cfg, key)
@@ -288,7 +297,7 @@ def build_data_like(node: DictConfig, preprocess: "Preprocess") -> "DataModule":
 
 
 def guarded(node: DictConfig, key: str) -> Callable[..., Any]:
-    """Build a node that waits for arguments of the code; what it then refuses is told as the key's fault."""
+    """Build a node that waits for arguments of the code; what it then refuses is the key's fault."""
     function = build(node)
 
     @functools.wraps(function)

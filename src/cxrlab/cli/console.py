@@ -81,7 +81,7 @@ def _of_hydra(text: str) -> str:
     lines = [line for line in text.splitlines() if not line.startswith("To append to your")]
     if "Could not override" in text:
         lines = [line for line in lines if not line.strip().startswith(("full_key:", "object_type="))]
-        lines.append("Is it misspelt? --help lists the groups, --cfg job every key.")
+        lines.append("Is it misspelt? --help lists the groups, cxrlab config every key.")
     if "Could not find" in text:
         lines = [line for line in lines if not line.startswith(("Config search path", "\tprovider="))]
     if meant := hint(text, sys.argv[1:]):

@@ -112,13 +112,14 @@ def command_keys(arguments: Sequence[str]) -> list[str]:
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(config_dir()), version_base="1.3"):
-                return list(_dotted(compose(command, overrides=list(overrides))))
+                return list(dotted(compose(command, overrides=list(overrides))))
         except HydraException:
             continue
     return []
 
 
-def _dotted(node: object, prefix: str = "") -> Iterator[str]:
+def dotted(node: object, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of the values below a node."""
     from omegaconf import DictConfig
 
     if not isinstance(node, DictConfig | Mapping):
@@ -126,7 +127,8 @@ def _dotted(node: object, prefix: str = "") -> Iterator[str]:
     for name in node:
         inner = node._get_node(name) if isinstance(node, DictConfig) else node[name]
         key = f"{prefix}{name}"
-        if isinstance(inner, DictConfig) and not (inner._is_none() or inner._is_interpolation()):
-            yield from _dotted(inner, f"{key}.")
+        is_node = isinstance(inner, DictConfig) and not (inner._is_none() or inner._is_interpolation())
+        if is_node or isinstance(inner, dict):
+            yield from dotted(inner, f"{key}.")
         else:
             yield key

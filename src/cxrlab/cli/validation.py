@@ -3,15 +3,21 @@
 import difflib
 import importlib
 import inspect
+import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from typeguard import TypeCheckError, check_type
 
 from cxrlab.cli.overrides import split_list
+from cxrlab.cli.suggestions import dotted, key_hint
 from cxrlab.errors import ConfigError, override
 
+# Nodes whose values are built one by one.
+_OBJECTS = ("callbacks", "logger")
+# A table of words.
+_PLAIN = ("synonyms",)
 _RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
@@ -33,6 +39,81 @@ def check_node(node: object, key: str = "") -> None:
     elif isinstance(node, list):
         for position, value in enumerate(node):
             check_node(value, f"{key}[{position}]")
+
+
+def check_keys(node: Mapping[str, Any], command: Mapping[str, Any], *, elsewhere: str = "") -> None:
+    """Check that something reads each key at the root of a config, and below nodes that nothing builds.
+
+    What a key below a ``_target_`` fits, :func:`check_node` says. A key of one's own is read where a value
+    refers to it, such as ``size`` by ``${size}``.
+
+    Args:
+        node: Plain dicts, lists and values, references as they are written.
+        command: The YAML file of the command, such as conf/train.yaml.
+        elsewhere: Text of configs that may refer to this one.
+
+    Raises:
+        ConfigError: At the first key that nothing reads, with its value and what may have been meant.
+    """
+    groups = {_group(entry) for entry in command.get("defaults", [])}
+    texts = "\n".join([elsewhere, *(text for _, text in texts_below(node))])
+    for name, value in node.items():
+        if re.search(r"\$\{\.*" + re.escape(name) + r"[}.\[]", texts):
+            continue
+        if name not in command and name not in groups:
+            raise ConfigError(_unread(name, value, node))
+        if isinstance(value, Mapping) and "_target_" not in value and name not in _PLAIN:
+            known = command.get(name)
+            if not isinstance(known, Mapping) and name not in _OBJECTS:
+                raise ConfigError(f"{name} has no _target_: nothing is built of it. Choose {name}=<option>.")
+            _check_plain_node(name, value, known, node)
+
+
+def _check_plain_node(name: str, value: Mapping[str, Any], known: object, node: Mapping[str, Any]) -> None:
+    """Check a node that is read key by key, or whose values are built one by one."""
+    for key, inner in value.items():
+        is_missing = isinstance(known, Mapping) and key not in known
+        is_object = inner is None or (isinstance(inner, Mapping) and "_target_" in inner)
+        if is_missing or (name in _OBJECTS and not is_object):
+            raise ConfigError(_unread(f"{name}.{key}", inner, node))
+
+
+def _unread(key: str, value: object, node: Mapping[str, Any]) -> str:
+    """Return the message on a key that nothing reads."""
+    keys = [name for name in dotted(node) if name != key and not name.startswith(f"{key}.")]
+    is_node = isinstance(value, Mapping)
+    while isinstance(value, Mapping) and value:
+        name, value = next(iter(value.items()))
+        key = f"{key}.{name}"
+    words = {None: "null", True: "true", False: "false"}
+    shown = f"{key}={words[value] if value is None or isinstance(value, bool) else value}"
+    group = key.partition(".")[0]
+    meant = key_hint(shown, keys)
+    if not meant and group in _OBJECTS:
+        meant = f"What stands in {group} is built: +{group}.mine={{_target_: my_lab.MyClass}}."
+    elif not meant and is_node:
+        meant = "A YAML file of your own that sets keys elsewhere starts with the line # @package _global_"
+    elif not meant:
+        meant = f"A value of your own is read where another refers to it, as ${{{key}}}."
+    return f"{shown}: nothing reads this key. {meant}"
+
+
+def _group(entry: object) -> str:
+    """Return the group of an entry of a list of defaults."""
+    name = str(next(iter(entry)) if isinstance(entry, Mapping) else entry)
+    return name.removeprefix("override ").removeprefix("optional ")
+
+
+def texts_below(node: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text below a node, with its dotted path."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from texts_below(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from texts_below(value, f"{key}[{place}]")
 
 
 def check_value(value: object, hint: Any, key: str) -> None:

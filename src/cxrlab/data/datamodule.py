@@ -326,6 +326,10 @@ class DataModule(pl.LightningDataModule):
         """Return the test part in the order of the manifest."""
         return self._loader(self.rows("test"), shuffle=False)
 
+    def predict_dataloader(self) -> Loader:
+        """Return the test part in the order of the manifest: ``rows("test")``."""
+        return self.test_dataloader()
+
     @property
     def num_training_batches(self) -> int:
         """Batches of one process in an epoch."""

@@ -78,15 +78,15 @@ def _comparison(
     manifest: Manifest, published: Published, without_positives: Collection[str]
 ) -> PublishedComparison:
     read = _read(manifest)
-    told = {name: number for name, number in _flat(published) if name in read}
+    stated = {name: number for name, number in _flat(published) if name in read}
     for label in without_positives:
         for part in ("", *PARTS):
-            told.pop(_positives(label, part), None)
-    images, of_images = len(manifest), told.get("images")
+            stated.pop(_positives(label, part), None)
+    images, of_images = len(manifest), stated.get("images")
     is_part = of_images is not None and images < of_images
     odd = {
         name: number
-        for name, number in told.items()
+        for name, number in stated.items()
         if (read[name] > number if is_part else read[name] != number)
     }
     details = tuple(f"{name}: {read[name]:,} here, {number:,} published" for name, number in odd.items())
@@ -101,7 +101,7 @@ def _comparison(
     if is_part:
         message = f"a part of the set: {images:,} of {of_images:,} images."
         return PublishedComparison("part_of_published", message, images)
-    totals = ", ".join(f"{told[name]:,} {name}" for name in _TOTALS if name in told)
+    totals = ", ".join(f"{stated[name]:,} {name}" for name in _TOTALS if name in stated)
     message = f"all of it, as published: {totals or f'{images:,} images'}."
     return PublishedComparison("as_published", message, images)
 

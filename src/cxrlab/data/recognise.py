@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cxrlab.data.readers import nih
+from cxrlab.data.readers._content import plain_or_gz
 from cxrlab.data.readers._paths import folders_below, listing
 from cxrlab.errors import ConfigError
 
@@ -108,13 +109,13 @@ def _evidence(folder: Path, option: str, reader: Mapping[str, Any]) -> list[str]
 def _nih_evidence(folder: Path, option: str) -> list[str]:
     own = [name for names in _SAMPLE.values() for name in names]
     tables = _SAMPLE.get(option) or [name for name in nih.TABLES if name not in own]
-    table = next((path for name in tables if (path := _file(folder, name))), None)
+    table = next((path for name in tables if (path := plain_or_gz(folder / name))), None)
     if table is None or not {"image index", "finding labels", "patient id"} <= columns_of(table):
         return []
     helpers = (*nih.BOXES, *(name for names in nih.LISTS.values() for name in names))
     return [
         f"{table.name} with Image Index, Finding Labels, Patient ID",
-        *(path.name for name in helpers if (path := _file(folder, name))),
+        *(path.name for name in helpers if (path := plain_or_gz(folder / name))),
     ]
 
 
@@ -137,7 +138,7 @@ def _table_evidence(folder: Path, reader: Mapping[str, Any]) -> list[str]:
         return _file_evidence(folder, reader)
     tables = _names(reader.get("tables"))
     joins = reader.get("join") or []
-    files = {name: _file(folder, name) for name in [*tables, *(join["table"] for join in joins)]}
+    files = {name: plain_or_gz(folder / name) for name in [*tables, *(join["table"] for join in joins)]}
     if not tables or None in files.values():
         return []
     layout = reader.get("columns")
@@ -204,12 +205,6 @@ def _names(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     return [str(name) for name in value or ()]
-
-
-def _file(folder: Path, name: str) -> Path | None:
-    """Return a file, packed or not, whichever of them its name says."""
-    plain = name.removesuffix(".gz")
-    return next((path for path in (folder / plain, folder / f"{plain}.gz") if path.is_file()), None)
 
 
 def head_of(path: Path) -> str:

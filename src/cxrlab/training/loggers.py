@@ -56,8 +56,8 @@ def log_by_label(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
     """
     stored = names_for_stores(list(values))
     for logger in trainer.loggers:
-        is_table = _is_table(logger)
-        named = {name if is_table else stored[name]: value for name, value in values.items()}
+        is_row = is_table(logger)
+        named = {name if is_row else stored[name]: value for name, value in values.items()}
         logger.log_metrics({**named, "epoch": trainer.current_epoch}, step=trainer.global_step)
         logger.save()
 
@@ -67,7 +67,7 @@ def log_test(trainer: pl.Trainer, values: Mapping[str, float], by_label: Mapping
     """Give the metrics of the test part to the loggers but to the table of epochs: it has no row for them."""
     stored = {names[1]: by_label[names[0]] for names in names_for_stores(list(by_label)).items()}
     for logger in trainer.loggers:
-        if not _is_table(logger):
+        if not is_table(logger):
             logger.log_metrics({**values, **stored}, step=trainer.global_step)
             logger.save()
 
@@ -86,7 +86,7 @@ def log_settings(trainer: pl.Trainer, settings: Mapping[str, object]) -> None:
         logger.save()
 
 
-def _is_table(logger: Logger) -> bool:
+def is_table(logger: Logger) -> bool:
     """Tell whether a logger is metrics.csv, which has one row an epoch and the trainer's own names."""
     return bool(getattr(logger, "has_rows_of_epochs", False))
 

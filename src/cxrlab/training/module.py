@@ -23,7 +23,7 @@ from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
 from cxrlab.task import Task, activate
 from cxrlab.training.checkpoint import check_checkpoint
-from cxrlab.training.loggers import log_by_label, log_settings, log_test
+from cxrlab.training.loggers import is_table, log_by_label, log_settings, log_test
 from cxrlab.training.operating_point import OperatingPoint
 from cxrlab.training.optim import ParameterGroup
 from cxrlab.training.schedules import training_length
@@ -178,7 +178,17 @@ class Classifier(pl.LightningModule):
         return classifier.eval()
 
     def setup(self, stage: str) -> None:
-        """Take the plain loss of the task for a training that was given none."""
+        """Take the plain loss of the task for a training that was given none; compare labels with the data's.
+
+        Raises:
+            DataError: If the data have other labels, or in another order.
+        """
+        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+        if manifest is not None and stage != "predict" and list(manifest.labels) != self.labels:
+            raise DataError(
+                f"The classifier's labels are {self.labels}, those of the data {list(manifest.labels)}: its "
+                "outputs would be compared with other findings. Read the data with labels=<the classifier's>."
+            )
         if stage == "fit" and self.loss is None:
             self.loss = BCE() if self.task == "multilabel" else CrossEntropy()
 
@@ -247,6 +257,26 @@ class Classifier(pl.LightningModule):
         """Return index, probabilities and targets of a batch, for the callbacks."""
         return self._evaluation_step(batch, self.test_metrics, "test")
 
+    def predict_step(self, batch: Batch | Sequence[Tensor] | Tensor, batch_idx: int) -> Tensor:
+        """Return the probabilities ``(B, L)`` of a batch, as :meth:`predict_probabilities` gives them.
+
+        Args:
+            batch: Of :class:`cxrlab.DataModule`, or of a loader of your own: images ``(B, C, H, W)`` with
+                values 0 to 255, alone or first of several.
+            batch_idx: Its number.
+
+        Raises:
+            TrainingError: If they are not finite.
+        """
+        if isinstance(batch, Tensor):
+            images = batch
+        else:
+            images = batch["images"] if isinstance(batch, Mapping) else batch[0]
+        probabilities = self.predict_probabilities(images)
+        if not bool(torch.isfinite(probabilities).all()):
+            raise TrainingError(f"The network's outputs are not finite on images of batch {batch_idx}.")
+        return probabilities
+
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.loss is None:
             raise ValueError("This classifier has no loss: give it loss=..., or train it with a Trainer.")
@@ -256,7 +286,9 @@ class Classifier(pl.LightningModule):
         logits = self(batch["images"])
         probabilities = self._mean_probabilities(batch["images"], {"identity": logits})
         if not bool(torch.isfinite(logits).all() & torch.isfinite(probabilities).all()):
-            images = self.trainer.datamodule.manifest.named(batch["index"].tolist())  # type: ignore[attr-defined]
+            manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+            rows = batch["index"].tolist()
+            images = manifest.named(rows) if manifest is not None else f"rows {rows}"
             raise TrainingError(
                 f"The network's outputs are not finite on these images of the {part} part: {images}. "
                 "Training has broken the weights: lower optimizer.lr."
@@ -330,8 +362,13 @@ class Classifier(pl.LightningModule):
         return self.trainer.state.fn == "fit"
 
     @property
-    def _is_logged(self) -> bool:
-        return self._is_fitting and bool(self.trainer.loggers)
+    def _is_logged(self) -> bool | None:
+        """False outside a training whose table has rows of epochs only; None is Lightning's default.
+
+        That is: values go to the loggers, if there are any, and ``validate`` and ``test`` return them.
+        """
+        has_table = any(is_table(logger) for logger in self.trainer.loggers)
+        return None if self._is_fitting or not has_table else False
 
     def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor]:
         """Log the metrics of a part, and return the probabilities and targets of all processes."""
@@ -360,10 +397,10 @@ class Classifier(pl.LightningModule):
         others = {name: value for name, value in of_all.items() if name != shown}
         self.log_dict(others, logger=self._is_logged, sync_dist=True)
         self.log_dict(by_label, logger=False, sync_dist=True)
-        if self._is_logged and not self.trainer.sanity_checking:
+        if self._is_fitting and self.trainer.loggers and not self.trainer.sanity_checking:
             log_by_label(self.trainer, _floats(by_label))
         elif self.trainer.state.fn == "test" and self.trainer.loggers:
-            log_test(self.trainer, _floats(of_all), _floats(by_label))
+            log_test(self.trainer, _floats(of_all) if self._is_logged is False else {}, _floats(by_label))
         return predicted
 
     def configure_optimizers(self) -> Any:

@@ -33,7 +33,7 @@ _MANY = 10
 
 
 class Pixels(Protocol):
-    """Images that are indexed by an array of rows, such as a memory-mapped array."""
+    """Images that are indexed by an array of rows, as those of a cache are."""
 
     def __getitem__(self, rows: npt.NDArray[np.intp], /) -> npt.NDArray[np.uint8]:
         """Return the images of ``rows``, shape ``(n, C, H, W)``."""

@@ -1,9 +1,7 @@
 """NIH ChestX-ray14 as distributed, or any part of it, as a manifest."""
 
-import gzip
 import logging
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ import pandas as pd
 
 from cxrlab.data.manifest import BOX_COLUMNS, COVARIATE, LABEL, Manifest, is_utf8
 from cxrlab.data.published import Published, compared
+from cxrlab.data.readers._content import plain_or_gz, text_of
 from cxrlab.data.readers._csv import read_cells
 from cxrlab.data.readers._folder_images import Tally, entries_of, is_hidden, log_left_out
 from cxrlab.data.readers._paths import check_root, listing, root_hint
@@ -112,8 +111,7 @@ def read(root: Path, *, published: Published | None = None) -> Manifest:
 
 def _found(root: Path, names: Sequence[str]) -> Path | None:
     """Return the first of the files, plain or compressed, that is there."""
-    paths = (root / f"{name}{ending}" for name in names for ending in ("", ".gz"))
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for name in names if (path := plain_or_gz(root / name))), None)
 
 
 def _warn_of_unused(root: Path, used: Sequence[Path | None]) -> None:
@@ -146,22 +144,13 @@ def read_lists(root: Path, images: "pd.Series[str]") -> "pd.Series[str]":
             f"{root} holds {next(iter(there.values())).name} but not {lacking}; put both official lists "
             "there, or remove the one."
         )
-    listed = {part: set(_words(path)) for part, path in there.items()}
+    listed = {part: set(text_of(path).split()) for part, path in there.items()}
     both = sorted(listed["train"] & listed["test"])
     if both:
         raise DataError(f"{len(both)} images are in both official lists of {root}, among them {both[:3]}.")
     for part, names in listed.items():
         split[images.isin(names)] = part
     return split
-
-
-def _words(path: Path) -> list[str]:
-    """Return the words of a list, plain or compressed."""
-    content = path.read_bytes()
-    try:
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig").split()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"The list {path} cannot be read: {error}.") from error
 
 
 def _find_table(root: Path) -> Path:
