@@ -84,13 +84,14 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def override(key: str, values: Sequence[str]) -> str:
-    r"""Return what to type for a list of texts, in the shell's quotes where it needs them.
+def override(key: str, values: str | Sequence[str]) -> str:
+    r"""Return what to type for a text or a list of texts, in the shell's quotes where it needs them.
 
     Example:
         >>> override("data.labels", ["Edema", "Mass"]), override("data.labels", ["Nodule/Mass"])
         ('data.labels=[Edema,Mass]', '\'data.labels=["Nodule/Mass"]\'')
     """
-    text = f"{key}=[" + ",".join(map(quoted, values)) + "]"
+    value = quoted(values) if isinstance(values, str) else "[" + ",".join(map(quoted, values)) + "]"
+    text = f"{key}={value}"
     is_plain = re.fullmatch(r"[\w.=\[\],-]*", text, re.ASCII)
     return text if is_plain else "'" + text.replace("'", "'\\''") + "'"

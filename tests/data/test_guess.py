@@ -144,3 +144,59 @@ def test_a_table_is_told_by_its_columns_whatever_its_name(tmp_path: Path):
     assert (found.option, found.root) == ("set", tmp_path)
     reader["image_column"] = "file"
     assert recognise(tmp_path, {"set": reader}) == []
+
+
+def test_class_folders_below_are_found_with_the_folder_to_name(make_tree: Tree):
+    root = make_tree(
+        *(f"archive/{part}/{name}/1.png" for part in ("train", "test") for name in ("Normal", "TB"))
+    )
+    guessed = guess(root)
+    assert guessed is not None
+    assert (guessed.classes, guessed.root, guessed.lines) == (["Normal", "TB"], root / "archive", [])
+
+
+def test_folders_of_patients_are_no_classes(make_tree: Tree):
+    guessed = guess(make_tree("set/p1/1.png", "set/p2/2.png"))
+    assert guessed is not None
+    assert guessed.classes == []
+
+
+def test_a_description_is_yaml_before_it_is_filled_in(make_tree: Tree):
+    guessed = guess(make_tree("CXR/MCU_1_0.png", "CXR/MCU_2_1.png"))
+    assert guessed is not None
+    assert yaml.safe_load("\n".join(guessed.lines))["reader"]["derive"]["finding"]["pattern"] == "???"
+
+
+def test_dicom_without_suffix_and_numbers_as_names(make_tree: Tree):
+    root = make_tree(*(f"numbers/{n}.png" for n in range(8)))
+    rows(root, "l.csv", "id,TB", *(f"{n},{n % 2}" for n in range(8)))
+    assert (settings(root)["image_column"], settings(root)["image_folder"]) == ("id", "numbers")
+    for name in "ab":
+        (root / "dicom" / name).mkdir(parents=True)
+        (root / "dicom" / name / "IM1").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    rows(root, "l.csv", "file,TB", "a/IM1,0", "b/IM1,1")
+    assert (settings(root)["image_column"], settings(root)["image_folder"]) == ("file", "dicom")
+
+
+def test_corners_of_boxes_are_no_findings(make_tree: Tree):
+    root = make_tree(*(f"{n}a.png" for n in range(4)))
+    rows(
+        root,
+        "l.csv",
+        "file,class,xmin,y1",
+        *(f"{n}a.png,{'mass' if n % 2 else 'none'},1,0" for n in range(4)),
+    )
+    found = settings(root)
+    assert "labels" not in found
+    assert found["classes"] == {"columns": "class"}
+
+
+def test_images_of_one_name_in_the_folders_of_two_parts(make_tree: Tree):
+    root = make_tree("train/1.png", "train/2.png", "test/1.png", "test/2.png")
+    for part in ("train", "test"):
+        rows(root, f"{part}.csv", "file,TB", "1.png,0", "2.png,1")
+    found = settings(root)
+    assert sorted(found["image_folder"]) == ["test", "train"]
+    manifest = table.read(root, **found)
+    assert manifest.table["image"].tolist() == ["train/1.png", "train/2.png", "test/1.png", "test/2.png"]
+    assert manifest.table["split"].tolist() == ["train", "train", "test", "test"]

@@ -77,7 +77,8 @@ def look(root: Path, run_dir: Path) -> None:
     for line in guessed.seen:
         log.info("  seen: %s", line)
     if guessed.classes:
-        log.info("A folder for each class: data=folder reads it. Go on with:\n  %s", _command("folder", root))
+        command = _command("folder", guessed.root or root)
+        log.info("A folder for each class: data=folder reads it. Go on with:\n  %s", command)
         log.info("Its patients: data.reader.patient_pattern=... finds them in the names of the files.")
         return
     path = run_dir / "conf" / "data" / "mine.yaml"

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from cxrlab.data.decode import SUFFIXES
+from cxrlab.data.decode import SUFFIXES, image_format
 from cxrlab.data.readers._formats import read_file
+from cxrlab.data.readers.folders import class_root
 from cxrlab.data.recognise import head_of
 from cxrlab.errors import UserError
 
@@ -41,7 +42,8 @@ _CLASSES = re.compile(
 )
 # Columns of 0 and 1 that say something else than what an image shows.
 _NO_LABEL = re.compile(
-    r"^unnamed|^index$|^id$|_id$|sex|gender|male|female|fold|split|age|view|frontal|lateral|rows|columns|width|height",
+    r"^unnamed|^index$|^id$|_id$|sex|gender|male|female|fold|split|age|view|frontal|lateral|rows|columns|width|height"
+    r"|^b?box|^[xywh]$|^[xy]_?(min|max|\d)$|^(min|max)_?[xy]$|^(left|top|right|bottom)$",
     re.IGNORECASE,
 )
 _LABEL_WORDS = {"0", "1", "-1", "0.0", "1.0", "-1.0", "", "true", "false", "yes", "no", "nan"}
@@ -63,12 +65,14 @@ class Guess:
         seen: What it rests on, a sentence each.
         needed: What a person must fill in or check.
         classes: Names of class folders, where it has these instead of a table; then there is no YAML file.
+        root: The folder that these lie in, or the parts that hold them; None where there are no such.
     """
 
     lines: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     needed: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,10 @@ def guess(root: Path) -> Guess | None:
         default=None,
     )
     if best is not None:
-        return _described(best, tables)
-    classes = _class_folders(root)
-    if classes:
-        return Guess(classes=classes, seen=[f"images in the folders {', '.join(classes)}"])
+        return _described(best, tables, images)
+    if (folders := class_root(root)) is not None and len(folders[1]) <= _MOST_CLASSES:
+        place, classes = folders
+        return Guess(classes=classes, root=place, seen=[f"images in the folders {', '.join(classes)}"])
     if not images.folders and not tables:
         return None
     return _template(images, tables)
@@ -126,6 +130,7 @@ def _find_images(root: Path) -> _Images:
     """Walk through folders, the nearer first, and look for an image in each."""
     folders: dict[str, str] = {}
     suffixes: Counter[str] = Counter()
+    looked_into: Counter[str] = Counter()
     waiting = deque([""])
     looked = 0
     while waiting and looked < _MOST_FOLDERS:
@@ -141,10 +146,13 @@ def _find_images(root: Path) -> _Images:
                 continue
             if entry.is_dir():
                 waiting.append(f"{folder}/{entry.name}".lstrip("/"))
-            elif (suffix := Path(entry.name).suffix.lower()) in SUFFIXES:
+            elif Path(entry.name).suffix.lower() in SUFFIXES:
                 suffixes[Path(entry.name).suffix] += 1
                 folders.setdefault(folder, entry.name)
-                del suffix
+            elif folder not in folders and looked_into[folder] < _SAMPLE:  # DICOM often has no suffix
+                looked_into[folder] += 1
+                if image_format(Path(entry.path)) is not None:
+                    folders[folder] = entry.name
     return _Images(root, folders, [suffix for suffix, _ in suffixes.most_common(4)])
 
 
@@ -214,11 +222,13 @@ def _image_column(table: _Table, images: _Images) -> _ImageColumn | None:
 
 def _as_images(table: _Table, name: str, images: _Images) -> _ImageColumn | None:
     cells = [cell.replace("\\", "/") for cell in dict.fromkeys(table.column(name)) if cell]
-    if len(cells) < 2 or all(re.fullmatch(r"-?\d{1,4}(\.\d+)?", cell) for cell in cells[:_SAMPLE]):
+    are_numbers = all(re.fullmatch(r"-?\d{1,4}(\.\d+)?", cell) for cell in cells[:_SAMPLE])
+    if len(cells) < 2 or (are_numbers and len(cells) < max(len(table.rows), _SAMPLE) / 2):
         return None
     sample = cells[:: max(1, len(cells) // _SAMPLE)][:_SAMPLE]
     suffixes = ["", *images.suffixes] if not sample[0].lower().endswith(SUFFIXES) else [""]
     best: _ImageColumn | None = None
+    part = _part_of(table.name)  # the tables of two parts may name images alike
     for prefix in _prefixes(sample):
         for folder in _near(images):
             for suffix in suffixes:
@@ -226,7 +236,10 @@ def _as_images(table: _Table, name: str, images: _Images) -> _ImageColumn | None
                     (images.root / folder / (cell.removeprefix(prefix) + suffix)).is_file() for cell in sample
                 )
                 share = there / len(sample)
-                if share > (best.share if best else 0.0):
+                is_nearer = best is not None and share == best.share and _part_of(best.folder) != part
+                if share and (
+                    best is None or share > best.share or (is_nearer and part and _part_of(folder) == part)
+                ):
                     best = _ImageColumn(table, name, folder, suffix, prefix, search=False, share=share)
         if best is not None and best.share >= 0.5:
             return best
@@ -258,53 +271,40 @@ def _prefixes(cells: Sequence[str]) -> list[str]:
     return [start for start in starts if all(cell.startswith(start) for cell in cells)]
 
 
-def _class_folders(root: Path) -> list[str]:
-    """Return the class folders of a tree ``<class>/<image>``, with or without parts above them."""
-    folders = [
-        path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))
-    ]
-    parts = [path for path in folders if path.name.lower() in _PARTS]
-    of_parts = [path for part in parts[:1] for path in sorted(part.iterdir()) if path.is_dir()]
-    classes = [
-        path.name
-        for path in (of_parts or folders)
-        if not _MASKS.search(path.name) and path.name != "images" and _holds(path)
-    ]
-    return classes if len(classes) > 1 else []
-
-
-def _holds(folder: Path) -> bool:
-    for place in (folder, folder / "images"):
-        if place.is_dir():
-            with os.scandir(place) as entries:
-                if any(entry.name.lower().endswith(SUFFIXES) for entry in islice(entries, _MOST_ENTRIES)):
-                    return True
-    return False
+def _part_of(name: str) -> str:
+    """Return the part that a name tells by one of its words; "" where it tells none."""
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    return next((part for part, names in _PART_NAMES.items() if words & names), "")
 
 
 def _by_part(table: _Table, tables: Sequence[_Table]) -> dict[str, str]:
     """Return the tables with the same columns whose names tell their parts, where there are several."""
     parts: dict[str, str] = {}
     for other in tables:
-        words = set(re.split(r"[^a-z]+", other.name.rpartition("/")[2].lower()))
-        part = next((part for part, names in _PART_NAMES.items() if words & names), None)
-        if part is not None and set(other.names) == set(table.names):
+        part = _part_of(other.name.rpartition("/")[2])
+        if part and set(other.names) == set(table.names):
             parts.setdefault(part, other.name)
     ordered = {part: parts[part] for part in _PART_NAMES if part in parts}
     return ordered if len(ordered) > 1 and table.name in ordered.values() else {}
 
 
-def _described(found: _ImageColumn, tables: Sequence[_Table]) -> Guess:
+def _described(found: _ImageColumn, tables: Sequence[_Table], images: _Images) -> Guess:
     """Return the description of a table whose images were found."""
     table, result = found.table, Guess()
     parts = _by_part(table, tables)
+    of_parts = {
+        other.name: _as_images(other, found.column, images)
+        for other in tables
+        if other.name in parts.values()
+    }
+    places = list(dict.fromkeys(one.folder for one in of_parts.values() if one is not None))
     result.seen.append(
         f"{table.name} names images in the column {found.column!r}"
         + (f", in {found.folder}/" if found.folder else "")
         + (f", without {found.suffix}" if found.suffix else "")
     )
     reader = {"image_column": found.column}
-    if found.folder:
+    if found.folder and len(places) < 2:
         reader["image_folder"] = found.folder
     if found.prefix:
         reader["path_prefix"] = re.escape(found.prefix)
@@ -314,6 +314,9 @@ def _described(found: _ImageColumn, tables: Sequence[_Table]) -> Guess:
     lines += ["  tables:", *(f"    {part}: {_quoted(name)}" for part, name in parts.items())] if parts else []
     lines += [] if parts else [f"  tables: {_quoted(table.name)}"]
     lines += [f"  {key}: {_quoted(value)}" for key, value in reader.items()]
+    if len(places) > 1:
+        result.needed.append(f"whether no image of one name lies in two of {', '.join(places)}")
+        lines += ["  image_folder:", *(f"    - {_quoted(place)}" for place in places)]
     lines += ["  search: true"] if found.search else []
     taken = {found.column}
     lines += _patient_lines(found, result, taken)
@@ -447,7 +450,9 @@ def _template(images: _Images, tables: Sequence[_Table]) -> Guess:
             f"  files: {_quoted(f'{folder}/*{suffix}'.lstrip('/'))}",
             "  derive:",
             "    # Its first group must be 0 or 1, or a word that classes: {columns: finding} maps.",
-            "    finding: {from: image, pattern: ???}",
+            "    finding:",
+            "      from: image",
+            "      pattern: ???",
             "  patient_column: null",
             "  labels: [finding]",
         ]

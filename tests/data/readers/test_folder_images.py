@@ -117,7 +117,7 @@ def test_masks_are_no_class_and_no_images_of_one(make_tree, masks, caplog):
     assert manifest.table["image"].tolist() == ["COVID/images/1.png", "Normal/images/2.png"]
     assert manifest.labels == ["COVID"]
     assert counts(manifest.left_out) == {
-        ("masks or annotations, which are no class", ".png"): 3,
+        ("masks, annotations or thumbnails, which are no class", ".png"): 3,
         ("no image", ".xlsx"): 1,
     }
 
@@ -274,7 +274,12 @@ def test_parts_with_other_classes_and_other_case(make_tree, caplog):
      (("NoFinding", "Finding"), "Finding"), (("nontb", "tb"), "tb"), (("malignant", "benign"), "malignant"),
      (("no_tumor", "glioma"), "glioma"), (("COVID negative", "COVID positive"), "COVID positive"),
      (("yes", "no"), "yes"), (("CT_COVID", "CT_NonCOVID"), "CT_COVID"),
-     (("COVID19", "noncovid19"), "COVID19"), (("not normal", "normal"), "not normal"), (("Nodule", "Normal"), "Nodule")],
+     (("COVID19", "noncovid19"), "COVID19"), (("not normal", "normal"), "not normal"), (("Nodule", "Normal"), "Nodule"),
+     (("Normal", "Non-COVID pneumonia"), "Non-COVID pneumonia"), (("Négatif", "Positif"), "Positif"),
+     (("doente", "saudável"), "doente"), (("ohne Befund", "Befund"), "Befund"), (("Hasta", "Sa\u011fl\u0131kl\u0131"), "Hasta"),
+     (("正常", "肺炎"), "肺炎"), (("здоровые", "больные"), "больные"), (("sin_neumonia", "neumonia"), "neumonia"),
+     (("tb_yes", "tb_no"), "tb_yes"), (("TB+", "TB-"), "TB+"), (("class_0", "class_1"), "class_1"),
+     (("clear", "opacity"), "opacity"), (("cancer", "cancer-free"), "cancer")],
 )  # fmt: skip
 def test_the_healthy_class_is_never_the_finding(make_tree, names, positive, caplog):
     root = make_tree(*(f"{name}/{number}.png" for number, name in enumerate(names)))
@@ -300,6 +305,47 @@ def test_the_healthy_one_of_several_classes_stays_a_label_and_is_named(make_tree
         manifest = folders.read_folder(make_tree("COVID/1.png", "Normal/2.png", "Viral Pneumonia/3.png"))
     assert manifest.labels == ["COVID", "Normal", "Viral Pneumonia"]
     assert """'data.labels=["COVID","Viral Pneumonia"]'""" in caplog.text
+
+
+def test_a_part_without_class_folders_is_left_out_with_a_warning(make_tree, caplog):
+    found = find_images(make_tree("train/TB/1.png", "train/Normal/2.png", "test/3.png", "test/4.png"), None)
+    assert found.files["part"].tolist() == ["train", "train"]
+    assert [entry.count for entry in found.left_out if entry.is_loss] == [2]
+    assert "['test'] are no parts, or hold no class folders" in caplog.text
+
+
+def test_a_test_folder_beside_classes_is_no_class(make_tree, caplog):
+    found = find_images(make_tree("TB/1.png", "Normal/2.png", "test/3.png"), None)
+    assert sorted(found.files["class"]) == ["Normal", "TB"]
+    assert "['test'] are no classes" in caplog.text
+
+
+def test_a_trainval_folder_is_for_training(make_tree):
+    tree = make_tree("trainval/TB/1.png", "trainval/Normal/2.png", "test/TB/3.png", "test/Normal/4.png")
+    assert find_images(tree, None).files["part"].tolist() == ["test", "test", "train", "train"]
+
+
+def test_parts_lie_below_the_images_of_a_class(make_tree):
+    tree = make_tree("TB/images/train/1.png", "TB/images/test/2.png", "Normal/images/train/3.png")
+    assert sorted(find_images(tree, None).files["part"]) == ["test", "train", "train"]
+
+
+def test_one_class_in_two_forms_of_its_letters_is_one(make_tree):
+    tree = make_tree(
+        "train/Ne\u0301gatif/1.png", "test/N\u00e9gatif/2.png", "train/No_TB/3.png", "test/No TB/4.png"
+    )
+    assert find_images(tree, None).files["class"].nunique() == 2
+
+
+def test_thumbnails_are_not_the_images_once_more(make_tree):
+    tree = make_tree("TB/1.png", "TB/thumbnails/1.png", "Normal/2.png", "heatmaps/1.png")
+    assert find_images(tree, None).files["image"].tolist() == ["Normal/2.png", "TB/1.png"]
+
+
+def test_a_folder_of_masks_is_not_proposed_as_the_root(make_tree):
+    root = make_tree("images/TB/1.png", "images/Normal/2.png", "masks/TB/1.png", "masks/Normal/2.png")
+    with pytest.raises(MissingFileError, match=r"Set data\.root=\S+/images\.$"):
+        find_images(root, None)
 
 
 def test_names_of_health():
@@ -381,7 +427,7 @@ def test_a_table_says_what_lies_in_its_folder_of_images_besides(make_tree, caplo
     assert manifest.extra == ("img/more/b.png",)
     assert counts(manifest.left_out) == {
         ("no image that can be decoded", ".nii"): 1,
-        ("masks or annotations, which are no class", ".png"): 1,
+        ("masks, annotations or thumbnails, which are no class", ".png"): 1,
     }
     assert "1 .nii (no image that can be decoded)" in caplog.text
     (root / "labels.csv").write_text("image,patient,TB\nimg/a.png,1,0\n")

@@ -275,7 +275,7 @@ def test_folders_beside_parts_are_mentioned(make_tree, caplog):
     root = make_tree("train/a/1.png", "train/b/1.png", "extra/a/1.png")
     with caplog.at_level(logging.WARNING):
         assert len(scan(root, None)) == 2
-    assert "['extra'] are no parts and are left out" in caplog.messages[0]
+    assert "['extra'] are no parts, or hold no class folders, and are left out" in caplog.messages[0]
 
 
 def test_no_root(tmp_path):

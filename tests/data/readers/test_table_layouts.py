@@ -66,6 +66,82 @@ def test_each_word_is_a_label_but_those_for_no_finding(make):
     np.testing.assert_array_equal(manifest.targets, [[1, 0], [0, 0], [0, 0], [0, 1], [NAN, NAN]])
 
 
+@pytest.mark.parametrize("word", ["No_Finding", "no-finding", "Negative", "Control", "Healthy", "NORMAL"])
+def test_no_finding_in_other_forms(make, word):
+    manifest = read(make("a.png b.png", t_csv=f"id,dx\na,TB\nb,{word}\n"), classes={"columns": "dx"})
+    assert (manifest.labels, targets(manifest)) == (["TB"], [[1], [0]])
+
+
+def test_a_bare_list_in_a_cell_is_one_and_words_with_commas_are_mentioned(make, caplog):
+    root = make("a.png b.png c.png", t_csv='id,dx\na,"[TB, COVID]"\nb,TB\nc,Normal\n')
+    assert read(root, classes={"columns": "dx"}).labels == ["COVID", "TB"]
+    assert "separator" not in caplog.text
+    root = make("a.png b.png c.png", t_csv='id,dx\na,"TB, COVID"\nb,TB\nc,Normal\n')
+    assert read(root, classes={"columns": "dx"}).labels == ["TB", "TB, COVID"]
+    assert """such as 'TB, COVID'""" in caplog.text
+    assert """'data.reader.classes.separator=","'""" in caplog.text
+    assert read(root, classes={"columns": "dx", "separator": ","}).labels == ["COVID", "TB"]
+
+
+def test_empty_cells_where_nothing_says_no_finding_name_the_key(make, caplog):
+    root = make("a.png b.png", t_csv="id,dx\na,TB\nb,\n")
+    read(root, classes={"columns": "dx"})
+    assert "data.reader.blank=negative" in caplog.text
+    assert targets(read(root, classes={"columns": "dx"}, blank="negative")) == [[1], [0]]
+
+
+def test_whole_numbers_as_classes(make):
+    root = make("a.png b.png c.png", t_csv="id,grade\na,0\nb,1\nc,2\n")
+    with pytest.raises(DataError, match=r"classes=\{columns: grade, words: \{0: null, 1: NAME, 2: NAME\}\}"):
+        read(root)
+    meant = {"columns": "grade", "words": {0: None, 1: "mild", 2: "severe"}}
+    assert targets(read(root, classes=meant)) == [[0, 0], [1, 0], [0, 1]]
+
+
+def test_a_part_without_labels_is_named(make):
+    root = make("a.png b.png", train_csv="id,TB\na,1\n", test_csv="id,age\nb,3\n")
+    with pytest.raises(DataError, match=r"test\.csv lacks the columns \['TB'\]"):
+        read(root, tables={"train": "train.csv", "test": "test.csv"})
+
+
+def test_a_column_of_parts_that_nothing_reads_is_mentioned(make, caplog):
+    root = make("a.png b.png", t_csv="id,TB,set\na,1,train\nb,0,test\n")
+    read(root)
+    assert "data.reader.split_column=set data.split.method=official" in caplog.text
+    caplog.clear()
+    assert read(root, split_column="set").table["split"].tolist() == ["train", "test"]
+    assert "names parts" not in caplog.text
+
+
+def test_boxes_that_are_fractions_are_no_pixels(make):
+    root = make("a.png b.png", t_csv="id,TB,x,y,w,h\na,1,0.1,0.1,0.5,0.5\nb,0,,,,\n")
+    boxes = {"label": "TB", "x": "x", "y": "y", "width": "w", "height": "h"}
+    with pytest.raises(ConfigError, match=r"data\.reader\.boxes\.units=fractions"):
+        read(root, labels=["TB"], boxes=boxes)
+    assert read(root, labels=["TB"], boxes=boxes | {"units": "fractions"}).boxes["width"].tolist() == [0.5]
+
+
+def test_an_accent_in_another_form_of_unicode_is_named(make):
+    with pytest.raises(MissingFileError, match="another form of Unicode"):
+        read(make("a\u0308.png", t_csv="id,TB\n\u00e4,1\n"))
+
+
+RECORDS = [{"id": "a", "TB": 1}, {"id": "b", "TB": 0}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"version": 1, "data": RECORDS}, {"columns": ["id", "TB"], "index": [0, 1], "data": [["a", 1], ["b", 0]]},
+     {"train": RECORDS[:1], "test": RECORDS[1:]}],
+)  # fmt: skip
+def test_records_within_a_json_file(make, content):
+    root = make("a.png b.png", **{"t.json": json.dumps(content)})
+    split = {"split_column": "split"} if "train" in content else {}
+    manifest = read(root, **split)
+    assert (manifest.labels, targets(manifest)) == (["TB"], [[1], [0]])
+    assert manifest.table["split"].tolist() == (["train", "test"] if split else ["", ""])
+
+
 def test_classes_of_a_multiclass_task_keep_the_normal_one(make):
     text = "id,class\na,Normal\nb,Lung Opacity\nb,Lung Opacity\nc,No Lung Opacity / Not Normal\n"
     manifest = read(make("a.png b.png c.png", t_csv=text), classes={"columns": "class", "none": []})

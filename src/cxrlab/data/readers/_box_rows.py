@@ -198,9 +198,18 @@ class BoxRows:
         return labels
 
     def fractions(self, boxes: pd.DataFrame, root: Path) -> pd.DataFrame:
-        """Return boxes as fractions of their images, whose size comes from the table or from the files."""
+        """Return boxes as fractions of their images, whose size comes from the table or from the files.
+
+        Raises:
+            ConfigError: If they are fractions already.
+        """
         if self.units == "fractions" or not len(boxes):
             return boxes[list(BOX_COLUMNS)]
+        if boxes[list(_SIDES)].to_numpy(dtype=np.float64).max() <= 1:
+            raise ConfigError(
+                f"No number of the {len(boxes)} boxes below {root} is above 1: they are no pixels. Set "
+                "data.reader.boxes.units=fractions."
+            )
         if self.size is None:
             images = boxes["image"].unique().tolist()
             with ThreadPoolExecutor(_THREADS) as threads:

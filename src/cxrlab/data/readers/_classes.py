@@ -4,6 +4,7 @@ import ast
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +17,21 @@ import pandas as pd
 from cxrlab.data.readers._csv import BLANKS, Blank
 from cxrlab.data.readers._settings import names, one_of, section
 from cxrlab.data.readers._sheets import Sheet
-from cxrlab.errors import ConfigError, DataError
+from cxrlab.errors import ConfigError, DataError, override
 
 NONE_WORDS = ("normal", "no finding", "no findings", "nofinding", "none", "healthy", "unremarkable")
+# The same in other forms, without the signs between their words.
+_NONE_FORMS = frozenset(
+    """
+    normal normals nofinding nofindings healthy unremarkable negative neg control controls nodisease
+    noabnormality noabnormalities noabnormalfinding noabnormalfindings nopathology nothing
+    """.split()  # noqa: SIM905
+)
 _KEYS = {"columns": None, "words": None, "none": None, "unknown": (), "separator": None, "others": None}
 _OTHERS = ("error", "ignore", "label")
 _MARKS = re.compile(r"[|;]")
+_COMMAS = re.compile(r"[,|;]")
+_BARE_LIST = re.compile(r"\[([^\[\]]*)\]")
 _PLAIN_LIST = re.compile(r"\['[^'\\]*'(?:, ?'[^'\\]*')*\]")
 _ITEM = re.compile(r"'([^'\\]*)'")
 _NAMED = 8
@@ -90,6 +100,12 @@ class Classes:
                         }
             named = {*meanings, *unknown, *BLANKS}
             new = {word: name for word, name in found.items() if word not in named}
+            if settings["none"] is None:
+                healthy = [word for word in new if re.sub(r"[^a-z]", "", word) in _NONE_FORMS]
+                meanings |= {word: () for word in healthy}
+                new = {word: name for word, name in new.items() if word not in healthy}
+            if settings["separator"] is None:
+                _warn_of_commas(list(new.values()), columns, sheets[0])
             meanings |= {word: (name,) for word, name in new.items()}
             labels += sorted(set(new.values()) - set(labels), key=str.casefold)
             if labels:
@@ -128,6 +144,12 @@ class Classes:
         targets = present.astype(np.float32)
         lacking = is_unknown | (is_blank if self.blank == "ignore" else False)
         targets[lacking[:, None] & ~present] = np.nan
+        if is_blank.any() and self.blank == "ignore" and not (targets == 0).all(axis=1).any():
+            _log.warning(
+                f"{is_blank.sum()} rows of {sheet.path} have no word in {list(self.columns)}: their labels "
+                "are unknown; no row says that nothing is found. If an empty cell means no finding: "
+                "data.reader.blank=negative"
+            )
         return targets
 
     def _labels_of(self, word: str, column: str, sheet: Sheet, cells: "pd.Series[str]") -> tuple[str, ...]:
@@ -155,6 +177,20 @@ _BOOLEANS = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 def _shown(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     return ", ".join(labels[:_SHOWN]) + more
+
+
+def _warn_of_commas(words: Sequence[str], columns: Sequence[str], sheet: Sheet) -> None:
+    """Say so where words look like several with commas between them: one piece stands in two of them."""
+    pieces = Counter(piece for word in words for piece in {plain(piece) for piece in word.split(",")})
+    several = [
+        word for word in words if "," in word and any(pieces[plain(piece)] > 1 for piece in word.split(","))
+    ]
+    if several:
+        _log.warning(
+            f"{len(several)} words in {list(columns)} of {sheet.path} have commas, such as {several[0]!r}, "
+            "and are a label each. If they are several words: "
+            + override("data.reader.classes.separator", ",")
+        )
 
 
 def _meanings(words: object, key: str) -> dict[str, tuple[str, ...]]:
@@ -197,7 +233,9 @@ def split_words(cell: str, separator: str | None = None) -> list[str]:
     text = cell.strip()
     values: Sequence[Any] | None = listed(text) if text.startswith(("[", "(", "{")) else None
     if values is None:
-        values = text.split(separator) if separator else _MARKS.split(text)
+        bare = _BARE_LIST.fullmatch(text)  # [Mass, Nodule], as YAML writes a list
+        mark = re.compile(re.escape(separator)) if separator else _MARKS if bare is None else _COMMAS
+        values = mark.split(text if bare is None else bare[1])
     words = [" ".join(str(value).split()) for value in values if value is not None]
     return [word for word in words if word and (len(values) == 1 or word.casefold() not in BLANKS)]
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from cxrlab.data.manifest import LeftOut, escaped, is_utf8
 from cxrlab.errors import DataError
 
 HIDDEN = "hidden, or of the system"
-MASKS = "masks or annotations, which are no class"
+MASKS = "masks, annotations or thumbnails, which are no class"
 NO_IMAGE = "no image"
 UNDECODABLE = "no image that can be decoded"
 NOT_UTF8 = "names that are no UTF-8"
@@ -30,10 +31,14 @@ _DOCUMENTS = frozenset(
      ".htm", ".doc", ".docx", ".rtf", ".yaml", ".yml", ".toml", ".ini", ".log", ".py", ".ipynb", ".sh",
      ".m", ".r", ".bib", ".tex", ".license", ".sha256", ".md5", ".parquet", ".db", ".url", ".lnk"]
 )  # fmt: skip
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+# A word of a script without capitals, such as Chinese, is what stands between two signs.
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+|[^\W\d_a-zA-Z]+")
+# Letters that Unicode does not take apart into a Latin one and its accent.
+_LATIN = str.maketrans({"\u0131": "i", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ß": "ss"})
 _MASK_WORDS = frozenset(
     ["mask", "masks", "segmentation", "segmentations", "annotation", "annotations", "label", "labels",
-     "contour", "contours", "groundtruth", "gt", "overlay", "overlays", "bbox", "bboxes"]
+     "contour", "contours", "groundtruth", "gt", "overlay", "overlays", "bbox", "bboxes", "heatmap",
+     "heatmaps", "thumbs", "thumbnail", "thumbnails"]
 )  # fmt: skip
 _IMAGE_WORDS = frozenset(
     ["image", "images", "img", "imgs", "png", "pngs", "jpg", "jpgs", "jpeg", "jpegs", "dcm", "dicom",
@@ -108,17 +113,20 @@ def is_hidden(name: str) -> bool:
 
 
 def words_of(name: str) -> list[str]:
-    """Return the words of a name in lower case.
+    """Return the words of a name in lower case and without accents.
 
     Example:
-        >>> words_of("ManualMask"), words_of("CXR_png"), words_of("NoFinding-2")
-        (['manual', 'mask'], ['cxr', 'png'], ['no', 'finding', '2'])
+        >>> words_of("ManualMask"), words_of("CXR_png"), words_of("NoFinding-2"), words_of("Négatif")
+        (['manual', 'mask'], ['cxr', 'png'], ['no', 'finding', '2'], ['negatif'])
     """
+    if not name.isascii():
+        letters = unicodedata.normalize("NFKD", name.translate(_LATIN))
+        name = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return [word.lower() for word in _WORD.findall(name)]
 
 
 def holds_masks(name: str) -> bool:
-    """Tell of a folder's name whether it is one for masks or annotations, and so no class.
+    """Tell of a folder's name whether it is one for masks, annotations or thumbnails: no class.
 
     Example:
         >>> holds_masks("leftMask"), holds_masks("png_masks"), holds_masks("Segmentations"), holds_masks("TB")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cxrlab.data.readers._content import MOST_BYTES, as_text, as_utf8, content_of, kind_of
 from cxrlab.data.readers._csv import read_cells, table_of
+from cxrlab.data.readers._settings import PART_WORDS
 from cxrlab.errors import ConfigError, DataError, MissingPackageError
 
 SUFFIXES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".ndjson", ".parquet", ".npz")
@@ -26,7 +27,8 @@ def read_file(
 ) -> pd.DataFrame:
     r"""Read a table of any format but npz, by its content, with every cell as text and empty ones as ``""``.
 
-    JSON may be a list of records, records by name of the image, columns of lists, or COCO's lists of images,
+    JSON may be a list of records, such a list for each part (which becomes the column ``split``), a list
+    beside facts about it, records by name of the image, columns of lists, or COCO's lists of images,
     annotations and categories. What lies deeper becomes ``outer.inner``; lists stay lists, as text.
 
     Args:
@@ -198,8 +200,17 @@ def _in_mapping(value: Mapping[str, Any], path: Path) -> Iterator[Mapping[str, A
     """Yield the records of a mapping: of columns, of images, or around a list."""
     items = list(value.values())
     lists = [item for item in items if isinstance(item, list)]
-    if len(items) == 1 and lists and all(isinstance(record, Mapping) for record in lists[0]):
+    tables = {
+        name: item
+        for name, item in value.items()
+        if isinstance(item, list) and item and all(isinstance(record, Mapping) for record in item)
+    }
+    if tables and set(map(str.casefold, value)) <= set(PART_WORDS):
+        return ({**record, "split": name} for name, item in tables.items() for record in item)
+    if len(tables) == 1 and len(lists) == 1:
         return iter(lists[0])
+    if {"columns", "data"} <= set(value) <= {"columns", "data", "index", "index_names", "column_names"}:
+        return (dict(zip(value["columns"], row, strict=True)) for row in value["data"])
     are_images = all(
         re.search(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp|webp)$", name, re.IGNORECASE) for name in value
     )

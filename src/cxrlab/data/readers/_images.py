@@ -4,11 +4,12 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 
 from cxrlab.data.readers._paths import listing, paths_under_root, present
-from cxrlab.data.readers._settings import names
+from cxrlab.data.readers._settings import PART_WORDS, names
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 _NAMED = 3
@@ -41,7 +42,7 @@ class ImageFolders:
                     known += [path for path in paths if path not in known]
 
     def paths(
-        self, cells: "pd.Series[str]", *, prefix: str | None, suffix: str, table: Path
+        self, cells: "pd.Series[str]", *, prefix: str | None, suffix: str, table: Path, part: str = ""
     ) -> "pd.Series[str]":
         """Return the path of each image that a table names; one that lies nowhere is in the first folder.
 
@@ -50,6 +51,7 @@ class ImageFolders:
             prefix: Regular expression; what it matches at the start of a path is taken off.
             suffix: Put at the end of each path.
             table: For messages.
+            part: Of the whole table, where it has one: of several places, one named after it is meant.
 
         Raises:
             ConfigError: If the prefix is no regular expression.
@@ -62,6 +64,10 @@ class ImageFolders:
             return texts
         unique = texts.unique().tolist()
         places = self._searched(unique) if self._files is not None else self._looked_up(unique)
+        places = {
+            text: [path for path in there if _is_of_part(path, part)] or there if len(there) > 1 else there
+            for text, there in places.items()
+        }
         twice = [text for text in unique if len(places[text]) > 1]
         if twice:
             raise DataError(
@@ -108,6 +114,11 @@ def hint(root: Path, missing: str) -> str:
             continue
         if same := [name for name in entries if name.casefold() == part.casefold()]:
             return f"There is {place / same[0]}, which differs in case: write it alike. "
+        if same := [name for name in entries if normalize("NFC", name) == normalize("NFC", part)]:
+            return (
+                f"There is {place / same[0]}, whose accents are written in another form of Unicode: write it "
+                "alike; convmv -f utf8 -t utf8 --nfc --notest renames files. "
+            )
         if position == len(parts) - 1:
             longer = [Path(name).suffix for name in entries if Path(name).stem == part]
             if longer:
@@ -122,6 +133,12 @@ def hint(root: Path, missing: str) -> str:
         if looked > _MOST_LOOKED_AT:
             break
     return ""
+
+
+def _is_of_part(path: str, part: str) -> bool:
+    """Tell whether a folder in a path is named after a part: ``test_images/1.png``."""
+    words = re.split(r"[^a-z]+", path.rpartition("/")[0].lower())
+    return part != "" and any(PART_WORDS.get(word) == part for word in words)
 
 
 def walk_images(root: Path, folder: str) -> dict[str, list[str]]:

@@ -128,6 +128,11 @@ def _are_words(cells: "pd.Series[str]") -> bool:
     return sum(map(is_word, unique)) > len(unique) / 2
 
 
+def _are_numbers(cells: "pd.Series[str]") -> bool:
+    """Tell whether a column holds few whole numbers only, as classes are numbered."""
+    return 2 < cells.nunique() <= _MOST_WORDS and bool(cells.str.fullmatch(r"[0-9]{1,2}(\.0)?|").all())
+
+
 def find_labels(
     sheets: Sequence[Sheet],
     labels: Sequence[str] | Mapping[str, str] | None,
@@ -221,7 +226,7 @@ def _columns_with_labels(
             f"learn one of them: {override('data.reader.labels', [*labelled, others[0]])}"
         )
     if not labelled:
-        raise DataError(_no_labels(first, free))
+        raise DataError(_no_labels(sheets, free))
     _log.info(f"labels of {first.path}, being the columns that hold labels only: {', '.join(labelled)}")
     return {name: name for name in labelled}
 
@@ -262,8 +267,20 @@ def _refuse_bad_cells(sheets: Sequence[Sheet], columns: Sequence[str]) -> None:
                 )
 
 
-def _no_labels(sheet: Sheet, free: Sequence[str]) -> str:
-    """Return why a table has no labels, and what may help."""
+def _no_labels(sheets: Sequence[Sheet], free: Sequence[str]) -> str:
+    """Return why tables have no labels, and what may help."""
+    sheet = sheets[0]
+    for other in sheets[1:]:
+        lacking = [
+            name
+            for name in free
+            if other.find(name) is None and not is_no_finding(name) and holds_labels(sheet.cells[name])
+        ]
+        if lacking:
+            return (
+                f"{other.path} lacks the columns {lacking[:_NAMED]}, which hold the labels of {sheet.path}: "
+                "a part without labels can be neither learned nor tested. Leave it out of data.reader.tables."
+            )
     words = [
         name
         for name in free
@@ -278,6 +295,12 @@ def _no_labels(sheet: Sheet, free: Sequence[str]) -> str:
         advice += (
             f" If labels stand as words in a column: 'data.reader.classes={{columns: {quoted(words[0])}}}'. "
             "For run lengths: data.reader.presence."
+        )
+    elif numbers := [name for name in free if _are_numbers(sheet.cells[name]) and not is_no_finding(name)]:
+        meant = "words: {0: null, 1: NAME, 2: NAME}"
+        advice += (
+            f" If whole numbers stand for classes (null: no finding): "
+            f"'data.reader.classes={{columns: {quoted(numbers[0])}, {meant}}}'."
         )
     return (
         f"No column of {sheet.path} holds labels only (1, 0, -1, yes, no or empty): it has "

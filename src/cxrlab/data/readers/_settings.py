@@ -6,6 +6,23 @@ from typing import Any
 
 from cxrlab.errors import ConfigError
 
+# How tables and people call the parts, in any case.
+PART_WORDS = {
+    "train": "train",
+    "training": "train",
+    "tr": "train",
+    "trn": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "development": "val",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+}
+
 
 def section(
     value: object, key: str, defaults: Mapping[str, Any], *, needs: Sequence[str] = ()

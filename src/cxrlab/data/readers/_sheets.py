@@ -16,25 +16,9 @@ from cxrlab.data.readers._content import plain_or_gz
 from cxrlab.data.readers._formats import SUFFIXES, read_file
 from cxrlab.data.readers._npz import read_npz
 from cxrlab.data.readers._paths import listing, root_hint
-from cxrlab.data.readers._settings import names
+from cxrlab.data.readers._settings import PART_WORDS, names
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
-# How tables and people call the parts, in any case.
-PART_WORDS = {
-    "train": "train",
-    "training": "train",
-    "tr": "train",
-    "trn": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "dev": "val",
-    "development": "val",
-    "test": "test",
-    "testing": "test",
-    "tst": "test",
-}
 IMAGE_SUFFIXES = (
     ".png",
     ".jpg",

@@ -1,6 +1,7 @@
 """Data sets that keep each class in a folder: paediatric pneumonia, malaria, and anyone's own."""
 
 import logging
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from cxrlab.data.readers._folder_images import (
     words_of,
 )
 from cxrlab.data.readers._paths import check_root, compiled, folders_below, listing
-from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.errors import ConfigError, DataError, MissingFileError, override
 
 _PARTS = {
     "train": "train",
@@ -41,6 +42,8 @@ _PARTS = {
     "test": "test",
     "testing": "test",
 }
+# What is not for testing; a validation part is cut from it.
+_BOTH = frozenset(["trainval", "trainvalid", "trainvalidation", "trainandval", "traindev"])
 # Words beside that of a part in the name of its folder.
 _OF_PARTS = frozenset(["set", "data", "dataset", "images", "imgs", "folder", "part", "split"])
 _CHILD = r"(?i)^(person\d+|(?:NORMAL2-)?IM-\d+)[_-]"
@@ -53,11 +56,21 @@ _MALARIA = {
     "Uninfected": ("uninfected",),
 }
 _HEALTHY = frozenset(
-    ["normal", "normals", "healthy", "negative", "negatives", "neg", "control", "controls", "uninfected",
-     "noninfected", "unaffected", "benign", "absent", "absence", "none", "nofinding", "nofindings",
-     "unremarkable", "gesund", "sano", "sana", "sain"]
+    ["normal", "normals", "healthy", "health", "negative", "negatives", "neg", "control", "controls", "ctrl",
+     "uninfected", "noninfected", "unaffected", "undiseased", "benign", "absent", "absence", "none",
+     "nofinding", "nofindings", "unremarkable", "clear", "clean", "normale", "normales", "normalny",
+     "normaal", "gesund", "gesunde", "gesunder", "kontrolle", "kontrollen", "negativ", "unauffallig", "sano",
+     "sana", "sanos", "sanas", "sain", "saine", "sains", "saines", "negatif", "negatifs", "temoin", "temoins",
+     "negativo", "negativos", "negativa", "saudavel", "saudaveis", "sani", "gezond", "saglikli", "kontrol",
+     "zdrowy", "zdrowe", "frisk", "friska", "норма", "нормальные", "здоровые", "здоровыи", "здоров",
+     "正常", "健康", "阴性", "対照", "陰性", "정상", "음성", "سليم", "طبيعي"]
 )  # fmt: skip
-_NEGATIONS = frozenset(["no", "non", "not", "without", "un"])
+# Before what is not there; those at the end of a name say the same of what stands before them.
+_NEGATIONS = frozenset(
+    ["no", "non", "not", "without", "un", "kein", "keine", "keinen", "nicht", "ohne", "sin", "sans", "pas",
+     "sem", "nao", "senza", "geen", "utan", "uden", "bez", "无", "没有"]
+)  # fmt: skip
+_AFTER = frozenset(["no", "free", "false", "0"])
 
 _log = logging.getLogger(__name__)
 
@@ -208,8 +221,9 @@ def is_healthy(name: str) -> bool:
     """Tell of a class's name whether it says that nothing is found.
 
     Example:
-        >>> [name for name in ("Normal", "no_finding", "Non-TB", "abnormal", "0", "1") if is_healthy(name)]
-        ['Normal', 'no_finding', 'Non-TB', '0']
+        >>> names = ("Normal", "no_finding", "Non-TB", "Négatif", "abnormal", "0", "1")
+        >>> [name for name in names if is_healthy(name)]
+        ['Normal', 'no_finding', 'Non-TB', 'Négatif', '0']
     """
     words = words_of(name)
     if not words or words in (["0"], ["false"], ["no"], ["n"]):
@@ -224,18 +238,28 @@ def is_healthy(name: str) -> bool:
 def _healthy_of(names: Sequence[str]) -> list[str]:
     """Return which of two names say that nothing is found, be it only beside the other (un-infected)."""
     healthy = [name for name in names if is_healthy(name)]
-    if not healthy:
-        plain = {name: "".join(words_of(name)) for name in names}
-        healthy = [
-            name
-            for name in names
-            if any(
-                sign in plain[name] and plain[name].replace(sign, "", 1) == other
-                for sign in _NEGATIONS
-                for other in plain.values()
-            )
-        ]
-    return healthy
+    if len(healthy) > 1:  # pneumonia that is not COVID, beside Normal
+        plainly = [name for name in healthy if _HEALTHY.issuperset(words_of(name))]
+        return plainly if len(plainly) == 1 else healthy
+    if healthy:
+        return healthy
+    plain = {name: "".join(words_of(name)) for name in names}
+    healthy = [
+        name
+        for name in names
+        if any(
+            sign in plain[name] and plain[name].replace(sign, "", 1) == other
+            for sign in _NEGATIONS
+            for other in plain.values()
+        )
+    ]
+    return healthy or [name for name in names if _is_negated_at_the_end(name)]
+
+
+def _is_negated_at_the_end(name: str) -> bool:
+    """Tell whether a name ends with a negation: ``pneumonia_no``, ``TB-``, ``disease free``, ``class_0``."""
+    words = words_of(name)
+    return bool(words) and (name.endswith("-") or (len(words) > 1 and words[-1] in _AFTER))
 
 
 def _class_labels(
@@ -273,7 +297,8 @@ def _positive_of(names: Sequence[str], root: Path) -> str:
     why = "both names say healthy" if healthy else "neither name says healthy"
     _log.warning(
         f"which of the classes {names[0]} and {names[1]} of {root} is the finding is unknown ({why}): "
-        f"{names[1]}, the second, is taken as present. For the other: data.reader.positive_class={names[0]}"
+        f"{names[1]}, the second, is taken as present. For the other: "
+        + override("data.reader.positive_class", names[0])
     )
     return names[1]
 
@@ -421,16 +446,26 @@ def part_of(folder: str) -> str:
         ('val', 'train', 'test', '')
     """
     words = [word for word in words_of(folder) if word not in _OF_PARTS]
+    if "".join(words) in _BOTH:
+        return "train"
     return _PARTS.get(words[0], "") if len(words) == 1 else ""
 
 
 def _parts_in(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> list[str]:
-    """Return the folders of parts; of those with more in their name (train_images) such as hold classes."""
-    return [
+    """Return the folders of parts; of those with more in their name (train_images) such as hold classes.
+
+    One without any class folder, such as a test part whose labels are kept back, is none beside others.
+    """
+    parts = [
         name
         for name in _folders(folder)
         if name.lower() in _PARTS or (part_of(name) and _holds_several(folder / name, wanted))
     ]
+    if wanted is None:
+        filled = [name for name in parts if _classes_in(folder / name)]
+        beside = [name for name in _classes_in(folder) if name.lower() not in _PARTS]
+        return filled or ([] if len(beside) > 1 else parts)
+    return [name for name in parts if _named(folder / name, wanted)] or parts
 
 
 def _holds_several(folder: Path, wanted: Mapping[str, Sequence[str]] | None) -> bool:
@@ -525,6 +560,7 @@ def _near_roots(root: Path, wanted: Mapping[str, Sequence[str]] | None) -> list[
     by side are none.
     """
     below = [folder for folder in folders_below(root) if _can_be_root(folder) and _fits(folder, wanted)]
+    below = [folder for folder in below if not _is_of_masks(folder, root)]
     if below:
         depth = min(len(folder.parts) for folder in below)
         return [folder for folder in below if len(folder.parts) == depth]
@@ -533,6 +569,30 @@ def _near_roots(root: Path, wanted: Mapping[str, Sequence[str]] | None) -> list[
     if not is_within or not _can_be_root(above) or not any(is_healthy(name) for name in _candidates(above)):
         return []
     return [above] if _fits(above, wanted) else []
+
+
+def class_root(root: Path) -> tuple[Path, list[str]] | None:
+    """Return the folder that :func:`read_folder` can read, and its classes; None where there is none.
+
+    That is the root, or else the nearest below it that has parts or a healthy class: other folders in folders
+    may be patients.
+    """
+    for folder in [root, *_near_roots(root, None)]:
+        if (folder != root and root not in folder.parents) or not _fits(folder, None):
+            continue
+        parts = _parts_in(folder, None)
+        classes = _classes_in(folder / parts[0] if parts else folder)
+        if len(classes) > 1 and (folder == root or parts or any(map(is_healthy, classes))):
+            return folder, classes
+    return None
+
+
+def _is_of_masks(folder: Path, root: Path) -> bool:
+    """Tell of a folder below the root whether it holds masks only, not images too (Segmentation Data)."""
+    is_named_so = any(map(holds_masks, folder.relative_to(root).parts))
+    return is_named_so and not any(
+        holds_any_images(path.name) for inner in folders_below(folder) for path in folders_below(inner)
+    )
 
 
 def _can_be_root(folder: Path) -> bool:
@@ -550,7 +610,9 @@ def _class_folders(
     if wanted is None:
         class_of = {name: name for name in _candidates(folder)}
         if not part:  # a copy of the data set within it, as archives have it, is no class of its own
-            class_of = {name: name for name in class_of if not _is_root(folder / name)}
+            class_of = {
+                name: name for name in class_of if name.lower() not in _PARTS and not _is_root(folder / name)
+            }
     else:
         class_of = _named(folder, wanted)
     missing = [name for name in wanted or () if name not in class_of.values()]
@@ -595,7 +657,7 @@ def _tally_beside(root: Path, folder: str, kept: Sequence[str], tally: Tally) ->
         elif count_files(root, path, BESIDE, tally, is_loss=True):
             others.append(entry.name)
     if others:
-        what = "parts" if any(part_of(name) for name in kept) else "classes"
+        what = "parts, or hold no class folders," if any(part_of(name) for name in kept) else "classes"
         _log.warning(
             f"reading only the folders {list(kept)} of {root / folder}; {others} are no {what} and are left "
             "out"
@@ -603,18 +665,24 @@ def _tally_beside(root: Path, folder: str, kept: Sequence[str], tally: Tally) ->
 
 
 def _parts_below(below: "pd.Series[str]") -> "pd.Series[str]":
-    """Return the part of each image by the folder right below its class; "" where not all lie in parts."""
-    parts = below.str.partition("/")[0].str.lower().map(_PARTS)
-    is_split = bool(len(below)) and parts.notna().all() and below.str.contains("/").all()
-    return parts if is_split and parts.nunique() > 1 else pd.Series("", index=below.index, dtype=str)
+    """Return the part of each image by a folder below its class; "" where not all lie in such folders."""
+    parts = below.map(
+        lambda path: next((_PARTS[name] for name in path.lower().split("/")[:-1] if name in _PARTS), "")
+    )
+    is_split = bool(len(below)) and (parts != "").all() and parts.nunique() > 1
+    return parts if is_split else pd.Series("", index=below.index, dtype=str)
 
 
 def _with_one_spelling(classes: "pd.Series[str]") -> "pd.Series[str]":
-    """Give classes that differ in case or blanks only one name: the first in sorted order."""
+    """Give classes that differ in case, blanks or the form of their letters one name: the first in order."""
     spellings: dict[str, str] = {}
     for name in sorted(classes.unique()):
-        spellings.setdefault(" ".join(name.split()).casefold(), name)
-    return classes.map(lambda name: spellings[" ".join(name.split()).casefold()])
+        spellings.setdefault(_comparable(name), name)
+    return classes.map(lambda name: spellings[_comparable(name)])
+
+
+def _comparable(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", name).replace("_", " ").split()).casefold()
 
 
 def _warn_of_other_classes(root: Path, files: pd.DataFrame) -> None:

@@ -19,10 +19,10 @@ from cxrlab.data.readers._images import ImageFolders, hint
 from cxrlab.data.readers._join import joined
 from cxrlab.data.readers._labels import Labels, find_labels
 from cxrlab.data.readers._paths import check_root, compiled, listing, present
-from cxrlab.data.readers._settings import one_of
-from cxrlab.data.readers._sheets import PART_WORDS, Layout, Sheet, list_files, open_sheets, parts_by_word
+from cxrlab.data.readers._settings import PART_WORDS, one_of
+from cxrlab.data.readers._sheets import Layout, Sheet, list_files, open_sheets, parts_by_word
 from cxrlab.data.readers._votes import Votes, check_alike, readers_of
-from cxrlab.errors import ConfigError, DataError, MissingFileError
+from cxrlab.errors import ConfigError, DataError, MissingFileError, override
 
 __all__ = ["PART_WORDS", "read"]
 
@@ -299,6 +299,7 @@ class Rows:
             prefix=self.path_prefix,
             suffix=self.image_suffix,
             table=sheet.path,
+            part=sheet.part,
         )
 
     def _patients(self, sheet: Sheet, images: "pd.Series[str]") -> "pd.Series[str]":
@@ -358,7 +359,20 @@ def _split_column(sheets: Sequence[Sheet], column: str | None) -> str | None:
     is_known = sheets[0].under(LABEL) or sheets[0].path.suffix.lower() == ".npz"
     if column is None and not by_file and is_known:
         return sheets[0].find("split")
+    if column is None and not by_file:
+        _warn_of_unread_parts(sheets[0])
     return column
+
+
+def _warn_of_unread_parts(sheet: Sheet) -> None:
+    """Name a column that gives parts and that nothing reads: the images are split anew."""
+    for name in sheet.names:
+        words = {word.lower() for word in sheet.cells[name].unique()} - {""}
+        if len(words) > 1 and words <= set(PART_WORDS):
+            _log.warning(
+                f"The column {name!r} of {sheet.path} names parts ({', '.join(sorted(words))}) and is not "
+                f"read. To keep them: {override('data.reader.split_column', name)} data.split.method=official"
+            )
 
 
 def _warn_of_lacking_covariates(sheets: Sequence[Sheet], columns: Mapping[str, str]) -> None:
