@@ -18,6 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_overrides
+from cxrlab.cli.validation import texts_below
 from cxrlab.errors import ConfigError, MissingFileError
 from cxrlab.files import RunDir, check_trust, is_address, locate, read_yaml, reading, trust_advice
 from cxrlab.runs.run_data import would_write
@@ -175,7 +176,7 @@ def _check(saved: DictConfig, today: DictConfig, files: RunDir) -> None:
                     f"{files.config} names {path} in {key}, so it was not imported: a run must not choose "
                     f"what code runs.{trust_advice(path)} Or name it on the command line again."
                 )
-    for key, text in _texts(node, ""):
+    for key, text in texts_below(node, ""):
         if is_address(text) and _todays_value(today, key) != text:
             raise ConfigError(
                 f"{files.config} holds {key}={text}: nothing is fetched for a run's file. If it is yours, "
@@ -211,7 +212,7 @@ def _check_paths(node: Mapping[str, Any], today: DictConfig, files: RunDir, run_
                         f"{files.config} holds {key}.{name}={value}, where today's conf/ has {own}: not "
                         "used. If it is yours, give it on the command line again."
                     )
-        for key, text in _texts(node.get(group), group):
+        for key, text in texts_below(node.get(group), group):
             if _leads_out(text, run_dir) and _todays_value(today, key) != text:
                 raise ConfigError(
                     f"{files.config} holds {key}={text}, a path outside of the run: not used. If it is "
@@ -240,18 +241,6 @@ def _described(node: object, key: str = "") -> Iterator[tuple[str, Mapping[str, 
     elif isinstance(node, list):
         for place, value in enumerate(node):
             yield from _described(value, f"{key}[{place}]")
-
-
-def _texts(node: object, key: str) -> Iterator[tuple[str, str]]:
-    """Yield every text below a node, with its dotted path."""
-    if isinstance(node, str):
-        yield key, node
-    elif isinstance(node, Mapping):
-        for name, value in node.items():
-            yield from _texts(value, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for place, value in enumerate(node):
-            yield from _texts(value, f"{key}[{place}]")
 
 
 def _leads_out(text: str, run_dir: Path) -> bool:
@@ -337,7 +326,7 @@ def _conf(folders: tuple[Path, ...]) -> tuple[dict[str, list[Mapping[str, object
             where = "" if where == "_global_" else where
             for key, node in _described(content, where):
                 nodes.setdefault(key, []).append(dict(node))
-            for key, value in _texts(content, where):
+            for key, value in texts_below(content, where):
                 if (reference := re.fullmatch(r"\$\{([\w.]+)\}", value)) is not None:
                     references[key] = reference[1]
     return nodes, references

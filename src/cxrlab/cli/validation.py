@@ -56,7 +56,7 @@ def check_keys(node: Mapping[str, Any], command: Mapping[str, Any], *, elsewhere
         ConfigError: At the first key that nothing reads, with its value and what may have been meant.
     """
     groups = {_group(entry) for entry in command.get("defaults", [])}
-    texts = "\n".join([elsewhere, *_texts(node)])
+    texts = "\n".join([elsewhere, *(text for _, text in texts_below(node))])
     for name, value in node.items():
         if re.search(r"\$\{\.*" + re.escape(name) + r"[}.\[]", texts):
             continue
@@ -104,12 +104,16 @@ def _group(entry: object) -> str:
     return name.removeprefix("override ").removeprefix("optional ")
 
 
-def _texts(node: object) -> Iterator[str]:
+def texts_below(node: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text below a node, with its dotted path."""
     if isinstance(node, str):
-        yield node
-    elif isinstance(node, Mapping | list):
-        for inner in node.values() if isinstance(node, Mapping) else node:
-            yield from _texts(inner)
+        yield key, node
+    elif isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from texts_below(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for place, value in enumerate(node):
+            yield from texts_below(value, f"{key}[{place}]")
 
 
 def check_value(value: object, hint: Any, key: str) -> None:
