@@ -322,6 +322,16 @@ def test_a_run_unpacks_no_images_into_a_folder_of_its_choice(tmp_path: Path):
         reader = {"_target_": "cxrlab.data.readers.table.read", "_partial_": True, "tables": tables}
         with pytest.raises(ConfigError, match=r"the images in \w+.npz written below .*give root="):
             build_data(data | {"reader": reader}, trust=(), source="a run")
+    for more in (
+        {"join": {"table": "new.npz", "on": "image"}},
+        {"join": [{"table": [str(tmp_path / "theirs.npz")], "on": "image"}]},
+        {"boxes": {"tables": ["NEW.npz"]}},
+    ):
+        reader = {"_target_": "cxrlab.data.readers.table.read", "_partial_": True, "tables": "x.csv", **more}
+        with pytest.raises(ConfigError, match=r"the images in \w+.npz written below .*give root="):
+            build_data(data | {"reader": reader}, trust=(), source="a run")
+    reader = {"_target_": "cxrlab.data.readers.table.read", "_partial_": True, "tables": "x.csv"}
+    build_data(data | {"reader": reader}, trust=(), source="a run")  # writes nothing
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["new.npz", "theirs_images"]
 
 
