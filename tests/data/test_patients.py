@@ -63,7 +63,6 @@ def test_what_is_not_plainly_the_same_stays_apart():
         "NaT",
         "-1",
         "\u2014",
-        "Anonymous",
         "N / A",
         None,
         np.nan,

@@ -17,7 +17,7 @@ import pandas as pd
 _NOBODY = r"""
     nan; na; n/a; n.a.; n.a; #n/a; #na; #null!; #value!; <na>; <nan>; <none>; nat; none; null; nil; missing;
     empty; undefined; unknown; unk; not available; not_available; not applicable; not known; no patient;
-    no id; n/d; tbd; n / a; unknown patient; not given; anonymous; anonymised; anonymized; unbekannt; inconnu;
+    no id; n/d; tbd; n / a; unknown patient; not given; unbekannt; inconnu;
     desconocido; -1; ?; ??; ???; -; --; ---; .; ..; _; []; {}; (); (null); (none); (blank); \N
 """
 NOBODY = frozenset(word.strip().lower() for word in _NOBODY.split(";")) | {"", "\u2013", "\u2014"}

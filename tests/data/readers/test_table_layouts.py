@@ -104,6 +104,19 @@ def test_a_part_without_labels_is_named(make):
         read(root, tables={"train": "train.csv", "test": "test.csv"})
 
 
+def test_a_table_of_a_part_that_is_not_read_is_mentioned(make, caplog):
+    texts = {
+        f"{part}_csv": f"id,TB\n{name},1\n" for part, name in (("train", "a"), ("valid", "b"), ("test", "c"))
+    }
+    root = make("a.png b.png c.png", **texts)
+    tables = {"train": "train.csv", "test": "test.csv"}
+    assert len(read(root, tables=tables)) == 2
+    assert "valid.csv lies beside" in caplog.text
+    caplog.clear()
+    assert len(read(root, tables=tables | {"val": "valid.csv"})) == 3
+    assert "lies beside" not in caplog.text
+
+
 def test_a_column_of_parts_that_nothing_reads_is_mentioned(make, caplog):
     root = make("a.png b.png", t_csv="id,TB,set\na,1,train\nb,0,test\n")
     read(root)

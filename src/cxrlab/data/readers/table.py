@@ -1,6 +1,7 @@
 """Any data set whose images and labels stand in tables, or in the names of its files, as a manifest."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,6 +172,7 @@ def read(
         votes=votes,
     )
     _warn_of_lacking_covariates(sheets, covariate_columns)
+    _warn_of_unread_tables(sheets)
     where = ", ".join(str(sheet.path) for sheet in sheets)
     many_rows = [rows.of(sheet) for sheet in sheets]
     table = pd.concat(many_rows, ignore_index=True)
@@ -373,6 +375,22 @@ def _warn_of_unread_parts(sheet: Sheet) -> None:
                 f"The column {name!r} of {sheet.path} names parts ({', '.join(sorted(words))}) and is not "
                 f"read. To keep them: {override('data.reader.split_column', name)} data.split.method=official"
             )
+
+
+def _warn_of_unread_tables(sheets: Sequence[Sheet]) -> None:
+    """Name a table beside those of the parts that is called after a part that none of them gives."""
+    given, read_already = {sheet.part for sheet in sheets} - {""}, {sheet.path for sheet in sheets}
+    for sheet in sheets if given else []:
+        name = sheet.path.name
+        told = [word for word in PART_WORDS if re.search(rf"(?<![a-z]){word}(?![a-z])", name)]
+        for word, part in PART_WORDS.items():
+            beside = sheet.path.with_name(name.replace(told[0], word)) if told else sheet.path
+            if part not in given and beside not in read_already and beside.is_file():
+                _log.warning(
+                    f"{beside.name} lies beside {sheet.path} and is not read. To read it too: "
+                    f"{override(f'++data.reader.tables.{part}', beside.name)}"
+                )
+                return
 
 
 def _warn_of_lacking_covariates(sheets: Sequence[Sheet], columns: Mapping[str, str]) -> None:
