@@ -126,6 +126,19 @@ def test_an_accent_in_another_form_of_unicode_is_named(make):
         read(make("a\u0308.png", t_csv="id,TB\n\u00e4,1\n"))
 
 
+def test_images_with_another_suffix_are_named_with_what_to_set(make):
+    root = make("a.png b.png", t_csv="id,TB\na,1\nb,0\n", u_csv="id,TB\na.dcm,1\nb.dcm,0\n")
+    with pytest.raises(MissingFileError, match=r"set data\.reader\.image_suffix=\.png\."):
+        read(root, tables="t.csv", image_suffix=".dicom")
+    with pytest.raises(MissingFileError) as error:
+        read(root, tables="u.csv", image_suffix="")
+    derive = re.search(r"data\.reader\.derive=({.*}})", str(error.value))
+    assert derive is not None
+    stem = yaml.safe_load(derive[1].replace("COLUMN", "id"))
+    manifest = read(root, tables="u.csv", derive=stem, image_column="stem", image_suffix=".png")
+    assert images(manifest) == ["a.png", "b.png"]
+
+
 RECORDS = [{"id": "a", "TB": 1}, {"id": "b", "TB": 0}]
 
 

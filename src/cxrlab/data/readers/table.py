@@ -177,7 +177,7 @@ def read(
     table = _numbered(_one_row_an_image(table, votes, found, where))
     there = present(root, list(table["image"]))
     missing = tuple(table["image"][~there])
-    _check_present(root, len(table), missing, where)
+    _check_present(root, len(table), missing, where, image_suffix)
     kept = table[there].reset_index(drop=True)
     called = name or root.resolve().name
     extra, left_out = _unlisted(root, rows.folders.folders if image_folder else [], table["image"])
@@ -429,12 +429,13 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _check_present(root: Path, listed: int, missing: Sequence[str], where: str) -> None:
+def _check_present(root: Path, listed: int, missing: Sequence[str], where: str, suffix: str) -> None:
     if len(missing) == listed:
         raise MissingFileError(
             f"None of the {listed} images listed in {where} is there: there is no {root / missing[0]}. "
-            f"{hint(root, missing[0])}{root} holds {listing(root)}. Set data.root, data.reader.image_folder, "
-            "data.reader.path_prefix or data.reader.image_suffix so that the paths fit."
+            f"{hint(root, missing[0], suffix)}{root} holds {listing(root)}. Set data.root, "
+            "data.reader.image_folder, data.reader.path_prefix or data.reader.image_suffix so that the paths "
+            "fit."
         )
     if missing:
         _log.warning(
