@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import cxrlab
 from cxrlab.cli import resume as resume_config
 from cxrlab.data.manifest import read_table
-from cxrlab.errors import ConfigError, UserError
+from cxrlab.errors import CheckpointError, ConfigError, UserError
 from cxrlab.evaluation.comparison import run_tables
 from cxrlab.files import RunDir, read_json, read_sessions, read_yaml
 from cxrlab.heatmaps.results import read_explanation
@@ -174,3 +175,24 @@ def test_a_resume_says_that_the_best_checkpoint_is_gone(finished_run: Path, tmp_
         UserError, match=r"best.ckpt, the checkpoint of its best epoch, is gone.*copy last.ckpt"
     ):
         train(tiny(run, f"resume={run}"))
+
+
+def test_a_state_of_another_training_is_named(finished_run: Path, tmp_path: Path, tiny):
+    from cxrlab.train import train
+
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    last = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    optimizer = checkpoint["optimizer_states"][0]
+    torch.save(
+        checkpoint | {"optimizer_states": [optimizer | {"param_groups": 2 * optimizer["param_groups"]}]},
+        last,
+    )
+    with pytest.raises(
+        CheckpointError, match=r"last.ckpt cannot be gone on from .*number of parameter groups"
+    ):
+        train(tiny(run, f"resume={run}", "trainer.max_epochs=3"))
+    shutil.copy(run / "checkpoints" / "best.ckpt", last)
+    with pytest.raises(CheckpointError, match=r"last.ckpt holds no optimizer_states, "):
+        train(tiny(run, f"resume={run}", "trainer.max_epochs=3"))

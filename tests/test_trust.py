@@ -322,6 +322,16 @@ def test_a_run_unpacks_no_images_into_a_folder_of_its_choice(tmp_path: Path):
         reader = {"_target_": "cxrlab.data.readers.table.read", "_partial_": True, "tables": tables}
         with pytest.raises(ConfigError, match=r"the images in \w+.npz written below .*give root="):
             build_data(data | {"reader": reader}, trust=(), source="a run")
+    for more in (
+        {"join": {"table": "new.npz", "on": "image"}},
+        {"join": [{"table": [str(tmp_path / "theirs.npz")], "on": "image"}]},
+        {"boxes": {"tables": ["NEW.npz"]}},
+    ):
+        reader = {"_target_": "cxrlab.data.readers.table.read", "_partial_": True, "tables": "x.csv", **more}
+        with pytest.raises(ConfigError, match=r"the images in \w+.npz written below .*give root="):
+            build_data(data | {"reader": reader}, trust=(), source="a run")
+    reader = {"_target_": "cxrlab.data.readers.table.read", "_partial_": True, "tables": "x.csv"}
+    build_data(data | {"reader": reader}, trust=(), source="a run")  # writes nothing
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["new.npz", "theirs_images"]
 
 
@@ -644,7 +654,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_each_row_of_the_threat_model_is_kept_by_a_test():
-    rows = [line for line in (ROOT / "SECURITY.md").read_text().splitlines() if line.startswith("| ")][1:]
+    section = (ROOT / "SECURITY.md").read_text().split("\n## ")[1]
+    assert section.startswith("What a stranger may send")
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
     assert len(rows) >= 20
     for row in rows:
         (named,) = re.findall(r"`(tests/[\w/]+\.py)::(\w+)` \|$", row) or [None]

@@ -9,7 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
-from cxrlab.cli.claims import claimed
+from cxrlab.cli.claims import claimed, warn_if_in_use
 
 if TYPE_CHECKING:
     from cxrlab.evaluation.results import EvaluationResult
@@ -171,6 +171,8 @@ def _of_runs(
     folders = [Path(name).expanduser() for name in ([named] if isinstance(named, str) else named)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ConfigError(f"run={named} names one run twice.")
+    for folder in folders:
+        warn_if_in_use(folder)
     options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
     runs = [load_run(folder, **options) for folder in folders]
     predicted = [_predicted_images(cfg, run) for run in runs]

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cxrlab.cli import config, console
-from cxrlab.cli.claims import claimed
+from cxrlab.cli.claims import claimed, warn_if_in_use
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
@@ -134,6 +134,7 @@ def _explain(cfg: DictConfig) -> Path:
 
     start, session = time.perf_counter(), environment("cxrlab.explain")
     device = str(named_device(cfg.device))
+    warn_if_in_use(Path(cfg.run).expanduser())
     options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
     run = load_run(cfg.run, device=device, **options)
     check_fit(run.model, _settings(cfg))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cxrlab.cli.claims import FolderInUseError, claim, claimed, release
+from cxrlab.cli.claims import FolderInUseError, claim, claimed, release, warn_if_in_use
 from cxrlab.cli.output_folder import claim_free
 
 HOLD = """
@@ -113,6 +113,40 @@ def test_of_another_machine_nobody_knows(tmp_path: Path):
         (tmp_path / ".in_use.1").write_text("")  # written by nobody, or cut short
         with pytest.raises(FolderInUseError, match=r"an unknown process.*remove .*in_use\.1"):
             claim(tmp_path)
+
+
+def test_a_run_that_is_still_written_is_read_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    warn_if_in_use(tmp_path / "nothing")
+    with claimed(tmp_path):
+        warn_if_in_use(tmp_path)
+    assert not caplog.records
+    with held_elsewhere(tmp_path) as process:
+        warn_if_in_use(tmp_path)
+        assert f"is in use by process {process.pid}" in caplog.text
+        caplog.clear()
+        change_owner(tmp_path, pid="7")
+        warn_if_in_use(tmp_path)
+    warn_if_in_use(tmp_path)
+    (tmp_path / ".in_use.1").unlink()
+    os.mkfifo(tmp_path / ".in_use.1")  # a stranger's
+    warn_if_in_use(tmp_path)
+    assert not caplog.records
+
+
+def test_an_earlier_start_of_the_same_job_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with held_elsewhere(tmp_path) as process:
+        process.kill()
+        process.wait()
+        monkeypatch.setenv("SLURM_JOB_ID", "4711")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        for other in ("", "4712 0", "4711 1", "4711 2", "4711 x", 7):
+            change_owner(tmp_path, host="node17", job=other)
+            with pytest.raises(FolderInUseError, match="on node17 since"):
+                claim(tmp_path)
+        change_owner(tmp_path, job="4711 0")
+        claim(tmp_path)
+        assert owner_of(tmp_path)["job"] == "4711 1"
+        release(tmp_path)
 
 
 RACE = """

@@ -67,7 +67,8 @@ def test_its_job_bears_the_name_of_the_command_and_arguments_come_through(tmp_pa
 def test_an_error_of_the_user_is_a_message_and_status_1(tmp_path: Path):
     done = cxrlab("train", "optimizer.lr=fast", cwd=tmp_path)
     assert done.returncode == 1
-    assert "optimizer.lr='fast' does not fit" in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("optimizer.lr='fast' does not fit") == 1
+    assert "Error executing job" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -265,6 +265,15 @@ def test_values_of_more_bits_than_the_header_says(dicom, tmp_path, name, bits, t
     assert "BitsStored (0028,0101)" in warning_of(data)
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_picture_whose_told_bits_are_all_empty_is_read_whole(dicom, tmp_path, signed):
+    values = np.rint(drawn(0.0) * 255).astype(int) << 7
+    told = {"BitsStored": 7, "HighBit": 6, "PixelRepresentation": int(signed)}
+    data = file_of(dicom, tmp_path, values, "explicit little endian", **told)
+    np.testing.assert_array_equal(dicom.shown(data), spread(values))
+    assert "BitsStored (0028,0101)" in warning_of(data)
+
+
 def stripes(picture):
     """Letters of an overlay."""
     mask = np.zeros(picture.shape, dtype=bool)

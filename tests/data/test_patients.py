@@ -13,6 +13,7 @@ from cxrlab.data.patients import (
     rounded_patients,
     shared_patients,
     unified,
+    warn_of_patients,
 )
 from cxrlab.data.readers import table
 from cxrlab.data.splits import Split
@@ -46,7 +47,26 @@ def test_what_is_not_plainly_the_same_stays_apart():
 
 @pytest.mark.parametrize(
     "word",
-    ["", " ", "nan", "NaN", "None", "NULL", "N/A", "na", "<NA>", "Unknown", "-", "?", "NaT", None, np.nan],
+    [
+        "",
+        " ",
+        "nan",
+        "NaN",
+        "None",
+        "NULL",
+        "N/A",
+        "na",
+        "<NA>",
+        "Unknown",
+        "-",
+        "?",
+        "NaT",
+        "-1",
+        "\u2014",
+        "N / A",
+        None,
+        np.nan,
+    ],
 )
 def test_words_for_nothing_are_nobody(tmp_path, word, caplog):
     assert patient_key(word) == ""
@@ -177,3 +197,11 @@ def test_a_dominant_patient_is_warned_of_where_data_are_read(make_images, caplog
     DataModule(root, reader=reader, image_size=16, cache_dir=tmp_path / "cache", num_workers=0).gather()
     assert "20 of the 40 images of" in caplog.text
     assert "'anonymous'" in caplog.text
+
+
+def test_ids_that_differ_in_zeros_only_are_mentioned(caplog):
+    warn_of_patients(pd.Series(["P1", "P2", "P3", "P001", "Q5", "R5"]), "/data")
+    assert "1 patients of /data have ids that differ in zeros only, such as 'P1' and 'P001'" in caplog.text
+    caplog.clear()
+    warn_of_patients(pd.Series(["P001", "P010", "P100", "1.05", "1.5", "1.005"]), "/data")
+    assert caplog.text == ""

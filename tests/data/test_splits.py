@@ -440,6 +440,23 @@ def test_names_beyond_the_data_set_are_left_out_with_a_warning(file_manifest, tm
     )
 
 
+@pytest.mark.parametrize(
+    ("encoding", "separator", "columns", "words"),
+    [("utf-16", ",", "image part", "train val test"), ("utf-8-sig", ";", "Image Split", "Training dev TEST"),
+     ("utf-8", "\t", "image part", "train Valid testing")],
+)  # fmt: skip
+def test_a_table_of_parts_as_people_write_it(file_manifest, tmp_path, encoding, separator, columns, words):
+    train, val, test = words.split()
+    path = tmp_path / "parts.csv"
+    table = file_manifest.table[["image"]].assign(part=[train] * 24 + [val] * 8 + [test] * 8)
+    table.set_axis(columns.split(), axis=1).to_csv(path, index=False, sep=separator, encoding=encoding)
+    assert from_file(file_manifest, path).table["part"].value_counts().to_dict() == {
+        "train": 24,
+        "val": 8,
+        "test": 8,
+    }
+
+
 def test_an_image_that_the_file_does_not_name_is_rejected(file_manifest, tmp_path):
     path = tmp_path / "split.csv"
     table = file_manifest.table[["image"]].assign(part=["train"] * 24 + ["val"] * 8 + ["test"] * 8)
@@ -453,8 +470,8 @@ def test_an_image_that_the_file_does_not_name_is_rejected(file_manifest, tmp_pat
     ("parts", "message"),
     [
         (
-            ["train"] * 30 + ["valid"] * 4 + ["test"] * 6,
-            r"has the parts \['valid'\], .*spelt train, val, test",
+            ["train"] * 30 + ["holdout"] * 4 + ["test"] * 6,
+            r"has the parts \['holdout'\], .*spelt train, val, test",
         ),
         (["train"] * 39 + [""], r"has the parts \[''\], for instance of \['a, b/0039é\.png'\]"),
         (["train"] * 40, r"puts no image of /data into the test part"),
@@ -487,12 +504,12 @@ def test_files_that_are_no_such_table_are_rejected(file_manifest, tmp_path):
         from_file(file_manifest, path)
     with pytest.raises(MissingFileError, match=r"such as the manifest\.csv of a run directory"):
         from_file(file_manifest, tmp_path)
-    path.write_text("image,split\na.png,train\n")
-    with pytest.raises(DataError, match=r"lacks the columns \['part'\]; it has \['image', 'split'\]"):
+    path.write_text("image,set\na.png,train\n")
+    with pytest.raises(DataError, match=r"lacks the columns \['part'\]; it has \['image', 'set'\]"):
         from_file(file_manifest, path)
     for content in (b"", b"\x89PNG\r\n\x1a\n\xff\xfe\x00", b'image,part\n"a.png,train\n'):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=r"split\.csv cannot be read as a CSV"):
+        with pytest.raises(DataError, match=r"The table .*split\.csv cannot be read|split\.csv ends within"):
             from_file(file_manifest, path)
 
 

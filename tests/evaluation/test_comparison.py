@@ -426,6 +426,17 @@ def test_runs_are_named_by_folder_and_by_what_tells_them_apart(make_run):
     assert {table.part for table in tables.values()} == {"test"}
 
 
+def test_overrides_that_the_folder_names_are_not_repeated(make_run):
+    first = make_run("s/lr=0.1,seed=1", "lr=0.1", "seed=1", "+trainer.max_steps=5")
+    second = make_run("s/lr=0.1,seed=12", "lr=0.1", "seed=12")
+    assert list(run_tables(run_dirs([first, second]), None)) == [
+        "lr=0.1,seed=1 +trainer.max_steps=5",
+        "lr=0.1,seed=12",
+    ]
+    other = make_run("t/seed=12", "seed=1")  # named by hand, and wrongly
+    assert list(run_tables(run_dirs([second, other]), None))[1] == "seed=12 seed=1"
+
+
 def write_sweep(sweep_dir: Path, folders: Sequence[str]) -> None:
     """Write what a sweep writes of its jobs: the table, and a record each."""
     (sweep_dir / ".jobs").mkdir(parents=True)

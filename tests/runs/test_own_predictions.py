@@ -39,6 +39,18 @@ def test_a_table_that_fits_is_read_in_any_order(files: RunDir):
     assert len(read_own_predictions(files, "test")) == 6
 
 
+def test_spellings_of_one_patient_are_no_other_patient(files: RunDir):
+    manifest = pd.read_csv(files.manifest, dtype={"patient": str})
+    spelt = ["P1", "p1", "12", "12.0", "0012", "P2"]
+    manifest.loc[:5, "patient"] = spelt  # as runs of older versions have them
+    manifest.to_csv(files.manifest, index=False)
+    rewritten(files, lambda table: table.assign(patient=spelt))
+    assert len(read_own_predictions(files, "test")) == 6
+    rewritten(files, lambda table: table.assign(patient=["P1", "p1", "12", "12.0", "13", "P2"]))
+    with pytest.raises(DataError, match=r"1 images of .* have another patient .*'4.png'"):
+        read_own_predictions(files, "test")
+
+
 def test_a_shorter_table_is_rejected(files: RunDir):
     path = files.predictions("test")
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))

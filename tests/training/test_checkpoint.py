@@ -11,11 +11,13 @@ import torch
 
 import cxrlab
 from cxrlab.errors import CheckpointError, UserError
-from cxrlab.files import write_json
+from cxrlab.files import RunDir, write_json
 from cxrlab.metrics.predictions import prediction_columns
 from cxrlab.models import SequentialNetwork
+from cxrlab.models.weights import read_weights
 from cxrlab.runs.run import load_classifier
-from cxrlab.training.checkpoint import checkpoint_hash
+from cxrlab.runs.writing import _check_best
+from cxrlab.training.checkpoint import check_resumable, checkpoint_hash
 from cxrlab.training.module import Classifier
 
 Change = Callable[[dict[str, Any]], None]
@@ -61,6 +63,40 @@ def fill(name: str, *values: float) -> Change:
         content["state_dict"][name] = tensor
 
     return change
+
+
+@pytest.mark.parametrize(
+    ("make", "fault"),
+    [
+        (lambda tensor: tensor.to(torch.complex64) * math.nan, "no plain array"),
+        (lambda tensor: tensor.to_sparse(), "no plain array"),
+        (lambda tensor: tensor.to("meta"), "no plain array"),
+        (lambda tensor: tensor.flatten()[:1].expand(10**13), "repeats .* bytes to the shape"),
+    ],
+)
+@pytest.mark.parametrize("name", ["network.features.0.weight", "operating_point.thresholds", "more"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_weights_are_plain_arrays_that_the_file_holds(
+    name: str, make: Callable[[torch.Tensor], torch.Tensor], fault: str, tmp_path: Path
+):
+    def change(content: dict[str, Any]) -> None:
+        content["state_dict"][name] = make(torch.ones(2))
+
+    path = saved(tmp_path / "best.ckpt", change)
+    with pytest.raises(CheckpointError, match=rf"best.ckpt: state_dict.{name} .*{fault}"):
+        load_classifier(path)
+    with pytest.raises(CheckpointError, match=rf"{name} .*{fault}"):
+        read_weights(path)
+
+
+def test_a_checkpoint_for_use_is_nothing_to_go_on_from(tmp_path: Path):
+    path = saved(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=r"no optimizer_states, .*copy of best.ckpt.*checkpoint_path="):
+        check_resumable(path)
+    training = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "callbacks": {}}
+    check_resumable(saved(path, lambda content: content.update(training)))
+    with pytest.raises(CheckpointError, match=r"last.ckpt holds no callbacks, so"):
+        check_resumable(saved(path, lambda content: content.update(training | {"callbacks": 7})))
 
 
 def test_a_checkpoint_that_is_whole_is_loaded(tmp_path: Path):
@@ -252,6 +288,18 @@ def test_another_run_s_checkpoint_is_not_taken_for_its_own(tmp_path: Path, caplo
         cxrlab.load_run(run)
     assert not cxrlab.load_run(run, check_weights=False).has_own_weights
     assert "check_weights=false" in caplog.text
+
+
+def test_the_last_epoch_may_stand_for_a_best_that_is_gone(tmp_path: Path):
+    run = run_of(tmp_path / "run", checkpoint_hash(saved(tmp_path / "same.ckpt")))
+    best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
+    saved(last, fill("network.head.1.bias", 0.5))
+    _check_best(RunDir(run))
+    best.write_bytes(last.read_bytes())
+    _check_best(RunDir(run))
+    saved(best, fill("network.head.1.bias", 0.25))
+    with pytest.raises(CheckpointError, match=r"best.ckpt is not the checkpoint .*start a new run by"):
+        _check_best(RunDir(run))
 
 
 def test_a_run_that_noted_nothing_is_loaded_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -3,7 +3,9 @@
 import functools
 import logging
 import math
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -15,7 +17,7 @@ from torch import nn
 from cxrlab.cli import config
 from cxrlab.cli.checks import build_groups
 from cxrlab.data.datamodule import DataModule
-from cxrlab.errors import ConfigError
+from cxrlab.errors import CheckpointError, ConfigError, UserError
 from cxrlab.files import RunDir
 from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
 from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
@@ -198,13 +200,31 @@ def fit(
 
     Raises:
         ConfigError: If the trainer refuses its settings, or they leave nothing to train or to validate.
+        CheckpointError: If the state of the training in the last checkpoint does not fit.
     """
     _check_length(trainer, data)
     last = files.last_checkpoint if resume else None
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
+    except UserError:
+        raise
     except MisconfigurationException as error:
         raise ConfigError(f"The trainer refuses: {error}") from error
+    except Exception as error:
+        if last is None or not _is_of_restoring(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{last} cannot be gone on from ({type(error).__name__}: {reason}): its state of the training is "
+            "not what this config and version write. Bring the run's own back, or start a new run from its "
+            f"weights by model.checkpoint_path={last}."
+        ) from error
+
+
+def _is_of_restoring(error: Exception) -> bool:
+    """Tell whether an error was raised while Lightning put the state of a checkpoint back."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).stem == "checkpoint_connector" for frame in frames)
 
 
 def _check_length(trainer: pl.Trainer, data: DataModule) -> None:

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import datetime
 import json
+import logging
 import os
 import platform
 import re
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from cxrlab.errors import ConfigError
 from cxrlab.files import remove_leftovers
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\.in_use\.(\d+)")
 
@@ -45,6 +48,7 @@ class Owner:
         start: When it began, in ticks since the machine did: numbers are used again. None where unknown.
         since: When it made the claim, for people.
         command: Its command line.
+        job: The job of SLURM that it is of, and how often that was started again; "" outside of one.
     """
 
     host: str
@@ -54,6 +58,7 @@ class Owner:
     start: str | None
     since: str
     command: str
+    job: str = ""
 
     @classmethod
     def of_this_process(cls) -> "Owner":
@@ -66,7 +71,12 @@ class Owner:
             start=_start(os.getpid()),
             since=datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
             command=_shortened(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+            job=_job(),
         )
+
+    def words(self) -> str:
+        """Return who it is, for people."""
+        return f"process {self.pid} on {self.host} since {self.since} ({self.command})"
 
     def is_here(self) -> bool:
         """Tell whether it can be told from this process whether the owner lives."""
@@ -74,7 +84,14 @@ class Owner:
         return (self.host, self.machine, self.namespace) == (here.host, here.machine, here.namespace)
 
     def is_dead(self) -> bool:
-        """Tell whether the owner is known to have ended; of another machine's that is never known."""
+        """Tell whether the owner is known to have ended.
+
+        Of another machine's that is known of an earlier start of this same job only: SLURM ends a job, with
+        SIGKILL in the end, before it starts it again.
+        """
+        before, now = (re.fullmatch(r"(\S+) (\d+)", str(job)) for job in (self.job, _job()))
+        if before is not None and now is not None and before[1] == now[1] and int(before[2]) < int(now[2]):
+            return True
         if not self.is_here() or os.name == "nt":
             return False
         if self.start is not None:
@@ -97,6 +114,12 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
+
+
+def _job() -> str:
+    """Return the number of SLURM's job, and how often that was started again: ``4711 1``."""
+    number, restarts = (os.environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "RESTART_COUNT"))
+    return f"{number} {restarts if restarts.isdigit() else 0}" if number else ""
 
 
 def _namespace() -> str:
@@ -192,6 +215,15 @@ def claimed(folder: Path) -> Iterator[None]:
             release(folder)
 
 
+def user_of(folder: Path) -> str | None:
+    """Return who writes to a folder, in words; None where it is nobody that lives, or this process."""
+    paths = _claims(folder)
+    if not paths or folder.resolve() in _held or not paths[max(paths)].is_file():
+        return None
+    owner = _owner(paths[max(paths)])
+    return None if owner is None or owner.is_dead() else owner.words()
+
+
 def is_claim(path: Path) -> bool:
     """Tell whether a file of a folder is a claim of it."""
     return _NAME.fullmatch(path.name) is not None
@@ -200,6 +232,16 @@ def is_claim(path: Path) -> bool:
 def _claims(folder: Path) -> dict[int, Path]:
     found = ((_NAME.fullmatch(path.name), path) for path in folder.glob(".in_use.*"))
     return {int(match[1]): path for match, path in found if match is not None}
+
+
+def warn_if_in_use(run_dir: Path) -> None:
+    """Say that a run which is about to be read is still being written: it has no last word yet."""
+    if (user := user_of(run_dir)) is not None:
+        log.warning(
+            "%s is in use by %s: what is taken is its best epoch so far, and later ones may differ.",
+            run_dir,
+            user,
+        )
 
 
 def _check_abandoned(folder: Path, path: Path) -> None:
@@ -211,7 +253,7 @@ def _check_abandoned(folder: Path, path: Path) -> None:
             return
         who, advice = "an unknown process", f" If there is none, remove {path}."
     else:
-        who = f"process {owner.pid} on {owner.host} since {owner.since} ({owner.command})"
+        who = owner.words()
         advice = "" if owner.is_here() else f" If that process has ended, remove {path}."
     raise FolderInUseError(
         f"{folder} is in use by {who}. Wait for it to end, or choose another folder by "
@@ -224,7 +266,11 @@ def _owner(path: Path) -> Owner | None:
     end = time.monotonic() + _SECONDS_TO_WRITE
     while path.exists():
         with contextlib.suppress(OSError, ValueError, TypeError):
-            return Owner(**json.loads(path.read_text(encoding="utf-8")))
+            if not path.is_file():  # a pipe, which would be waited for
+                return None
+            owner = Owner(**json.loads(path.read_text(encoding="utf-8")))
+            if isinstance(owner.pid, int):
+                return owner
         if time.monotonic() > end:
             break
         time.sleep(0.05)

@@ -44,6 +44,7 @@ class ErrorLog(Callback):
     """Logs the error that a job ended with, so that it stands in the log file too."""
 
     reported: tuple[BaseException, ...] = ()
+    wants_traceback = False
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Log an error, and remember it: it is not to be said twice."""
@@ -51,6 +52,17 @@ class ErrorLog(Callback):
         if isinstance(error, BaseException):
             log.error("%s", message(error), exc_info=None if _is_user_error(error) else error)
             ErrorLog.reported += (error,)
+
+    def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """End the command where its error is said: Hydra would print the overrides behind it.
+
+        In a sweep Hydra does: they say which job it was.
+
+        Raises:
+            SystemExit: With status 1, after a user's error.
+        """
+        if self.reported and _is_user_error(self.reported[-1]) and not self.wants_traceback:
+            raise SystemExit(1)
 
 
 def _is_user_error(error: BaseException) -> bool:
@@ -124,6 +136,7 @@ def is_first_process() -> bool:
 def run_command(command: Callable[[], Any]) -> None:
     """Run an entry point: a user's error ends it with a message and status 1, a bug with its traceback."""
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    ErrorLog.wants_traceback = wants_traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
     _stop_by_sigterm()
     _open_streams()

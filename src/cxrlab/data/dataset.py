@@ -32,7 +32,7 @@ from cxrlab.errors import DataError, MissingFileError
 from cxrlab.files import write_text
 
 # Raised whenever the same data would give another report, or other pairs.
-_AUDIT_VERSION = 2
+_AUDIT_VERSION = 3
 _COPIES_VERSION = 1
 
 _NUM_NAMED = 5

@@ -116,7 +116,8 @@ def _above_high_bit(
     if lowest >= -half and highest < 2 ** bits[0] - half:
         return whole, bits[0], remark
     values = read(words)
-    if more_continuous(words, read, whole):
+    is_empty = values.min() == values.max()  # all that there is lies above: 8 bits at the top of 16
+    if is_empty or more_continuous(words, read, whole):
         return whole, bits[1], _MORE_BITS
     is_extension = int(values.min()) < 0 and lowest >= 0 and highest < 2 ** bits[0]
     return read, bits[0], remark if is_extension else _BITS_LEFT_OUT

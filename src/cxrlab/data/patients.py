@@ -17,9 +17,12 @@ import pandas as pd
 _NOBODY = r"""
     nan; na; n/a; n.a.; n.a; #n/a; #na; #null!; #value!; <na>; <nan>; <none>; nat; none; null; nil; missing;
     empty; undefined; unknown; unk; not available; not_available; not applicable; not known; no patient;
-    no id; n/d; tbd; ?; ??; ???; -; --; ---; .; ..; _; []; {}; (); (null); (none); (blank); \N
+    no id; n/d; tbd; n / a; unknown patient; not given; unbekannt; inconnu;
+    desconocido; -1; ?; ??; ???; -; --; ---; .; ..; _; []; {}; (); (null); (none); (blank); \N
 """
-NOBODY = frozenset(word.strip().lower() for word in _NOBODY.split(";")) | {""}
+NOBODY = frozenset(word.strip().lower() for word in _NOBODY.split(";")) | {"", "\u2013", "\u2014"}
+# The zeros before a number within a name: those of P001, not those of 1.05.
+_ZEROS = re.compile(r"(?<![0-9.,])0+(?=[0-9])")
 # 13, 013, 13.0, 13,0 and +13; not 1,000, which is a thousand to many, and not 1e5 or 0x1F.
 _NUMBER = re.compile(r"\+?(-?)0*([0-9]+?)(?:\.0*|,00?)?")
 # 1.23457E+11 is what a spreadsheet shows, and saves, of a number of many digits; 1e5 may be an id.
@@ -200,8 +203,27 @@ def rounded_patients(patients: "pd.Series[Any]") -> list[str]:
     return rounded
 
 
+def padded_patients(patients: "pd.Series[Any]") -> list[tuple[str, str]]:
+    """Return pairs of patients whose ids differ in zeros before a number only, such as ``P1`` and ``P001``.
+
+    Whether they are one is not certain: ids may be written with and without zeros, or have another meaning.
+
+    Example:
+        >>> padded_patients(pd.Series(["P1", "P2", "P001", "1.05", "1.5"]))
+        [('P1', 'P001')]
+    """
+    names = list(map(str, patients.unique()))
+    first: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        short = _ZEROS.sub("", name.casefold())
+        if first.setdefault(short, name) != name:
+            pairs.append((first[short], name))
+    return pairs
+
+
 def warn_of_patients(patients: "pd.Series[Any]", where: object) -> None:
-    """Warn of a patient with a third of all images, and of ids that a spreadsheet rounded.
+    """Warn of a patient with a third of all images, and of ids that may be written in two ways or rounded.
 
     Args:
         patients: Of each image.
@@ -212,6 +234,12 @@ def warn_of_patients(patients: "pd.Series[Any]", where: object) -> None:
             "%d of the %d images of %s are of one patient, %r: if that is a word for patients who are not "
             "known, they may stand elsewhere too, and all of these images are in one part",
             dominant[1], len(patients), where, dominant[0],
+        )  # fmt: skip
+    if padded := padded_patients(patients):
+        _log.warning(
+            "%d patients of %s have ids that differ in zeros only, such as %r and %r, and count as two: if "
+            "they are one, who may be in both training and test, write them alike",
+            len(padded), where, *padded[0],
         )  # fmt: skip
     if rounded := rounded_patients(patients):
         _log.warning(

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import PARTS, Manifest
+from cxrlab.data.readers._formats import read_file
+from cxrlab.data.readers._settings import PART_WORDS
 from cxrlab.data.stratify import nested_rows, nested_share, stratify_groups
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
@@ -42,7 +44,7 @@ class Split:
         seed: Gives another draw; the order of the rows has no influence.
         fold: Number of the fold to test on, from 0; for "folds" only, else None.
         num_folds: Folds to deal; only "folds" uses it.
-        file: A CSV with the columns ``image`` and ``part``, such as the ``manifest.csv`` of a run; for
+        file: A table with the columns ``image`` and ``part``, such as the ``manifest.csv`` of a run; for
             "file" only, else None.
 
     Raises:
@@ -441,7 +443,8 @@ def parts_from_file(manifest: Manifest, file: str) -> npt.NDArray[np.object_]:
 
     Args:
         manifest: A data set.
-        file: A CSV with the columns ``image``, spelt as in the manifest, and ``part``: train, val or test.
+        file: A table, CSV or any other that ``data=table`` reads, with the columns ``image``, spelt as in the
+            manifest, and ``part``: train, val or test, or a word for one of them, such as valid and dev.
 
     Returns:
         Shape ``(N,)``.
@@ -486,15 +489,18 @@ def _check_given_parts(manifest: Manifest, parts: Any, of_image: "pd.Series[str]
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Return the columns ``image`` and ``part`` as text."""
-    try:
-        columns = list(pd.read_csv(path, nrows=0))
-        missing = [name for name in _COLUMNS if name not in columns]
-        if missing:
-            raise DataError(f"data.split.file={path} lacks the columns {missing}; it has {columns[:8]}.")
-        return pd.read_csv(path, usecols=_COLUMNS, dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(f"data.split.file={path} cannot be read as a CSV: {error}") from error
+    """Return the columns ``image`` and ``part`` (or ``split``, where there is no such) as text."""
+    table = read_file(path)
+    called = {str(name).strip().casefold(): name for name in table}
+    if "part" not in called and "split" in called:
+        called["part"] = called["split"]
+    missing = [name for name in _COLUMNS if name not in called]
+    if missing:
+        raise DataError(f"data.split.file={path} lacks the columns {missing}; it has {list(table)[:8]}.")
+    words = table[called["part"]].str.strip().str.lower()
+    return pd.DataFrame(
+        {"image": table[called["image"]], "part": words.map(lambda word: PART_WORDS.get(word, word))}
+    )
 
 
 def _check_table(table: pd.DataFrame, file: str) -> None:

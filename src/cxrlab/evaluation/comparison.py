@@ -6,6 +6,7 @@ and labels that all of them hold.
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -564,7 +565,7 @@ def external_tables(
 
 
 def _names(runs: Sequence[Path]) -> dict[Path, str]:
-    """Name runs by their folder, and by the overrides in which they differ."""
+    """Name runs by their folder, and by the overrides in which they differ and which it does not name."""
     overrides = {run: _overrides(run) for run in runs}
     shared = set.intersection(*map(set, overrides.values()))
     folders = [run.name for run in runs]
@@ -572,9 +573,16 @@ def _names(runs: Sequence[Path]) -> dict[Path, str]:
         above = os.path.commonpath([run.absolute() for run in runs])
         folders = [os.path.relpath(run, above) for run in runs]
     return {
-        run: " ".join([folder, *(override for override in overrides[run] if override not in shared)])
+        run: " ".join(
+            [folder, *(text for text in overrides[run] if not (text in shared or _holds(folder, text)))]
+        )
         for run, folder in zip(runs, folders, strict=True)
     }
+
+
+def _holds(folder: str, override: str) -> bool:
+    """Tell whether the name of a folder has an override in it, as Hydra's ``override_dirname`` makes it."""
+    return re.search(rf"(?<![\w.+~]){re.escape(override.lstrip('+~'))}(?![\w.])", folder) is not None
 
 
 def _overrides(run: Path) -> list[str]:

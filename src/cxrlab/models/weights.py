@@ -33,6 +33,9 @@ _DEEPEST = 4
 # How many names a log line lists.
 _NAMED = 12
 
+# What a file may hold once and say often, such as an even value in every place.
+_MOST_REPEATED_BYTES = 2**26
+
 # Where timm keeps weights on the Hugging Face Hub, and how long an answer may take.
 _FILES_OF_HUB = ("model.safetensors", "pytorch_model.bin")
 _HUB_SECONDS = 5.0
@@ -156,7 +159,35 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors = {k: v for k, v in weights.items() if isinstance(v, Tensor)} if isinstance(weights, dict) else {}
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors: it is not a state dict.")
+    check_plain_weights(tensors, path)
     return tensors
+
+
+def check_plain_weights(weights: Mapping[str, Tensor], path: Path, key: str = "") -> None:
+    """Refuse weights that are no plain arrays of real numbers, or take more memory than the file has of them.
+
+    A few bytes can be repeated to any size, and the first look at all of the values would take that memory.
+
+    Args:
+        weights: By name.
+        path: Where they are from.
+        key: Put before a name in the message, such as ``state_dict.``.
+
+    Raises:
+        CheckpointError: Naming the weight.
+    """
+    for name, tensor in weights.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise CheckpointError(
+                f"{path}: {key}{name} is no plain array of real numbers ({kind}), so it cannot be used."
+            )
+        stored = tensor.untyped_storage().nbytes()
+        if tensor.numel() * tensor.element_size() > max(stored, _MOST_REPEATED_BYTES):
+            raise CheckpointError(
+                f"{path}: {key}{name} repeats {stored:,} bytes to the shape {tuple(tensor.shape)}, which no "
+                "training writes: not used."
+            )
 
 
 def check_finite_weights(weights: Mapping[str, Tensor], path: Path, key: str = "") -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.manifest import LABEL, read_table
+from cxrlab.data.patients import patient_keys
 from cxrlab.errors import DataError
 from cxrlab.files import RunDir, read_yaml
 from cxrlab.metrics.predictions import PredictionTable, read_predictions
@@ -71,7 +72,10 @@ def _check_rows(table: PredictionTable, manifest: pd.DataFrame, files: RunDir, p
     _check(table.images, is_elsewhere, path, f"are of the part {others or 'none'}, not {wanted}")
     if table.patient_names is not None:
         named = table.patient_names[table.patients]
-        is_other = named != listed["patient"].to_numpy(dtype=object)
+        wanted_names = listed["patient"].to_numpy(dtype=object)
+        is_other = named != wanted_names
+        # One patient however written: older runs kept spellings apart, and names of images may be alike.
+        is_other[is_other] = np.array(patient_keys(named[is_other])) != patient_keys(wanted_names[is_other])
         _check(table.images, is_other, path, "have another patient than in the run's manifest.csv")
     targets = listed[[LABEL + label for label in labels]].to_numpy(dtype=np.float64)
     differs = ~((targets == table.targets) | (np.isnan(targets) & np.isnan(table.targets)))

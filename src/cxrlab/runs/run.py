@@ -330,12 +330,16 @@ def manifest_labels(files: RunDir) -> list[str] | None:
     return [name.removeprefix(LABEL) for name in columns if name.startswith(LABEL)]
 
 
-def check_noted(files: RunDir, path: Path) -> None:
+_USE = "if you changed the weights on purpose, set check_weights=false, and the part is predicted anew"
+
+
+def check_noted(files: RunDir, path: Path, advice: str = _USE) -> None:
     """Compare a checkpoint of a run with what the run's training noted of it.
 
     Args:
         files: Of the run.
         path: One of its checkpoints.
+        advice: What else can be done than to bring it back.
 
     Raises:
         CheckpointError: If it is another than the training wrote.
@@ -354,6 +358,5 @@ def check_noted(files: RunDir, path: Path) -> None:
     if found != expected:
         raise CheckpointError(
             f"{path} is not the checkpoint that this run's training wrote: its weights and description have "
-            f"the hash {found}, and provenance.json noted {expected}. Bring the run's own back; if you "
-            "changed the weights on purpose, set check_weights=false, and the part is predicted anew."
+            f"the hash {found}, and provenance.json noted {expected}. Bring the run's own back; {advice}."
         )

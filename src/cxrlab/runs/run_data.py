@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,17 +101,26 @@ def would_write(target: str, arguments: Mapping[str, Any], root: Path) -> str:
         return "" if synthetic.is_drawn(root, **arguments) else "synthetic radiographs"
     if target != "cxrlab.data.readers.table.read":
         return ""
-    tables = arguments.get("tables")
-    named = list(tables.values()) if isinstance(tables, Mapping) else [tables]
-    names = [name for one in named for name in (one if isinstance(one, list | tuple) else [one]) if name]
-    for name in names or [path.name for path in root.glob("*.npz")]:
-        path = root / str(name)
-        if path.suffix.lower() != ".npz":
-            continue
+    named = [name for name in _texts(list(arguments.values())) if name.lower().endswith(".npz")]
+    if not arguments.get("tables"):  # the only table there is taken
+        named += [path.name for path in root.glob("*.npz")]
+    for name in named:
+        path = root / Path(name).expanduser()
         is_there = (root / f"{path.name.partition('.')[0]}_images").is_dir()
         if not is_there or not path.resolve().is_relative_to(root.resolve()):
             return f"the images in {path.name}"
     return ""
+
+
+def _texts(values: object) -> Iterator[str]:
+    """Yield every text in lists and mappings, whatever it is for."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        yield from _texts([*values.values()])
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _texts(value)
 
 
 def run_facts(files: RunDir) -> DataFacts:

@@ -17,8 +17,10 @@ from cxrlab.metrics.registry import METRICS
 from cxrlab.models.timm_network import layer_table
 from cxrlab.models.weights import check_weights_fit
 from cxrlab.runs.run import check_noted
-from cxrlab.training.checkpoint import check_checkpoint, read_checkpoint
+from cxrlab.training.checkpoint import check_checkpoint, check_resumable, checkpoint_hash, read_checkpoint
 from cxrlab.training.module import Classifier
+
+_NEW_RUN = "weights that you changed start a new run by model.checkpoint_path"
 
 
 def check_same_run(data: DataModule, classifier: Classifier, files: RunDir) -> None:
@@ -54,6 +56,8 @@ def check_same_run(data: DataModule, classifier: Classifier, files: RunDir) -> N
             "them back as they were, or start a new run."
         )
     check_weights_fit(classifier, files.last_checkpoint)
+    check_resumable(files.last_checkpoint)
+    check_noted(files, files.last_checkpoint, _NEW_RUN)
     _check_best(files)
 
 
@@ -66,7 +70,8 @@ def _check_best(files: RunDir) -> None:
     """
     if files.best_checkpoint.is_file():
         check_checkpoint(files.best_checkpoint)
-        check_noted(files, files.best_checkpoint)
+        if checkpoint_hash(files.best_checkpoint) != checkpoint_hash(files.last_checkpoint):  # see below
+            check_noted(files, files.best_checkpoint, _NEW_RUN)
         return
     callbacks = read_checkpoint(files.last_checkpoint).get("callbacks")
     states = callbacks.values() if isinstance(callbacks, dict) else []

@@ -16,7 +16,7 @@ from cxrlab.errors import CheckpointError, ConfigError
 from cxrlab.models.preprocess import STATISTICS_IMAGES, Normalization
 from cxrlab.models.views import check_views
 from cxrlab.models.weight_files import load_weight_file
-from cxrlab.models.weights import check_finite_weights
+from cxrlab.models.weights import check_finite_weights, check_plain_weights
 from cxrlab.task import Task
 
 # Radiographs have 5,000 pixels a side at most; the network's memory goes with the square.
@@ -70,6 +70,28 @@ def check_checkpoint(path: Path, *, labels: list[str] | None = None) -> None:
     check_weights(weights, path)
 
 
+def check_resumable(path: Path) -> None:
+    """Refuse to go on from a checkpoint that holds no more than use needs, such as a copy of ``best.ckpt``.
+
+    Raises:
+        CheckpointError: If it cannot be read, or lacks what only a training needs.
+    """
+    checkpoint = read_checkpoint(path)
+    wanted: dict[str, type] = {
+        "optimizer_states": list,
+        "lr_schedulers": list,
+        "loops": dict,
+        "callbacks": dict,
+    }
+    lacking = [key for key, kind in wanted.items() if not isinstance(checkpoint.get(key), kind)]
+    if lacking:
+        raise CheckpointError(
+            f"{path} holds no {', '.join(lacking)}, so that no training can go on from it: is it a copy of "
+            "best.ckpt, which holds the weights alone? Bring the run's own last.ckpt back, or start a new "
+            f"run from these weights by model.checkpoint_path={path}."
+        )
+
+
 def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Refuse weights, statistics, thresholds and calibration that are not finite or out of range.
 
@@ -83,6 +105,7 @@ def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in weights.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: state_dict[{name!r}] is a {type(tensor).__name__}, no tensor.")
+    check_plain_weights(weights, path, "state_dict.")
     own = {
         name: tensor for name, tensor in weights.items() if not name.startswith(("operating_point.", "loss."))
     }

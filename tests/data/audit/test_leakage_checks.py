@@ -57,6 +57,27 @@ def test_near_identical_pairs_are_a_note_unless_they_cross(case):
     }
 
 
+def test_near_identical_pictures_of_one_patient_may_differ_in_labels(case):
+    """Two exposures of a patient, and a nodule in the later one; of two patients it cannot be."""
+    case.pairs = [(2, 3)]
+    case.table.loc[2, "label/Mass"] = 1 - case.table.loc[3, "label/Mass"]
+    found = case.found()
+    assert {name: finding.severity for name, finding in found.items()} == {
+        "near_identical": "note",
+        "near_identical_across_labels_of_one_patient": "note",
+    }
+    assert "contradict" not in "".join(finding.message for finding in found.values())
+    assert shown_pairs(case.evidence())[0].across == ["labels of one patient"]
+    case.table.loc[2, "patient"] = "another"
+    found = case.found()
+    assert found["near_identical_across_labels"].severity == "warning"
+    assert "near_identical_across_labels_of_one_patient" not in found
+    assert shown_pairs(case.evidence())[0].across == ["labels", "patients"]
+    case.table.loc[2, "patient"] = case.table.loc[3, "patient"]
+    case.identical, case.pairs = [[2, 3]], []  # the same file with two labels contradicts itself
+    assert case.found()["identical_across_labels"].severity == "warning"
+
+
 def test_an_unknown_label_contradicts_nothing(case):
     case.table.loc[3, ["label/Edema", "label/Mass"]] = [float("nan"), 0.0]
     case.table.loc[2, "label/Mass"] = float("nan")

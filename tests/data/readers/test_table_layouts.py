@@ -104,6 +104,19 @@ def test_a_part_without_labels_is_named(make):
         read(root, tables={"train": "train.csv", "test": "test.csv"})
 
 
+def test_a_table_of_a_part_that_is_not_read_is_mentioned(make, caplog):
+    texts = {
+        f"{part}_csv": f"id,TB\n{name},1\n" for part, name in (("train", "a"), ("valid", "b"), ("test", "c"))
+    }
+    root = make("a.png b.png c.png", **texts)
+    tables = {"train": "train.csv", "test": "test.csv"}
+    assert len(read(root, tables=tables)) == 2
+    assert "valid.csv lies beside" in caplog.text
+    caplog.clear()
+    assert len(read(root, tables=tables | {"val": "valid.csv"})) == 3
+    assert "lies beside" not in caplog.text
+
+
 def test_a_column_of_parts_that_nothing_reads_is_mentioned(make, caplog):
     root = make("a.png b.png", t_csv="id,TB,set\na,1,train\nb,0,test\n")
     read(root)
@@ -124,6 +137,19 @@ def test_boxes_that_are_fractions_are_no_pixels(make):
 def test_an_accent_in_another_form_of_unicode_is_named(make):
     with pytest.raises(MissingFileError, match="another form of Unicode"):
         read(make("a\u0308.png", t_csv="id,TB\n\u00e4,1\n"))
+
+
+def test_images_with_another_suffix_are_named_with_what_to_set(make):
+    root = make("a.png b.png", t_csv="id,TB\na,1\nb,0\n", u_csv="id,TB\na.dcm,1\nb.dcm,0\n")
+    with pytest.raises(MissingFileError, match=r"set data\.reader\.image_suffix=\.png\."):
+        read(root, tables="t.csv", image_suffix=".dicom")
+    with pytest.raises(MissingFileError) as error:
+        read(root, tables="u.csv", image_suffix="")
+    derive = re.search(r"data\.reader\.derive=({.*}})", str(error.value))
+    assert derive is not None
+    stem = yaml.safe_load(derive[1].replace("COLUMN", "id"))
+    manifest = read(root, tables="u.csv", derive=stem, image_column="stem", image_suffix=".png")
+    assert images(manifest) == ["a.png", "b.png"]
 
 
 RECORDS = [{"id": "a", "TB": 1}, {"id": "b", "TB": 0}]

@@ -13,6 +13,8 @@ from cxrlab.data.patients import dominant_patient, rounded_patients
 
 Numbers = npt.NDArray[np.float32]
 
+Kind = Literal["identical", "near-identical"]
+
 # Pairs that the page can show side by side; those that cross something come first.
 _NUM_SHOWN = 24
 
@@ -21,8 +23,13 @@ _CROSSED = {
     "parts": "in more than one part",
     "published parts": "in more than one published part",
     "labels": "with labels that contradict each other",
+    "labels of one patient": "of one patient with different labels: two exposures, and a finding that came "
+    "or went, or one that is labelled twice",
     "patients": "of more than one patient",
 }
+
+
+_SEVERITIES: dict[str, Severity] = {"parts": "fault", "labels of one patient": "note"}
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,11 @@ class ShownPair:
     Attributes:
         rows: Of the manifest, two.
         kind: How alike they are.
-        across: What they cross: "parts", "published parts", "labels", "patients".
+        across: What they cross: "parts", "published parts", "labels", "labels of one patient", "patients".
     """
 
     rows: list[int]
-    kind: Literal["identical", "near-identical"]
+    kind: Kind
     across: list[str]
 
 
@@ -113,26 +120,26 @@ def duplicates(evidence: Evidence) -> Iterator[Finding]:
     """Find files equal to the byte and pictures nearly the same, and what such groups cross."""
     pairs = evidence.pairs[["one", "other"]].to_numpy(dtype=int).tolist()
     yield from _duplicates(evidence, evidence.identical, "identical", "group", "warning")
-    yield from _duplicates(evidence, pairs, "near_identical", "pair", "note")
+    yield from _duplicates(evidence, pairs, "near-identical", "pair", "note")
 
 
 def _duplicates(
-    evidence: Evidence, groups: Sequence[Sequence[int]], kind: str, noun: str, severity: Severity
+    evidence: Evidence, groups: Sequence[Sequence[int]], what: Kind, noun: str, severity: Severity
 ) -> Iterator[Finding]:
     if not groups:
         return
-    what = kind.replace("_", "-")
+    kind = what.replace("-", "_")
     num_images = len({row for group in groups for row in group})
     what_they_are = f"{counted(len(groups), noun)} of {what} images ({counted(num_images, 'image')})"
     first = [row for group in groups for row in group]
     yield Finding(kind, severity, f"{what_they_are}.", len(groups), evidence.images(first))
-    for crossed, mask in crossings(evidence, groups).items():
+    for crossed, mask in _crossings_of(evidence, groups, what).items():
         if mask.any():
             rows = [row for group, hit in zip(groups, mask, strict=True) if hit for row in group]
             count = int(mask.sum())
             yield Finding(
                 f"{kind}_across_{crossed.replace(' ', '_')}",
-                "fault" if crossed == "parts" else "warning",
+                _SEVERITIES.get(crossed, "warning"),
                 f"{counted(count, noun)} of {what} images {_CROSSED[crossed]}.",
                 count,
                 evidence.images(rows),
@@ -147,6 +154,29 @@ def crossings(evidence: Evidence, groups: Sequence[Sequence[int]]) -> dict[str, 
     if not (table["part"] == table["split"]).all():
         values["published parts"] = _codes(table["split"])
     return {name: _differ(values[name], groups) for name in _CROSSED if name in values}
+
+
+def _of_pictures(masks: dict[str, Mask]) -> dict[str, Mask]:
+    """Return the crossings of pictures that are only nearly the same.
+
+    A patient may have had two exposures in one position, between which a finding came or went: labels that
+    differ are no contradiction then, as they are where files are the same or patients differ.
+    """
+    of_one_patient = masks["labels"] & ~masks["patients"]
+    return masks | {"labels": masks["labels"] & masks["patients"], "labels of one patient": of_one_patient}
+
+
+def _shown(evidence: Evidence, pairs: Sequence[Sequence[int]], kind: Kind) -> list[ShownPair]:
+    masks = _crossings_of(evidence, pairs, kind) if pairs else {}
+    return [
+        ShownPair([int(row) for row in pair], kind, [name for name, mask in masks.items() if mask[place]])
+        for place, pair in enumerate(pairs)
+    ]
+
+
+def _crossings_of(evidence: Evidence, groups: Sequence[Sequence[int]], kind: Kind) -> dict[str, Mask]:
+    masks = crossings(evidence, groups)
+    return masks if kind == "identical" else _of_pictures(masks)
 
 
 def _codes(names: "pd.Series[Any]") -> Numbers:
@@ -167,16 +197,6 @@ def shown_pairs(evidence: Evidence) -> list[ShownPair]:
     """Return up to 24 pairs of rows to look at, with what each crosses, the worst first."""
     near = evidence.pairs[["one", "other"]].to_numpy(dtype=int).tolist()
     # Of a larger group, the two to show are its first; what it crosses as a whole stands in the findings.
-    rows = [list(group[:2]) for group in evidence.identical] + near
-    if not rows:
-        return []
-    masks = crossings(evidence, rows)
-    pairs = [
-        ShownPair(
-            rows=[int(row) for row in pair],
-            kind="identical" if index < len(evidence.identical) else "near-identical",
-            across=[name for name, mask in masks.items() if mask[index]],
-        )
-        for index, pair in enumerate(rows)
-    ]
+    first = [list(group[:2]) for group in evidence.identical]
+    pairs = _shown(evidence, first, "identical") + _shown(evidence, near, "near-identical")
     return sorted(pairs, key=lambda pair: ("parts" not in pair.across, -len(pair.across)))[:_NUM_SHOWN]

@@ -97,12 +97,25 @@ class ImageFolders:
         return places
 
 
-def hint(root: Path, missing: str) -> str:
+def _other_suffix(there: Path, suffix: str) -> str:
+    """Return what to set where an image is there with another suffix than the table or the config says."""
+    if suffix:
+        return f"There is {there}: set data.reader.image_suffix={there.suffix or chr(39) * 2}. "
+    stem = r"{stem: {from: COLUMN, pattern: '^(.*)[.]'}}"
+    return (
+        f'There is {there}, with another suffix than in the table: "data.reader.derive={stem}" (COLUMN being '
+        "the one with the images), data.reader.image_column=stem and "
+        f"data.reader.image_suffix={there.suffix}. "
+    )
+
+
+def hint(root: Path, missing: str, suffix: str = "") -> str:
     """Return a sentence with its blank on what lies near a path that is not there; "" where nothing does.
 
     Args:
         root: The data set's.
         missing: Path under it.
+        suffix: Of the config, which stands at its end.
     """
     place, parts = root, missing.split("/")
     for position, part in enumerate(parts):
@@ -123,6 +136,9 @@ def hint(root: Path, missing: str) -> str:
             longer = [Path(name).suffix for name in entries if Path(name).stem == part]
             if longer:
                 return f"There is {place / part}{longer[0]}: set data.reader.image_suffix={longer[0]}. "
+            stem = re.sub(r"\.[^.]*$", "", part)
+            if others := [name for name in entries if Path(name).stem == stem]:
+                return _other_suffix(place / others[0], suffix)
         break
     for looked, (folder, _, files) in enumerate(os.walk(root)):
         found = next((name for name in sorted(files) if parts[-1] in (name, Path(name).stem)), None)

@@ -214,7 +214,8 @@ def _check_present(images: "pd.Series[str]", paths: dict[str, str], table: Path)
     if present < _MIN_IMAGES:
         raise DataError(
             f"{present} of the {len(images)} images listed in {table} are in the image folders beside it; "
-            f"at least {_MIN_IMAGES} are needed. Missing are, for instance, {example}."
+            f"at least {_MIN_IMAGES} are needed."
+            + (f" Missing are, for instance, {example}." if example else " For so few: data=table.")
         )
     if example:
         _log.warning(

@@ -1,6 +1,7 @@
 """Any data set whose images and labels stand in tables, or in the names of its files, as a manifest."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -171,13 +172,14 @@ def read(
         votes=votes,
     )
     _warn_of_lacking_covariates(sheets, covariate_columns)
+    _warn_of_unread_tables(sheets)
     where = ", ".join(str(sheet.path) for sheet in sheets)
     many_rows = [rows.of(sheet) for sheet in sheets]
     table = pd.concat(many_rows, ignore_index=True)
     table = _numbered(_one_row_an_image(table, votes, found, where))
     there = present(root, list(table["image"]))
     missing = tuple(table["image"][~there])
-    _check_present(root, len(table), missing, where)
+    _check_present(root, len(table), missing, where, image_suffix)
     kept = table[there].reset_index(drop=True)
     called = name or root.resolve().name
     extra, left_out = _unlisted(root, rows.folders.folders if image_folder else [], table["image"])
@@ -375,6 +377,22 @@ def _warn_of_unread_parts(sheet: Sheet) -> None:
             )
 
 
+def _warn_of_unread_tables(sheets: Sequence[Sheet]) -> None:
+    """Name a table beside those of the parts that is called after a part that none of them gives."""
+    given, read_already = {sheet.part for sheet in sheets} - {""}, {sheet.path for sheet in sheets}
+    for sheet in sheets if given else []:
+        name = sheet.path.name
+        told = [word for word in PART_WORDS if re.search(rf"(?<![a-z]){word}(?![a-z])", name)]
+        for word, part in PART_WORDS.items():
+            beside = sheet.path.with_name(name.replace(told[0], word)) if told else sheet.path
+            if part not in given and beside not in read_already and beside.is_file():
+                _log.warning(
+                    f"{beside.name} lies beside {sheet.path} and is not read. To read it too: "
+                    f"{override(f'++data.reader.tables.{part}', beside.name)}"
+                )
+                return
+
+
 def _warn_of_lacking_covariates(sheets: Sequence[Sheet], columns: Mapping[str, str]) -> None:
     for name, column in columns.items():
         lacking = [sheet.path.name for sheet in sheets if sheet.find(column) is None]
@@ -429,12 +447,13 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _check_present(root: Path, listed: int, missing: Sequence[str], where: str) -> None:
+def _check_present(root: Path, listed: int, missing: Sequence[str], where: str, suffix: str) -> None:
     if len(missing) == listed:
         raise MissingFileError(
             f"None of the {listed} images listed in {where} is there: there is no {root / missing[0]}. "
-            f"{hint(root, missing[0])}{root} holds {listing(root)}. Set data.root, data.reader.image_folder, "
-            "data.reader.path_prefix or data.reader.image_suffix so that the paths fit."
+            f"{hint(root, missing[0], suffix)}{root} holds {listing(root)}. Set data.root, "
+            "data.reader.image_folder, data.reader.path_prefix or data.reader.image_suffix so that the paths "
+            "fit."
         )
     if missing:
         _log.warning(
