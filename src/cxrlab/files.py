@@ -48,7 +48,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None:  # of a full disk: the place that is written to has no name any more
+        # Of a full disk: what is written to has no name any more. An error without a number is a text of its own.
+        if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
     finally:

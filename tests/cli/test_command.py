@@ -135,7 +135,9 @@ def test_a_sweep_goes_on_after_a_failed_job_and_ends_non_zero(sweep):
     folder, done = sweep
     assert done.returncode != 0
     table = pd.read_csv(only("outputs/multirun/*/*/sweep.csv", folder))
-    assert list(table.columns) == ["job", "status", "metric", "seconds", "overrides", "error"]
+    swept = ["optimizer.lr", "optimizer.weight_decay"]
+    named = ["job", "status", "metric", "seconds", *swept, "overrides", "error"]
+    assert list(table.columns)[: len(named)] == named
     assert table["status"].tolist() == ["completed", "completed", "failed", "failed"]
     assert sorted(table["job"][:2]) == [0, 2]
     assert table["metric"][:2].is_monotonic_decreasing
