@@ -418,7 +418,9 @@ def test_where_there_is_no_file_there_is_no_result_and_another_s_is_refused(tmp_
     path = tmp_path / "explanation.json"
     assert read_explanation(path) is None
     path.write_text('{"methods": {}}')
-    with pytest.raises(ConfigError, match=r"explanation\.json cannot be read \(KeyError: 'data'\)\. Remove it"):
+    with pytest.raises(
+        ConfigError, match=r"explanation\.json cannot be read \(KeyError: 'data'\)\. Remove it"
+    ):
         read_explanation(path)
 
 
