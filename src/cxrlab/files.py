@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        # Of a full disk: what is written to has no name any more. Without a number the error is a text of its own.
+        # A full disk's names no file. An error without a number has words of its own, which a name would hide.
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
