@@ -48,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        # A full disk's names no file. An error without a number has words of its own, which a name would hide.
+        # An error without a number has words of its own, which a file's name would hide.
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
