@@ -85,7 +85,6 @@ def test_the_flags_are_those_of_the_first_processor(monkeypatch: pytest.MonkeyPa
     ("text", "expected"),
     [
         (None, None),
-        ("", None),
         ("seed: 0\n", None),
         ("trainer: {precision: auto}\n", None),
         ("trainer: {precision: bf16-mixed}\n", HALF),
