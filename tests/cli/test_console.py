@@ -90,30 +90,25 @@ def command(*arguments: object) -> str:
     return " ".join(f"'{argument}'" for argument in (sys.executable, "-c", SPEAKS, *arguments))
 
 
-@pytest.mark.parametrize("end", [">/dev/full", ">&-", ">&- 2>&-", "| true"])
-def test_a_terminal_that_is_closed_or_full_stops_nothing(end: str, tmp_path: Path):
-    script = f"set -o pipefail; {command(tmp_path / 'result.txt')} {end}".replace(
-        "'" + SPEAKS + "'", '"$SPEAKS"'
-    )
-    done = subprocess.run(
+def in_shell(pipeline: str) -> "subprocess.CompletedProcess[str]":
+    """Run a pipeline of the command in bash; its status is that of the first part that fails."""
+    script = "set -o pipefail; " + pipeline.replace(f"'{SPEAKS}'", '"$SPEAKS"')
+    return subprocess.run(
         ["bash", "-c", script],
         env=os.environ | {"SPEAKS": SPEAKS},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("end", [">/dev/full", ">&-", ">&- 2>&-", "| true"])
+def test_a_terminal_that_is_closed_or_full_stops_nothing(end: str, tmp_path: Path):
+    done = in_shell(f"{command(tmp_path / 'result.txt')} {end}")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "result.txt").read_text().startswith("written to")
 
 
 def test_what_only_prints_ends_as_a_shells_programs_do(tmp_path: Path):
-    script = f"set -o pipefail; {command(tmp_path / 'result.txt', 'print')} | true"
-    script = script.replace("'" + SPEAKS + "'", '"$SPEAKS"')
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=os.environ | {"SPEAKS": SPEAKS},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = in_shell(f"{command(tmp_path / 'result.txt', 'print')} | true")
     assert (done.returncode, done.stderr) == (141, "")

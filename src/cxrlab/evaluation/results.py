@@ -71,9 +71,9 @@ def _without_folders(source: str) -> str:
     """Return where predictions come from, with the last two parts of each path: results are passed on.
 
     Example:
-        >>> _without_folders("/home/me/outputs/12-00-00/predictions/test.csv, /tmp/theirs.csv")
-        'predictions/test.csv, tmp/theirs.csv'
-        >>> _without_folders("nih predicted by /home/me/outputs/2026-01-31/12-00-00")
+        >>> _without_folders("/scratch/outputs/12-00-00/predictions/test.csv, /scratch/theirs.csv")
+        'predictions/test.csv, scratch/theirs.csv'
+        >>> _without_folders("nih predicted by /scratch/outputs/2026-01-31/12-00-00")
         'nih predicted by 2026-01-31/12-00-00'
     """
     words = re.split(r"(, | predicted by | of )", source)
