@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 from cxrlab.data.decode import SUFFIXES, image_format
+from cxrlab.data.readers._class_folders import class_root
 from cxrlab.data.readers._formats import read_file
-from cxrlab.data.readers.folders import class_root
 from cxrlab.data.recognise import head_of
 from cxrlab.errors import UserError
 

@@ -11,7 +11,8 @@ from PIL import Image
 from cxrlab.data.audit import audit
 from cxrlab.data.audit.run_audit import FACTS
 from cxrlab.data.readers import folders, nih, table
-from cxrlab.data.readers.folders import find_images, is_healthy
+from cxrlab.data.readers._class_folders import find_images
+from cxrlab.data.readers._healthy import is_healthy
 from cxrlab.errors import DataError, MissingFileError
 
 

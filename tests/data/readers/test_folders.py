@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cxrlab.data.readers import folders
-from cxrlab.data.readers.folders import scan
+from cxrlab.data.readers._class_folders import scan
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 
