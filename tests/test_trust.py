@@ -31,7 +31,7 @@ from cxrlab.errors import ConfigError, UserError
 from cxrlab.evaluate import evaluate
 from cxrlab.evaluation.evaluate import evaluate as evaluate_table
 from cxrlab.explain import explain
-from cxrlab.files import RunDir, check_links, locate, read_yaml, user_cache_dir, write_text
+from cxrlab.files import RunDir, check_links, read_yaml, user_cache_dir, write_text
 from cxrlab.metrics.predictions import read_predictions
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.models.network import OWN_NETWORKS, build_network
@@ -40,6 +40,7 @@ from cxrlab.runs.run_data import build_data
 from cxrlab.sweeps.cross_validation import Configuration
 from cxrlab.train import train
 from cxrlab.training.callbacks.checkpoints import Checkpoint
+from cxrlab.trust import locate
 
 Compose = Callable[..., DictConfig]
 

@@ -20,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_overrides
 from cxrlab.cli.validation import texts_below
 from cxrlab.errors import ConfigError, MissingFileError
-from cxrlab.files import RunDir, check_trust, is_address, locate, read_yaml, reading, trust_advice
+from cxrlab.files import RunDir, read_yaml, reading
 from cxrlab.runs.run_data import would_write
+from cxrlab.trust import check_trust, is_address, locate, trust_advice
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from cxrlab.errors import ConfigError
-from cxrlab.files import import_path
 from cxrlab.metrics.predictions import Floats
+from cxrlab.trust import import_path
 
 if TYPE_CHECKING:
     from cxrlab.metrics.estimates import Bootstrapped, Sums

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, ConfigError
-from cxrlab.files import build, locate
+from cxrlab.trust import build, locate
 
 # Classes that a checkpoint may name without anybody's trust.
 OWN_NETWORKS = (

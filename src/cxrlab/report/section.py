@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from cxrlab.errors import ConfigError
 from cxrlab.evaluation.results import EvaluationResult
-from cxrlab.files import import_path
 from cxrlab.report.html import figure_html
 from cxrlab.report.model_info import ModelInfo
+from cxrlab.trust import import_path
 
 _BEFORE = "repeat"  # where a section of one's own goes by default
 

@@ -14,10 +14,11 @@ from cxrlab.data.dataset import FramedImages
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.readers import synthetic
 from cxrlab.errors import ConfigError
-from cxrlab.files import PROVENANCE_REMEDY, RunDir, build, reading
+from cxrlab.files import PROVENANCE_REMEDY, RunDir, reading
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.runs.own_predictions import read_own_predictions
 from cxrlab.runs.predict import predict_table
+from cxrlab.trust import build
 
 if TYPE_CHECKING:
     from cxrlab.runs.run import Run
