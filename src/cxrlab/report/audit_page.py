@@ -195,7 +195,7 @@ def _grids(manifest: Manifest, pixels: Pixels, rows: npt.NDArray[np.intp], path:
         if not len(shown[title]):
             continue
         animate(pixels, shown[title].tolist(), path.with_name(f"{name}.gif"))
-        drawn = _drawn(manifest, shown[title], count=_GRID_IMAGES, seed=_SEED)
+        drawn = sample_rows(manifest, shown[title], count=_GRID_IMAGES, seed=_SEED)
         source = _uri(strip(pixels, drawn, side=_GRID_SIDE), "jpeg")
         images = manifest.table["image"].iloc[drawn].tolist()
         grids.append(Grid(title, source, images, f"{name}.gif"))
@@ -235,18 +235,11 @@ def _looks(report: AuditReport, manifest: Manifest, pixels: Pixels) -> dict[str,
     }
 
 
-def sample_rows(
-    manifest: Manifest, label: str, rows: npt.NDArray[np.intp], *, count: int, seed: int
-) -> list[int]:
-    """Return up to ``count`` row numbers out of ``rows`` on which ``label`` is present, drawn by the seed.
+def sample_rows(manifest: Manifest, rows: npt.NDArray[np.intp], *, count: int, seed: int) -> list[int]:
+    """Return up to ``count`` of ``rows``, drawn by the seed.
 
     No patient stands in twice as long as there are others: one with many images would fill the grid.
     """
-    positive = rows[manifest.targets[rows, manifest.labels.index(label)] == 1]
-    return _drawn(manifest, positive, count=count, seed=seed)
-
-
-def _drawn(manifest: Manifest, rows: npt.NDArray[np.intp], *, count: int, seed: int) -> list[int]:
     drawn = np.random.default_rng(seed).permutation(rows)
     again = manifest.table["patient"].iloc[drawn].duplicated().to_numpy()
     return [int(row) for row in np.concatenate([drawn[~again], drawn[again]])[:count]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cxrlab.data.readers import folders
-from cxrlab.data.readers._class_folders import scan
+from cxrlab.data.readers._class_folders import find_images
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 
@@ -209,7 +209,7 @@ def test_real_malaria(real_data: Path):
 
 def test_classes_below_parts(make_tree):
     root = make_tree("train/b/2.png", "train/a/1.JPG", "validation/a/3.jpeg", "Test/b/4.PNG", "valid/a/5.png")
-    files = scan(root, None)
+    files = find_images(root, None).files
     assert files["image"].tolist() == [
         "Test/b/4.PNG",
         "train/a/1.JPG",
@@ -223,7 +223,7 @@ def test_classes_below_parts(make_tree):
 
 
 def test_classes_below_the_root(make_tree):
-    files = scan(make_tree("b/1.png", "a/1.png"), ("a", "b"))
+    files = find_images(make_tree("b/1.png", "a/1.png"), ("a", "b")).files
     assert files[["image", "part"]].to_numpy().tolist() == [["a/1.png", ""], ["b/1.png", ""]]
 
 
@@ -231,7 +231,7 @@ def test_hidden_and_other_files_are_passed_over(make_tree):
     root = make_tree("a/1.png", "a/._1.png", "b/1.png", "__MACOSX/a/1.png", ".cache/1.png")
     (root / "a/.DS_Store").touch()
     (root / "a/Thumbs.db").touch()
-    assert scan(root, None)["image"].tolist() == ["a/1.png", "b/1.png"]
+    assert find_images(root, None).files["image"].tolist() == ["a/1.png", "b/1.png"]
 
 
 def test_an_empty_class_folder_is_named(make_tree):
@@ -240,25 +240,25 @@ def test_an_empty_class_folder_is_named(make_tree):
     (root / "train/b/scan.nii").touch()
     message = rf"class folder {re.escape(str(root / 'train/b'))} holds no image .*it holds scan\.nii"
     with pytest.raises(DataError, match=message):
-        scan(root, None)
+        find_images(root, None)
 
 
 def test_a_missing_class_folder_is_named(make_tree):
     root = make_tree("train/a/1.png", "train/b/1.png", "test/a/1.png")
     with pytest.raises(MissingFileError, match=r"test lacks the class folders \['b'\]; it holds a/"):
-        scan(root, ("a", "b"))
+        find_images(root, ("a", "b"))
 
 
 def test_a_part_without_folders_is_named(make_tree):
     with pytest.raises(MissingFileError, match=r"train lacks class folders; it holds 1\.png"):
-        scan(make_tree("train/1.png"), None)
+        find_images(make_tree("train/1.png"), None)
 
 
 @pytest.mark.parametrize("classes", [None, ("a", "b")])
 def test_a_nested_root_is_suggested(make_tree, classes):
     root = make_tree("inner/train/a/1.png", "inner/train/b/1.png", "__MACOSX/train/a/1.png")
     with pytest.raises(MissingFileError, match=rf"Set data\.root={re.escape(str(root / 'inner'))}\.$"):
-        scan(root, classes)
+        find_images(root, classes)
 
 
 @pytest.mark.parametrize("classes", [None, ("a", "b")])
@@ -268,16 +268,16 @@ def test_nothing_is_suggested_where_nothing_fits(tmp_path, classes):
     with pytest.raises(
         MissingFileError, match=r"holds neither class folders.*it holds notes\.txt, papers/\.$"
     ):
-        scan(tmp_path, classes)
+        find_images(tmp_path, classes)
 
 
 def test_folders_beside_parts_are_mentioned(make_tree, caplog):
     root = make_tree("train/a/1.png", "train/b/1.png", "extra/a/1.png")
     with caplog.at_level(logging.WARNING):
-        assert len(scan(root, None)) == 2
+        assert len(find_images(root, None).files) == 2
     assert "['extra'] are no parts, or hold no class folders, and are left out" in caplog.messages[0]
 
 
 def test_no_root(tmp_path):
     with pytest.raises(MissingFileError, match=r"data\.root=.*absent does not exist"):
-        scan(tmp_path / "absent", None)
+        find_images(tmp_path / "absent", None)

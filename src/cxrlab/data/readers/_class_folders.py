@@ -72,11 +72,6 @@ class _ClassFolder:
     images: list[str]
 
 
-def scan(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]] | None) -> pd.DataFrame:
-    """Return one row for each image below ``root``; see :func:`find_images`."""
-    return find_images(root, classes).files
-
-
 def find_images(root: Path, classes: Sequence[str] | Mapping[str, Sequence[str]] | None) -> Found:
     """Return the images below ``root``, at any depth below their class folders, and what is left out.
 
