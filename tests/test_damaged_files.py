@@ -177,7 +177,7 @@ def test_a_resume_says_that_the_best_checkpoint_is_gone(finished_run: Path, tmp_
         train(tiny(run, f"resume={run}"))
 
 
-def test_a_state_of_another_training_is_named(finished_run: Path, tmp_path: Path, tiny):
+def test_a_state_of_another_training_is_named_and_costs_no_result(finished_run: Path, tmp_path: Path, tiny):
     from cxrlab.train import train
 
     run = tmp_path / "run"
@@ -185,14 +185,23 @@ def test_a_state_of_another_training_is_named(finished_run: Path, tmp_path: Path
     last = run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     optimizer = checkpoint["optimizer_states"][0]
-    torch.save(
-        checkpoint | {"optimizer_states": [optimizer | {"param_groups": 2 * optimizer["param_groups"]}]},
-        last,
-    )
-    with pytest.raises(
-        CheckpointError, match=r"last.ckpt cannot be gone on from .*number of parameter groups"
+    random_state = checkpoint["callbacks"]["RandomState"]
+    words = [random_state["python"][0], random_state["python"][1][:-1], None]
+    for part, reason in (
+        (
+            {"optimizer_states": [optimizer | {"param_groups": 2 * optimizer["param_groups"]}]},
+            "number of parameter groups",
+        ),
+        (
+            {"callbacks": checkpoint["callbacks"] | {"RandomState": random_state | {"python": words}}},
+            "state vector is the wrong size",
+        ),
     ):
-        train(tiny(run, f"resume={run}", "trainer.max_epochs=3"))
+        torch.save(checkpoint | part, last)
+        with pytest.raises(CheckpointError, match=rf"last.ckpt cannot be gone on from .*{reason}"):
+            train(tiny(run, f"resume={run}", "trainer.max_epochs=3"))
+        for kept in ("results.csv", "evaluation.json", "predictions/test.csv"):
+            assert (run / kept).read_bytes() == (finished_run / kept).read_bytes()
     shutil.copy(run / "checkpoints" / "best.ckpt", last)
     with pytest.raises(CheckpointError, match=r"last.ckpt holds no optimizer_states, "):
         train(tiny(run, f"resume={run}", "trainer.max_epochs=3"))

@@ -229,7 +229,7 @@ def _device(cfg: DictConfig) -> str:
 def _write_start(
     composed: DictConfig, cfg: DictConfig, classifier: "Classifier", data: "DataModule", files: "RunDir"
 ) -> None:
-    """Write and say what is known before the first step; take away what a resumed run is about to replace."""
+    """Write and say what is known before the first step."""
     from cxrlab.cli import summaries
     from cxrlab.data.audit import summary
     from cxrlab.runs import writing
@@ -247,8 +247,6 @@ def _write_start(
             summaries.draw_start(classifier, data, files, images=cfg.report.images)
         summaries.log_data(data, classifier)
         log.info("%s", summary(report.findings))
-    if cfg.resume:
-        writing.remove_evaluation(files)
 
 
 def _finish(

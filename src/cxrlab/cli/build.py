@@ -22,6 +22,7 @@ from cxrlab.files import RunDir
 from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
 from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
 from cxrlab.models.preprocess import STATISTICS_IMAGES
+from cxrlab.runs.writing import remove_evaluation
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
 from cxrlab.training.callbacks.resume import StopTogether, TodaysSettings
 from cxrlab.training.module import Classifier
@@ -204,6 +205,9 @@ def fit(
     """
     _check_length(trainer, data)
     last = files.last_checkpoint if resume else None
+    if resume:  # once the checkpoint's state is back, and only where there is more to train
+        remove = pl.callbacks.LambdaCallback(on_train_start=lambda *_: remove_evaluation(files))
+        trainer.callbacks.append(remove)  # type: ignore[attr-defined]
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
     except UserError:

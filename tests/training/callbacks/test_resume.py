@@ -113,6 +113,18 @@ def test_a_stopped_training_resumes_to_the_same_end(
     check_equal(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize("minutes", [10, 1e-6], ids=["an epoch's end", "within an epoch"])
+def test_a_limit_on_steps_changes_nothing_for_a_resume(
+    minutes: float, whole: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = [*OPTIONS, f"callbacks.interruption.minutes={minutes}", "+trainer.max_steps=1000"]
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        break_at(patch, 1, 4, raise_error)
+        train(tiny(tmp_path / "run", *options))
+    train(tiny(tmp_path / "run", *options, f"resume={tmp_path / 'run'}"))
+    check_equal(whole, tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_a_killed_process_is_resumed_within_its_epoch(whole: Path, tiny: Tiny, tiny_command, tmp_path: Path):
     run_dir = tmp_path / "run"

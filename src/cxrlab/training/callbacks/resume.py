@@ -165,8 +165,12 @@ class TodaysSettings(Callback):
     """Lets a resumed training follow today's settings where Lightning would bring back the checkpoint's.
 
     Early stopping's patience is one. The average of weights that is switched off is another: a checkpoint
-    holds it as the model, and the weights that training goes on from beside it.
+    holds it as the model, and the weights that training goes on from beside it. ``max_steps`` is a third.
     """
+
+    def __init__(self) -> None:
+        self._is_at_epochs_end = False
+        self._max_steps = -1
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -174,6 +178,8 @@ class TodaysSettings(Callback):
         """Put today's settings into the state that the callbacks are about to load."""
         if trainer.state.fn != "fit":
             return
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        self._is_at_epochs_end = epoch["ready"] == epoch["started"] == epoch["processed"]
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
@@ -183,6 +189,20 @@ class TodaysSettings(Callback):
             isinstance(callback, pl.callbacks.WeightAveraging) for callback in callbacks
         ):
             pl_module.load_state_dict(checkpoint["current_model_state"])
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Hide ``max_steps`` from what puts the training's position back.
+
+        With it, Lightning takes a checkpoint of an epoch's end for one within the epoch (setter of its fit
+        loop's ``restarting``), and comes to that end once more without its validation.
+        """
+        self._max_steps = trainer.max_steps
+        if self._is_at_epochs_end:
+            trainer.fit_loop.epoch_loop.max_steps = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put ``max_steps`` back."""
+        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
 
 
 class StopTogether(Callback):
@@ -273,7 +293,15 @@ class RandomState(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the saved state until training starts: setting up still draws numbers."""
+        """Keep the saved state until training starts: setting up still draws numbers.
+
+        Raises:
+            Exception: If it is none, before anything is trained or taken away.
+        """
+        python, numpy = _states(state_dict)
+        random.Random().setstate(python)
+        np.random.RandomState().set_state(numpy)
+        torch.Generator().set_state(state_dict["torch"].cpu())
         self._restored = state_dict
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -285,11 +313,20 @@ class RandomState(Callback):
             torch.manual_seed(int(torch.randint(2**31, ())) + trainer.global_rank)
 
 
-def _restore(state: dict[str, Any]) -> None:
+def _states(state: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the states of Python's and of NumPy's generator as these take them."""
     version, words, gauss = state["python"]
-    random.setstate((version, tuple(words.tolist()), gauss))
     keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    return (
+        (version, tuple(words.tolist()), gauss),
+        ("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached),
+    )
+
+
+def _restore(state: dict[str, Any]) -> None:
+    python, numpy = _states(state)
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([values.cpu() for values in state["cuda"]])
