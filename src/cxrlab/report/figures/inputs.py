@@ -74,7 +74,7 @@ def draw_inputs(batch: Seen) -> Figure:
                 _picture(axes, images[column], limits)
             axes_row[0].set_ylabel(title, fontsize=9)
         for axes, name in zip(grid[0], batch.names, strict=True):
-            axes.set_title(shown(name, 20, 2), fontsize=9)
+            axes.set_title(shown(name, 20, 3), fontsize=9)
         for axes, image in zip(grid[-1], values, strict=True):
             axes.set_xlabel(f"{image.min():.2f} to {image.max():.2f}", fontsize=9)
         return figure
