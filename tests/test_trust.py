@@ -23,7 +23,6 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 import cxrlab
-from cxrlab import files
 from cxrlab.cli import config
 from cxrlab.cli import resume as resume_config
 from cxrlab.data import BUILDABLE
@@ -468,7 +467,7 @@ def no_import(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             names.append(name)
             return importlib.import_module(name)
 
-    monkeypatch.setattr(files, "importlib", Spy())
+    monkeypatch.setattr(cxrlab.trust, "importlib", Spy())
     return names
 
 

@@ -130,7 +130,9 @@ def test_a_setting_of_todays_is_not_replaced_by_that_of_the_checkpoint(composed:
         state |= {"stopped_epoch": 4} if "stopped_epoch" in state else {}
     trainer: Any = SimpleNamespace(callbacks=after, state=SimpleNamespace(fn="fit"))
     module: Any = None
-    TodaysSettings().on_load_checkpoint(trainer, module, {"callbacks": states})
+    epoch = {"epoch_progress": {"current": dict.fromkeys(("ready", "started", "processed"), 1)}}
+    checkpoint = {"callbacks": states, "loops": {"fit_loop": epoch}}
+    TodaysSettings().on_load_checkpoint(trainer, module, checkpoint)
     for callback in after:
         names = [name for name in inspect.signature(type(callback)).parameters if hasattr(callback, name)]
         settings = {name: getattr(callback, name) for name in names}
