@@ -19,7 +19,7 @@ Tiny = Callable[..., DictConfig]
 
 BASE = (
     "test=false", "trainer.max_epochs=3", "optimizer.lr=3e-3", "data.batch_size=8", "augment=light",
-    "model.dropout=0.2",
+    "model.dropout=0.2", "model=timm", "model.backbone=test_resnet",
 )  # fmt: skip
 
 # What has a state that a checkpoint within an epoch must hold. One of each kind at a time, and pairs.
