@@ -94,8 +94,8 @@ def nested_rows(
 
     Example:
         >>> groups = np.array(["a", "a", "b", "c", "d"], dtype=object)
-        >>> nested_rows(groups, np.zeros((5, 1), dtype=np.float32), 3, seed=0).tolist()
-        [True, False, True, True, False]
+        >>> nested_rows(groups, np.zeros((5, 1), dtype=np.float32), 4, seed=0).tolist()
+        [True, False, True, True, True]
     """
     return _nested(groups, targets, count, seed, by_group=False)
 
