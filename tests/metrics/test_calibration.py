@@ -21,6 +21,7 @@ from cxrlab.metrics.calibration import (
     fit_line,
     fit_temperature,
     holds_zero,
+    recalibration_in_the_large,
     reliability,
     smoothed_targets,
     spiegelhalter_z,
@@ -472,3 +473,29 @@ def test_equal_logits_leave_the_slope_at_1():
 def test_smoothing_is_platts():
     np.testing.assert_allclose(smoothed_targets([0, 1, 1, 1]), [1 / 3, 0.8, 0.8, 0.8])
     assert np.isfinite(smoothed_targets([0, 0])).all()
+
+
+# Recalibration in the large
+
+
+@pytest.mark.parametrize(("shift", "seed"), [(0.0, 0), (1.5, 1), (-2.0, 2)])
+def test_the_shift_equals_an_intercept_with_the_slope_held_at_1(shift: float, seed: int):
+    p, y = draw_label(800, shift=shift, seed=seed)
+    y[::7] = np.nan
+    known = ~np.isnan(y)
+    logits, present = logit(p[known]), y[known]
+    expected = minimize(
+        lambda x: (np.logaddexp(0, logits + x[0]) - present * (logits + x[0])).mean(),
+        [0.0], method="Nelder-Mead", tol=1e-12,
+    ).x[0]  # fmt: skip
+    found = recalibration_in_the_large(p, y)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert expit(logits + found).mean() == pytest.approx(present.mean())
+    assert found == pytest.approx(shift, abs=0.3)
+
+
+def test_the_shift_is_finite_for_certain_probabilities_and_undefined_for_one_class():
+    assert np.isfinite(recalibration_in_the_large(np.array([0.0, 1.0]), np.array([1.0, 0.0])))
+    half = np.array([1.0, 1.0, 0.0, 0.0])
+    assert recalibration_in_the_large(np.full(4, 0.2), half) == pytest.approx(np.log(4))
+    assert np.isnan(recalibration_in_the_large(np.array([0.2, 0.3]), np.array([0.0, np.nan])))

@@ -390,6 +390,39 @@ def fit_line(logits: Floats, targets: Floats) -> tuple[float, float]:
     return slope, float(line[1]) - slope * float(logits.mean())
 
 
+def recalibration_in_the_large(probabilities: Floats, targets: Floats) -> float:
+    """Return the shift of all logits that brings the mean probability to the share present.
+
+    It is the least that a model needs at a place where a finding is more, or less, common than where it was
+    trained: the intercept of a logistic regression whose slope is held at 1.
+
+    Args:
+        probabilities: Shape ``(N,)``; 0 and 1, whose logits are infinite, are taken as 1e-7 from there.
+        targets: 1 present, 0 absent, NaN unknown and left out, shape ``(N,)``.
+
+    Returns:
+        Log odds, above 0 where probabilities are too low; NaN where only one class is known, since nothing
+        finite would do.
+
+    References:
+        Steyerberg, Clinical Prediction Models, 2nd ed., 2019, chapter 20.
+
+    Example:
+        >>> round(recalibration_in_the_large(np.full(4, 0.5), np.array([1.0, 0.0, 0.0, 0.0])), 4)
+        -1.0986
+    """
+    known = ~np.isnan(targets)
+    if not _has_both(targets):
+        return float("nan")
+    logits, share = _logits(probabilities[known]), float(targets[known].mean())
+    # The shift of each image alone brackets that of all.
+    shifts = logit(share) - logits
+    low, high = float(shifts.min()), float(shifts.max())
+    if high - low < 1e-9:
+        return low
+    return float(brentq(lambda shift: expit(logits + shift).mean() - share, low, high, xtol=1e-12))
+
+
 def _descend(line: Floats, step: Floats, columns: Floats, targets: Floats) -> Floats:
     """Go along Newton's step, or the half, the quarter… of it, to where the likelihood is no worse."""
 
