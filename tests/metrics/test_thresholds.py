@@ -29,6 +29,10 @@ def merit(scores, targets, threshold, rule):
     tp, fp, tn, fn = outcomes(scores, targets, threshold)
     name, _, wanted = rule.partition("@")
     sensitivity, specificity = tp / (tp + fn), tn / (tn + fp)
+    if name == "npv":
+        return bool(tn + fn) and tn / (tn + fn) >= float(wanted), threshold
+    if name == "ppv":
+        return bool(tp + fp) and tp / (tp + fp) >= float(wanted), -threshold
     if name == "youden":
         return round(sensitivity + specificity, 12), -threshold
     if name == "f1":
@@ -53,6 +57,29 @@ def test_each_rule_equals_a_search_of_all_thresholds(rule: str, seed: int):
     best = max(candidates, key=lambda threshold: merit(scores, targets, threshold, rule))
     assert outcomes(scores, targets, chosen) == outcomes(scores, targets, best)
     assert chosen not in scores[~np.isnan(targets)] or chosen == 0.0
+
+
+@pytest.mark.parametrize("rule", ["npv@0.9", "npv@0.6", "ppv@0.5", "ppv@0.9"])
+@pytest.mark.parametrize("seed", range(25))
+def test_rules_of_predictive_values_equal_a_search_of_all_thresholds(rule: str, seed: int):
+    generator = np.random.default_rng(seed)
+    count = int(generator.integers(4, 40))
+    scores = generator.integers(0, 12, count) / 11.0
+    targets = (generator.random(count) < 0.1 + 0.7 * scores).astype(float)
+    targets[:2] = 0, 1
+    chosen = one(scores, targets, rule)
+    candidates = [*np.unique(scores), 2.0]
+    best = max(candidates, key=lambda threshold: merit(scores, targets, threshold, rule))
+    if not merit(scores, targets, best, rule)[0]:
+        assert math.isnan(chosen)
+    else:
+        assert outcomes(scores, targets, chosen) == outcomes(scores, targets, best)
+
+
+def test_a_finding_too_rare_for_its_npv_is_ruled_out_of_everybody():
+    scores, targets = np.linspace(0.1, 0.9, 100), np.arange(100) == 50
+    assert one(scores, targets, "npv@0.98") > 0.9
+    assert math.isnan(one(scores, targets, "ppv@0.9"))
 
 
 def test_youden_equals_scikit_learn():

@@ -86,9 +86,10 @@ def caveats(
     for column, label in enumerate(table.labels):
         flags += _of_label(label, table.targets[:, column], settings.min_positives)
         if thresholds is not None and np.isnan(thresholds.values[column]):
-            message = (
-                f"No threshold could be chosen for {label}: the {thresholds.source} part has one class only."
-            )
+            why = "has one class only"
+            if thresholds.rule.startswith(("npv@", "ppv@")):
+                why += f", or no threshold reaches {thresholds.rule} there"
+            message = f"No threshold could be chosen for {label}: the {thresholds.source} part {why}."
             flags.append(Caveat("no_threshold", label, message))
     return flags
 

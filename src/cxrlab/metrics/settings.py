@@ -16,7 +16,8 @@ class EvaluationSettings:
 
     Attributes:
         threshold: How the threshold of each label is chosen on validation: ``youden``, ``f1``,
-            ``sensitivity@0.9``, ``specificity@0.9``, or a number that is taken as it is.
+            ``sensitivity@0.9``, ``specificity@0.9``, ``npv@0.98``, ``ppv@0.5``, or a number that is taken as
+            it is.
         calibration: What is fitted on validation: one ``temperature`` for all labels,
             ``temperature_by_label``, ``platt`` (slope and intercept of each label), or ``none``.
         num_resamples: Resamples of the patient bootstrap.

@@ -7,14 +7,19 @@ import numpy as np
 from cxrlab.errors import ConfigError
 from cxrlab.metrics.predictions import Floats
 
-_FORMS = "youden, f1, sensitivity@0.9, specificity@0.9 (any value between 0 and 1), or a number in [0, 1]"
+_FORMS = (
+    "youden, f1, sensitivity@0.9, specificity@0.9, npv@0.98, ppv@0.5 (any value between 0 and 1), or a "
+    "number in [0, 1]"
+)
+_AT_LEAST = ("sensitivity", "specificity", "npv", "ppv")
 
 
-def check_rule(rule: str | float) -> None:
+def check_rule(rule: str | float, key: str = "evaluation.threshold") -> None:
     """Check that a threshold can be chosen by a rule.
 
     Args:
         rule: The value of ``evaluation.threshold``.
+        key: Whose value it is, for the message.
 
     Raises:
         ConfigError: With the forms that there are.
@@ -28,13 +33,11 @@ def check_rule(rule: str | float) -> None:
     """
     if isinstance(rule, str):
         name, _, wanted = rule.partition("@")
-        is_allowed = rule in ("youden", "f1") or (
-            name in ("sensitivity", "specificity") and 0 < _number(wanted) < 1
-        )
+        is_allowed = rule in ("youden", "f1") or (name in _AT_LEAST and 0 < _number(wanted) < 1)
     else:
         is_allowed = not isinstance(rule, bool) and 0 <= rule <= 1
     if not is_allowed:
-        raise ConfigError(f"evaluation.threshold={rule!r} must be one of {_FORMS}.")
+        raise ConfigError(f"{key}={rule!r} must be one of {_FORMS}.")
 
 
 def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float) -> Floats:
@@ -48,7 +51,9 @@ def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float)
     and since this choice, unlike one by the width of gaps, is the same after any recalibration.
     ``sensitivity@s`` takes the highest threshold with a sensitivity of at least s, ``specificity@s`` the
     lowest with a specificity of at least s; where that many negatives share the highest probability, it lies
-    above all of them and nothing is predicted positive.
+    above all of them and nothing is predicted positive. ``npv@s`` takes the highest threshold with an NPV of
+    at least s, for ruling out, and lies above all of them where the finding is that rare; ``ppv@s`` the
+    lowest with a PPV of at least s, for ruling in. Either may be reached by no threshold.
 
     Args:
         probabilities: Values in [0, 1], shape ``(N, L)``.
@@ -56,7 +61,7 @@ def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float)
         rule: See :func:`check_rule`; a number is taken as it is, for every label.
 
     Returns:
-        Shape ``(L,)``; NaN where a rule finds one class only.
+        Shape ``(L,)``; NaN where a rule finds one class only, or no threshold reaches it.
 
     Raises:
         ConfigError: If there is no such rule.
@@ -95,20 +100,30 @@ def _choose(scores: Floats, targets: Floats, rule: str) -> float:
     true_positives = np.bincount(groups, weights=wanted).cumsum()
     false_positives = np.bincount(groups, weights=~wanted).cumsum()
     row = _row(true_positives, false_positives, rule)
+    if row is None:
+        return math.nan
     lower = candidates[row + 1] if row + 1 < len(candidates) else 0.0
     if row < 0:
         return _above(float(candidates[0]))
     return _midway(float(lower), float(candidates[row]))
 
 
-def _row(true_positives: Floats, false_positives: Floats, rule: str) -> int:
-    """Return which candidate a rule takes; -1 for none."""
+def _row(true_positives: Floats, false_positives: Floats, rule: str) -> int | None:
+    """Return which candidate a rule takes; -1 for one above all, None where none reaches it."""
     positives, negatives = true_positives[-1], false_positives[-1]
     name, _, wanted = rule.partition("@")
     if name == "sensitivity":
         return int(np.argmax(true_positives / positives >= float(wanted)))
     if name == "specificity":
         return int(np.sum((negatives - false_positives) / negatives >= float(wanted))) - 1
+    if name == "npv":
+        right = negatives - np.append(0, false_positives)  # among the predicted negatives, from row -1 on
+        called = right + positives - np.append(0, true_positives)
+        rows = np.flatnonzero(right / np.maximum(called, 1) >= float(wanted)) - 1
+        return int(rows[0]) if len(rows) else None
+    if name == "ppv":
+        rows = np.flatnonzero(true_positives / (true_positives + false_positives) >= float(wanted))
+        return int(rows[-1]) if len(rows) else None
     if name == "f1":
         merit = 2 * true_positives / (true_positives + false_positives + positives)
     else:
