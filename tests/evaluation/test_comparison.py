@@ -22,6 +22,7 @@ from cxrlab.evaluation.comparison import (
     outcome,
     run_dirs,
     run_tables,
+    selection_optimism,
 )
 from cxrlab.evaluation.results import Difference, LeftOut
 from cxrlab.metrics.bootstrap import Estimate, estimate, holm, p_value, patient_counts
@@ -188,7 +189,10 @@ def test_what_is_said_of_the_whole(numbers):
     }
     assert content["interval"] == interval
     assert numbers.left_out == LeftOut(0, [])
-    assert [(one.kind, one.label) for one in numbers.flags] == [("one_class", "hernia")]
+    assert [(one.kind, one.label) for one in numbers.flags] == [
+        ("selected_best", None),
+        ("one_class", "hernia"),
+    ]
 
 
 def test_a_model_does_not_differ_from_itself():
@@ -260,7 +264,7 @@ def test_flags():
     fewer = other.rows(np.arange(38)).select_labels(["mass", "edema"])
     result = compare({"a": unknown, "b": fewer}, settings())
     flags = {(one.kind, one.label): one.message for one in result.flags}
-    assert {kind for kind, _ in flags} == {"val_part", "patients_unknown", "few_positives", "parts_differ", "images_left_out", "labels_left_out"}  # fmt: skip
+    assert {kind for kind, _ in flags} == {"selected_best", "val_part", "patients_unknown", "few_positives", "parts_differ", "images_left_out", "labels_left_out"}  # fmt: skip
     assert "{'a': 'val', 'b': 'unknown'}" in flags["parts_differ", None]
     assert "2 images are not in every table; 38 are compared" in flags["images_left_out", None]
     assert "hernia" in flags["labels_left_out", None]
@@ -275,8 +279,8 @@ def test_flags():
     [
         (0.021, 0.0104, 0.0316, 0.004, "a is better by 0.021 (0.010 to 0.032)"),
         (-0.021, -0.0316, -0.0104, 0.004, "b is better by 0.021 (0.010 to 0.032)"),
-        (0.004, -0.01, 0.018, 0.5, "no difference shown: 0.004 (-0.010 to 0.018)"),
-        (-0.0001, -0.01, 0.0001, 0.5, "no difference shown: 0.000 (-0.010 to 0.000)"),
+        (0.004, -0.01, 0.018, 0.5, "no difference shown: 0.004 (\u22120.010 to 0.018)"),
+        (-0.0001, -0.01, 0.0001, 0.5, "no difference shown: 0.000 (\u22120.010 to 0.000)"),
         (0.02, 0.001, 0.04, 0.12, "no difference shown after correction for several tests: 0.020 (0.001 to 0.040)"),
         (0.02, 0.001, 0.04, 0.05, "no difference shown after correction for several tests: 0.020 (0.001 to 0.040)"),
         (0.0, None, None, 1.0, "no difference shown: 0.000"),
@@ -512,3 +516,37 @@ def test_files_of_other_programs_are_named_by_their_stem(tmp_path, make_predicti
     assert list(external_tables(paths, tmp_path / "ours.csv", [])) == ["ours", "theirs"]
     with pytest.raises(ConfigError, match="names one file twice"):
         external_tables([paths[0], paths[0]], paths[0], [])
+
+
+def test_the_winner_of_two_is_flagged_as_picked():
+    result = compare({name: TABLES[name] for name in ("strong", "strong too")}, settings())
+    flag = next(flag for flag in result.flags if flag.kind == "selected_best")
+    assert flag.message.startswith(f"{result.models[0].name} came first of 2 on these same images")
+    assert result.selection_optimism == pytest.approx(
+        selection_optimism(
+            [(whole(TABLES[name], roc_auc_score), resampled(TABLES[name], roc_auc_score)) for name in TABLES][
+                1:
+            ]
+        ),
+        abs=1e-6,
+    )
+
+
+def test_the_optimism_of_equal_models_is_found():
+    """Equal models: the winner's mean excess over the truth, and what the resamples say of it."""
+    generator = np.random.default_rng(0)
+    true, said = [], []
+    for _ in range(300):
+        values = 0.8 + generator.normal(0, 0.02) + generator.normal(0, 0.01, 6)
+        samples = values[:, None] + generator.normal(0, 0.02, 500) + generator.normal(0, 0.01, (6, 500))
+        true.append(values.max() - 0.8)
+        said.append(selection_optimism([(float(v), s) for v, s in zip(values, samples, strict=True)]))
+    assert 0.5 < np.mean(said) / np.mean(true) < 1.1  # the resamples' models are already apart
+    apart = [(0.9, 0.9 + generator.normal(0, 0.01, 500)), (0.6, 0.6 + generator.normal(0, 0.01, 500))]
+    assert selection_optimism(apart) < 0.001
+    assert selection_optimism([(float("nan"), np.full(5, np.nan))] * 2) is None
+
+
+def test_minus_signs_are_true_ones():
+    words = describe(("a", "b"), Estimate(-0.004, -0.010, 0.018), "unclear")
+    assert words == "no difference shown: \u22120.004 (\u22120.010 to 0.018)"

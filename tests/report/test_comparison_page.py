@@ -72,7 +72,7 @@ def test_nothing_is_said_of_a_session_that_is_not_known(tmp_path, compared):
 def test_the_headline(compared):
     comparison = compared(["Edema", "Mass"], models=("a", "b"))
     headline = comparison_headline(comparison)
-    assert headline.startswith("On 240 images of 80 patients, a came first (AUROC 0.")
+    assert headline.startswith("On 240 images of 80 patients, a came first of 2 (AUROC 0.")
     assert "; mean of 2 findings). Compared with b, " in headline
     alone = replace(comparison, pairs=[])
     assert headline.startswith(comparison_headline(alone))

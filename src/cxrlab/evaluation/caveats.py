@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from cxrlab.data.readers.nih import LABELS
+from cxrlab.evaluation import out_of_fold
 from cxrlab.evaluation.operating_point import Thresholds
+from cxrlab.evaluation.out_of_fold import OutOfFold
 from cxrlab.evaluation.results import Caveat, Estimates, PublishedRow, PublishedTable, PublishedValue
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
@@ -91,6 +93,20 @@ def caveats(
                 why += f", or no threshold reaches {thresholds.rule} there"
             message = f"No threshold could be chosen for {label}: the {thresholds.source} part {why}."
             flags.append(Caveat("no_threshold", label, message))
+    return flags
+
+
+def fold_caveats(facts: OutOfFold | None) -> list[Caveat]:
+    """Return what weakens out-of-fold predictions; nothing for None."""
+    if facts is None:
+        return []
+    flags = [Caveat("out_of_fold", None, out_of_fold.message(facts))]
+    if facts.shared_patients:
+        message = (
+            f"{facts.shared_patients} patients have images in several folds, so networks were trained on "
+            "patients that they are evaluated on: the numbers are too good."
+        )
+        flags.append(Caveat("patients_in_folds", None, message))
     return flags
 
 

@@ -21,6 +21,7 @@ from scipy.stats import norm
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.evaluation.caveats import caveats
 from cxrlab.evaluation.external_predictions import read_external
+from cxrlab.evaluation.out_of_fold import delong_within_folds, fold_names, within_folds
 from cxrlab.evaluation.results import (
     Caveat,
     ComparisonResult,
@@ -192,8 +193,10 @@ def compare(
     table = next(iter(alignment.tables.values()))
     counts = patient_counts(table.num_patients, settings.num_resamples, settings.seed)
     own, own_caveats = _own_macros(alignment.tables, counts)
-    models, aurocs = _leaderboard(alignment.tables, own, counts, settings.level)
-    ranked = {model.name: alignment.tables[model.name] for model in models}
+    folded, fold_caveats = _with_common_folds(alignment.tables)
+    models, aurocs = _leaderboard(folded, own, counts, settings.level)
+    ranked = {model.name: folded[model.name] for model in models}
+    optimism = selection_optimism(list(aurocs.values()))
     sources = ", ".join(other.source for other in tables.values())
     return ComparisonResult(
         data=EvaluatedData.of(table, data or DataFacts(""), sources),
@@ -202,7 +205,81 @@ def compare(
         models=models,
         pairs=_pairs(ranked, aurocs, own, settings.level),
         left_out=LeftOut(alignment.num_images_left_out, list(alignment.labels_left_out)),
-        flags=_caveats(tables, alignment, own_caveats, settings),
+        flags=[
+            *fold_caveats,
+            _selection_caveat(models, optimism),
+            *_caveats(tables, alignment, own_caveats, settings),
+        ],
+        num_folds=len(fold_names(folded[models[0].name])),
+        selection_optimism=optimism,
+    )
+
+
+def _with_common_folds(tables: Tables) -> tuple[Tables, list[Caveat]]:
+    """Return the tables, all with the folds of those that have any, and what a reader must know of them.
+
+    Models are compared on the same pairs of images, so a model without folds is ranked within the others'.
+    Where two models have other folds there are no such pairs, and none keeps its own.
+    """
+    folded = {name: table for name, table in tables.items() if table.folds is not None}
+    if not folded:
+        return tables, []
+    name, first = next(iter(folded.items()))
+    numbers = [pd.factorize(pd.Series(table.folds))[0] for table in folded.values()]
+    others = [other for other, own in zip(folded, numbers, strict=True) if (own != numbers[0]).any()]
+    if others:
+        message = (
+            f"The predictions of {name} and {others[0]} are of other folds, so AUROC within folds cannot be "
+            "compared on the same pairs of images: all folds are pooled, which ranks images across networks "
+            "that need not be calibrated alike (Forman and Scholz 2010)."
+        )
+        pooled = {name: replace(table, folds=None) for name, table in tables.items()}
+        return pooled, [Caveat("folds_differ", None, message)]
+    message = (
+        f"Predictions of {', '.join(folded)} are of {len(fold_names(first))} folds, each of another network. "
+        "AUROC, its tests among them, is the mean over the folds, each of which ranks its own images only; "
+        "what is called pooled, and every other metric, mixes networks that need not be calibrated alike "
+        "(Forman and Scholz 2010)."
+    )
+    return (
+        {name: replace(table, folds=first.folds) for name, table in tables.items()},
+        [Caveat("out_of_fold", None, message)],
+    )
+
+
+def selection_optimism(models: Sequence[Macro]) -> float | None:
+    """Return how much too good the best of several models looks, for being picked on the same images.
+
+    In each resample the best model of that resample is picked, as the best was picked from the sample: how
+    far it lies there above its own value, on average, is the bootstrap's estimate of the optimism (Efron and
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapter 17).
+
+    Args:
+        models: Value and resamples of each.
+
+    Returns:
+        At least 0; None where nothing can be told.
+    """
+    defined = [(value, samples) for value, samples in models if not np.isnan(value)]
+    if len(defined) < 2:
+        return None
+    values, drawn = np.array([value for value, _ in defined]), np.stack([samples for _, samples in defined])
+    drawn = drawn[:, ~np.isnan(drawn).any(axis=0)]
+    if not drawn.size:
+        return None
+    best = drawn.argmax(axis=0)
+    return max(0.0, float((drawn.max(axis=0) - values[best]).mean()))
+
+
+def _selection_caveat(models: Sequence[ModelScores], optimism: float | None) -> Caveat:
+    amount = "" if optimism is None else f", by about {max(optimism, 0.001):.3f} here"
+    if optimism is not None and optimism < 0.001:
+        amount = ", by less than 0.001 here"
+    return Caveat(
+        "selected_best",
+        None,
+        f"{models[0].name} came first of {len(models)} on these same images, so its AUROC is optimistic"
+        f"{amount}, and so is its lead: the luckier of equal models comes first. Confirm it on other images.",
     )
 
 
@@ -216,7 +293,7 @@ def outcome(difference: Estimate, p_holm: float, level: float, *, higher_is_bett
 
 
 def describe(models: Pair, difference: Estimate, result: Outcome, *, higher_is_better: bool = True) -> str:
-    """Return what a difference says, in words.
+    r"""Return what a difference says, in words.
 
     Args:
         models: Whose difference it is: the first minus the second.
@@ -227,8 +304,8 @@ def describe(models: Pair, difference: Estimate, result: Outcome, *, higher_is_b
     Example:
         >>> describe(("a", "b"), Estimate(-0.021, -0.032, -0.010), "worse")
         'b is better by 0.021 (0.010 to 0.032)'
-        >>> describe(("a", "b"), Estimate(0.004, -0.010, 0.018), "unclear")
-        'no difference shown: 0.004 (-0.010 to 0.018)'
+        >>> print(ascii(describe(("a", "b"), Estimate(0.004, -0.010, 0.018), "unclear")))
+        'no difference shown: 0.004 (\u22120.010 to 0.018)'
     """
     if result == "worse":
         return describe((models[1], models[0]), -difference, "better", higher_is_better=higher_is_better)
@@ -251,7 +328,7 @@ def describe(models: Pair, difference: Estimate, result: Outcome, *, higher_is_b
 
 
 def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:.3f}"  # never -0.000
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "\u2212")  # a true minus, and never before 0.000
 
 
 def _own_macros(tables: Tables, counts: Counts) -> tuple[OwnMacros, list[Caveat]]:
@@ -345,9 +422,15 @@ def _leaderboard(
     aurocs: dict[str, Macro] = {}
     for name, table in tables.items():
         ranking = label_rankings(table, counts)
-        aurocs[name] = macro_mean(ranking.auroc, ranking.auroc_samples)
+        values, samples = ranking.auroc, ranking.auroc_samples
+        pooled = None
+        if table.folds is not None:
+            pooled = estimate(*macro_mean(values, samples), level)
+            within = within_folds(table, counts)
+            values, samples = within.values, within.samples
+        aurocs[name] = macro_mean(values, samples)
         precision = macro_mean(ranking.average_precision, ranking.average_precision_samples)
-        by_label = zip(table.labels, ranking.auroc, ranking.auroc_samples, strict=True)
+        by_label = zip(table.labels, values, samples, strict=True)
         models.append(
             ModelScores(
                 name=name,
@@ -355,6 +438,7 @@ def _leaderboard(
                 macro_average_precision=estimate(*precision, level),
                 labels={label: estimate(value, drawn, level) for label, value, drawn in by_label},
                 metrics={metric.name: estimate(*macros[name], level) for metric, macros in own.items()},
+                pooled_macro_auroc=pooled,
             )
         )
     models.sort(key=lambda model: np.nan_to_num(aurocs[model.name][0]), reverse=True)
@@ -429,7 +513,12 @@ def _label_differences(pairs: Sequence[Pair], tables: Tables, level: float) -> l
     areas = []
     for column in range(len(table.labels)):
         scores = np.stack([other.probabilities[:, column] for other in tables.values()])
-        areas.append(delong(scores, table.targets[:, column], patients))
+        targets = table.targets[:, column]
+        areas.append(
+            delong(scores, targets, patients)
+            if table.folds is None
+            else delong_within_folds(scores, targets, table)
+        )
     result = []
     for pair in pairs:
         first, second = names.index(pair[0]), names.index(pair[1])
@@ -483,8 +572,7 @@ def _caveats(
     if len(tables) > MOST_IN_ALL_PAIRS:
         message = (
             f"Of {len(tables)} models only the pairs with the best one are shown; the correction counts all "
-            f"{len(tables) * (len(tables) - 1) // 2} pairs. The best was picked on these same images, so its "
-            "own value is optimistic: confirm it on others."
+            f"{len(tables) * (len(tables) - 1) // 2} pairs."
         )
         result.append(Caveat("pairs_left_out", None, message))
     return result

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from cxrlab.evaluation.caveats import caveats, published_table
+from cxrlab.evaluation.caveats import caveats, fold_caveats, published_table
 from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.curves import label_curves
 from cxrlab.evaluation.operating_point import Thresholds
+from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold, out_of_fold, within_folds
 from cxrlab.evaluation.results import (
     Caveat,
     EvaluatedData,
@@ -74,25 +75,53 @@ def evaluate(
     subgroups, gaps = clock.timed("subgroups", subgroup_numbers, table, values, counts, settings)
     calibration = clock.timed("calibration", evaluate_calibration, table, calibrator, counts, settings)
     curves = clock.timed("curves", label_curves, table, settings)
-    labels = {label: metrics.labels[label] | delong[label] for label in table.labels}
+    folds = clock.timed("folds", _within_folds, table, counts, settings)
+    labels = {
+        label: folds.labels.get(label, {}) | metrics.labels[label] | delong[label] for label in table.labels
+    }
     return EvaluationResult(
         data=EvaluatedData.of(table, data, table.source),
         interval=IntervalMethod.of(table, settings),
         labels=labels,
-        macro=metrics.macro,
+        macro=folds.macro | metrics.macro,
         micro=metrics.micro,
         num_macro_labels=sum(estimates["auroc"].value is not None for estimates in labels.values()),
         counts=_counts(table, values),
         thresholds=_thresholds(table, thresholds),
         prevalence=settings.prevalence,
-        flags=[*(Caveat("note", None, note) for note in notes), *caveats(table, thresholds, settings)],
+        flags=[
+            *(Caveat("note", None, note) for note in notes),
+            *fold_caveats(folds.facts),
+            *caveats(table, thresholds, settings),
+        ],
         classification_report=classification_report(table, values, counts, settings, negative=data.negative),
         calibration=calibration,
         subgroups=subgroups,
         gaps=gaps,
         published=published_table(labels, metrics.macro, data.name, data.split, len(table)),
         seconds=clock.seconds,
+        out_of_fold=folds.facts,
         curves=curves,
+    )
+
+
+class _Folds(NamedTuple):
+    """AUROC within folds, by label and as a mean; empty for a table without folds."""
+
+    facts: OutOfFold | None
+    labels: dict[str, dict[str, Estimate]]
+    macro: dict[str, Estimate]
+
+
+def _within_folds(table: PredictionTable, counts: Counts, settings: EvaluationSettings) -> _Folds:
+    if table.folds is None:
+        return _Folds(None, {}, {})
+    within = within_folds(table, counts)
+    labels, macro = within.estimates(table.labels, settings.level)
+    return _Folds(
+        out_of_fold(table, within),
+        {label: {WITHIN_FOLDS: auroc} for label, auroc in labels.items()},
+        {WITHIN_FOLDS: macro},
     )
 
 

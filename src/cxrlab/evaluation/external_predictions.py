@@ -52,7 +52,8 @@ def read_external(
 
     Patients are taken from a column (``patient``, ``Patient ID``, ``PatientId``, ``subject_id``) of the
     targets, else of the predictions, else from the file names of NIH, CheXpert or MIMIC-CXR; else they are
-    unknown, with a warning. Covariates are ``covariate/<name>`` and the usual columns of view, sex and age.
+    unknown, with a warning. Covariates are ``covariate/<name>`` and the usual columns of view, sex and age. A
+    column ``fold`` of the predictions tells which network of a cross-validation made them.
 
     Args:
         predictions: Probabilities.
@@ -85,6 +86,7 @@ def read_external(
         part=_part(own, other, rows),
         source=str(predictions),
         decisions=read_decisions(own, labels, groups),
+        folds=own.folds(),
     )
 
 

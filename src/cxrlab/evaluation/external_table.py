@@ -16,6 +16,7 @@ from cxrlab.data.patients import named_spellings, unified
 from cxrlab.data.readers._csv import read_cells
 from cxrlab.errors import DataError, MissingFileError
 from cxrlab.evaluation.synonyms import plain_name
+from cxrlab.metrics.predictions import named_folds
 
 
 def read_external_cells(path: Path, is_text: Callable[[str], bool]) -> pd.DataFrame:
@@ -50,6 +51,9 @@ PATIENT_NAMES = ("patient", "patientid", "subjectid")
 
 
 _PARTS = ("part", "split")
+
+
+_FOLDS = ("fold",)
 
 
 _TEXT = {*_IMAGES, *_FILES, *PATIENT_NAMES, *_PARTS, "findinglabels"}
@@ -127,7 +131,7 @@ class ExternalTable:
 
     def label_names(self) -> list[str]:
         """Return the columns that have no known meaning other than being a label."""
-        known = _TEXT | _COVARIATES.keys()
+        known = _TEXT | _COVARIATES.keys() | set(_FOLDS)
         names = [str(name) for name in self.cells]
         return [name for name in names if plain_name(name) not in known and not name.startswith(COVARIATE)]
 
@@ -170,6 +174,15 @@ class ExternalTable:
         """Return the part of each row as it is written; None where no column tells it."""
         column = self.find(_PARTS)
         return None if column is None else self.cells[column]
+
+    def folds(self) -> npt.NDArray[np.object_] | None:
+        """Return the fold of each row; None where no column tells it, or all are of one.
+
+        Raises:
+            DataError: If some rows have none.
+        """
+        column = self.find(_FOLDS)
+        return None if column is None else named_folds(self.cells[column], str(self.path))
 
     def covariates(self) -> pd.DataFrame:
         """Return ``covariate/<name>`` and the usual columns of view, sex and age, by name; NaN unknown."""

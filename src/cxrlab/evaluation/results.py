@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from cxrlab.errors import OutputError
+from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
 from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.calibration import CalibrationResult
@@ -331,6 +332,7 @@ class EvaluationResult:
         gaps: The largest difference between groups, by covariate, metric and label.
         published: None where nothing comparable is published.
         seconds: What was spent, by phase.
+        out_of_fold: Of which folds the predictions are, each of another network; None where they are not.
         curves: See :func:`~cxrlab.evaluation.curves.label_curves`; not in the JSON.
     """
 
@@ -351,6 +353,7 @@ class EvaluationResult:
     gaps: Sequence[Gap]
     published: PublishedTable | None
     seconds: Mapping[str, float]
+    out_of_fold: OutOfFold | None = None
     curves: pd.DataFrame = field(repr=False, compare=False)
 
     @property
@@ -358,6 +361,16 @@ class EvaluationResult:
         """Whether the labels are classes that exclude one another."""
         report = self.classification_report
         return report is not None and report.kind == "exclusive"
+
+    @property
+    def main_auroc(self) -> str:
+        """Name of the AUROC that is given first: within folds where several networks made the predictions."""
+        return "auroc" if self.out_of_fold is None else WITHIN_FOLDS
+
+    @property
+    def num_main_labels(self) -> int:
+        """Labels that define the AUROC that is given first."""
+        return sum(metrics[self.main_auroc].value is not None for metrics in self.labels.values())
 
     def to_json(self) -> dict[str, object]:
         """Return the content of ``evaluation.json``."""
@@ -420,10 +433,11 @@ class ModelScores:
 
     Attributes:
         name: Of the model.
-        macro_auroc: Mean over the labels.
+        macro_auroc: Mean over the labels; within folds where the comparison has any.
         macro_average_precision: Mean over the labels.
-        labels: AUROC by label.
+        labels: AUROC by label; within folds where the comparison has any.
         metrics: Macro means of a person's own metrics.
+        pooled_macro_auroc: Where there are folds, the mean over the labels with all folds pooled; else None.
     """
 
     name: str
@@ -431,6 +445,7 @@ class ModelScores:
     macro_average_precision: Estimate
     labels: Estimates
     metrics: Estimates = field(default_factory=dict)
+    pooled_macro_auroc: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -458,6 +473,9 @@ class ComparisonResult:
         pairs: The paired differences, best models first.
         left_out: What not all tables held.
         flags: What weakens the comparison.
+        num_folds: Folds within which images are ranked; 0 where one network made all predictions.
+        selection_optimism: How much too good the best model's mean AUROC is expected to be, since it was
+            picked on these images; None where nothing varies.
     """
 
     data: EvaluatedData
@@ -467,6 +485,8 @@ class ComparisonResult:
     pairs: Sequence[ModelPair]
     left_out: LeftOut
     flags: Sequence[Caveat]
+    num_folds: int = 0
+    selection_optimism: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return the content of ``comparison.json``."""

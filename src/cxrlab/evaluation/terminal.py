@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS
 from cxrlab.evaluation.results import ComparisonResult, EvaluationResult
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.registry import METRICS
@@ -28,6 +29,10 @@ def interval(estimate: Estimate) -> str:
 def terminal_table(result: EvaluationResult) -> str:
     """Return the main metrics by label with their intervals, the macro mean, and what weakens them."""
     columns = {METRICS[name].title: name for name in _SHOWN}
+    if result.out_of_fold is not None:
+        columns = {"AUROC within folds": WITHIN_FOLDS, "AUROC, pooled": "auroc"} | {
+            title: name for title, name in columns.items() if name != "auroc"
+        }
     columns |= {metric.title: metric.name for metric in METRICS.added if metric.name in result.macro}
     rows = {
         label: {
@@ -47,9 +52,12 @@ def terminal_table(result: EvaluationResult) -> str:
 
 def leaderboard(result: ComparisonResult) -> str:
     """Return the models of a comparison, best first, and what the paired tests say of them."""
+    within = " within folds" if result.num_folds else ""
+    pooled = [model.pooled_macro_auroc for model in result.models]
     table = pd.DataFrame(
         {
-            "macro AUROC": [interval(model.macro_auroc) for model in result.models],
+            f"macro AUROC{within}": [interval(model.macro_auroc) for model in result.models],
+            **({"pooled": [interval(auroc or Estimate(None)) for auroc in pooled]} if within else {}),
             "macro average precision": [interval(model.macro_average_precision) for model in result.models],
             **{
                 f"macro {METRICS[name].title}": [interval(model.metrics[name]) for model in result.models]

@@ -17,6 +17,7 @@ from cxrlab.files import DataRecord
 TARGET = "target/"
 PROBABILITY = "probability/"
 PREDICTION = "prediction/"
+FOLD = "fold"
 
 Floats = npt.NDArray[np.float64]
 
@@ -150,6 +151,8 @@ class PredictionTable:
         source: File or run that it came from, for messages.
         decisions: 1 predicted positive, 0 not, NaN for a label without threshold, shape ``(N, L)``; None
             where there are probabilities only.
+        folds: Name of the fold of a cross-validation whose network made each prediction, shape ``(N,)``; None
+            where one network made them all, or that is not told.
 
     Raises:
         DataError: If an image stands twice, a probability is NaN or outside [0, 1], or a target or decision
@@ -166,6 +169,7 @@ class PredictionTable:
     part: str = ""
     source: str = "the predictions"
     decisions: Floats | None = None
+    folds: npt.NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.covariates.columns):
@@ -222,8 +226,9 @@ class PredictionTable:
         """Read the columns of a predictions table (see :mod:`cxrlab.training.callbacks.predictions`).
 
         Args:
-            frame: Columns ``image``, and where known ``patient``, ``part`` and ``covariate/<name>…``; then
-                ``target/<label>…`` and ``probability/<label>…``; ``prediction/<label>…`` may be there or not.
+            frame: Columns ``image``, and where known ``patient``, ``part``, ``fold`` and
+                ``covariate/<name>…``; then ``target/<label>…`` and ``probability/<label>…``;
+                ``prediction/<label>…`` may be there or not.
             source: Named in messages.
 
         Raises:
@@ -259,6 +264,7 @@ class PredictionTable:
                 if has_decisions
                 else None
             ),
+            folds=named_folds(frame[FOLD], source) if FOLD in names else None,
         )
 
     def to_frame(self, thresholds: Floats | None = None) -> pd.DataFrame:
@@ -272,6 +278,8 @@ class PredictionTable:
         if self.patient_names is not None:
             columns["patient"] = self.patient_names[self.patients]
         columns["part"] = self.part
+        if self.folds is not None:
+            columns[FOLD] = self.folds
         columns |= {COVARIATE + str(name): self.covariates[name].to_numpy() for name in self.covariates}
         columns |= prediction_columns(
             self.labels,
@@ -294,6 +302,7 @@ class PredictionTable:
             covariates=self.covariates.iloc[_positions(chosen)].reset_index(drop=True),
             patient_names=None if self.patient_names is None else self.patient_names[kept],
             decisions=None if self.decisions is None else self.decisions[chosen],
+            folds=None if self.folds is None else self.folds[chosen],
         )
 
     def select_labels(self, labels: Sequence[str]) -> "PredictionTable":
@@ -325,6 +334,35 @@ def read_predictions(path: Path) -> PredictionTable:
     if not path.is_file():
         raise MissingFileError(f"There is no predictions table {path}.")
     return PredictionTable.from_frame(read_table(path), str(path))
+
+
+def named_folds(column: pd.Series, source: str) -> npt.NDArray[np.object_] | None:
+    """Return the fold of each image as text; None where there are not several.
+
+    Args:
+        column: Numbers or words.
+        source: Named in messages.
+
+    Raises:
+        DataError: If some images have none.
+
+    Example:
+        >>> named_folds(pd.Series([0.0, 1.0]), "oof.csv"), named_folds(pd.Series([1, 1]), "oof.csv")
+        (array(['0', '1'], dtype=object), None)
+    """
+    is_missing = column.isna() | (column.astype(str) == "")
+    if is_missing.all():
+        return None
+    if is_missing.any():
+        raise DataError(
+            f"{int(is_missing.sum())} rows of {source} have nothing in the column 'fold', such as row "
+            f"{int(np.flatnonzero(is_missing)[0]) + 1}: fill it in, or drop the column if one network made "
+            "all of the predictions."
+        )
+    numbers = pd.to_numeric(column, errors="coerce")
+    is_whole = bool((numbers % 1 == 0).all())
+    folds = (numbers.astype(int) if is_whole else column).astype(str).to_numpy(dtype=object)
+    return folds if len(set(folds)) > 1 else None
 
 
 def _numbered(

@@ -128,6 +128,7 @@ def _leaderboard(comparison: ComparisonResult) -> Table:
             model.name,
             [
                 estimate_cell(model.macro_auroc),
+                *([estimate_cell(model.pooled_macro_auroc)] if comparison.num_folds else []),
                 estimate_cell(model.macro_average_precision),
                 *map(estimate_cell, model.metrics.values()),
             ],
@@ -135,7 +136,8 @@ def _leaderboard(comparison: ComparisonResult) -> Table:
         for model in comparison.models
     ]
     mean = "mean " if _has_several_labels(comparison) else ""
-    titles = ["AUROC", "average precision", *(METRICS[name].title for name in comparison.models[0].metrics)]
+    aurocs = ["AUROC within folds", "AUROC, folds pooled"] if comparison.num_folds else ["AUROC"]
+    titles = [*aurocs, "average precision", *(METRICS[name].title for name in comparison.models[0].metrics)]
     return Table(["model", *(f"{mean}{title}" for title in titles)], rows)
 
 

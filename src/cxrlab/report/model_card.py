@@ -134,9 +134,14 @@ def _training_data(model_info: ModelInfo) -> list[str]:
 
 
 def _analyses(result: EvaluationResult) -> list[str]:
-    lines = [f"AUROC, {label}: {interval(metrics['auroc'])}." for label, metrics in result.labels.items()]
+    within, name = "" if result.out_of_fold is None else " within folds", result.main_auroc
+    lines = [
+        f"AUROC{within}, {label}: {interval(metrics[name])}." for label, metrics in result.labels.items()
+    ]
     if len(result.labels) > 1:
-        lines.append(f"AUROC, macro mean of {result.num_macro_labels}: {interval(result.macro['auroc'])}.")
+        lines.append(
+            f"AUROC{within}, macro mean of {result.num_main_labels}: {interval(result.macro[name])}."
+        )
     shown = [gap for gap in result.gaps if gap.outcome in ("better", "worse")]
     lines += map(text.gap, shown)
     if result.gaps and not shown:

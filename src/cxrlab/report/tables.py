@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cxrlab.evaluation.caveats import split_name
+from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS
 from cxrlab.evaluation.results import EvaluationResult, Gap, LabelCounts, PublishedRow
 from cxrlab.metrics import METRICS
 from cxrlab.metrics.bootstrap import Estimate
@@ -91,7 +92,10 @@ def label_name(label: str) -> str:
 def main_table(result: EvaluationResult) -> Table:
     """Return what a reader looks for first, with a person's own metrics, and the means over the labels."""
     names = [*_MAIN, *(metric.name for metric in METRICS.added)]
-    return _metric_table(result, {name: metric_title(name) for name in names}, with_positives=True)
+    titles = {name: metric_title(name) for name in names}
+    if result.out_of_fold is not None:
+        titles = {WITHIN_FOLDS: "AUROC within folds"} | titles | {"auroc": "AUROC, folds pooled"}
+    return _metric_table(result, titles, with_positives=True)
 
 
 def further_table(result: EvaluationResult) -> Table:

@@ -59,9 +59,10 @@ HOW_TO_READ = {
         "images, so it is the interval of their difference, below, that decides."
     ),
     "differences": (
-        "Each line is the first model minus the second. An interval that lies on one side of 0 shows a "
-        "difference; p-values are corrected for there being several (Holm). That no difference is shown "
-        "does not mean that there is none: more patients could show one."
+        "Each line is the first model minus the second. The words in the last column count the correction "
+        "for several tests (Holm); the interval, which is of this line alone, does not: of several, one may "
+        "lie on one side of 0 by chance. That no difference is shown does not mean that there is none: more "
+        "patients could show one."
     ),
 }
 
@@ -156,13 +157,14 @@ def headline(result: EvaluationResult, model_info: ModelInfo) -> str:
         Hanley and McNeil, Radiology 143:29, 1982.
     """
     images, model = _evaluated_images(result, model_info), _MODEL_NAMES[model_info.kind]
-    macro = result.macro["auroc"]
+    macro = result.macro[result.main_auroc]
     if macro.value is None:
         return (
             f"On {images}, no AUROC could be computed for {model}: no finding is present in some of them and "
             "absent in others."
         )
-    share = f"{_pair(result)} {percent(macro.value)} of the time"
+    within = "" if result.out_of_fold is None else " of its fold"
+    share = f"{_pair(result)}{within} {percent(macro.value)} of the time"
     return f"On {images}, {model} ranked {share} ({auroc(macro, result.interval)}{_mean_of(result)})."
 
 
@@ -216,7 +218,7 @@ def auroc(estimate: Estimate, method: IntervalMethod) -> str:
 
 
 def _mean_of(result: EvaluationResult) -> str:
-    num_labels, num_defined = len(result.labels), result.num_macro_labels
+    num_labels, num_defined = len(result.labels), result.num_main_labels
     noun = "classes" if result.is_exclusive else "findings"
     if num_labels == 1:
         return ""
@@ -280,7 +282,7 @@ def caveats(result: EvaluationResult, model_info: ModelInfo) -> list[str]:
 
 
 def _guessing(result: EvaluationResult) -> list[str]:
-    macro = result.macro["auroc"]
+    macro = result.macro[result.main_auroc]
     if macro.low is None or macro.high is None or macro.low > 0.5:
         return []
     if macro.high < 0.5:
@@ -399,7 +401,11 @@ def comparison_headline(comparison: ComparisonResult) -> str:
     data, best = comparison.data, comparison.models[0]
     images = _images_of_patients(data.images, data.patients)
     mean = f"; mean of {comparison.num_macro_labels} findings" if len(best.labels) > 1 else ""
-    first = f"On {images}, {best.name} came first ({auroc(best.macro_auroc, comparison.interval)}{mean})."
+    within = f" within {comparison.num_folds} folds" if comparison.num_folds else ""
+    first = (
+        f"On {images}, {best.name} came first of {len(comparison.models)} "
+        f"({auroc(best.macro_auroc, comparison.interval)}{within}{mean})."
+    )
     nearest = next((pair for pair in comparison.pairs if best.name in pair.models), None)
     if nearest is None:
         return first

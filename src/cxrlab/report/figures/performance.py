@@ -142,7 +142,7 @@ def auroc_by_label(result: EvaluationResult) -> Figure | None:
 
     Labels with few positives are hollow. None where no AUROC is defined.
     """
-    aurocs = {label: metrics["auroc"] for label, metrics in result.labels.items()}
+    aurocs = {label: metrics[result.main_auroc] for label, metrics in result.labels.items()}
     order = sorted(aurocs, key=lambda label: -(aurocs[label].value or 0.0))
     if all(estimate.value is None for estimate in aurocs.values()):
         return None
@@ -153,7 +153,8 @@ def auroc_by_label(result: EvaluationResult) -> Figure | None:
         entries += _published(axes, result, order)
         axes.set_yticks(range(len(order)), [shown(label, 32, 2) for label in order])
         axes.set_ylim(len(order) - 0.4, -0.6)
-        figure.supxlabel(f"AUROC ({level(result.interval.level)} interval); 0.5 is chance")
+        within = "" if result.out_of_fold is None else " within folds"
+        figure.supxlabel(f"AUROC{within} ({level(result.interval.level)} interval); 0.5 is chance")
         axes.grid(axis="y", visible=False)
         axes.set_xlim(min(0.5, axes.get_xlim()[0]), max(1.0, axes.get_xlim()[1]))
         legend(figure, entries, loc="outside upper left", ncols=2)
@@ -162,7 +163,7 @@ def auroc_by_label(result: EvaluationResult) -> Figure | None:
 
 def _dots(axes: Axes, result: EvaluationResult, order: Sequence[str]) -> list[Any]:
     few = {caveat.label for caveat in result.flags if caveat.kind == "few_positives"}
-    rows = [(place, label, result.labels[label]["auroc"]) for place, label in enumerate(order)]
+    rows = [(place, label, result.labels[label][result.main_auroc]) for place, label in enumerate(order)]
     entries = []
     for is_few, meaning in ((False, "this evaluation"), (True, "this evaluation, few positives")):
         chosen = [
@@ -182,7 +183,7 @@ def _dots(axes: Axes, result: EvaluationResult, order: Sequence[str]) -> list[An
 
 
 def _macro_line(axes: Axes, result: EvaluationResult) -> list[Any]:
-    macro, num_labels = result.macro["auroc"], result.num_macro_labels
+    macro, num_labels = result.macro[result.main_auroc], result.num_main_labels
     if macro.value is None or num_labels < 2:
         return []
     line = axes.axvline(macro.value, color=COLOURS[0], linestyle="--", linewidth=1, zorder=1)
