@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "evaluate a run, an ensemble of runs, or another program's predictions",
     "compare": "rank runs or predictions over the same images, with paired differences",
     "explain": "draw heatmaps of a run, and check whether they are to be trusted",
+    "review": "list labels that are probably wrong, with pictures, as a table to correct",
     "config": "show a command's config, each key with its comment; runs nothing",
 }
 """What each command does, in the order in which a person meets them."""
