@@ -130,6 +130,7 @@ def _kept(folder: Path) -> str:
 
 
 def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluation":
+    from cxrlab.evaluation.cohort import EVALUATED, predictions_cohort, table_cohort
     from cxrlab.evaluation.external_data import check_validation_differs
     from cxrlab.evaluation.external_predictions import holds_targets, read_external
     from cxrlab.evaluation.operating_point import from_validation, given
@@ -143,6 +144,7 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
     notes: tuple[str, ...] = ()
     if cfg.validation is None:
         table = read_external(predictions, targets, groups)
+        cohort = table_cohort(table)
     else:
         other = Path(cfg.validation).expanduser()
         own = other if holds_targets(other) else targets
@@ -150,12 +152,15 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
         table = read_external(predictions, targets, groups, beside=other)
         validation = read_external(other, named, groups, beside=predictions)
         notes = check_validation_differs(validation, table)
-        thresholds, calibrator = from_validation(validation.select_labels(table.labels), settings)
+        validation = validation.select_labels(table.labels)
+        cohort = predictions_cohort({"val": validation, EVALUATED: table})
+        thresholds, calibrator = from_validation(validation, settings)
     number = cfg.threshold if cfg.threshold is not None else settings.given_threshold
     if number is not None:
         thresholds = given(number, len(table.labels))
     model_info = ModelInfo(title=f"Predictions in {predictions.name}", kind="predictions", notes=notes)
-    return Evaluation(table, thresholds, calibrator, DataFacts(f"targets in {targets.name}"), model_info)
+    facts = DataFacts(f"targets in {targets.name}")
+    return Evaluation(table, thresholds, calibrator, facts, model_info, cohort=cohort)
 
 
 def _of_runs(

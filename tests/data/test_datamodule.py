@@ -1,5 +1,6 @@
+import json
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,11 @@ from PIL import Image
 
 from cxrlab.augment import RandomAugment
 from cxrlab.data import dataset
+from cxrlab.data.audit import AuditReport
 from cxrlab.data.cache import DONE
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.decode import decode
+from cxrlab.data.filters import apply_filters
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.readers import synthetic
 from cxrlab.data.readers import table as table_reader
@@ -326,3 +329,26 @@ def test_another_data_set_is_decoded_alike(tmp_path: Path):
     other = Manifest(tmp_path / "other", write_images(tmp_path / "other", 4), name="other")
     dataset = data.decode(other)
     assert dataset.images[[0, 1, 2, 3]].shape == (4, 1, 16, 16)
+
+
+def test_what_is_left_out_on_the_way_is_recorded_in_the_audit(tmp_path: Path):
+    table = write_images(tmp_path, 24)
+    table["covariate/view"] = ["PA"] * 20 + ["AP"] * 4
+    table["part"] = (["train"] * 10 + ["val"] * 5 + ["test"] * 5) + ["test"] * 4
+    (tmp_path / "011.png").write_bytes(b"no image")
+
+    def reader(folder: Path) -> Manifest:
+        return Manifest(folder, table, name="test", num_listed=27, missing=("a.png", "b.png"))
+
+    keep = partial(apply_filters, view="PA", sex=None)
+    data = module(tmp_path, table, reader=reader, filter=keep, fraction=0.5)
+    report = data.audit()
+    assert [(step.reason, step.images, step.patients, step.detail) for step in report.flow] == [
+        ("missing", 2, None, ""),
+        ("reader", 1, None, ""),
+        ("filter", 4, 4, "view=PA"),
+        ("unreadable", 1, 1, ""),
+        ("sample", 5, 5, "data.fraction"),
+    ]
+    assert report.data.listed - sum(step.images for step in report.flow) == len(data.manifest)
+    assert AuditReport.from_json(json.loads(json.dumps(asdict(report)))) == report

@@ -246,7 +246,7 @@ def test_parts_without_data_are_left_out_or_say_why(tmp_path, evaluated):
     )
     result = replace(result, subgroups=[], gaps=[])
     page = read(write_report(tmp_path, result, ModelInfo(), images=True).parent)
-    assert anchors(page) == ["labels", "calibration", "confusion", "card"]
+    assert anchors(page) == ["cohort", "labels", "calibration", "confusion", "card"]
     assert page.count("What needs a threshold, such as sensitivity") >= 2
     assert "nothing was fitted to correct them" in page
     assert "no AUROC could be computed" in page

@@ -25,7 +25,8 @@ from cxrlab.data.dataset import (
     without_unreadable,
 )
 from cxrlab.data.decode import Resize
-from cxrlab.data.filters import apply_filters
+from cxrlab.data.filters import apply_filters, filter_words
+from cxrlab.data.flow import FlowStep, left_out, listed_steps
 from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, Sampling, balanced_weights
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.patients import warn_of_patients
@@ -145,6 +146,7 @@ class DataModule(pl.LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.seconds: dict[str, float] = {}
+        self._flow: dict[str, FlowStep] = {}
         self._read: tuple[Manifest, list[str]] | None = None
         self._dataset: Dataset | None = None
         self._store: ImageStore | None = None
@@ -185,6 +187,9 @@ class DataModule(pl.LightningDataModule):
                 manifest = replace(manifest, name=self.name)
             warn_of_patients(manifest.table["patient"], manifest.root)
             chosen = self.filter(manifest.select_labels(self.labels))
+            steps = listed_steps(manifest.num_listed, len(manifest.missing), len(manifest))
+            steps.append(left_out("filter", manifest.table, chosen.table, filter_words(self.filter)))
+            self._flow = {step.reason: step for step in steps}
             self._read = chosen, manifest.table["image"].tolist()
         return self._read[0]
 
@@ -199,7 +204,9 @@ class DataModule(pl.LightningDataModule):
         chosen = self.read()
         files = self._read[1] if self._read is not None else []
         images = self._timed("cache", lambda: self._cached(chosen, files))
-        return without_unreadable(chosen, images, self.on_unreadable)
+        dataset = without_unreadable(chosen, images, self.on_unreadable)
+        self._flow["unreadable"] = left_out("unreadable", chosen.table, dataset.manifest.table)
+        return dataset
 
     def decode(self, manifest: Manifest) -> Dataset:
         """Return another data set, decoded as this one is, into a cache of its own.
@@ -256,7 +263,12 @@ class DataModule(pl.LightningDataModule):
     def audit(self) -> AuditReport:
         """Return what is wrong with the data; see :func:`cxrlab.data.audit.audit`."""
         self.prepare()
-        return self._timed("audit", lambda: audit_dataset(self.dataset))
+        return replace(self._timed("audit", lambda: audit_dataset(self.dataset)), flow=self.flow)
+
+    @property
+    def flow(self) -> list[FlowStep]:
+        """What was left out so far of the data set's own table, and why."""
+        return list(self._flow.values())
 
     def _cached(self, manifest: Manifest, files: list[str]) -> Images:
         return cached(
@@ -276,6 +288,9 @@ class DataModule(pl.LightningDataModule):
                 seed=self.seed,
                 groups=groups,
             )
+        drawn = "data.fraction" if self.max_train_images is None else "data.max_train_images"
+        if len(manifest) < len(split):
+            self._flow["sample"] = left_out("sample", split.table, manifest.table, drawn)
         kept = dataset.select(dataset.manifest.table["image"].isin(manifest.table["image"]).to_numpy())
         if not kept.manifest.table["image"].equals(manifest.table["image"]):
             raise DataError("data.split returned other images, or in another order, than it was given.")

@@ -1,7 +1,8 @@
 """Which images of a data set are used at all: by view, sex, age or any other covariate, and by boxes."""
 
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -58,6 +59,24 @@ def apply_filters(
     if boxes:
         masks["data.filter.boxes=true"] = _with_box(manifest)
     return _filtered(manifest, masks)
+
+
+def filter_words(filter: Callable[[Manifest], Manifest]) -> str:
+    """Return what a filter keeps, in the words of the command line; empty where it cannot be told.
+
+    Args:
+        filter: Such as ``apply_filters`` with some of its arguments given.
+
+    Example:
+        >>> filter_words(functools.partial(apply_filters, view="PA", sex=None, age=[18, None]))
+        'view=PA, age=[18,null]'
+    """
+    choices = filter.keywords if isinstance(filter, functools.partial) else {}
+    return ", ".join(
+        f"{name}={'true' if choice is True else _written(choice)}"
+        for name, choice in choices.items()
+        if choice is not None and choice is not False
+    )
 
 
 def _filtered(manifest: Manifest, masks: dict[str, "pd.Series[bool]"]) -> Manifest:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cxrlab.evaluation.caveats import caveats, fold_caveats, published_table
 from cxrlab.evaluation.classification import classification_report
+from cxrlab.evaluation.cohort import Cohort, table_cohort
 from cxrlab.evaluation.curves import label_curves
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold, out_of_fold, within_folds
@@ -52,6 +53,7 @@ def evaluate(
     calibrator: Calibrator | None = None,
     data: DataFacts | None = None,
     notes: Sequence[str] = (),
+    cohort: Cohort | None = None,
 ) -> EvaluationResult:
     """Return every number of an evaluation, with intervals by the patient bootstrap.
 
@@ -62,6 +64,7 @@ def evaluate(
         calibrator: Fitted elsewhere than on ``table``.
         data: What the images are, where that is known.
         notes: What else the reader must know; these become the first caveats.
+        cohort: Images and patients of all parts; None for those of ``table`` alone.
     """
     settings = settings or EvaluationSettings()
     data = data or DataFacts("")
@@ -101,6 +104,7 @@ def evaluate(
         published=published_table(labels, metrics.macro, data.name, data.split, len(table)),
         seconds=clock.seconds,
         out_of_fold=folds.facts,
+        cohort=cohort or table_cohort(table),
         curves=curves,
     )
 

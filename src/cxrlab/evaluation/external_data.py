@@ -181,6 +181,7 @@ def other_data(
         notes: tuple[str, ...] = ()
     else:
         notes = _same_ids(run, manifest, rows)
+    num_asked = len(rows)
     rows, note, unseen = without_shared(run, dataset, rows, data.decode)
     notes = (note, *notes)
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
@@ -211,15 +212,17 @@ def other_data(
         rows,
         notes,
         is_external=True,
-        audit=_audited(dataset, looked_for_copies=part != "all") if audits else None,
+        audit=_audited(dataset, data, looked_for_copies=part != "all") if audits else None,
         unseen=unseen,
+        num_asked=num_asked,
     )
 
 
-def _audited(dataset: Dataset, *, looked_for_copies: bool) -> AuditReport:
-    return audit_dataset(
+def _audited(dataset: Dataset, data: DataModule, *, looked_for_copies: bool) -> AuditReport:
+    report = audit_dataset(
         dataset if looked_for_copies else replace(dataset, copies=find_copies(dataset.images))
     )
+    return replace(report, flow=data.flow)
 
 
 def _same_ids(run: Run, manifest: Manifest, rows: Sequence[int]) -> tuple[str, ...]:

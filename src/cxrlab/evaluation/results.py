@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from cxrlab.errors import OutputError
+from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
 from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.metrics.bootstrap import Estimate
@@ -333,6 +334,7 @@ class EvaluationResult:
         published: None where nothing comparable is published.
         seconds: What was spent, by phase.
         out_of_fold: Of which folds the predictions are, each of another network; None where they are not.
+        cohort: Images and patients by part, and their characteristics; None where they were not described.
         curves: See :func:`~cxrlab.evaluation.curves.label_curves`; not in the JSON.
     """
 
@@ -354,6 +356,7 @@ class EvaluationResult:
     published: PublishedTable | None
     seconds: Mapping[str, float]
     out_of_fold: OutOfFold | None = None
+    cohort: Cohort | None = None
     curves: pd.DataFrame = field(repr=False, compare=False)
 
     @property

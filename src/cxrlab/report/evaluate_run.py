@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
+from cxrlab.evaluation.cohort import Cohort, external_cohort, run_cohort
 from cxrlab.evaluation.ensemble import (
     check_no_training_patients,
     check_same_task,
@@ -108,7 +111,13 @@ def run_evaluation(
     if is_drawn:
         model_info = with_checks(model_info, run.run_dir)
     evaluation = Evaluation(
-        predicted.table, thresholds, calibrator, predicted.facts, model_info, predicted.audit
+        predicted.table,
+        thresholds,
+        calibrator,
+        predicted.facts,
+        model_info,
+        predicted.audit,
+        _cohort([run], predicted, len(predicted.table)),
     )
     return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
 
@@ -135,7 +144,37 @@ def ensemble_evaluation(
     if is_external:
         unseen = all(member.unseen for member in predicted)
         model_info = _of_other_data(model_info, replace(predicted[0], unseen=unseen))
-    return Evaluation(table, thresholds, calibrator, predicted[0].facts, model_info, predicted[0].audit)
+    return Evaluation(
+        table,
+        thresholds,
+        calibrator,
+        predicted[0].facts,
+        model_info,
+        predicted[0].audit,
+        _cohort(runs, predicted[0], len(table)),
+    )
+
+
+def _cohort(runs: Sequence[Run], predicted: PredictedImages, num_evaluated: int) -> Cohort | None:
+    """Return images and patients of all parts; None where runs were not trained on the same ones."""
+    if predicted.is_external:
+        manifest = predicted.manifest
+        if manifest is None or len(predicted.rows) != num_evaluated:
+            return None
+        num_asked = predicted.num_asked or num_evaluated
+        return external_cohort(manifest.table, predicted.rows, num_asked, predicted.audit)
+    first, *others = runs
+    if not first.files.manifest.is_file():
+        return None
+    parts = _parts(first)
+    if any(not other.files.manifest.is_file() or not _parts(other).equals(parts) for other in others):
+        return None
+    return run_cohort(first.files, first.manifest, predicted.table.part, num_evaluated)
+
+
+def _parts(run: Run) -> pd.DataFrame:
+    """Return which image is in which part, in an order of their own."""
+    return run.manifest[["image", "part"]].sort_values("image", ignore_index=True)
 
 
 def _of_other_data(model_info: ModelInfo, predicted: PredictedImages) -> ModelInfo:

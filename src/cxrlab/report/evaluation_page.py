@@ -15,6 +15,7 @@ from markupsafe import Markup
 import cxrlab
 from cxrlab.data.audit import AuditReport
 from cxrlab.errors import OutputError
+from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
@@ -25,6 +26,7 @@ from cxrlab.metrics.calibration import Calibrator
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables, text
+from cxrlab.report.cohort_section import cohort_section
 from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.figures import calibration, groups, learning, performance
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION_FIGURES
@@ -40,7 +42,7 @@ from cxrlab.report.html import (
     table_html,
 )
 from cxrlab.report.model_card import model_card
-from cxrlab.report.model_info import ModelInfo, Session, without_folder_name, without_names
+from cxrlab.report.model_info import ModelInfo, Session, without_folder_names, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
 from cxrlab.runs.writing import save_audit
@@ -226,6 +228,7 @@ def _network(context: PageContext) -> Markup | None:
 
 
 SECTIONS = (
+    Section("cohort", "Images and patients", cohort_section),
     Section("audit", "What the audit of the data found", _audit),
     Section("labels", "Results by label", _labels),
     Section("curves", "ROC and precision-recall", _curves),
@@ -363,6 +366,7 @@ class Evaluation:
         facts: What the images are.
         model_info: The model.
         audit: Of the images' data set; None where another page has it, or none was made.
+        cohort: Images and patients of all parts; None where only those of ``table`` are known.
     """
 
     table: PredictionTable
@@ -371,6 +375,7 @@ class Evaluation:
     facts: DataFacts
     model_info: ModelInfo
     audit: AuditReport | None = None
+    cohort: Cohort | None = None
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
@@ -467,8 +472,9 @@ def write_results(
         calibrator=evaluation.calibrator,
         data=evaluation.facts,
         notes=evaluation.model_info.notes,
+        cohort=evaluation.cohort,
     )
-    kept = result if images else replace(result, data=without_folder_name(result.data))
+    kept = result if images else without_folder_names(result)
     kept.save(folder)
     model_info = evaluation.model_info
     if session is not None:

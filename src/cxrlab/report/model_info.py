@@ -207,9 +207,8 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
     """
     notes = set(model_info.notes)
     flags = [caveat for caveat in result.flags if caveat.kind != "note" or caveat.message in notes]
-    data = without_folder_name(result.data)
     trained_on, audit = model_info.trained_on, model_info.audit
-    return replace(result, data=data, flags=flags), replace(
+    return replace(without_folder_names(result), flags=flags), replace(
         model_info,
         title=None,
         inputs=None,
@@ -235,6 +234,12 @@ def public_name(name: str, is_named: bool) -> str:
 def without_folder_name(data: EvaluatedData) -> EvaluatedData:
     """Return the same without a name that may be a folder's, and without its source."""
     return replace(data, name=public_name(data.name, data.is_named), source="")
+
+
+def without_folder_names(result: EvaluationResult) -> EvaluationResult:
+    """Return the same without such a name, and without what was asked of the data on the command line."""
+    cohort = None if result.cohort is None else result.cohort.without_details()
+    return replace(result, data=without_folder_name(result.data), cohort=cohort)
 
 
 def _without_message(finding: Finding) -> Finding:

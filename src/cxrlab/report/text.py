@@ -11,6 +11,11 @@ from cxrlab.report.formatting import bounds, count, counted, interval, level, nu
 from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
 
 HOW_TO_READ = {
+    "cohort": (
+        "Whose images these are, and which were left out. Where a part differs much from the others (age, "
+        "view, share of positives), a result may not carry over. Numbers such as age count each patient "
+        "once; of what can change between two images, such as the view, images are counted."
+    ),
     "audit": (
         "The data were searched for what makes results untrue: a patient in two parts, "
         "duplicates, wrong labels, unreadable files. A fault makes results untrue, a warning may."

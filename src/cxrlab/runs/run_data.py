@@ -151,6 +151,7 @@ class PredictedImages:
         unseen: Whether it is known that the run was trained on none of them; None where the part tells.
         validation: The run's validation part, predicted as the table was where that is not as in training:
             thresholds and calibration are chosen on it. None where those of the checkpoint hold.
+        num_asked: Images of another data set that were asked for, before those of the training were left out.
     """
 
     table: PredictionTable
@@ -163,6 +164,7 @@ class PredictedImages:
     audit: AuditReport | None = None
     unseen: bool | None = None
     validation: PredictionTable | None = None
+    num_asked: int | None = None
 
 
 def own_part(

@@ -1,7 +1,7 @@
 """The audit: one look over a manifest and what was seen of its images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import pandas as pd
@@ -10,6 +10,7 @@ from cxrlab.data.audit import drift, file_checks, label_checks, leakage_checks, 
 from cxrlab.data.audit.drift import Drift
 from cxrlab.data.audit.finding import Evidence, Finding
 from cxrlab.data.audit.leakage_checks import ShownPair
+from cxrlab.data.flow import FlowStep
 from cxrlab.data.image_statistics import Appearance
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import DataError
@@ -74,6 +75,8 @@ class AuditReport:
         drift: How far the parts are apart.
         duplicates: Pairs of images to look at.
         root: Folder of the images; empty where that is not known.
+        flow: Images that were left out before and after what is audited, by reason; empty where that was not
+            recorded.
     """
 
     data: DataSummary
@@ -89,6 +92,7 @@ class AuditReport:
     drift: list[Drift]
     duplicates: list[ShownPair]
     root: str = ""
+    flow: list[FlowStep] = field(default_factory=list)
 
     @classmethod
     def from_json(cls, loaded: Mapping[str, Any]) -> Self:
@@ -115,6 +119,7 @@ class AuditReport:
             drift=[Drift(**entry) for entry in loaded["drift"]],
             duplicates=[ShownPair(**entry) for entry in loaded["duplicates"]],
             root=loaded.get("root", ""),
+            flow=[FlowStep(**entry) for entry in loaded.get("flow", [])],
         )
 
 
