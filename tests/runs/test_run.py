@@ -10,6 +10,9 @@ import torch
 
 import cxrlab
 from cxrlab.errors import CheckpointError, DataError, MissingFileError, UserError
+from cxrlab.metrics.predictions import PredictionTable
+from cxrlab.metrics.referral import choose_referral
+from cxrlab.metrics.settings import EvaluationSettings
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,16 @@ def test_predictions_of_files_equal_those_of_the_run(finished_run: Path, synthet
     columns = [f"probability/{label}" for label in run.labels]
     np.testing.assert_allclose(again[columns], table[columns], atol=1e-5)
     assert again["image"].tolist() == [str(root / image) for image in table["image"]]
+
+
+def test_rules_to_refer_were_chosen_on_its_validation_part_by_patient(finished_run: Path):
+    run = cxrlab.load_run(finished_run)
+    rules = run.model.operating_point.referral()
+    assert rules is not None
+    assert rules.targets == EvaluationSettings().referral
+    validation = PredictionTable.from_frame(run.predictions("val"), "val.csv")
+    wanted = choose_referral(validation.probabilities, validation.targets, validation.patients, rules.targets)
+    np.testing.assert_allclose((rules.rule_in, rules.rule_out), wanted, rtol=1e-4)
 
 
 def test_one_file_and_no_file(finished_run: Path, images: list[Path]):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxrlab.metrics.referral import ReferralTargets, choose_referral
 from cxrlab.metrics.settings import CalibrationMethod
 from cxrlab.training.operating_point import OperatingPoint
 
@@ -76,3 +77,43 @@ def test_neighbouring_float32_scores_stay_apart():
     operating_point = OperatingPoint(1)
     operating_point.fit(probabilities, torch.tensor([[0.0], [0.0], [1.0], [1.0]]), *RULES)
     assert (probabilities >= operating_point.thresholds).squeeze().tolist() == [False, False, True, True]
+
+
+AIMS = ReferralTargets(ppv=0.6, npv=0.8, confidence=0.9)
+
+
+def test_rules_to_refer_are_those_of_the_validation_part_and_go_through_a_checkpoint():
+    (probabilities, targets), patients = part(1200), np.arange(1200) // 2
+    operating_point, other = OperatingPoint(2), OperatingPoint(2)
+    operating_point.fit_referral(probabilities, targets, patients, AIMS)
+    other.load_state_dict(operating_point.state_dict())
+    rules = other.referral()
+    assert rules is not None
+    assert rules.targets == AIMS
+    expected = choose_referral(probabilities.double().numpy(), targets.double().numpy(), patients, AIMS)
+    assert np.isfinite(expected).all(axis=0).tolist() == [True, False]
+    for values, wanted in zip((rules.rule_in, rules.rule_out), expected, strict=True):
+        np.testing.assert_allclose(values, wanted, rtol=1e-6)
+        scores = probabilities[:, 0].double().numpy()
+        np.testing.assert_array_equal(scores >= values[0], scores >= wanted[0])
+    assert other.referral([1]).rule_in.shape == (1,)
+
+
+def test_a_side_that_nobody_asked_for_is_kept_as_such():
+    operating_point = OperatingPoint(2)
+    operating_point.fit_referral(*part(1200), None, ReferralTargets(ppv=None, npv=0.8))
+    assert operating_point.referral().targets == ReferralTargets(ppv=None, npv=0.8)
+    assert np.isnan(operating_point.referral().rule_in).all()
+
+
+def test_the_state_of_an_earlier_version_has_no_rules_to_refer():
+    operating_point, other = OperatingPoint(2), OperatingPoint(2)
+    operating_point.fit(*part(), *RULES)
+    operating_point.fit_referral(*part(), None, AIMS)
+    state = operating_point.state_dict()
+    earlier = {name: state[name] for name in ("thresholds", "slopes", "intercepts")}
+    other.fit_referral(*part(), None, AIMS)
+    other.load_state_dict(earlier)
+    assert other.referral() is None
+    assert torch.isnan(other.rule_in).all()
+    torch.testing.assert_close(other.thresholds, operating_point.thresholds, equal_nan=True)

@@ -114,6 +114,7 @@ def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None 
         channels_last=cfg.channels_last,
         threshold=cfg.evaluation.threshold,
         calibration=cfg.evaluation.calibration,
+        referral=config.build(cfg.evaluation).referral,
         task=cfg.task,
         views=cfg.views,
         grouping=functools.partial(build_groups, cfg),

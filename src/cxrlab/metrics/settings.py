@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cxrlab.errors import ConfigError
+from cxrlab.metrics.referral import ReferralTargets
 from cxrlab.metrics.thresholds import check_rule
 
 CalibrationMethod = Literal["temperature", "temperature_by_label", "platt", "none"]
@@ -27,6 +28,11 @@ class EvaluationSettings:
         min_positives: Labels with fewer positives or negatives are flagged.
         min_group_images: Subgroups with fewer images are not evaluated.
         seed: Start of the bootstrap.
+        operating_points: Rules like ``threshold``, each of which gets a line of its own.
+        refer_ppv: Least PPV of those that are ruled in, which is guaranteed; None rules nobody in.
+        refer_npv: Least NPV of those that are ruled out; None rules nobody out.
+        refer_confidence: With which confidence either is guaranteed.
+        decision_thresholds: Probabilities from which on one would act, for the table of net benefit.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -41,6 +47,24 @@ class EvaluationSettings:
     min_positives: int = 10
     min_group_images: int = 20
     seed: int = 0
+    operating_points: Sequence[str | float] = (
+        "youden",
+        "sensitivity@0.9",
+        "sensitivity@0.95",
+        "specificity@0.9",
+        "specificity@0.95",
+        "npv@0.98",
+        "ppv@0.5",
+    )
+    refer_ppv: float | None = 0.5
+    refer_npv: float | None = 0.98
+    refer_confidence: float = 0.9
+    decision_thresholds: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.5)
+
+    @property
+    def referral(self) -> ReferralTargets:
+        """What is guaranteed of ruling in and out."""
+        return ReferralTargets(self.refer_ppv, self.refer_npv, self.refer_confidence)
 
     @property
     def given_threshold(self) -> float | None:
@@ -49,6 +73,15 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         check_rule(self.threshold)
+        for rule in self.operating_points:
+            check_rule(rule, "evaluation.operating_points")
+        _ = self.referral  # refuses a value out of its range
+        wrong = [value for value in self.decision_thresholds if not 0 < value < 1]
+        if wrong:
+            raise ConfigError(
+                f"evaluation.decision_thresholds={list(self.decision_thresholds)} must lie between 0 and 1; "
+                f"{wrong[0]} does not."
+            )
         if self.num_resamples < 100:
             raise ConfigError(f"evaluation.num_resamples={self.num_resamples} must be at least 100.")
         if not 0.5 <= self.level < 1:

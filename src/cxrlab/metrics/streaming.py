@@ -72,6 +72,7 @@ class LabelMetrics(torchmetrics.Metric):
     full_state_update = False
     probabilities: list[Tensor]
     targets: list[Tensor]
+    index: list[Tensor]
 
     def __init__(self, labels: Sequence[str], task: Task = "multilabel") -> None:
         super().__init__()
@@ -79,16 +80,18 @@ class LabelMetrics(torchmetrics.Metric):
         self.task = task
         self.metrics = METRICS.in_training
         self._counts: tuple[int, list[int], list[int]] = (0, [], [])
-        self._predicted_images = (torch.empty(0), torch.empty(0))
+        self._predicted_images = (torch.empty(0), torch.empty(0), torch.empty(0))
         self.add_state("probabilities", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
+        self.add_state("index", default=[], dist_reduce_fx="cat")
 
-    def update(self, probabilities: Tensor, targets: Tensor) -> None:
+    def update(self, probabilities: Tensor, targets: Tensor, index: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
             probabilities: Values in [0, 1], shape ``(B, L)``.
             targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
+            index: Rows of the images in their manifest, shape ``(B,)``; None where nobody asks for them.
 
         Raises:
             ValueError: If a value is no probability; logits want a sigmoid first.
@@ -100,12 +103,14 @@ class LabelMetrics(torchmetrics.Metric):
             )
         self.probabilities.append(probabilities.detach().float())
         self.targets.append(targets.detach().float())
+        rows = torch.full((len(targets),), -1) if index is None else index.detach()
+        self.index.append(rows.to(targets.device, torch.int64))
 
     def compute(self) -> dict[str, Tensor]:
         """Return ``{"auroc": ..., "auroc/Edema": ..., ...}``; the plain names are of all labels."""
         probabilities, targets = dim_zero_cat(self.probabilities), dim_zero_cat(self.targets)
         known = ~torch.isnan(targets)
-        self._predicted_images = (probabilities, targets)
+        self._predicted_images = (probabilities, targets, dim_zero_cat(self.index))
         self._counts = (len(targets), known.sum(dim=0).tolist(), targets.nansum(dim=0).int().tolist())
         return label_metrics(probabilities, targets, self.labels, self.task, self.metrics)
 
@@ -113,10 +118,14 @@ class LabelMetrics(torchmetrics.Metric):
         """Return the images, and by label the known targets and the positives, that ``compute`` last saw."""
         return self._counts
 
-    def predicted(self) -> tuple[Tensor, Tensor]:
-        """Return probabilities and targets of all processes, each ``(N, L)``, that ``compute`` last saw."""
+    def predicted(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what ``compute`` last saw of all processes.
+
+        Returns:
+            Probabilities and targets, each ``(N, L)``, and the images' rows, ``(N,)``.
+        """
         predicted = self._predicted_images
-        self._predicted_images = (torch.empty(0), torch.empty(0))  # they may be large
+        self._predicted_images = (torch.empty(0), torch.empty(0), torch.empty(0))  # they may be large
         return predicted
 
 

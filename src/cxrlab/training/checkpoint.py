@@ -116,6 +116,9 @@ def check_weights(weights: Mapping[str, Tensor], path: Path) -> None:
         "operating_point.thresholds": (0.0, _MOST),
         "operating_point.slopes": (-math.inf, math.inf),
         "operating_point.intercepts": (-math.inf, math.inf),
+        "operating_point.rule_in": (0.0, _MOST),
+        "operating_point.rule_out": (0.0, _MOST),
+        "operating_point.referral_targets": (0.0, 1.0),
     }
     for name, (least, most) in limits.items():
         if name not in weights:

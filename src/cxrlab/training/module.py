@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import LRSchedulerConfigType
@@ -16,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from cxrlab.data.loader import Batch
 from cxrlab.errors import DataError, TrainingError
 from cxrlab.losses import BCE, CrossEntropy, known_loss
+from cxrlab.metrics.referral import ReferralTargets
 from cxrlab.metrics.settings import CalibrationMethod
 from cxrlab.metrics.streaming import WITH_PENALTY, LabelMetrics, count_hits, undefined_labels
 from cxrlab.models.network import Network, build_network, describe, wrap
@@ -57,6 +60,7 @@ class Classifier(pl.LightningModule):
             :func:`cxrlab.metrics.thresholds.choose_thresholds`.
         calibration: How probabilities are calibrated there, see
             :func:`cxrlab.metrics.calibration.fit_calibrator`.
+        referral: Which PPV and NPV ruling in and out must keep there; None for the default targets.
         task: Whether labels are evaluated one by one, or are classes of which each image has one.
         views: Views of an image whose probabilities are averaged, see :func:`cxrlab.models.views.view`.
         grouping: Makes groups of the network's parameters for the optimizer; None for a single one.
@@ -93,6 +97,7 @@ class Classifier(pl.LightningModule):
         channels_last: bool = False,
         threshold: str | float = "youden",
         calibration: CalibrationMethod = "platt",
+        referral: ReferralTargets | None = None,
         task: Task = "multilabel",
         views: Sequence[str] = ("identity",),
         grouping: Callable[[Network], list[ParameterGroup]] | None = None,
@@ -135,6 +140,7 @@ class Classifier(pl.LightningModule):
         self._scheduler = scheduler
         self._monitor = monitor
         self._rules = threshold, calibration
+        self._referral = referral or ReferralTargets()
         self._grouping = grouping
         self._warned: set[str] = set()
         self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
@@ -297,7 +303,7 @@ class Classifier(pl.LightningModule):
             loss = self._loss(logits, batch["targets"])
             size = len(batch["index"])
             self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_logged)
-        metrics.update(probabilities, batch["targets"])
+        metrics.update(probabilities, batch["targets"], batch["index"])
         return {"index": batch["index"], "probabilities": probabilities, "targets": batch["targets"]}
 
     def on_validation_epoch_end(self) -> None:
@@ -305,7 +311,10 @@ class Classifier(pl.LightningModule):
         gathered = self._log_metrics(self.val_metrics, "val")
         self._log_penalty()
         if self._is_fitting and not self.trainer.sanity_checking:
-            self.operating_point.fit(*gathered, *self._rules)  # before the epoch's checkpoint is written
+            # Before the epoch's checkpoint is written.
+            probabilities, targets, index = gathered
+            self.operating_point.fit(probabilities, targets, *self._rules)
+            self.operating_point.fit_referral(probabilities, targets, self._patients(index), self._referral)
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
         # step; a plateau schedule is stepped here instead, and saved with it.
         if self._is_fitting and not self.trainer.sanity_checking:
@@ -370,8 +379,16 @@ class Classifier(pl.LightningModule):
         has_table = any(is_table(logger) for logger in self.trainer.loggers)
         return None if self._is_fitting or not has_table else False
 
-    def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor]:
-        """Log the metrics of a part, and return the probabilities and targets of all processes."""
+    def _patients(self, index: Tensor) -> npt.NDArray[np.int64] | None:
+        """Return the number of each image's patient; None where the data have no manifest."""
+        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+        if manifest is None:
+            return None
+        names = manifest.table["patient"].to_numpy()[index.cpu().numpy()]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+    def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Log the metrics of a part, and return probabilities, targets and rows of all processes' images."""
         # Every process takes part in the gathering, also one that had no image to evaluate.
         nothing = torch.empty(0, len(self.labels), device=self.device)
         metrics.update(nothing, nothing)
