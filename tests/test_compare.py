@@ -94,6 +94,7 @@ def test_one_table_alone_is_no_comparison(compared: Callable[..., dict], runs: l
         (["runs=[]"], r"Give runs="),
         (["predictions=[a,b]"], "predictions= needs targets="),
         (["runs=[a,b]", "targets=c"], "targets= has no place without predictions="),
+        (["runs=[a,b]", "margin=2"], "margin=2 must be a difference of AUROC above 0 and below 0.5"),
         (["runs=[a,b]", "part=train"], "part='train' does not fit"),
     ],
 )

@@ -23,6 +23,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "predictions": str | list[str] | None,
     "targets": str | None,
     "part": Literal["val", "test"] | None,
+    "margin": float | None,
     "metrics": list[str],
     "run_dir": str,
     "report.images": bool,
@@ -32,11 +33,13 @@ _VALUE_TYPES: Mapping[str, object] = {
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
     from cxrlab.errors import ConfigError
+    from cxrlab.evaluation.comparison import check_margin
     from cxrlab.metrics import load_metrics
 
     cfg = config.checked(cfg, _VALUE_TYPES, "compare")
     config.build(cfg.evaluation)  # refuses a value out of its range
     load_metrics(cfg.metrics)
+    check_margin(cfg.margin)
     if not cfg.runs and not cfg.predictions:
         raise ConfigError(
             "Give runs=[<run>,<run>], runs=<the directory of a sweep>, or predictions=[<file>,<file>] "
@@ -86,7 +89,10 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
     facts = {run_facts(RunDir(run)) for run in runs} or {DataFacts(f"targets in {Path(cfg.targets).name}")}
     with claimed(folder), console.says_when_stopped("No results are kept: the same command starts again."):
         result = compare_tables(
-            tables, config.build(cfg.evaluation), facts.pop() if len(facts) == 1 else None
+            tables,
+            config.build(cfg.evaluation),
+            facts.pop() if len(facts) == 1 else None,
+            margin=cfg.margin,
         )
         kept = result if cfg.report.images else replace(result, data=without_folder_name(result.data))
         write_json(RunDir(folder).comparison, kept.to_json())

@@ -17,13 +17,12 @@ from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.evaluation.comparison import (
     align,
     compare,
-    describe,
     external_tables,
-    outcome,
     run_dirs,
     run_tables,
     selection_optimism,
 )
+from cxrlab.evaluation.paired_tests import describe, outcome
 from cxrlab.evaluation.results import Difference, LeftOut
 from cxrlab.metrics.bootstrap import Estimate, estimate, holm, p_value, patient_counts
 from cxrlab.metrics.delong import delong_test
@@ -521,7 +520,9 @@ def test_files_of_other_programs_are_named_by_their_stem(tmp_path, make_predicti
 def test_the_winner_of_two_is_flagged_as_picked():
     result = compare({name: TABLES[name] for name in ("strong", "strong too")}, settings())
     flag = next(flag for flag in result.flags if flag.kind == "selected_best")
-    assert flag.message.startswith(f"{result.models[0].name} came first of 2 on these same images")
+    assert flag.message.startswith(
+        "The first of 2 models was picked on these same images, so its AUROC is optimistic"
+    )
     assert result.selection_optimism == pytest.approx(
         selection_optimism(
             [(whole(TABLES[name], roc_auc_score), resampled(TABLES[name], roc_auc_score)) for name in TABLES][

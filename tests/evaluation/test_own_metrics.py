@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cxrlab.evaluation import DataFacts, compare, evaluate, given
-from cxrlab.evaluation.comparison import describe, outcome, run_tables
+from cxrlab.evaluation.comparison import run_tables
+from cxrlab.evaluation.paired_tests import describe, outcome
 from cxrlab.evaluation.terminal import leaderboard, terminal_table
 from cxrlab.metrics import load_metrics, metric, register
 from cxrlab.metrics.bootstrap import Estimate

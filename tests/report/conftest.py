@@ -128,7 +128,11 @@ def evaluated() -> Evaluated:
 
 @cache
 def _compared(
-    labels: tuple[str, ...], models: tuple[str, ...], data: DataFacts | None, threshold: float | None
+    labels: tuple[str, ...],
+    models: tuple[str, ...],
+    data: DataFacts | None,
+    threshold: float | None,
+    margin: float | None,
 ) -> ComparisonResult:
     tables = {
         name: simulated_table(labels, skill=0.5**place, seed=place) for place, name in enumerate(models)
@@ -138,12 +142,12 @@ def _compared(
             name: replace(table, decisions=(table.probabilities >= threshold).astype(float))
             for name, table in tables.items()
         }
-    return compare(tables, SETTINGS, data)
+    return compare(tables, SETTINGS, data, margin=margin)
 
 
 @pytest.fixture(scope="session")
 def compared() -> Callable[..., ComparisonResult]:
-    """Compare simulated models, the first the best: ``compared(labels, models=…, data=…, threshold=…)``."""
+    """Compare simulated models, the first the best: ``compared(labels, models=…, data=…, threshold=…, …)``."""
 
     def function(
         labels: Sequence[str] = NIH,
@@ -151,7 +155,8 @@ def compared() -> Callable[..., ComparisonResult]:
         models: Sequence[str] = ("densenet121", "resnet50", "mobilenetv3"),
         data: DataFacts | None = DATA,
         threshold: float | None = None,
+        margin: float | None = None,
     ) -> ComparisonResult:
-        return _compared(tuple(labels), tuple(models), data, threshold)
+        return _compared(tuple(labels), tuple(models), data, threshold, margin)
 
     return function

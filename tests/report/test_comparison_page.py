@@ -34,7 +34,7 @@ def test_the_page_of_a_comparison(tmp_path, compared):
     page = read(write_comparison(tmp_path, replace(comparison, flags=flags), SESSION, images=True))
     assert "<script" not in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
-    assert re.findall(r'<a href="#([^"]+)"', page) == ["leaderboard", "differences", "repeat"]
+    assert re.findall(r'<a href="#([^"]+)"', page) == ["leaderboard", "differences", "further", "repeat"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "auroc_by_model.png", "differences.png", "leaderboard.png"
     ]  # fmt: skip
@@ -130,3 +130,33 @@ def test_a_metric_that_needs_decisions_is_shown_where_the_models_have_them(tmp_p
     page = read(write_comparison(tmp_path, compared(["Edema"], models=models), None, images=True))
     assert "Alarms left out" in page
     assert "difference of Alarms" not in page
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_further_tests_and_non_inferiority(tmp_path, compared):
+    comparison = compared(["Edema", "Mass"], models=("first", "second"), threshold=0.3, margin=0.05)
+    page = read(write_comparison(tmp_path, comparison, None, images=True))
+    assert re.findall(r'<a href="#([^"]+)"', page) == [
+        "leaderboard",
+        "differences",
+        "non_inferiority",
+        "further",
+    ]
+    assert "first against second" in page
+    assert "lies above \u22120.050, the margin that was given: a one-sided test at 2.5 %" in page
+    assert page.count("<summary>By label: first against second</summary>") == 1
+    assert "Edema: sensitivity" in page
+    assert "first \u2212 second: Brier score" in page
+    assert "Corrected together (Holm): means: the 4 tests of all metrics and pairs" in page
+    assert "the words in the last column count the correction" in page.lower()
+    without = read(write_comparison(tmp_path, compared(["Edema"], models=("a", "b")), None, images=True))
+    assert "left out: 2 of 2 tables have no columns prediction/&lt;label&gt;" in without
+    assert "Non-inferiority" not in without
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_without_images_no_test_names_a_model(tmp_path, compared):
+    comparison = compared(["Edema", "Mass"], models=("jane one", "jane two"), threshold=0.3, margin=0.05)
+    page = read(write_comparison(tmp_path, comparison, None, images=False))
+    assert "jane" not in page
+    assert "model 1 against model 2" in page

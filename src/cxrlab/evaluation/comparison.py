@@ -16,12 +16,21 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import yaml
-from scipy.stats import norm
 
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.evaluation.caveats import caveats
 from cxrlab.evaluation.external_predictions import read_external
 from cxrlab.evaluation.out_of_fold import delong_within_folds, fold_names, within_folds
+from cxrlab.evaluation.paired_tests import (
+    Resampled,
+    area_margin_test,
+    bootstrap_margin_test,
+    bootstrapped_differences,
+    difference_of,
+    further_metrics,
+    further_tests,
+    not_inferior,
+)
 from cxrlab.evaluation.results import (
     Caveat,
     ComparisonResult,
@@ -31,17 +40,14 @@ from cxrlab.evaluation.results import (
     LeftOut,
     ModelPair,
     ModelScores,
-    Outcome,
+    NonInferiority,
 )
 from cxrlab.files import RunDir, reading, sweep_folders
 from cxrlab.metrics.bootstrap import (
-    ROUNDING,
     Counts,
-    Estimate,
     estimate,
     holm,
     macro_mean,
-    p_value,
     patient_counts,
 )
 from cxrlab.metrics.delong import area_difference, delong
@@ -166,11 +172,16 @@ MOST_IN_ALL_PAIRS = 6  # models; of more, each is shown against the best alone
 
 Pair = tuple[str, str]
 Macro = tuple[float, Floats]
+Areas = Sequence[tuple[Floats, Floats]]
 OwnMacros = Mapping[Metric, Mapping[str, Macro]]
 
 
 def compare(
-    tables: Tables, settings: EvaluationSettings | None = None, data: DataFacts | None = None
+    tables: Tables,
+    settings: EvaluationSettings | None = None,
+    data: DataFacts | None = None,
+    *,
+    margin: float | None = None,
 ) -> ComparisonResult:
     """Return a comparison: models, best first, and the differences between them.
 
@@ -183,27 +194,31 @@ def compare(
         tables: Predictions by the name of their model.
         settings: How to evaluate; by default as in conf/evaluation/default.yaml.
         data: What the images are, where it is the same for all tables.
+        margin: How much lower an AUROC still counts as not inferior; None for no such test.
 
     Raises:
-        ConfigError: If there are fewer than two models.
+        ConfigError: If there are fewer than two models, or the margin is out of its range.
         DataError: If the tables do not fit together; see :func:`align`.
     """
     settings = settings or EvaluationSettings()
+    check_margin(margin)
     alignment = align(tables)
     table = next(iter(alignment.tables.values()))
     counts = patient_counts(table.num_patients, settings.num_resamples, settings.seed)
     own, own_caveats = _own_macros(alignment.tables, counts)
     folded, fold_caveats = _with_common_folds(alignment.tables)
-    models, aurocs = _leaderboard(folded, own, counts, settings.level)
+    decisions = _common_decisions(alignment.tables)
+    models, aurocs, further = _leaderboard(folded, own, decisions or {}, counts, settings.level)
     ranked = {model.name: folded[model.name] for model in models}
     optimism = selection_optimism(list(aurocs.values()))
     sources = ", ".join(other.source for other in tables.values())
+    pairs, corrections = _pairs(ranked, aurocs, further, own, margin, settings.level)
     return ComparisonResult(
         data=EvaluatedData.of(table, data or DataFacts(""), sources),
         interval=IntervalMethod.of(table, settings),
         num_macro_labels=sum(auroc.value is not None for auroc in models[0].labels.values()),
         models=models,
-        pairs=_pairs(ranked, aurocs, own, settings.level),
+        pairs=pairs,
         left_out=LeftOut(alignment.num_images_left_out, list(alignment.labels_left_out)),
         flags=[
             *fold_caveats,
@@ -212,7 +227,22 @@ def compare(
         ],
         num_folds=len(fold_names(folded[models[0].name])),
         selection_optimism=optimism,
+        margin=margin,
+        corrections=corrections,
+        untested="" if decisions is not None else _undecided(alignment.tables),
     )
+
+
+def check_margin(margin: float | None) -> None:
+    """Refuse a margin of non-inferiority that is none.
+
+    Raises:
+        ConfigError: If it is not above 0 and below 0.5.
+    """
+    if margin is not None and not 0 < margin < 0.5:
+        raise ConfigError(
+            f"margin={margin} must be a difference of AUROC above 0 and below 0.5, such as margin=0.02."
+        )
 
 
 def _with_common_folds(tables: Tables) -> tuple[Tables, list[Caveat]]:
@@ -224,22 +254,21 @@ def _with_common_folds(tables: Tables) -> tuple[Tables, list[Caveat]]:
     folded = {name: table for name, table in tables.items() if table.folds is not None}
     if not folded:
         return tables, []
-    name, first = next(iter(folded.items()))
+    first = next(iter(folded.values()))
     numbers = [pd.factorize(pd.Series(table.folds))[0] for table in folded.values()]
-    others = [other for other, own in zip(folded, numbers, strict=True) if (own != numbers[0]).any()]
-    if others:
+    if any((own != numbers[0]).any() for own in numbers):
         message = (
-            f"The predictions of {name} and {others[0]} are of other folds, so AUROC within folds cannot be "
-            "compared on the same pairs of images: all folds are pooled, which ranks images across networks "
-            "that need not be calibrated alike (Forman and Scholz 2010)."
+            "The models are of other folds than one another, so AUROC within folds cannot be compared on the "
+            "same pairs of images: all folds are pooled, which ranks images across networks that need not be "
+            "calibrated alike (Forman and Scholz 2010)."
         )
         pooled = {name: replace(table, folds=None) for name, table in tables.items()}
         return pooled, [Caveat("folds_differ", None, message)]
     message = (
-        f"Predictions of {', '.join(folded)} are of {len(fold_names(first))} folds, each of another network. "
-        "AUROC, its tests among them, is the mean over the folds, each of which ranks its own images only; "
-        "what is called pooled, and every other metric, mixes networks that need not be calibrated alike "
-        "(Forman and Scholz 2010)."
+        f"{len(folded)} of {len(tables)} models have predictions of {len(fold_names(first))} folds, each of "
+        "another network. AUROC, in its tests too, is the mean over the folds, each of which ranks its own "
+        "images only; what is called pooled, and every other metric, mixes networks that need not be "
+        "calibrated alike (Forman and Scholz 2010)."
     )
     return (
         {name: replace(table, folds=first.folds) for name, table in tables.items()},
@@ -278,57 +307,10 @@ def _selection_caveat(models: Sequence[ModelScores], optimism: float | None) -> 
     return Caveat(
         "selected_best",
         None,
-        f"{models[0].name} came first of {len(models)} on these same images, so its AUROC is optimistic"
-        f"{amount}, and so is its lead: the luckier of equal models comes first. Confirm it on other images.",
+        f"The first of {len(models)} models was picked on these same images, so its AUROC is optimistic"
+        f"{amount}, and so is its lead: of equal models the luckier one comes first. Confirm it on other "
+        "images.",
     )
-
-
-def outcome(difference: Estimate, p_holm: float, level: float, *, higher_is_better: bool = True) -> Outcome:
-    """Return what a difference says of the first model; it is shown where ``p_holm`` is below 1 - level."""
-    if difference.value is None or np.isnan(p_holm):
-        return "not_compared"
-    if p_holm + level < 1:
-        return "worse" if (difference.value < 0) == higher_is_better else "better"
-    return "unclear"
-
-
-def describe(models: Pair, difference: Estimate, result: Outcome, *, higher_is_better: bool = True) -> str:
-    r"""Return what a difference says, in words.
-
-    Args:
-        models: Whose difference it is: the first minus the second.
-        difference: With its interval.
-        result: Of :func:`outcome`.
-        higher_is_better: Of the metric.
-
-    Example:
-        >>> describe(("a", "b"), Estimate(-0.021, -0.032, -0.010), "worse")
-        'b is better by 0.021 (0.010 to 0.032)'
-        >>> print(ascii(describe(("a", "b"), Estimate(0.004, -0.010, 0.018), "unclear")))
-        'no difference shown: 0.004 (\u22120.010 to 0.018)'
-    """
-    if result == "worse":
-        return describe((models[1], models[0]), -difference, "better", higher_is_better=higher_is_better)
-    if result == "better" and not higher_is_better:
-        difference = -difference
-    value, low, high = difference.value, difference.low, difference.high
-    if value is None:
-        return "cannot be compared: one class only"
-    amount = _signed(value)
-    is_apart = False
-    if low is not None and high is not None:
-        amount += f" ({_signed(low)} to {_signed(high)})"
-        is_apart = low * high > 0
-    if result == "not_compared":
-        return f"cannot be tested: {amount}, too little varies"
-    if result == "better":
-        return f"{models[0]} is better by {amount}"
-    corrected = " after correction for several tests" if is_apart else ""
-    return f"no difference shown{corrected}: {amount}"
-
-
-def _signed(value: float) -> str:
-    return f"{round(value, 3) + 0.0:.3f}".replace("-", "\u2212")  # a true minus, and never before 0.000
 
 
 def _own_macros(tables: Tables, counts: Counts) -> tuple[OwnMacros, list[Caveat]]:
@@ -342,12 +324,7 @@ def _own_macros(tables: Tables, counts: Counts) -> tuple[OwnMacros, list[Caveat]
     decisions = _common_decisions(tables)
     left_out = [metric.title for metric in METRICS.added if metric.needs == "decisions"]
     if left_out and decisions is None:
-        without = sum(table.decisions is None for table in tables.values())
-        reason = (
-            f"{without} of {len(tables)} tables have no columns prediction/<label>"
-            if without
-            else "no label has a threshold in every model"
-        )
+        reason = _undecided(tables)
         message = f"Models are compared by probabilities only, as {reason}: {', '.join(left_out)} left out."
         flags.append(Caveat("decisions_left_out", None, message))
     for metric in METRICS.added:
@@ -360,6 +337,14 @@ def _own_macros(tables: Tables, counts: Counts) -> tuple[OwnMacros, list[Caveat]
                 )
                 flags.append(Caveat("metric_labels_left_out", None, message))
     return result, flags
+
+
+def _undecided(tables: Tables) -> str:
+    """Return why models cannot be compared by what they predict at their thresholds."""
+    without = sum(table.decisions is None for table in tables.values())
+    if without:
+        return f"{without} of {len(tables)} tables have no columns prediction/<label>"
+    return "no label has a threshold in every model"
 
 
 def _common_decisions(tables: Tables) -> dict[str, Floats] | None:
@@ -408,20 +393,23 @@ def _common_macros(
 
 
 def _leaderboard(
-    tables: Tables, own: OwnMacros, counts: Counts, level: float
-) -> tuple[list[ModelScores], dict[str, Macro]]:
-    """Return the models, best first, and the macro AUROC of each with its resamples.
+    tables: Tables, own: OwnMacros, decisions: Mapping[str, Floats], counts: Counts, level: float
+) -> tuple[list[ModelScores], dict[str, Macro], dict[str, Mapping[str, Resampled]]]:
+    """Return the models, best first; the macro AUROC of each with its resamples; and its further metrics.
 
     Args:
         tables: By the name of their model.
         own: Macro means of a person's metrics, with their resamples, by the name of the model.
+        decisions: Those that all have in common, by the name of the model; empty for none.
         counts: How often each patient stands in each resample.
         level: Coverage.
     """
     models: list[ModelScores] = []
     aurocs: dict[str, Macro] = {}
+    further: dict[str, Mapping[str, Resampled]] = {}
     for name, table in tables.items():
         ranking = label_rankings(table, counts)
+        further[name] = further_metrics(table, decisions.get(name), ranking, counts)
         values, samples = ranking.auroc, ranking.auroc_samples
         pooled = None
         if table.folds is not None:
@@ -442,73 +430,124 @@ def _leaderboard(
             )
         )
     models.sort(key=lambda model: np.nan_to_num(aurocs[model.name][0]), reverse=True)
-    return models, aurocs
+    return models, aurocs, further
 
 
 def _pairs(
     tables: Tables,
     aurocs: Mapping[str, Macro],
+    further: Mapping[str, Mapping[str, Resampled]],
     own: OwnMacros,
+    margin: float | None,
     level: float,
-) -> list[ModelPair]:
+) -> tuple[list[ModelPair], dict[str, str]]:
     """Return the paired tests of the macro means, and of the labels within each pair, best models first.
 
     Args:
         tables: By the name of their model, best first.
         aurocs: Macro means of AUROC by the name of the model.
+        further: The metrics that are tested besides AUROC, by the name of the model.
         own: Macro means of a person's metrics by the name of the model.
+        margin: Of non-inferiority, or None.
         level: Coverage.
+
+    Returns:
+        The pairs; and which tests are corrected together, in words.
     """
     pairs = list(combinations(tables, 2))
-    differences = _bootstrapped_differences(pairs, aurocs, level)
+    labels = next(iter(tables.values())).labels
+    # Every mean is over the labels that have both classes; the one with the fewest patients decides.
+    precision = next(iter(further.values()))["average_precision"]
+    fewest = int(precision.macro().patients[0])
+    differences = bootstrapped_differences(pairs, aurocs, level, patients=fewest)
     metrics = {
-        metric.name: _bootstrapped_differences(pairs, means, level, higher_is_better=metric.higher_is_better)
+        metric.name: bootstrapped_differences(
+            pairs, means, level, patients=fewest, higher_is_better=metric.higher_is_better
+        )
         for metric, means in own.items()
     }
     shown = len(pairs) if len(tables) <= MOST_IN_ALL_PAIRS else len(tables) - 1
-    by_label = _label_differences(pairs[:shown], tables, level)
+    areas = _areas(tables)
+    by_label = _label_differences(pairs[:shown], areas, list(tables), labels, level)
+    tests, (num_means, num_label_tests) = further_tests(pairs, shown, further, labels, level)
+    margins, label_margins = _non_inferiority(
+        pairs, by_label, aurocs, areas, list(tables), fewest, margin, level
+    )
+    corrections = _corrections(
+        len(pairs), by_label[0], num_means, num_label_tests, has_margin=margin is not None
+    )
     return [
         ModelPair(
             **vars(differences[row]),
             models=pair,
-            labels=labels,
+            labels=of_labels,
             metrics={name: of_pairs[row] for name, of_pairs in metrics.items()},
+            further=tests[row],
+            non_inferiority=margins[row] if margins else (),
+            label_non_inferiority=label_margins[row] if label_margins else {},
         )
-        for row, (pair, labels) in enumerate(zip(pairs, by_label, strict=False))
-    ]
+        for row, (pair, of_labels) in enumerate(zip(pairs, by_label, strict=False))
+    ], corrections
 
 
-def _bootstrapped_differences(
-    pairs: Sequence[Pair], macros: Mapping[str, Macro], level: float, *, higher_is_better: bool = True
-) -> list[Difference]:
-    """Return the paired test of a macro mean for each pair, corrected for all of them."""
-    values = [macros[first][0] - macros[second][0] for first, second in pairs]
-    drawn = [macros[first][1] - macros[second][1] for first, second in pairs]
-    raw = [_bootstrap_p(value, samples) for value, samples in zip(values, drawn, strict=True)]
-    return [
-        _difference(
-            pair, estimate(value, samples, level), p, p_holm, level, higher_is_better=higher_is_better
+def _corrections(
+    num_pairs: int,
+    labels: Mapping[str, Difference],
+    num_means: int,
+    num_label_tests: int,
+    *,
+    has_margin: bool,
+) -> dict[str, str]:
+    """Return which tests Holm's correction takes together, in words."""
+    num_labels = sum(difference.p is not None for difference in labels.values())
+    result = {
+        "auroc": f"means: the {num_pairs} pairs; labels: the {num_labels} of a pair",
+        "further": f"means: the {num_means} tests of all metrics and pairs; labels: the {num_label_tests} "
+        "tests of all metrics and labels of a pair",
+    }
+    if has_margin:
+        result["non_inferiority"] = (
+            f"means: both directions of the {num_pairs} pairs; labels: both directions of the {num_labels} "
+            "labels of a pair"
         )
-        for pair, value, samples, p, p_holm in zip(pairs, values, drawn, raw, holm(raw), strict=True)
+    return result
+
+
+def _non_inferiority(
+    pairs: Sequence[Pair],
+    by_label: Sequence[Mapping[str, Difference]],
+    aurocs: Mapping[str, Macro],
+    areas: Areas,
+    names: Sequence[str],
+    patients: int,
+    margin: float | None,
+    level: float,
+) -> tuple[Sequence[Sequence[NonInferiority]], Sequence[Mapping[str, Sequence[NonInferiority]]]]:
+    """Return the tests against a margin of each pair, and of each label of a pair; nothing without one."""
+    if margin is None:
+        return (), ()
+    tests = [
+        bootstrap_margin_test(
+            aurocs[first][0] - aurocs[second][0],
+            aurocs[first][1] - aurocs[second][1],
+            margin,
+            patients,
+            level,
+        )
+        for first, second in pairs
     ]
+    label_tests = []
+    for pair, labels in zip(pairs, by_label, strict=False):
+        rows = (names.index(pair[0]), names.index(pair[1]))
+        of_labels = [area_margin_test(*area, rows, margin, level) for area in areas]
+        shown = not_inferior([pair] * len(labels), of_labels, margin, level)
+        label_tests.append(dict(zip(labels, shown, strict=True)))
+    return not_inferior(pairs, tests, margin, level), label_tests
 
 
-def _bootstrap_p(value: float, samples: Floats) -> float:
-    """Return the p-value of a bootstrapped difference.
-
-    B resamples tell none below 2 / (B + 1), which Holm's correction over many pairs would turn into no
-    difference at all, whatever the models. Down there a normal distribution of the same spread tells it.
-    """
-    drawn = samples[~np.isnan(samples)]
-    p = p_value(drawn)
-    if not len(drawn) or p > 2 / (len(drawn) + 1) or np.ptp(drawn) < ROUNDING:
-        return p
-    return min(p, 2 * float(norm.sf(abs(value) / drawn.std())))
-
-
-def _label_differences(pairs: Sequence[Pair], tables: Tables, level: float) -> list[dict[str, Difference]]:
-    """Return DeLong's paired test of each label for each pair, corrected for the labels of the pair."""
-    names, table = list(tables), next(iter(tables.values()))
+def _areas(tables: Tables) -> Areas:
+    """Return the AUROC of each label by all models with their covariance, clustered by patient."""
+    table = next(iter(tables.values()))
     patients = table.patients if table.patients_known else None
     areas = []
     for column in range(len(table.labels)):
@@ -519,6 +558,21 @@ def _label_differences(pairs: Sequence[Pair], tables: Tables, level: float) -> l
             if table.folds is None
             else delong_within_folds(scores, targets, table)
         )
+    return areas
+
+
+def _label_differences(
+    pairs: Sequence[Pair], areas: Areas, names: Sequence[str], labels: Sequence[str], level: float
+) -> list[dict[str, Difference]]:
+    """Return DeLong's paired test of each label for each pair, corrected for the labels of the pair.
+
+    Args:
+        pairs: Of models.
+        areas: Of each label.
+        names: Of the models, in the order of the areas.
+        labels: L names.
+        level: Coverage.
+    """
     result = []
     for pair in pairs:
         first, second = names.index(pair[0]), names.index(pair[1])
@@ -526,30 +580,11 @@ def _label_differences(pairs: Sequence[Pair], tables: Tables, level: float) -> l
         corrected = holm([test.p for test in tests])
         result.append(
             {
-                label: _difference(pair, test.difference, test.p, p_holm, level)
-                for label, test, p_holm in zip(table.labels, tests, corrected, strict=True)
+                label: difference_of(pair, test.difference, test.p, p_holm, level)
+                for label, test, p_holm in zip(labels, tests, corrected, strict=True)
             }
         )
     return result
-
-
-def _difference(
-    pair: Pair,
-    difference: Estimate,
-    p: float,
-    p_holm: float,
-    level: float,
-    *,
-    higher_is_better: bool = True,
-) -> Difference:
-    result = outcome(difference, p_holm, level, higher_is_better=higher_is_better)
-    return Difference(
-        difference=difference,
-        p=None if np.isnan(p) else p,
-        p_holm=None if np.isnan(p_holm) else p_holm,
-        outcome=result,
-        description=describe(pair, difference, result, higher_is_better=higher_is_better),
-    )
 
 
 def _caveats(

@@ -415,6 +415,44 @@ class Difference:
     description: str
 
 
+@dataclass(frozen=True)
+class PairedTests:
+    """Differences of one metric between two models.
+
+    Attributes:
+        macro: Of the means over the labels.
+        labels: By label.
+    """
+
+    macro: Difference
+    labels: Mapping[str, Difference]
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """Whether a model is shown not to be inferior to another by more than a margin, in AUROC.
+
+    Attributes:
+        models: The one that is tested, and the one that it is tested against.
+        margin: How much worse still counts as not inferior.
+        one_sided_level: Of the test.
+        difference: The first model's value minus the second's.
+        p: One-sided, of "inferior by the margin or more"; None where nothing could be tested.
+        p_holm: The same, corrected for the number of tests.
+        is_shown: Whether it is not inferior, by ``p_holm``.
+        description: The same in words.
+    """
+
+    models: tuple[str, str]
+    margin: float
+    one_sided_level: float
+    difference: Estimate
+    p: float | None
+    p_holm: float | None
+    is_shown: bool
+    description: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelPair(Difference):
     """Two models: the difference of their macro AUROC, and of each label's.
@@ -423,11 +461,18 @@ class ModelPair(Difference):
         models: Their names.
         labels: Differences of AUROC by label.
         metrics: Differences of the macro means of a person's own metrics.
+        further: Tests of sensitivity, specificity, average precision and Brier score, by the metric's name.
+        non_inferiority: Of the first model against the second and the reverse, in mean AUROC; empty without a
+            margin.
+        label_non_inferiority: The same by label.
     """
 
     models: tuple[str, str]
     labels: Mapping[str, Difference]
     metrics: Mapping[str, Difference] = field(default_factory=dict)
+    further: Mapping[str, PairedTests] = field(default_factory=dict)
+    non_inferiority: Sequence[NonInferiority] = ()
+    label_non_inferiority: Mapping[str, Sequence[NonInferiority]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -479,6 +524,9 @@ class ComparisonResult:
         num_folds: Folds within which images are ranked; 0 where one network made all predictions.
         selection_optimism: How much too good the best model's mean AUROC is expected to be, since it was
             picked on these images; None where nothing varies.
+        margin: Of non-inferiority; None where none was given.
+        corrections: Which tests are corrected together (Holm), by what is tested, in words.
+        untested: Why sensitivity and specificity are not compared; empty where they are.
     """
 
     data: EvaluatedData
@@ -490,6 +538,9 @@ class ComparisonResult:
     flags: Sequence[Caveat]
     num_folds: int = 0
     selection_optimism: float | None = None
+    margin: float | None = None
+    corrections: Mapping[str, str] = field(default_factory=dict)
+    untested: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return the content of ``comparison.json``."""

@@ -72,5 +72,10 @@ def leaderboard(result: ComparisonResult) -> str:
         for pair in result.pairs
         for name, difference in pair.metrics.items()
     ]
+    pairs += [
+        f"  {' against '.join(test.models)}, non-inferiority: {test.description}"
+        for pair in result.pairs
+        for test in pair.non_inferiority
+    ]
     notes = [f"  Note: {caveat.message}" for caveat in result.flags]
     return "\n".join([table.to_string(), *pairs, *notes])

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 import cxrlab
 from cxrlab.errors import OutputError
-from cxrlab.evaluation.comparison import describe
-from cxrlab.evaluation.results import ComparisonResult, Difference, ModelPair
+from cxrlab.evaluation.paired_tests import describe
+from cxrlab.evaluation.results import ComparisonResult, Difference, ModelPair, NonInferiority, PairedTests
 from cxrlab.files import RunDir, write_text
 from cxrlab.metrics.registry import METRICS
 from cxrlab.report import text
@@ -45,6 +45,9 @@ def write_comparison(
     shown = comparison if images else _numbered(comparison)
     figures = _figures(shown)
     sections = {"leaderboard": "Leaderboard", "differences": "Differences"}
+    if shown.margin is not None:
+        sections["non_inferiority"] = "Non-inferiority"
+    sections["further"] = "Sensitivity, specificity, average precision, Brier score"
     records = text.records({"Comparison": session}, names=images)
     if records:
         sections["repeat"] = "How to repeat it"
@@ -62,6 +65,12 @@ def write_comparison(
         by_label=_by_label(shown),
         pairs=_differences({_MINUS.join(pair.models): pair for pair in shown.pairs}, "models"),
         pairs_folded=[*_pairs_by_metric(shown), *_pairs_by_label(shown)],
+        corrected=text.corrected(shown, "auroc"),
+        non_inferiority=_non_inferiority(_of_means(shown)),
+        margin=text.margin(shown),
+        non_inferiority_folded=_non_inferiority_by_label(shown),
+        further=text.further_tests(shown),
+        further_folded=[*_further_means(shown), *_further_by_label(shown)],
         records=records,
         names_left_out="" if images else text.NAMES_LEFT_OUT,
         version=cxrlab.__version__,
@@ -83,23 +92,39 @@ def _numbered(comparison: ComparisonResult) -> ComparisonResult:
     def renamed(pair: ModelPair) -> ModelPair:
         models = (names[pair.models[0]], names[pair.models[1]])
 
-        def described(difference: Difference, *, higher_is_better: bool = True) -> str:
+        def described(difference: Difference, metric: str = "auroc") -> str:
+            higher_is_better = METRICS[metric].higher_is_better
             return describe(
                 models, difference.difference, difference.outcome, higher_is_better=higher_is_better
             )
 
-        labels = {
-            label: replace(difference, description=described(difference))
-            for label, difference in pair.labels.items()
-        }
-        metrics = {
-            name: replace(
-                difference,
-                description=described(difference, higher_is_better=METRICS[name].higher_is_better),
-            )
-            for name, difference in pair.metrics.items()
-        }
-        return replace(pair, models=models, labels=labels, metrics=metrics, description=described(pair))
+        def renamed_by_label(labels: Mapping[str, Difference], metric: str) -> dict[str, Difference]:
+            return {
+                label: replace(difference, description=described(difference, metric))
+                for label, difference in labels.items()
+            }
+
+        return replace(
+            pair,
+            models=models,
+            labels=renamed_by_label(pair.labels, "auroc"),
+            metrics={
+                name: replace(difference, description=described(difference, name))
+                for name, difference in pair.metrics.items()
+            },
+            further={
+                name: PairedTests(
+                    replace(tests.macro, description=described(tests.macro, name)),
+                    renamed_by_label(tests.labels, name),
+                )
+                for name, tests in pair.further.items()
+            },
+            non_inferiority=[
+                replace(test, models=(names[test.models[0]], names[test.models[1]]))
+                for test in pair.non_inferiority
+            ],
+            description=described(pair),
+        )
 
     return replace(
         comparison,
@@ -176,6 +201,76 @@ def _pairs_by_label(comparison: ComparisonResult) -> Sequence[tuple[str, Table]]
     ]
 
 
+def _of_means(comparison: ComparisonResult) -> list[tuple[str, NonInferiority]]:
+    return [
+        (f"{test.models[0]} against {test.models[1]}", test)
+        for pair in comparison.pairs
+        for test in pair.non_inferiority
+    ]
+
+
+def _non_inferiority(tests: Sequence[tuple[str, NonInferiority]]) -> Table | None:
+    """Return the tests against the margin, by the name of the row; None without any."""
+    rows = [
+        Row(
+            name,
+            [
+                estimate_cell(test.difference),
+                Cell(p(test.p)),
+                Cell(p(test.p_holm)),
+                Cell(test.description),
+            ],
+        )
+        for name, test in tests
+    ]
+    columns = ["model", "difference of AUROC", "p, one-sided", "p, Holm", "in words"]
+    return Table(columns, rows, texts=frozenset({4})) if rows else None
+
+
+def _non_inferiority_by_label(comparison: ComparisonResult) -> list[tuple[str, Table | None]]:
+    if not _has_several_labels(comparison):
+        return []
+    return [
+        (
+            f"By label: {' against '.join(mean.models)}",
+            _non_inferiority([(label, tests[side]) for label, tests in pair.label_non_inferiority.items()]),
+        )
+        for pair in comparison.pairs
+        for side, mean in enumerate(pair.non_inferiority)
+    ]
+
+
+def _further_means(comparison: ComparisonResult) -> list[tuple[str, Table]]:
+    """Return the tests of the metrics besides AUROC as one table, the models of a pair together."""
+    rows = {
+        f"{_MINUS.join(pair.models)}: {METRICS[name].title}": tests.macro
+        for pair in comparison.pairs
+        for name, tests in pair.further.items()
+    }
+    means = " of means over the labels" if _has_several_labels(comparison) else ""
+    return [(f"Differences{means}", _differences(rows, "models and metric", ""))] if rows else []
+
+
+def _further_by_label(comparison: ComparisonResult) -> list[tuple[str, Table]]:
+    if not _has_several_labels(comparison):
+        return []
+    return [
+        (
+            f"By label: {_MINUS.join(pair.models)}",
+            _differences(
+                {
+                    f"{label}: {METRICS[name].title}": difference
+                    for name, tests in pair.further.items()
+                    for label, difference in tests.labels.items()
+                },
+                "label and metric",
+                "",
+            ),
+        )
+        for pair in comparison.pairs
+    ]
+
+
 def _has_several_labels(comparison: ComparisonResult) -> bool:
     return len(comparison.models[0].labels) > 1
 
@@ -193,4 +288,5 @@ def _differences(differences: Mapping[str, Difference], first: str, title: str =
         )
         for name, difference in differences.items()
     ]
-    return Table([first, f"difference of {title}", "p", "p, Holm", "in words"], rows, texts=frozenset({4}))
+    difference_title = f"difference of {title}" if title else "difference"
+    return Table([first, difference_title, "p", "p, Holm", "in words"], rows, texts=frozenset({4}))

@@ -418,6 +418,38 @@ def comparison_headline(comparison: ComparisonResult) -> str:
     return f"{first} Compared with {other}, {nearest.description}."
 
 
+def corrected(comparison: ComparisonResult, tests: str) -> str:
+    """Return which tests Holm's correction takes together; empty where that is not known."""
+    words = comparison.corrections.get(tests)
+    return f"Corrected together (Holm): {words}." if words else ""
+
+
+def margin(comparison: ComparisonResult) -> str:
+    """Return how the tests against the margin are read; empty without one."""
+    if comparison.margin is None:
+        return ""
+    alpha = level((1 - comparison.interval.level) / 2)
+    return (
+        "A model is shown not to be inferior where the lower end of its difference lies above "
+        f"{number(-comparison.margin, 3)}, the margin that was given: a one-sided test at {alpha}, after "
+        f"Holm's correction. {corrected(comparison, 'non_inferiority')} A margin says something only where "
+        "it was set before any result was seen, and where a loss of that size would not matter to patients."
+    )
+
+
+def further_tests(comparison: ComparisonResult) -> str:
+    """Return how the tests of other metrics are read, and why some are missing."""
+    sentences = [
+        "The same test for other metrics: paired resamples of patients, Student's t.",
+        "Sensitivity and specificity are those at each model's own threshold, and a gain in the one is often "
+        "paid with the other.",
+        corrected(comparison, "further"),
+    ]
+    if comparison.untested:
+        sentences[1] = f"Sensitivity and specificity are left out: {comparison.untested}."
+    return " ".join(filter(None, sentences))
+
+
 def left_out(num_heatmaps: int) -> str:
     """Return how many heatmaps had no room; empty for none."""
     if not num_heatmaps:
