@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxrlab.data.readers.nih import LABELS
-from cxrlab.evaluation.caveats import caveats, published_table, split_name
+from cxrlab.evaluation.caveats import are_of_nih, caveats, published_table, split_name
 from cxrlab.evaluation.operating_point import given
 from cxrlab.evaluation.results import PublishedValue
 from cxrlab.metrics.bootstrap import Estimate
@@ -62,7 +62,7 @@ MACRO = {"auroc": Estimate(0.8, 0.79, 0.81)}
 
 
 def test_all_findings_have_means_beside_them():
-    table = published_table(estimates(LABELS), MACRO, "nih", "official")
+    table = published_table(estimates(LABELS), MACRO, "nih", "official", is_nih=True)
     assert [one.label for one in table.ours] == [*LABELS, "macro"]
     assert table.ours[1] == PublishedValue(0.71, 0.6, 0.9, label="Cardiomegaly")
     assert table.ours[-1] == PublishedValue(0.8, 0.79, 0.81, label="macro")
@@ -79,7 +79,7 @@ def test_all_findings_have_means_beside_them():
 
 
 def test_chexnet_stands_in_the_order_of_the_reader():
-    values = published_table(estimates(LABELS), MACRO, "nih", None).rows[0].values
+    values = published_table(estimates(LABELS), MACRO, "nih", None, is_nih=True).rows[0].values
     assert list(values) == list(LABELS)
     # As the paper spells them.
     assert values["Atelectasis"] == 0.8094
@@ -90,14 +90,17 @@ def test_chexnet_stands_in_the_order_of_the_reader():
 
 
 def test_the_note_says_what_may_be_set_beside_what():
-    official = published_table(estimates(LABELS), MACRO, "nih", "official").note
+    official = published_table(estimates(LABELS), MACRO, "nih", "official", is_nih=True).note
     assert "cannot be mixed" in official
     assert "9.15 images a patient and the rest 3.09" in official
     assert "may be set beside those of the official split" in official
     assert "left out" not in official
-    grouped = published_table(estimates(LABELS), MACRO, "nih", "grouped").note
+    grouped = published_table(estimates(LABELS), MACRO, "nih", "grouped", is_nih=True).note
     assert "Ours is on the split 'grouped', so none of these may be set beside it" in grouped
-    assert "a split that is not known" in published_table(estimates(LABELS), MACRO, "nih", None).note
+    assert (
+        "a split that is not known"
+        in published_table(estimates(LABELS), MACRO, "nih", None, is_nih=True).note
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_the_note_says_what_may_be_set_beside_what():
     ids=["one finding less", "a label more", "one in common"],
 )
 def test_other_labels_have_no_means(labels):
-    table = published_table(estimates(labels), MACRO, "NIH ChestX-ray14", "official")
+    table = published_table(estimates(labels), MACRO, "NIH ChestX-ray14", "official", is_nih=True)
     shared = [label for label in labels if label in LABELS]
     assert [one.label for one in table.ours] == shared
     assert [row.name for row in table.rows] == ["CheXNet"]
@@ -117,19 +120,25 @@ def test_other_labels_have_no_means(labels):
 
 def test_an_undefined_finding_leaves_the_means_out():
     labels = estimates(LABELS) | {"Hernia": {"auroc": Estimate(None)}}
-    table = published_table(labels, MACRO, "nih", "official")
+    table = published_table(labels, MACRO, "nih", "official", is_nih=True)
     assert table.ours[-1] == PublishedValue(None, label="Hernia")
     assert [row.macro for row in table.rows] == [None]
 
 
-@pytest.mark.parametrize(("name", "labels"), [("chexpert", LABELS), ("", LABELS), ("nih", ("abnormal",))])
-def test_other_data_have_no_published_values(name, labels):
-    assert published_table(estimates(labels), MACRO, name, "official") is None
+@pytest.mark.parametrize(("is_nih", "labels"), [(False, LABELS), (True, ("abnormal",))])
+def test_other_data_have_no_published_values(is_nih, labels):
+    assert published_table(estimates(labels), MACRO, "nih", "official", is_nih=is_nih) is None
+
+
+def test_images_of_nih_are_known_by_their_own_names():
+    assert are_of_nih(["00000013_005.png", "images_001/images/00012345_000.jpg", "00000001_001"])
+    for other in ("monihan_1.png", "0000013_005.png", "00000013_0005.png", "patient00013/view1.png"):
+        assert not are_of_nih(["00000013_005.png", other])
 
 
 @pytest.mark.parametrize("name", ["nih_course", "nih_sample", "my copy of NIH"])
 def test_a_sample_with_lists_of_its_own_is_not_on_the_official_split(name):
-    note = published_table(estimates(LABELS), MACRO, name, "official", 420).note
+    note = published_table(estimates(LABELS), MACRO, name, "official", 420, is_nih=True).note
     assert f"Ours is on the own split of {name}, which is not the official one, so none of these may" in note
     assert "may be set beside those" not in note
     assert split_name(name, "official") == f"that of {name}"
@@ -137,9 +146,9 @@ def test_a_sample_with_lists_of_its_own_is_not_on_the_official_split(name):
 
 
 def test_a_part_of_the_official_test_part_is_said_to_be_one():
-    whole = published_table(estimates(LABELS), MACRO, "nih", "official", 25_596).note
+    whole = published_table(estimates(LABELS), MACRO, "nih", "official", 25_596, is_nih=True).note
     assert "may be set beside those of the official split" in whole
-    part = published_table(estimates(LABELS), MACRO, "nih", "official", 984).note
+    part = published_table(estimates(LABELS), MACRO, "nih", "official", 984, is_nih=True).note
     assert "Ours is of 984 images and not of the 25,596 of the official test part" in part
     assert "may be set beside those" not in part
     assert split_name("nih", "official") == "official"

@@ -70,7 +70,7 @@ def simulated_table(
         "age": np.repeat(truth.integers(1, 90, PATIENTS), IMAGES // PATIENTS).astype(float),
     }
     return PredictionTable(
-        images=np.array([f"{row:05d}.png" for row in range(IMAGES)], dtype=object),
+        images=np.array([f"{row // 3:08d}_{row % 3:03d}.png" for row in range(IMAGES)], dtype=object),
         patients=np.arange(IMAGES) // (IMAGES // PATIENTS) if patients else np.arange(IMAGES),
         labels=tuple(labels),
         targets=targets,

@@ -1,5 +1,11 @@
 from dataclasses import replace
 
+import pytest
+import yaml
+
+from cxrlab.cli.config import config_dir
+from cxrlab.metrics.predictions import DataFacts
+from cxrlab.report import text
 from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
 
@@ -25,7 +31,7 @@ def test_the_sections_of_the_usual_form(evaluated):
         "Trained with cxrlab 0.1.0, started 2026-01-01.", "Code: commit abc.",
     ]  # fmt: skip
     assert card["Training data"] == [
-        "nih, split official, fingerprint f00.",
+        "nih, split the data set's own (official), fingerprint f00.",
         "train 840 images of 280 patients; val 120 images.",
     ]
     assert card["Factors"][0] == "Evaluated by group: view, sex, age."
@@ -53,3 +59,43 @@ def test_a_gap_that_is_shown_is_told(evaluated):
     unclear = replace(first, outcome="unclear")
     lines = dict(model_card(replace(result, gaps=[unclear]), ModelInfo()))["Quantitative analyses"]
     assert "no difference was shown" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "companion"),
+    [
+        ("nih", "chest radiographs", "tubes"),
+        ("malaria", "images", "way of recording"),
+        ("", "images", "device"),
+    ],
+)
+def test_the_card_says_radiographs_only_of_data_sets_that_hold_them(evaluated, name, what, companion):
+    result = evaluated(["Edema"], data=DataFacts(name))
+    card = dict(model_card(result, ModelInfo(kind="run", networks=[NetworkInfo("resnet10t")])))
+    assert card["Intended use"][0].startswith(f"Research on the classification of {what}:")
+    assert companion in card["Ethical considerations"][2]
+    assert ("radiograph" in " ".join(card["Ethical considerations"])) == (what == "chest radiographs")
+    assert card["Caveats and recommendations"][-1].startswith("Each image was seen by itself")
+
+
+def test_of_predictions_the_card_claims_nothing_of_what_made_them(evaluated):
+    card = dict(model_card(evaluated(["Edema"]), ModelInfo(kind="predictions")))
+    assert "is not recorded" in card["Intended use"][0]
+    assert "is not recorded" in card["Caveats and recommendations"][-1]
+    assert not any("by itself" in line for line in card["Caveats and recommendations"])
+
+
+def test_groups_that_were_evaluated_are_not_among_those_that_were_not(evaluated):
+    result = evaluated(LABELS)
+    groups = [replace(group, covariate="ethnicity") for group in result.subgroups]
+    factors = dict(model_card(replace(result, subgroups=groups), ModelInfo()))["Factors"]
+    assert factors == ["Evaluated by group: ethnicity.", "Groups by anything else were not evaluated."]
+
+
+def test_every_data_set_of_radiographs_that_has_a_name_is_known_by_it():
+    names = set()
+    for path in (config_dir() / "data").glob("*.yaml"):
+        reader = yaml.safe_load(path.read_text()).get("reader")
+        names.add(reader.get("name") if isinstance(reader, dict) else None)
+    assert names - {None} <= text.RADIOGRAPHS
+    assert not {"malaria", "synthetic"} & text.RADIOGRAPHS

@@ -218,3 +218,19 @@ def test_a_session_without_names_has_no_command_and_no_file():
 
 def test_nothing_known_is_nothing_told():
     assert text.records({"Training": None}, names=True) == []
+
+
+def test_what_makes_a_result_worthless_comes_first(evaluated):
+    flags = [Caveat("few_positives", "Mass", "Mass has few."), Caveat("train_part", None, "Far too good.")]
+    flags.append(Caveat("patients_in_folds", None, "In several folds."))
+    result = replace(evaluated(["Edema"]), flags=flags)
+    found = text.caveats(result, ModelInfo(notes=["Mind it."]))
+    assert found == ["Far too good.", "In several folds.", "Mind it.", "Mass has few."]
+
+
+def test_that_no_patient_is_in_two_parts_is_said_beside_the_split_where_it_was_counted(evaluated):
+    result = evaluated(["Edema"])
+    split = {shared: dict(text.evaluated(result.data, result.interval, replace(result.cohort, shared_patients=shared)))["split"]
+             for shared in (None, 0, 2)}  # fmt: skip
+    own = "the data set's own (official)"
+    assert split == {None: own, 0: f"{own}; no patient is in two parts", 2: own}

@@ -3,7 +3,8 @@
 Beside ours stands the AUROC that papers report on ChestX-ray14, each with the split it was found on.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -26,6 +27,9 @@ NUM_OFFICIAL_TEST = 25_596
 _FEW_UNREADABLE = 25
 # Names that nih.read and people give to the whole of it; samples have lists of their own.
 _WHOLE = ("nih", "nih chestx-ray14", "chestx-ray14", "chestxray14", "nih_chestxray14")
+
+# How ChestX-ray14 calls its images: 00000013_005.png, whatever their format is now.
+_NIH_IMAGE = re.compile(r"(?:^|/)\d{8}_\d{3}(?:\.\w+)?$")
 
 # In the order of LABELS; table 2 of the paper.
 _CHEXNET = (
@@ -139,6 +143,16 @@ def is_official(data_name: str, split: str | None, num_images: int | None = None
     return split == OFFICIAL and data_name.strip().lower() in _WHOLE and is_whole
 
 
+def are_of_nih(images: Iterable[object]) -> bool:
+    """Tell whether all images are called as those of ChestX-ray14 are, whatever their data set is called.
+
+    Example:
+        >>> are_of_nih(["images/00000013_005.png"]), are_of_nih(["00000013_005.png", "patient1/view1.png"])
+        (True, False)
+    """
+    return all(_NIH_IMAGE.search(str(image)) for image in images)
+
+
 def split_name(data_name: str, split: str | None) -> str | None:
     """Return what to call a split beside NIH's official one."""
     if split == OFFICIAL and not is_official(data_name, split):
@@ -152,6 +166,8 @@ def published_table(
     data_name: str,
     split: str | None,
     num_images: int | None = None,
+    *,
+    is_nih: bool,
 ) -> PublishedTable | None:
     """Return our AUROC and the published ones, with what may be set beside what.
 
@@ -163,12 +179,13 @@ def published_table(
         data_name: Of the data set that was evaluated.
         split: Name of its split, or None.
         num_images: That were evaluated; None if that is not known.
+        is_nih: Whether they are images of ChestX-ray14, see :func:`are_of_nih`.
 
     Returns:
         None if the data are not of the NIH, or no label is one of its findings.
     """
     findings = [label for label in labels if label in LABELS]
-    if "nih" not in data_name.lower() or not findings:
+    if not is_nih or not findings:
         return None
     aurocs = {label: labels[label]["auroc"] for label in findings}
     has_mean = set(labels) == set(LABELS) and all(auroc.value is not None for auroc in aurocs.values())

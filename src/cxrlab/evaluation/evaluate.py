@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from cxrlab.evaluation.caveats import caveats, fold_caveats, published_table
+from cxrlab.evaluation.caveats import are_of_nih, caveats, fold_caveats, published_table
 from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.cohort import Cohort, table_cohort
 from cxrlab.evaluation.curves import label_curves
@@ -101,7 +101,9 @@ def evaluate(
         calibration=calibration,
         subgroups=subgroups,
         gaps=gaps,
-        published=published_table(labels, metrics.macro, data.name, data.split, len(table)),
+        published=published_table(
+            labels, metrics.macro, data.name, data.split, len(table), is_nih=are_of_nih(table.images)
+        ),
         seconds=clock.seconds,
         out_of_fold=folds.facts,
         cohort=cohort or table_cohort(table),

@@ -101,14 +101,15 @@ def _curves(context: PageContext) -> Markup | None:
         "roc",
         performance.roc(result),
         alt="ROC curve of each label with its band.",
-        caption="ROC curves: the share of findings that is found against the share of false positives.",
+        caption="ROC curves: sensitivity (of the images with the finding, the share that is predicted "
+        "positive) against 1 \u2212 specificity (of those without it, the share that is predicted positive).",
     )
     precision_recall = context.figure(
         "precision_recall",
         performance.precision_recall(result),
         alt="Precision-recall curve of each label with its band.",
-        caption="Precision-recall curves: the share of positive predictions that is right against the share "
-        "of findings that is found.",
+        caption="Precision-recall curves: PPV (of the positive predictions, the share that is right) against "
+        "sensitivity (of the images with the finding, the share that is predicted positive).",
     )
     return _joined(_how_to_read("curves"), roc, precision_recall) if roc or precision_recall else None
 
@@ -341,7 +342,7 @@ def _page(context: PageContext, sections: Sequence[Section], bodies: Mapping[str
         training=text.training(model_info),
         headline=text.headline(result, model_info),
         caveats=text.caveats(result, model_info),
-        evaluated=text.evaluated(result.data, result.interval),
+        evaluated=text.evaluated(result.data, result.interval, result.cohort),
         sections=[(part.id, part.title, bodies[part.id]) for part in sections if part.id in bodies],
         version=cxrlab.__version__,
     )  # fmt: skip

@@ -3,31 +3,45 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cxrlab.evaluation.results import EvaluationResult
+from cxrlab.evaluation.results import EvaluatedData, EvaluationResult
 from cxrlab.report import text
 from cxrlab.report.formatting import counted, interval
 from cxrlab.report.model_info import ModelInfo
 
-_INTENDED = (
-    "Research on the classification of chest radiographs: comparing methods, and studying where they fail.",
+_NOT_INTENDED = (
     "Not for: diagnosis, triage, screening or any decision about a patient. It is no medical device, and "
     "nobody has shown that using it does a patient any good.",
     "Intended users are researchers who can evaluate the numbers on this page.",
 )
-_ETHICAL = (
-    "The images show people who did not choose this use. What the data-use agreement protects (images, "
-    "names, file names, patient ids) must not be passed on.",
-    "Labels of many radiograph collections were taken from reports by programs. Where they are wrong, the "
-    "model learns and is evaluated by the same errors.",
+_PEOPLE = (
+    "The images come from people who did not choose this use. What the data-use agreement protects (images, "
+    "names, file names, patient ids) must not be passed on."
+)
+_LABELS = {
+    "chest radiographs": "Labels of many radiograph collections were taken from reports by programs. Where "
+    "they are wrong, the model learns and is evaluated by the same errors.",
+    "images": "Where labels are wrong, the model learns and is evaluated by the same errors.",
+}
+_GROUPS = (
     "A model may serve some groups worse than others, also groups that were not recorded and so could not be "
-    "compared. It may rest on what goes along with a finding, such as tubes, the hospital or the projection.",
+    "compared. It may rest on what goes along with a finding, such as {}.",
     "A confident score or a convincing heatmap invites trust that it has not earned.",
 )
+_COMPANIONS = {
+    "chest radiographs": "tubes, the hospital or the projection",
+    "images": "the device, the place or the way of recording",
+}
 _CAVEATS = (
     "The numbers hold for images like these. At another hospital, on another device or among other patients "
     "they can be much lower: evaluate it there, on patients of that place, before believing anything.",
     "PPV and NPV depend on how common a finding is among those examined.",
-    "Radiographs only; no clinical information, no earlier image and no report was used.",
+)
+_OWN_INPUT = (
+    "Each image was seen by itself: no clinical information, no earlier image and no report was used."
+)
+_UNKNOWN_INPUT = (
+    "What the model was given besides these images, such as clinical information, earlier images or reports, "
+    "is not recorded here."
 )
 _KINDS = {
     "run": "A network that gives each finding a probability.",
@@ -56,14 +70,14 @@ def model_card(result: EvaluationResult, model_info: ModelInfo) -> list[CardSect
     """
     sections = [
         CardSection("Model details", _details(model_info)),
-        CardSection("Intended use", _INTENDED),
+        CardSection("Intended use", _intended(result, model_info)),
         CardSection("Factors", _factors(result)),
         CardSection("Metrics", _metrics(result)),
         CardSection("Evaluation data", _evaluation_data(result)),
         CardSection("Training data", _training_data(model_info)),
         CardSection("Quantitative analyses", _analyses(result)),
-        CardSection("Ethical considerations", _ETHICAL),
-        CardSection("Caveats and recommendations", [*text.caveats(result, model_info), *_CAVEATS]),
+        CardSection("Ethical considerations", _ethical(result.data)),
+        CardSection("Caveats and recommendations", _caveats(result, model_info)),
     ]
     return [section for section in sections if section.lines]
 
@@ -86,6 +100,28 @@ def _details(model_info: ModelInfo) -> list[str]:
     return lines
 
 
+def _intended(result: EvaluationResult, model_info: ModelInfo) -> list[str]:
+    field = f"the classification of {text.kind_of_images(result.data)}"
+    if model_info.kind == "predictions":
+        first = (
+            f"What the model was made for is not recorded here. This evaluation serves research on {field}."
+        )
+    else:
+        first = f"Research on {field}: comparing methods, and studying where they fail."
+    return [first, *_NOT_INTENDED]
+
+
+def _ethical(data: EvaluatedData) -> list[str]:
+    kind = text.kind_of_images(data)
+    groups, trust = _GROUPS
+    return [_PEOPLE, _LABELS[kind], groups.format(_COMPANIONS[kind]), trust]
+
+
+def _caveats(result: EvaluationResult, model_info: ModelInfo) -> list[str]:
+    what_it_saw = _UNKNOWN_INPUT if model_info.kind == "predictions" else _OWN_INPUT
+    return [*text.caveats(result, model_info), *_CAVEATS, what_it_saw]
+
+
 def _factors(result: EvaluationResult) -> list[str]:
     covariates = list(dict.fromkeys(group.covariate for group in result.subgroups))
     if not covariates:
@@ -94,7 +130,7 @@ def _factors(result: EvaluationResult) -> list[str]:
         ]
     return [
         f"Evaluated by group: {', '.join(covariates)}.",
-        "Groups by anything else, such as ethnicity or device, were not evaluated.",
+        "Groups by anything else were not evaluated.",
     ]
 
 
@@ -111,11 +147,13 @@ def _evaluation_data(result: EvaluationResult) -> list[str]:
     data = result.data
     patients = counted(data.patients, "patient") if data.patients is not None else "patients unknown"
     facts = [
-        f"{name} {value}" for name, value in text.evaluated(data, result.interval) if name != "intervals"
+        f"{name}: {value}"
+        for name, value in text.evaluated(data, result.interval, result.cohort)
+        if name != "intervals"
     ]
     positives = [f"{label} {counts.positives:,}" for label, counts in result.counts.items()]
     return [
-        f"{counted(data.images, 'image')}, {patients}; {', '.join(facts)}.",
+        f"{counted(data.images, 'image')}, {patients}; {'; '.join(facts)}.",
         f"Images with each finding: {', '.join(positives)}.",
     ]
 
@@ -126,7 +164,7 @@ def _training_data(model_info: ModelInfo) -> list[str]:
         return ["Not recorded here."]
     facts = [
         trained.name,
-        f"split {trained.split}" if trained.split else "",
+        f"split {text.split(trained.split)}" if trained.split else "",
         f"fingerprint {trained.fingerprint}" if trained.fingerprint else "",
     ]
     lines = [", ".join(filter(None, facts)), text.parts(trained)]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cxrlab.data.audit import Finding, summary
+from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.results import ComparisonResult, EvaluatedData, EvaluationResult, Gap, IntervalMethod
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.report.formatting import bounds, count, counted, interval, level, number, percent, seconds
@@ -21,16 +22,18 @@ HOW_TO_READ = {
         "duplicates, wrong labels, unreadable files. A fault makes results untrue, a warning may."
     ),
     "labels": (
-        "In brackets or small print stands the interval in which the true value plausibly lies. AUROC: how "
-        "often an image with the finding is ranked above one without it; 0.5 is guessing. Sensitivity: of "
-        "those with the finding, the share that is predicted positive. Specificity: of those without it, "
+        "In brackets or small print stands the interval in which the value plausibly lies among other "
+        "patients like these, with this one model and its thresholds as they are; how much another training, "
+        "or thresholds chosen on other patients, would change it is not in it. AUROC: how often an image "
+        "with the finding is ranked above one without it; 0.5 is guessing. Sensitivity: of those with "
+        "the finding, the share that is predicted positive. Specificity: of those without it, "
         "the share that is predicted negative. PPV and NPV: how often a positive, or a negative, prediction"
         " is right; they hold for this mix of images only."
     ),
     "curves": (
         "The more a curve bends to its corner (upper left for ROC, upper right for precision-recall), the "
         "better. The band shows how far the curve may lie elsewhere by chance. For a rare finding the "
-        "precision-recall curve tells more: it shows how many positive predictions would be false."
+        "precision-recall curve tells more: it shows how many of the positive predictions would be right."
     ),
     "calibration": (
         "Of the images given a probability of 30 %, 30 in 100 should have the finding: points on the "
@@ -94,6 +97,25 @@ _MODEL_NAMES = {
 }
 _PART_NOUNS = {"train": "training", "val": "validation", "test": "test"}
 _RULES = {"youden": "the highest sensitivity + specificity (Youden)", "f1": "the highest F1"}
+RADIOGRAPHS = frozenset(
+    {
+        "brax", "chestmnist", "chestx_det10", "chexpert", "chexpert_plus", "covid_radiography", "covidx",
+        "cxr_lt", "cxr_lt_2023", "mimic", "montgomery", "nih", "nih_chexnet", "nih_course", "nih_cxr_lt",
+        "nih_expert", "nih_google", "nih_sample", "openi", "padchest", "pneumonia", "pneumoniamnist",
+        "rexgradient", "rsna", "shenzhen", "siim", "tbx11k", "vindr",
+    }
+)  # fmt: skip
+"""Names of data sets of chest radiographs."""
+
+_SPLITS = {
+    "grouped": "drawn by patient (grouped)",
+    "official": "the data set's own (official)",
+    "folds": "folds, drawn by patient",
+    "file": "as a table gives it (file)",
+    "custom": "by a function of one's own",
+}
+# Kinds of caveats that make a result worthless, the worst first.
+_STRONGEST = ("train_part", "patients_in_folds", "val_part", "guessing", "shortcut", "randomization")
 _SHORTCUTS = ("shortcut", "randomization")  # caveats of heatmaps that stand at the top of the page
 
 
@@ -232,6 +254,11 @@ def _mean_of(result: EvaluationResult) -> str:
     return f"; mean of {num_labels} {noun}"
 
 
+def kind_of_images(data: EvaluatedData) -> str:
+    """Return what the images are: radiographs where the data set is known to hold them, else images."""
+    return "chest radiographs" if data.name in RADIOGRAPHS else "images"
+
+
 def training(model_info: ModelInfo) -> str:
     """Return what was trained on what, in one or two sentences."""
     network = "; ".join(dict.fromkeys(describe_network(network) for network in model_info.networks))
@@ -279,11 +306,20 @@ def _training_images(trained: TrainingData) -> str:
 
 
 def caveats(result: EvaluationResult, model_info: ModelInfo) -> list[str]:
-    """Return what to beware of, each once: of the data, the labels, the AUROC and the heatmaps."""
-    sentences = [*model_info.notes, *(caveat.message for caveat in result.flags), *_guessing(result)]
+    """Return what to beware of, each once and the strongest first: of data, labels, AUROC and heatmaps."""
+    found = [("note", note) for note in model_info.notes]
+    found += [(caveat.kind, caveat.message) for caveat in result.flags]
+    found += [("guessing", sentence) for sentence in _guessing(result)]
     if model_info.explanation is not None:
-        sentences += [flag.message for flag in model_info.explanation.flags if flag.kind in _SHORTCUTS]
-    return list(dict.fromkeys(sentences))
+        flags = model_info.explanation.flags
+        found += [(flag.kind, flag.message) for flag in flags if flag.kind in _SHORTCUTS]
+    return list(dict.fromkeys(message for _, message in sorted(found, key=_strength)))
+
+
+def _strength(caveat: tuple[str, str]) -> int:
+    """Return the place of a kind among those that make a result worthless; all others come after them."""
+    kind, _ = caveat
+    return _STRONGEST.index(kind) if kind in _STRONGEST else len(_STRONGEST)
 
 
 def _guessing(result: EvaluationResult) -> list[str]:
@@ -338,16 +374,42 @@ def intervals(data: EvaluatedData, method: IntervalMethod) -> str:
     )
 
 
-def evaluated(data: EvaluatedData, method: IntervalMethod) -> list[tuple[str, str]]:
-    """Return what was evaluated, as names and values, without the source."""
+def evaluated(
+    data: EvaluatedData, method: IntervalMethod, cohort: Cohort | None = None
+) -> list[tuple[str, str]]:
+    """Return what was evaluated, as names and values, without the source.
+
+    Args:
+        data: The images.
+        method: How intervals were made.
+        cohort: Images and patients by part, by which it is said that no patient is in two.
+    """
     rows = {
         "data": data.name,
         "part": _PART_NOUNS.get(data.part, data.part) or "the whole table",
-        "split": data.split,
+        "split": split(data.split, cohort),
         "fingerprint": data.fingerprint,
         "intervals": intervals(data, method),
     }
     return [(name, value) for name, value in rows.items() if value]
+
+
+def split(method: str | None, cohort: Cohort | None = None) -> str:
+    """Return how a data set was split, and whether a patient is in two parts where that was counted.
+
+    Args:
+        method: Of the split, as ``data.split.method`` has it; perhaps with more, after a comma.
+        cohort: Images and patients by part.
+
+    Example:
+        >>> split("grouped"), split("official, its part test"), split("all images")
+        ('drawn by patient (grouped)', "the data set's own (official), its part test", 'all images')
+    """
+    name, comma, more = (method or "").partition(", ")
+    words = f"{_SPLITS.get(name, name)}{comma}{more}"
+    if words and cohort is not None and cohort.shared_patients == 0:
+        words += "; no patient is in two parts"
+    return words
 
 
 def no_threshold(result: EvaluationResult) -> str:
