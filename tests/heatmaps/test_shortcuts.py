@@ -6,21 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cxrlab.data.lung_region import LungRegion, border_mask, corner_mask, lung_region
 from cxrlab.data.phantom.patients import Radiograph, sample
 from cxrlab.data.phantom.render import Phantom, draw
 from cxrlab.heatmaps.cases import Explain
 from cxrlab.heatmaps.checks import shortcuts
 from cxrlab.heatmaps.checks.boxes import GRID, Mask
-from cxrlab.heatmaps.checks.shortcuts import (
-    LungRegion,
-    Zones,
-    border_mask,
-    check_shortcuts,
-    corner_mask,
-    energy_shares,
-    lung_region,
-    zones,
-)
+from cxrlab.heatmaps.checks.shortcuts import Zones, check_shortcuts, energy_shares, zones
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.task import ExplainTask
 

@@ -1,128 +1,30 @@
-"""Does a heatmap lie where no lung is? How much of it is outside the lungs, at the border, in the corners.
+"""Does a heatmap lie where no lung is? How much of it is outside the lungs, at the border, in the corners."""
 
-The lungs' bounding region is found by thresholding, and is rough. Against the lungs that the synthetic
-radiographs are drawn with, the box has an intersection over union of 0.92 in the median (0.84 in the lower
-quartile); of real radiographs, about 97 in 100 of the NIH set and 64 in 100 of children's give a region, and
-the others get the usual place.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from scipy.ndimage import find_objects, gaussian_filter, label
-from torch import Tensor
 
+from cxrlab.data.lung_region import (
+    LEAST_FOUND,
+    LungRegion,
+    Mask,
+    border_mask,
+    corner_mask,
+    lung_region,
+)
 from cxrlab.heatmaps.cases import batches, read
-from cxrlab.heatmaps.checks.boxes import GRID, Mask, on_grid
+from cxrlab.heatmaps.checks.boxes import on_grid
 from cxrlab.heatmaps.methods.cam import Pair
 from cxrlab.heatmaps.results import FlaggedZone, LungsResult
 from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.metrics.bootstrap import MACRO, CaseBootstrap, Estimate, Names
 from cxrlab.metrics.predictions import Floats
 
-_BLUR, _SURROUNDINGS = 3.0, 48.0  # cells: of ribs and vessels, and of what a lung is darker than
-_DARKEST = np.arange(0.5, 0.12, -0.03)  # shares of cells called dark, until two lungs stand apart
-_LEAST_LUNG = 0.025  # of the image's area
-_MOST_APART = 0.2  # of the image's side: heights of the middles of two lungs
-_SIDES = ((0.4, 0.98), (0.3, 0.98))  # of the box around both: width and height
-_USUAL = (0.12, 0.1, 0.88, 0.86)  # left, top, right, bottom: the medians of those that were found
 _MOST_EXAMPLES = 4
 _ROUNDING = 1e-9
-_LEAST_FOUND = 0.25
-"""Share of images with lungs below which nothing is said of them. Blood cells give 0.1, children 0.6."""
-
-
-class LungRegion(NamedTuple):
-    """A box around both lungs.
-
-    Attributes:
-        mask: Cells inside, ``(256, 256)``.
-        is_found: Whether it was found in the image; where not, it is the usual place.
-    """
-
-    mask: Mask
-    is_found: bool
-
-
-def lung_region(image: Tensor) -> LungRegion:
-    """Return the bounding region of the lungs in a frontal radiograph, roughly.
-
-    What is darker than its surroundings is thresholded, ever lower, until two places that do not touch the
-    border lie side by side, each large enough for a lung, in a box of plausible size. Where that never comes,
-    the usual place is returned.
-
-    Args:
-        image: Decoded, values 0 to 255, shape ``(C, H, W)``.
-    """
-    grey = on_grid(image.float().mean(dim=0, keepdim=True))[0]
-    contrast = gaussian_filter(grey, _BLUR) - gaussian_filter(grey, _SURROUNDINGS)
-    for threshold in np.quantile(contrast, _DARKEST):
-        box = _around_both(contrast < threshold)
-        if box is not None:
-            return LungRegion(_box(*box), True)
-    return LungRegion(_box(*(round(end * GRID) for end in _USUAL)), False)
-
-
-class _Place(NamedTuple):
-    rows: slice
-    columns: slice
-    middle: tuple[float, float]
-
-
-def _around_both(dark: Mask) -> tuple[int, int, int, int] | None:
-    """Return left, top, right and bottom of the box around two dark places that may be the lungs."""
-    places = list(_large_places(dark))
-    sides = (
-        [place for place in places if (place.middle[1] < GRID / 2) == is_left] for is_left in (True, False)
-    )
-    left, right = (next(iter(side), None) for side in sides)
-    if left is None or right is None or abs(left.middle[0] - right.middle[0]) > _MOST_APART * GRID:
-        return None
-    top, bottom = min(left.rows.start, right.rows.start), max(left.rows.stop, right.rows.stop)
-    box = (left.columns.start, top, right.columns.stop, bottom)
-    lengths = ((box[2] - box[0]) / GRID, (bottom - top) / GRID)
-    fits = all(low <= length <= high for length, (low, high) in zip(lengths, _SIDES, strict=True))
-    return box if fits else None
-
-
-def _large_places(dark: Mask) -> Iterator[_Place]:
-    """Yield the connected places that do not touch the border and may be a lung, the largest first."""
-    numbers, num_places = label(dark)
-    sizes = np.bincount(numbers.ravel(), minlength=num_places + 1)
-    sizes[np.unique(np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]]))] = 0
-    sizes[0] = 0
-    where = find_objects(numbers)
-    for number in sizes.argsort(kind="stable")[::-1]:
-        if sizes[number] < _LEAST_LUNG * GRID**2:
-            return
-        rows, columns = where[number - 1]
-        inside = np.argwhere(numbers[rows, columns] == number).mean(axis=0)
-        yield _Place(rows, columns, (rows.start + inside[0], columns.start + inside[1]))
-
-
-def _box(left: int, top: int, right: int, bottom: int) -> Mask:
-    mask = np.zeros((GRID, GRID), dtype=bool)
-    mask[top:bottom, left:right] = True
-    return mask
-
-
-def border_mask(width: float) -> Mask:
-    """Return the cells of a frame along the edges, whose width is a share of the image's side."""
-    mask = np.ones((GRID, GRID), dtype=bool)
-    cells = round(width * GRID)
-    mask[cells : GRID - cells, cells : GRID - cells] = False
-    return mask
-
-
-def corner_mask(side: float) -> Mask:
-    """Return the cells of squares in the four corners, where text marks sit."""
-    cells = round(side * GRID)
-    ends = np.zeros(GRID, dtype=bool)
-    ends[:cells], ends[GRID - cells :] = True, True
-    return np.asarray(ends[:, None] & ends[None, :])
 
 
 class Zones(NamedTuple):
@@ -177,7 +79,7 @@ def check_shortcuts(explain_task: ExplainTask) -> tuple[LungsResult, list[Pair]]
         seed=settings.seed,
     )
     empty = {method: float(np.isnan(values).all(axis=1).mean()) for method, values in shares.items()}
-    if regions_found < _LEAST_FOUND:
+    if regions_found < LEAST_FOUND:
         for values in (areas, *shares.values()):
             values[:, ZONES.index("outside")] = np.nan
     flagged = _flagged(shares, areas, bootstrap, settings.most_outside)
