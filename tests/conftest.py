@@ -24,6 +24,7 @@ TINY = (
     "logger.tensorboard=null",
     "report.page=false",
     "evaluation.num_resamples=100",
+    "evaluation.baselines=false",
 )
 
 Compose = Callable[..., DictConfig]
@@ -96,7 +97,9 @@ def finished_run(composed: Compose, synthetic_root: Path, tmp_path_factory: pyte
     from cxrlab.train import train
 
     run_dir = tmp_path_factory.mktemp("run")
-    small = {"callbacks.heatmaps=null", "logger.tensorboard=null", "report.page=false"}
+    small = {
+        "callbacks.heatmaps=null", "logger.tensorboard=null", "report.page=false", "evaluation.baselines=false",
+    }  # fmt: skip
     everything = [one for one in TINY if one not in small]
     train(composed(*everything, f"data.root={synthetic_root}", f"run_dir={run_dir}", "trainer.max_epochs=2"))
     return run_dir

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -134,13 +135,14 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
     from cxrlab.evaluation.external_data import check_validation_differs
     from cxrlab.evaluation.external_predictions import holds_targets, read_external
     from cxrlab.evaluation.operating_point import from_validation, given
+    from cxrlab.evaluation.run_baselines import external_baselines
     from cxrlab.metrics.predictions import DataFacts
     from cxrlab.report.evaluation_page import Evaluation
     from cxrlab.report.model_info import ModelInfo
 
     groups = config.plain(cfg.synonyms.groups)
     predictions, targets = Path(cfg.predictions).expanduser(), Path(cfg.targets).expanduser()
-    thresholds, calibrator = None, None
+    thresholds, calibrator, validation = None, None, None
     notes: tuple[str, ...] = ()
     if cfg.validation is None:
         table = read_external(predictions, targets, groups)
@@ -160,7 +162,8 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
         thresholds = given(number, len(table.labels))
     model_info = ModelInfo(title=f"Predictions in {predictions.name}", kind="predictions", notes=notes)
     facts = DataFacts(f"targets in {targets.name}")
-    return Evaluation(table, thresholds, calibrator, facts, model_info, cohort=cohort)
+    baselines = external_baselines(validation, table, settings) if settings.baselines else None
+    return Evaluation(table, thresholds, calibrator, facts, model_info, cohort=cohort, baselines=baselines)
 
 
 def _of_runs(
@@ -169,6 +172,7 @@ def _of_runs(
     """Return the evaluation of runs, and what draws heatmaps of one whose images are at hand."""
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.operating_point import given
+    from cxrlab.evaluation.run_baselines import run_baselines
     from cxrlab.report.evaluate_run import ensemble_evaluation, run_evaluation
     from cxrlab.runs.run import load_run
 
@@ -193,11 +197,17 @@ def _of_runs(
             return evaluation
         return evaluation.with_thresholds(given(cfg.threshold, len(evaluation.table.labels)))
 
+    def with_baselines(evaluation: "Evaluation") -> "Evaluation":
+        if not settings.baselines:
+            return evaluation
+        images = replace(predicted[0], table=evaluation.table)
+        return replace(evaluation, baselines=run_baselines(runs[0], images, settings, root=cfg.root))
+
     if len(runs) > 1:
-        return at_threshold(ensemble_evaluation(runs, predicted, settings)), None
+        return with_baselines(at_threshold(ensemble_evaluation(runs, predicted, settings))), None
     draws = bool(cfg.heatmaps_per_label) and predicted[0].images is not None
     draw = functools.partial(evaluation_of_run, cfg.heatmaps_per_label) if draws else None
-    return evaluation_of_run(0), draw
+    return with_baselines(evaluation_of_run(0)), draw
 
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":

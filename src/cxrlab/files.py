@@ -350,6 +350,10 @@ class RunDir:
         """Return the predictions table of a part."""
         return self.predictions_dir / f"{part}.csv"
 
+    def baselines(self, part: str) -> Path:
+        """Return what simple models predict of a part; see :mod:`cxrlab.evaluation.run_baselines`."""
+        return self.predictions_dir / f"baselines_{part}.npz"
+
     @property
     def evaluation(self) -> Path:
         """The evaluation's numbers, with their intervals."""

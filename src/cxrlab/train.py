@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -285,6 +286,8 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
     run = Run(files.path, classifier.eval(), data=data)
     predicted = own_part(run, part)
     settings, images = config.build(cfg.evaluation), cfg.report.images
+    if config.is_multirun():
+        settings = replace(settings, baselines=False)
     sections = load_sections(cfg.report.sections)
     with console.says_when_stopped(
         f"Checkpoints and predictions are kept in {files}. cxrlab train resume={files} evaluates them."

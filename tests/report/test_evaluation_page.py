@@ -11,10 +11,12 @@ from markupsafe import Markup
 
 from cxrlab.data.audit import Finding
 from cxrlab.errors import OutputError
+from cxrlab.evaluation.baselines import BaselineResult, BaselineRow, BaselineValue, Fitted
 from cxrlab.evaluation.evaluate import DataFacts
 from cxrlab.evaluation.results import EvaluatedData
 from cxrlab.heatmaps.results import ExplainedData, ExplanationResult, HeatmapFlag, IntervalLevel
 from cxrlab.heatmaps.settings import ExplanationSettings
+from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.report import SECTIONS, Section, evaluation_page, figure_html, paragraph_html
 from cxrlab.report.evaluation_page import write_report
@@ -70,7 +72,18 @@ def model_info(**changes):
 def named(result):
     """Put names wherever a result may have one."""
     groups = [replace(row, group=f"{row.group}{EVIL}") for row in result.subgroups]
-    return replace(result, subgroups=groups)
+    return replace(result, subgroups=groups, baselines=baselines())
+
+
+def baselines():
+    """Two baselines, one within the model's reach; a covariate may have any name."""
+    value = BaselineValue(Estimate(0.85, 0.8, 0.9), Estimate(0.9, 0.86, 0.94), Estimate(0.05, -0.01, 0.11))
+    fitted = Fitted("training", 90, 30, 120)
+    rows = [
+        BaselineRow("covariates", ["view", EVIL], 0.1, fitted, dict.fromkeys(LABELS, value), value, True),
+        BaselineRow("margin", [], 0.1, fitted, {LABELS[0]: value}, value, False),
+    ]
+    return BaselineResult(rows, {"features": "the images could not be read"}, 0.7, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +137,16 @@ def test_the_page_stands_alone_and_is_escaped(folders, images):
     assert "url(" not in page
     assert "@import" not in page
     assert len(page.encode()) < 5_000_000
+
+
+def test_baselines_say_what_they_reach_what_they_are_of_and_why_others_are_not_there(folders):
+    section = read(folders / "False").split('<section id="baselines"')[1].split("</section>")[0]
+    words = " ".join(re.sub(r"<[^>]+>", " ", section).split())
+    assert "reaches an AUROC of 0.850; the model 0.900: difference 0.050 (\u22120.010 to 0.110)." in words
+    assert "Fitted on 90 images of 30 patients of the training part, drawn by patient from 120." in words
+    assert "found in 70 % of the images" in words
+    assert "Left out: simple features (the images could not be read)." in words
+    assert words.count("flagged") == 1
 
 
 @pytest.mark.parametrize("images", ["True", "False"])

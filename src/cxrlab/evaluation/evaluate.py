@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from cxrlab.evaluation.baselines import Baselines, baseline_caveat, evaluate_baselines
 from cxrlab.evaluation.caveats import are_of_nih, caveats, fold_caveats, published_table
 from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.cohort import Cohort, table_cohort
@@ -54,6 +55,7 @@ def evaluate(
     data: DataFacts | None = None,
     notes: Sequence[str] = (),
     cohort: Cohort | None = None,
+    baselines: Baselines | None = None,
 ) -> EvaluationResult:
     """Return every number of an evaluation, with intervals by the patient bootstrap.
 
@@ -65,6 +67,7 @@ def evaluate(
         data: What the images are, where that is known.
         notes: What else the reader must know; these become the first caveats.
         cohort: Images and patients of all parts; None for those of ``table`` alone.
+        baselines: What simple models predict of the same images.
     """
     settings = settings or EvaluationSettings()
     data = data or DataFacts("")
@@ -82,6 +85,11 @@ def evaluate(
     labels = {
         label: folds.labels.get(label, {}) | metrics.labels[label] | delong[label] for label in table.labels
     }
+    beside = (
+        None
+        if baselines is None
+        else clock.timed("baselines", evaluate_baselines, table, baselines, counts, settings)
+    )
     return EvaluationResult(
         data=EvaluatedData.of(table, data, table.source),
         interval=IntervalMethod.of(table, settings),
@@ -95,6 +103,7 @@ def evaluate(
         flags=[
             *(Caveat("note", None, note) for note in notes),
             *fold_caveats(folds.facts),
+            *(Caveat("baseline", None, message) for message in baseline_caveat(beside)),
             *caveats(table, thresholds, settings),
         ],
         classification_report=classification_report(table, values, counts, settings, negative=data.negative),
@@ -108,6 +117,7 @@ def evaluate(
         out_of_fold=folds.facts,
         cohort=cohort or table_cohort(table),
         curves=curves,
+        baselines=beside,
     )
 
 

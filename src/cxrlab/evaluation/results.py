@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from cxrlab.errors import OutputError
+from cxrlab.evaluation.baselines import BaselineResult
 from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
 from cxrlab.files import RunDir, write_json, write_text
@@ -336,6 +337,7 @@ class EvaluationResult:
         out_of_fold: Of which folds the predictions are, each of another network; None where they are not.
         cohort: Images and patients by part, and their characteristics; None where they were not described.
         curves: See :func:`~cxrlab.evaluation.curves.label_curves`; not in the JSON.
+        baselines: Simple models beside the one that is evaluated; None where none were asked for, or can be.
     """
 
     format: int = FORMAT
@@ -358,6 +360,7 @@ class EvaluationResult:
     out_of_fold: OutOfFold | None = None
     cohort: Cohort | None = None
     curves: pd.DataFrame = field(repr=False, compare=False)
+    baselines: BaselineResult | None = None
 
     @property
     def is_exclusive(self) -> bool:

@@ -33,6 +33,7 @@ class EvaluationSettings:
         refer_npv: Least NPV of those that are ruled out; None rules nobody out.
         refer_confidence: With which confidence either is guaranteed.
         decision_thresholds: Probabilities from which on one would act, for the table of net benefit.
+        baselines: Whether to set simple baselines that see no lung beside the model.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -65,6 +66,8 @@ class EvaluationSettings:
     def referral(self) -> ReferralTargets:
         """What is guaranteed of ruling in and out."""
         return ReferralTargets(self.refer_ppv, self.refer_npv, self.refer_confidence)
+
+    baselines: bool = True
 
     @property
     def given_threshold(self) -> float | None:

@@ -16,6 +16,7 @@ from cxrlab.evaluation.ensemble import (
 )
 from cxrlab.evaluation.operating_point import from_validation, run_operating_point
 from cxrlab.evaluation.results import EvaluationResult
+from cxrlab.evaluation.run_baselines import run_baselines
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report.evaluation_page import Evaluation, with_checks, write_report, write_results
 from cxrlab.report.model_info import ModelInfo, ensemble_model_info, run_model_info
@@ -56,6 +57,8 @@ def evaluate_own_part(
         What ``evaluation.json`` holds.
     """
     evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
+    if settings.baselines:
+        evaluation = replace(evaluation, baselines=run_baselines(run, predicted, settings, keeps=True))
     return write_results(evaluation, settings, run.run_dir, page=page, images=images, sections=sections)
 
 

@@ -15,6 +15,7 @@ from markupsafe import Markup
 import cxrlab
 from cxrlab.data.audit import AuditReport
 from cxrlab.errors import OutputError
+from cxrlab.evaluation.baselines import Baselines
 from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.operating_point import Thresholds
@@ -26,6 +27,7 @@ from cxrlab.metrics.calibration import Calibrator
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables, text
+from cxrlab.report.baselines_section import baselines_section
 from cxrlab.report.cohort_section import cohort_section
 from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.figures import calibration, groups, learning, performance
@@ -232,6 +234,7 @@ SECTIONS = (
     Section("cohort", "Images and patients", cohort_section),
     Section("audit", "What the audit of the data found", _audit),
     Section("labels", "Results by label", _labels),
+    Section("baselines", "What simple models reach", baselines_section),
     Section("curves", "ROC and precision-recall", _curves),
     Section("calibration", "Calibration", _calibration),
     Section("confusion", "Confusion matrices", _confusion),
@@ -368,6 +371,7 @@ class Evaluation:
         model_info: The model.
         audit: Of the images' data set; None where another page has it, or none was made.
         cohort: Images and patients of all parts; None where only those of ``table`` are known.
+        baselines: What simple models predict of the same images; None for none.
     """
 
     table: PredictionTable
@@ -377,6 +381,7 @@ class Evaluation:
     model_info: ModelInfo
     audit: AuditReport | None = None
     cohort: Cohort | None = None
+    baselines: Baselines | None = None
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
@@ -474,6 +479,7 @@ def write_results(
         data=evaluation.facts,
         notes=evaluation.model_info.notes,
         cohort=evaluation.cohort,
+        baselines=evaluation.baselines,
     )
     kept = result if images else without_folder_names(result)
     kept.save(folder)
