@@ -163,7 +163,16 @@ def _of_predictions(cfg: DictConfig, settings: "EvaluationSettings") -> "Evaluat
     model_info = ModelInfo(title=f"Predictions in {predictions.name}", kind="predictions", notes=notes)
     facts = DataFacts(f"targets in {targets.name}")
     baselines = external_baselines(validation, table, settings) if settings.baselines else None
-    return Evaluation(table, thresholds, calibrator, facts, model_info, cohort=cohort, baselines=baselines)
+    return Evaluation(
+        table,
+        thresholds,
+        calibrator,
+        facts,
+        model_info,
+        cohort=cohort,
+        baselines=baselines,
+        validation=validation,
+    )
 
 
 def _of_runs(

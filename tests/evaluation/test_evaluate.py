@@ -126,7 +126,9 @@ def test_the_files_hold_the_numbers_and_the_curves(predicted, tmp_path):
     assert json.loads((tmp_path / "new" / "evaluation.json").read_text()) == result.to_json()
     curves = pd.read_csv(tmp_path / "new" / "curves.csv")
     assert set(zip(curves.label, curves["curve"], strict=True)) == {
-        (label, curve) for label in ("Edema", "Mass") for curve in ("roc", "pr")
+        (label, curve)
+        for label in ("Edema", "Mass")
+        for curve in ("roc", "pr", "net_benefit", "net_benefit_all")
     }
 
 

@@ -5,14 +5,18 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 
 from cxrlab.evaluation.baselines import Baselines, baseline_caveat, evaluate_baselines
 from cxrlab.evaluation.caveats import are_of_nih, caveats, fold_caveats, published_table
 from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.cohort import Cohort, table_cohort
 from cxrlab.evaluation.curves import label_curves
+from cxrlab.evaluation.decision_curve import decisions
 from cxrlab.evaluation.operating_point import Thresholds
+from cxrlab.evaluation.operating_points import operating_points
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold, out_of_fold, within_folds
+from cxrlab.evaluation.referral import evaluate_referral
 from cxrlab.evaluation.results import (
     Caveat,
     EvaluatedData,
@@ -28,6 +32,7 @@ from cxrlab.metrics.confusion import confusion_counts
 from cxrlab.metrics.delong import delong_estimate
 from cxrlab.metrics.estimates import MetricEstimates, metric_estimates
 from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable
+from cxrlab.metrics.referral import ReferralRules
 from cxrlab.metrics.settings import EvaluationSettings
 
 T = TypeVar("T")
@@ -56,6 +61,8 @@ def evaluate(
     notes: Sequence[str] = (),
     cohort: Cohort | None = None,
     baselines: Baselines | None = None,
+    validation: PredictionTable | None = None,
+    referral: ReferralRules | None = None,
 ) -> EvaluationResult:
     """Return every number of an evaluation, with intervals by the patient bootstrap.
 
@@ -68,6 +75,9 @@ def evaluate(
         notes: What else the reader must know; these become the first caveats.
         cohort: Images and patients of all parts; None for those of ``table`` alone.
         baselines: What simple models predict of the same images.
+        validation: Predictions of other images by the same model, of the same labels, to choose thresholds by
+            further rules on; without them those are left out.
+        referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
     """
     settings = settings or EvaluationSettings()
     data = data or DataFacts("")
@@ -81,6 +91,9 @@ def evaluate(
     subgroups, gaps = clock.timed("subgroups", subgroup_numbers, table, values, counts, settings)
     calibration = clock.timed("calibration", evaluate_calibration, table, calibrator, counts, settings)
     curves = clock.timed("curves", label_curves, table, settings)
+    points = clock.timed("operating points", operating_points, table, validation, counts, settings)
+    referred = clock.timed("referral", evaluate_referral, table, referral, validation, counts, settings)
+    acting, decision_curves = clock.timed("decisions", decisions, table, calibrator, counts, settings)
     folds = clock.timed("folds", _within_folds, table, counts, settings)
     labels = {
         label: folds.labels.get(label, {}) | metrics.labels[label] | delong[label] for label in table.labels
@@ -116,9 +129,17 @@ def evaluate(
         seconds=clock.seconds,
         out_of_fold=folds.facts,
         cohort=cohort or table_cohort(table),
-        curves=curves,
         baselines=beside,
+        operating_points=points,
+        referral=referred,
+        decisions=acting,
+        curves=_joined(curves, decision_curves),
     )
+
+
+def _joined(*frames: pd.DataFrame) -> pd.DataFrame:
+    filled = [frame for frame in frames if len(frame)]
+    return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
 
 class _Folds(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 from cxrlab.errors import ConfigError
 from cxrlab.metrics.calibration import Calibrator, fit_calibrator
 from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.referral import ReferralRules
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.metrics.thresholds import choose_thresholds
 from cxrlab.runs.own_predictions import read_own_predictions
@@ -94,3 +95,28 @@ def run_operating_point(
     source = threshold_source(settings.threshold, "validation")
     calibrator = run.model.operating_point.calibrator(settings.calibration, columns)
     return Thresholds(values, str(settings.threshold), source), calibrator
+
+
+def run_validation(
+    run: "Run", labels: Sequence[str], validation: PredictionTable | None
+) -> PredictionTable | None:
+    """Return a run's predictions of its validation part for some of its labels; None where there are none.
+
+    They are ``validation`` where that is given, see :class:`cxrlab.runs.run_data.PredictedImages`, else those
+    that its training wrote, unless its weights are others now.
+    """
+    if validation is None:
+        if not run.has_own_weights or not run.files.predictions("val").is_file():
+            return None
+        validation = read_own_predictions(run.files, "val")
+    return validation.select_labels(labels)
+
+
+def run_referral(run: "Run", settings: EvaluationSettings, labels: Sequence[str]) -> ReferralRules | None:
+    """Return the rules of a run's checkpoint to rule in, rule out or refer, for some of its labels.
+
+    None where there are none, or other targets are asked for than it was trained with: they are then chosen
+    anew on its validation part.
+    """
+    kept = run.model.operating_point.referral([run.labels.index(label) for label in labels])
+    return kept if kept is not None and kept.targets == settings.referral else None

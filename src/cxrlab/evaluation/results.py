@@ -14,7 +14,10 @@ import pandas as pd
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.baselines import BaselineResult
 from cxrlab.evaluation.cohort import Cohort
+from cxrlab.evaluation.decision_curve import Decisions
+from cxrlab.evaluation.operating_points import OperatingPoints
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
+from cxrlab.evaluation.referral import Referral
 from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.calibration import CalibrationResult
@@ -336,8 +339,12 @@ class EvaluationResult:
         seconds: What was spent, by phase.
         out_of_fold: Of which folds the predictions are, each of another network; None where they are not.
         cohort: Images and patients by part, and their characteristics; None where they were not described.
-        curves: See :func:`~cxrlab.evaluation.curves.label_curves`; not in the JSON.
         baselines: Simple models beside the one that is evaluated; None where none were asked for, or can be.
+        operating_points: Thresholds by several rules; None where nobody looked for them.
+        referral: Rules to rule in, rule out, or refer; None likewise.
+        decisions: Net benefit; None likewise.
+        curves: See :func:`~cxrlab.evaluation.curves.label_curves`, and for the curves of net benefit
+            :func:`~cxrlab.evaluation.decision_curve.decisions`; not in the JSON.
     """
 
     format: int = FORMAT
@@ -359,6 +366,9 @@ class EvaluationResult:
     seconds: Mapping[str, float]
     out_of_fold: OutOfFold | None = None
     cohort: Cohort | None = None
+    operating_points: OperatingPoints | None = None
+    referral: Referral | None = None
+    decisions: Decisions | None = None
     curves: pd.DataFrame = field(repr=False, compare=False)
     baselines: BaselineResult | None = None
 

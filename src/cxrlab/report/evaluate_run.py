@@ -14,7 +14,12 @@ from cxrlab.evaluation.ensemble import (
     ensemble_validation,
     shared_images,
 )
-from cxrlab.evaluation.operating_point import from_validation, run_operating_point
+from cxrlab.evaluation.operating_point import (
+    from_validation,
+    run_operating_point,
+    run_referral,
+    run_validation,
+)
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.run_baselines import run_baselines
 from cxrlab.metrics.settings import EvaluationSettings
@@ -113,6 +118,10 @@ def run_evaluation(
     model_info = _of_other_data(model_info, predicted) if predicted.is_external else model_info
     if is_drawn:
         model_info = with_checks(model_info, run.run_dir)
+    labels = predicted.table.labels
+    is_validation = predicted.table.part == "val" and not predicted.is_external
+    has_own_rules = not is_validation and predicted.validation is None
+    validation = None if is_validation else run_validation(run, labels, predicted.validation)
     evaluation = Evaluation(
         predicted.table,
         thresholds,
@@ -121,6 +130,8 @@ def run_evaluation(
         model_info,
         predicted.audit,
         _cohort([run], predicted, len(predicted.table)),
+        validation=validation,
+        referral=run_referral(run, settings, labels) if has_own_rules else None,
     )
     return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
 
@@ -141,6 +152,7 @@ def ensemble_evaluation(
     if not is_external:
         check_no_training_patients(runs, table)
     validation = ensemble_validation(runs, table.labels, [member.validation for member in predicted])
+    is_validation = table.part == "val" and not is_external
     thresholds, calibrator = (None, None) if validation is None else from_validation(validation, settings)
     notes = tuple(dict.fromkeys(note for member in predicted for note in member.notes))
     model_info = ensemble_model_info([run.run_dir for run in runs], [run.config for run in runs], notes=notes)
@@ -155,6 +167,7 @@ def ensemble_evaluation(
         model_info,
         predicted[0].audit,
         _cohort(runs, predicted[0], len(table)),
+        validation=None if is_validation else validation,
     )
 
 

@@ -25,6 +25,7 @@ from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.heatmaps.results import read_explanation
 from cxrlab.metrics.calibration import Calibrator
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
+from cxrlab.metrics.referral import ReferralRules
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables, text
 from cxrlab.report.baselines_section import baselines_section
@@ -372,6 +373,9 @@ class Evaluation:
         audit: Of the images' data set; None where another page has it, or none was made.
         cohort: Images and patients of all parts; None where only those of ``table`` are known.
         baselines: What simple models predict of the same images; None for none.
+        validation: Predictions of the validation part, of the same labels, for what is chosen on it beside
+            the thresholds; None where there are none, or they are what is evaluated.
+        referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
     """
 
     table: PredictionTable
@@ -382,6 +386,8 @@ class Evaluation:
     audit: AuditReport | None = None
     cohort: Cohort | None = None
     baselines: Baselines | None = None
+    validation: PredictionTable | None = None
+    referral: ReferralRules | None = None
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
@@ -478,6 +484,8 @@ def write_results(
         calibrator=evaluation.calibrator,
         data=evaluation.facts,
         notes=evaluation.model_info.notes,
+        validation=evaluation.validation,
+        referral=evaluation.referral,
         cohort=evaluation.cohort,
         baselines=evaluation.baselines,
     )
