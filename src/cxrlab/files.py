@@ -400,6 +400,16 @@ class RunDir:
         return self.path / "model_card.md"
 
     @property
+    def checklist_claim(self) -> Path:
+        """The items of CLAIM 2024, answered as far as they are known."""
+        return self.path / "checklist_claim.md"
+
+    @property
+    def checklist_tripod_ai(self) -> Path:
+        """The items of TRIPOD+AI, answered as far as they are known."""
+        return self.path / "checklist_tripod_ai.md"
+
+    @property
     def figures(self) -> Path:
         """Folder of the page's figures as PNG files."""
         return self.path / "figures"

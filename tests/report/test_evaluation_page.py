@@ -200,6 +200,13 @@ def test_the_model_card_never_holds_a_name(folders):
     assert "\n\n\n" not in card
 
 
+@pytest.mark.parametrize("name", ["checklist_claim.md", "checklist_tripod_ai.md"])
+def test_checklists_never_hold_a_name(name, folders):
+    filled_in = read(folders / "True", name)
+    assert [secret for secret in SECRETS if secret in filled_in.replace("figures/flow.png", "")] == []
+    assert "<script" not in filled_in
+
+
 def test_public_data_keep_their_name(evaluated):
     result, info = without_names(
         evaluated(["Edema"]), model_info(trained_on=TrainingData(name="nih", parts={}))
@@ -245,7 +252,7 @@ def test_the_figures_lie_beside_the_page(folders):
     assert len(set(alts)) == len(names)
     assert all(alts)
     assert sorted(path.name for path in (folders / "False").iterdir()) == [
-        "figures", "model_card.md", "report.html"
+        "checklist_claim.md", "checklist_tripod_ai.md", "figures", "model_card.md", "report.html"
     ]  # fmt: skip
 
 

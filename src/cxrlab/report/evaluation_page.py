@@ -29,6 +29,7 @@ from cxrlab.metrics.referral import ReferralRules
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables, text
 from cxrlab.report.baselines_section import baselines_section
+from cxrlab.report.checklists import Case, checklist
 from cxrlab.report.cohort_section import cohort_section
 from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.figures import calibration, groups, learning, performance
@@ -289,14 +290,14 @@ def write_report(
     images: bool = True,
     sections: Sequence[Section] = (),
 ) -> Path:
-    """Write ``report.html``, ``model_card.md`` and ``figures/*.png``, and return the page's path.
+    """Write ``report.html``, ``model_card.md``, checklists and ``figures/*.png``; return the page's path.
 
     Args:
         folder: Where to; it is made if it is not there.
         result: Every number of the evaluation.
         model_info: What was evaluated; None where nothing is known but its numbers.
         images: False leaves out what a data-use agreement may protect: radiographs, commands, the config, and
-            the names of images, patients, files and folders. The model card never holds any.
+            the names of images, patients, files and folders. Model card and checklists never hold any.
         sections: A person's own.
 
     Raises:
@@ -304,11 +305,17 @@ def write_report(
         OutputError: If a file cannot be written.
     """
     folder, model_info = Path(folder), model_info or ModelInfo()
+    config = model_info.config
     nameless_result, nameless_info = without_names(result, model_info)
     if not images:
         result, model_info = nameless_result, nameless_info
     context = PageContext(result, model_info, images)
-    page = _render(context, with_sections(SECTIONS, sections))
+    placed = with_sections(SECTIONS, sections)
+    bodies = _bodies_within_room(context, placed)
+    page = _page(context, placed, bodies)
+    case = Case(
+        nameless_result, nameless_info, config, {part.id: part.title for part in placed if part.id in bodies}
+    )
     card = _render_card(nameless_result, nameless_info)
     run_dir = RunDir(folder)
     try:
@@ -316,19 +323,21 @@ def write_report(
         save_figures(run_dir.figures, context.figures)
         write_text(run_dir.report, page)
         write_text(run_dir.model_card, card)
+        write_text(run_dir.checklist_claim, checklist("claim", case))
+        write_text(run_dir.checklist_tripod_ai, checklist("tripod_ai", case))
     except OSError as error:
         raise OutputError(f"The report cannot be written to {folder}: {error}.") from error
     return run_dir.report
 
 
-def _render(context: PageContext, sections: Sequence[Section]) -> str:
-    """Return the page; a section that fills it is built last, and gets the room that the others leave."""
+def _bodies_within_room(context: PageContext, sections: Sequence[Section]) -> dict[str, Markup]:
+    """Return the sections' HTML by id; one that fills the page is built last, in what room there is left."""
     bodies = _bodies(context, [section for section in sections if not section.fills_page])
     filling = [section for section in sections if section.fills_page]
     for section in filling:
         room = _MOST_BYTES - len(_page(context, sections, bodies).encode()) - _HEADING_BYTES * len(filling)
         bodies |= _bodies(replace(context, room=room), [section])
-    return _page(context, sections, bodies)
+    return bodies
 
 
 def _bodies(context: PageContext, sections: Iterable[Section]) -> dict[str, Markup]:

@@ -93,6 +93,7 @@ def remove_evaluation(files: RunDir) -> None:
     for path in (
         files.predictions("val"), files.predictions("test"), files.results, files.evaluation, files.curves,
         files.explanation, files.report, files.model_card,
+        files.checklist_claim, files.checklist_tripod_ai,
     ):  # fmt: skip
         path.unlink(missing_ok=True)
     for folder in (files.test_heatmaps, files.flagged_heatmaps):
