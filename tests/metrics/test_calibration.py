@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, logit
+from scipy.stats import t
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -13,19 +14,18 @@ from cxrlab.errors import ConfigError, DataError
 from cxrlab.metrics.bootstrap import Estimate, patient_counts
 from cxrlab.metrics.calibration import (
     Calibrator,
-    Reliability,
+    ChanceError,
+    _what_is_shown,
     describe_calibration,
     equal_mass_bins,
     evaluate_calibration,
     fit_calibrator,
-    fit_line,
     fit_temperature,
-    holds_zero,
     recalibration_in_the_large,
     reliability,
     smoothed_targets,
-    spiegelhalter_z,
 )
+from cxrlab.metrics.cox import CoxFit, cox_fit, fit_line
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -61,14 +61,17 @@ def test_platt_scaling_finds_the_distortion_and_mends_unseen_images():
     np.testing.assert_allclose(calibrator.intercepts, -1.0, atol=0.06)
     numbers = evaluate_calibration(table_of(*draw()), calibrator, patient_counts(1500, 300, 0), SETTINGS)
     for one in numbers.labels.values():
-        assert one.before.is_calibrated is False
+        assert one.before.departs is True
         assert one.before.bias.value > 0.1
-        assert one.after.is_calibrated is True
+        assert one.before.description == "departs from calibration: probabilities too extreme and too high"
+        assert one.after.departs is False
         assert one.after.ece.value < one.before.ece.value / 3
         assert one.after.brier.value < one.before.brier.value
-        assert one.description == "calibrated after Platt scaling fitted on validation"
+        assert one.after.scaled_brier.value > 0 > one.before.scaled_brier.value
+        assert one.description.startswith("no departure from calibration shown (slope ")
+        assert one.description.endswith(", after Platt scaling fitted on validation")
     assert (numbers.method, numbers.source) == ("platt", "validation")
-    assert "weights rare findings" in numbers.note
+    assert numbers.note.startswith("Recalibration changes no label's AUROC")
     assert numbers.labels["Mass"].slope == calibrator.slopes[1]
     json.dumps(asdict(numbers), allow_nan=False)
 
@@ -136,18 +139,17 @@ def test_a_slope_that_would_turn_the_ranking_round_is_rejected():
     assert (calibrator.slopes.tolist(), calibrator.intercepts.tolist()) == ([1.0, 1.0], [0.0, 0.0])
     numbers = evaluate_calibration(table_of(*draw()), calibrator, patient_counts(1500, 200, 0), SETTINGS)
     verdict = numbers.labels["Edema"].description
-    assert verdict.startswith("too high by 0.")
-    assert verdict.endswith("on average, as it is: no Platt scaling could be fitted on validation")
+    assert "probabilities too extreme and too high (slope 0." in verdict
+    assert verdict.endswith(", as they came, since no Platt scaling could be fitted on validation")
 
 
 def test_without_calibrator_only_before_is_evaluated():
     assert fit_calibrator(*draw(50), "none", "validation") is None
     numbers = evaluate_calibration(table_of(*draw()), None, patient_counts(1500, 200, 0), SETTINGS)
-    assert (numbers.method, numbers.source) == ("none", None)
+    assert (numbers.method, numbers.source, numbers.note) == ("none", None, "")
     for one in numbers.labels.values():
         assert one.slope is one.intercept is one.after is None
-        assert one.description.startswith("too high by 0.")
-        assert one.description.endswith("on average")
+        assert one.description == describe_calibration(one.before)
 
 
 def test_a_label_that_is_nowhere_known_gives_plain_json():
@@ -159,7 +161,8 @@ def test_a_label_that_is_nowhere_known_gives_plain_json():
         table_of(probabilities, targets), calibrator, patient_counts(20, 100, 0), SETTINGS
     )
     assert {one.description for one in numbers.labels.values()} == {
-        "cannot be evaluated: fewer than 10 positives"
+        "not tested: fewer than 10 images with the finding, as they came, since no Platt scaling could be "
+        "fitted on validation"
     }
     json.dumps(asdict(numbers), allow_nan=False)
 
@@ -249,7 +252,11 @@ def test_numbers_equal_plain_formulas_of_the_known_images():
     assert numbers.ece.value == pytest.approx(ece)
     assert numbers.brier.value == pytest.approx(brier_score_loss(y, p))
     assert numbers.bias.value == pytest.approx(p.mean() - y.mean())
-    assert numbers.spiegelhalter.value == pytest.approx(np.mean((y - p) * (1 - 2 * p)))
+    assert numbers.expected_observed.value == pytest.approx(p.sum() / y.sum())
+    prevalence = brier_score_loss(y, np.full_like(y, y.mean()))
+    assert numbers.scaled_brier.value == pytest.approx(1 - brier_score_loss(y, p) / prevalence)
+    fit = cox_fit(p, y, patients, 0.95)
+    assert (numbers.slope, numbers.intercept, numbers.p) == (fit.slope, fit.intercept, fit.p)
     weights = patient_counts(100, 200, 0)[patients]
     biases = ((p - y) @ weights) / weights.sum(axis=0)
     expected = tuple(np.quantile(biases, [0.025, 0.975]))
@@ -261,15 +268,49 @@ def test_numbers_equal_plain_formulas_of_the_known_images():
 
 
 def test_calibrated_probabilities_are_told_from_distorted_ones():
-    assert assess(*draw_label()).is_calibrated is True
+    assert assess(*draw_label()).departs is False
     shifted = assess(*draw_label(shift=-1.0))
-    assert shifted.is_calibrated is False
+    assert shifted.departs is True
+    assert shifted.expected_observed.low > 1
     assert shifted.bias.low > 0
     extreme = assess(*draw_label(6000, slope=0.4, shift=-0.5))
-    assert extreme.is_calibrated is False
-    assert extreme.spiegelhalter.low > 0
+    assert extreme.departs is True
+    assert extreme.slope.high < 0.5
     timid = assess(*draw_label(6000, slope=2.5, shift=0.9))
-    assert timid.spiegelhalter.high < 0
+    assert timid.departs is True
+    assert timid.slope.low > 2
+
+
+def test_the_level_of_the_test_is_that_of_the_intervals():
+    p, y = draw_label(1500, slope=0.85, seed=4)
+    counts = patient_counts(len(p), 100, 0)
+    found = {
+        level: reliability(p, y, np.arange(len(p)), counts, replace(SETTINGS, level=level))
+        for level in (0.9, 0.999)
+    }
+    assert found[0.9].p == found[0.999].p
+    assert 0.001 < found[0.9].p < 0.1
+    assert (found[0.9].departs, found[0.999].departs) == (True, False)
+
+
+def test_the_interval_of_expected_to_observed_is_that_of_a_ratio_on_the_log_scale():
+    p, y = draw_label(300, shift=-0.7, seed=2)
+    patients = np.arange(300) // 3
+    found = assess(p, y, patients).expected_observed
+    ratio = p.sum() / y.sum()
+    excess = [(p - ratio * y)[patients == patient].sum() for patient in range(100)]
+    deviation = (100 / 99 * np.square(excess).sum()) ** 0.5 / p.sum()
+    reach = t.ppf(0.975, len(set(patients[y == 1])) - 1) * deviation
+    expected = (ratio, ratio * np.exp(-reach), ratio * np.exp(reach))
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
+
+
+def test_brier_is_scaled_by_that_of_the_prevalence():
+    p, y = draw_label(3000)
+    assert assess(np.full(3000, y.mean()), y).scaled_brier.value == pytest.approx(0.0, abs=1e-12)
+    assert assess(np.clip(y, 1e-6, 1 - 1e-6), y).scaled_brier.value == pytest.approx(1.0, abs=1e-6)
+    found = assess(p, y).scaled_brier
+    assert 0 < found.low < found.value < found.high < 1
 
 
 def test_the_interval_of_the_calibration_error_holds_its_value():
@@ -295,99 +336,123 @@ def test_the_interval_of_the_calibration_error_covers_the_true_one(slope: float,
 @pytest.mark.parametrize("present", [0.0, 1.0])
 def test_one_class_cannot_be_evaluated(present: float):
     numbers = assess(np.linspace(0.1, 0.9, 50), np.full(50, present))
-    assert numbers.is_calibrated is None
+    assert numbers.departs is numbers.p is None
+    assert numbers.description.startswith("not tested: fewer than 10 patients with")
     assert numbers.bias.value == pytest.approx(0.5 - present)
+    assert (numbers.expected_observed.value is None) == (present == 0)
+    assert numbers.scaled_brier == Estimate(None)
 
 
-def test_few_positives_cannot_be_evaluated():
+def test_few_patients_with_a_finding_are_not_tested():
     p, y = draw_label(300)
-    y[np.flatnonzero(y == 1)[9:]] = np.nan
-    assert assess(p, y).is_calibrated is None
+    few = y.copy()
+    few[np.flatnonzero(y == 1)[9:]] = np.nan
+    assert assess(p, few).departs is None
+    assert assess(p, few).description == "not tested: fewer than 10 patients with the finding"
+    together = np.where(y == 1, 0, np.arange(300))  # many images, but of one patient
+    assert assess(p, y, together).description == "not tested: fewer than 10 patients with the finding"
+    assert assess(p, 1 - few).description == "not tested: fewer than 10 patients without the finding"
+
+
+def test_what_no_slope_fits_is_not_tested_but_still_counted():
+    p = np.r_[np.linspace(0.1, 0.4, 30), np.linspace(0.5, 0.6, 20)]
+    separated = assess(p, np.r_[np.zeros(30), np.ones(20)])
+    assert separated.description == (
+        "not tested: the probabilities separate the classes without overlap, so that no slope fits"
+    )
+    assert separated.slope == Estimate(None)
+    assert separated.expected_observed.value == pytest.approx(p.sum() / 20)
+    alike = assess(np.full(50, 0.4), np.r_[np.zeros(30), np.ones(20)])
+    assert alike.description == "not tested: all probabilities are alike"
+    assert (alike.departs, alike.ece.value) == (None, pytest.approx(0.0, abs=1e-12))
 
 
 def test_nothing_known_is_undefined():
     numbers = assess(np.array([0.2, 0.3]), np.array([np.nan, np.nan]))
     assert numbers.ece == numbers.brier == numbers.bias == Estimate(None)
     assert numbers.bins == []
-    assert numbers.is_calibrated is None
+    assert numbers.departs is None
+    assert numbers.ece_by_chance == ChanceError(None, None)
+    assert numbers.expected_observed == numbers.slope == Estimate(None)
 
 
 def test_nothing_that_varies_has_no_interval():
     numbers = assess(np.full(60, 0.5), np.r_[np.zeros(30), np.ones(30)], np.zeros(60, dtype=np.int64))
     assert numbers.ece == Estimate(0.0)
-    assert numbers.is_calibrated is None
-    assert holds_zero(numbers.bias) is None
+    assert numbers.departs is None
 
 
-# Spiegelhalter's z
+# Chance
 
 
-def test_z_is_standard_normal_for_calibrated_probabilities():
-    found = np.array([spiegelhalter_z(*draw_label(1000, seed=seed)) for seed in range(400)])
-    assert abs(found.mean()) < 4 / 400**0.5
-    assert found.std() == pytest.approx(1.0, abs=0.15)
-    assert (abs(found) > 1.96).mean() == pytest.approx(0.05, abs=0.045)
+@pytest.mark.parametrize("prevalence", [0.5, 0.1])
+def test_the_error_by_chance_is_that_of_drawn_outcomes(prevalence: float):
+    generator = np.random.default_rng(1)
+    p = expit(generator.normal(logit(prevalence), 1.0, 600))
+    bins = equal_mass_bins(p)
+    drawn = [np.abs(np.bincount(bins, p - (generator.random(600) < p))).sum() / 600 for _ in range(2000)]
+    found = assess(p, (generator.random(600) < p).astype(float)).ece_by_chance
+    assert found.mean == pytest.approx(np.mean(drawn), rel=0.05)
+    assert found.high == pytest.approx(np.quantile(drawn, 0.95), rel=0.08)
 
 
-@pytest.mark.parametrize(("factor", "sign"), [(4.0, 1), (0.25, -1)])
-def test_z_is_far_from_0_where_logits_are_too_far_apart_or_too_close(factor: float, sign: int):
-    p, y = draw_label(3000)
-    distorted = expit(factor * logit(p))
-    z = spiegelhalter_z(distorted, y)
-    assert sign * z > 10
-    result = assess(distorted, y)
-    assert result.spiegelhalter_z == z
-    assert sign * result.spiegelhalter.value > 0
-    assert abs(result.spiegelhalter.value) < 1  # a mean of (y - p)(1 - 2p): it could never pass 1.96
-    steepness = 1 - 2 * distorted
-    expected = ((y - distorted) * steepness).sum() / (steepness**2 * distorted * (1 - distorted)).sum() ** 0.5
-    assert z == pytest.approx(expected)
+def test_the_error_by_chance_grows_where_images_of_a_patient_are_alike():
+    p, y = draw_label(240, seed=6)
+    alone = assess(p, y).ece_by_chance
+    fourfold = assess(np.repeat(p, 4), np.repeat(y, 4), np.repeat(np.arange(240), 4)).ece_by_chance
+    # four copies of each image are 240 images, not 960
+    assert fourfold.mean == pytest.approx(alone.mean, rel=0.1)
+    assert fourfold.high > fourfold.mean
 
 
-@pytest.mark.parametrize("p", [[], [0.5, 0.5], [0.0, 1.0]])
-def test_z_without_variance_is_undefined(p):
-    assert spiegelhalter_z(np.array(p), np.ones(len(p))) is None
-
-
-def test_unknown_targets_do_not_count_in_z():
-    p, y = draw_label(300)
-    y[::3] = np.nan
-    known = ~np.isnan(y)
-    assert assess(p, y).spiegelhalter_z == spiegelhalter_z(p[known], y[known])
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "shift"), [(240, 0.0), (2000, -3.0)])
+def test_a_calibrated_model_has_the_error_that_chance_gives(images: int, shift: float):
+    found = []
+    for seed in range(300):
+        generator = np.random.default_rng(seed)
+        p = expit(generator.normal(shift, 1.0, images))
+        found.append(assess(p, (generator.random(images) < p).astype(float), resamples=100))
+    mean = np.mean([one.ece.value for one in found])
+    assert np.mean([one.ece_by_chance.mean for one in found]) == pytest.approx(mean, rel=0.05)
+    beyond = np.mean([one.ece.value > one.ece_by_chance.high for one in found])
+    assert 0.02 <= beyond <= 0.09
 
 
 # Descriptions
 
 
-def result_with(bias, spiegelhalter, is_calibrated):
-    def around(low, high):
-        return Estimate((low + high) / 2, low, high)
-
-    nothing = Estimate(None)
-    return Reliability(nothing, nothing, around(*bias), around(*spiegelhalter), None, is_calibrated, [])
-
-
-FINE = result_with((-0.1, 0.1), (-0.1, 0.1), True)
-AFTER = "after Platt scaling fitted on validation"
+def estimate_around(value: float, reach: float) -> Estimate:
+    return Estimate(value, value - reach, value + reach)
 
 
 @pytest.mark.parametrize(
-    ("predicted", "classes", "treatment", "words"),
+    ("slope", "ratio", "p", "words"),
     [
-        (FINE, (50, 50), AFTER, f"calibrated {AFTER}"),
-        (FINE, (50, 50), "", "calibrated"),
-        (FINE, (9, 50), AFTER, "cannot be evaluated: fewer than 10 positives"),
-        (FINE, (50, 9), "", "cannot be evaluated: fewer than 10 negatives"),
-        (replace(FINE, is_calibrated=None), (50, 50), "", "cannot be evaluated: nothing varies between resamples"),
-        (result_with((0.2, 0.22), (-1, 1), False), (50, 50), "", "too high by 0.21 on average"),
-        (result_with((-0.0022, -0.002), (1, 2), False), (50, 50), AFTER, f"too low by 0.0021 on average, {AFTER}"),
-        (result_with((2e-5, 2.2e-5), (1, 2), False), (50, 50), "", "too high by 0.000021 on average"),
-        (result_with((-1, 1), (1, 2), False), (50, 50), "", "not calibrated: high ones too high and low ones too low"),
-        (result_with((-1, 1), (-2, -1), False), (50, 50), "", "not calibrated: high ones too low and low ones too high"),
+        (0.97, 1.02, 0.4, "no departure from calibration shown"),
+        (0.7, 1.02, 0.2, "no departure from calibration shown"),
+        (0.7, 1.02, 0.01, "departs from calibration: probabilities too extreme"),
+        (1.7, 1.02, 0.01, "departs from calibration: probabilities not extreme enough"),
+        (-0.7, 1.0, 0.01, "departs from calibration: probabilities in the wrong order"),
+        (1.0, 1.3, 0.01, "departs from calibration: probabilities too high"),
+        (1.7, 0.8, 0.01, "departs from calibration: probabilities not extreme enough and too low"),
+        (0.95, 1.05, 0.04, "departs from calibration"),
     ],
-)  # fmt: skip
-def test_the_words_say_what_is_wrong(predicted, classes, treatment, words):
-    assert describe_calibration(predicted, classes, 10, treatment) == words
+)
+def test_the_words_say_what_is_shown(slope, ratio, p, words):
+    fit = CoxFit(estimate_around(slope, 0.1), Estimate(0.0), p)
+    assert _what_is_shown(fit, estimate_around(ratio, 0.1), 0.95) == words
+
+
+def test_a_description_holds_the_numbers_of_the_test():
+    p, y = draw_label(800)
+    found = assess(p, y)
+    slope, ratio = found.slope, found.expected_observed
+    assert describe_calibration(found) == (
+        f"no departure from calibration shown (slope {slope.value:.2f}, {slope.low:.2f} to {slope.high:.2f}; "
+        f"expected/observed {ratio.value:.2f}, {ratio.low:.2f} to {ratio.high:.2f})"
+    )
+    assert "slope \N{MINUS SIGN}" in describe_calibration(assess(1 - p, y))
 
 
 # Fits

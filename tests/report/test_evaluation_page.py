@@ -20,6 +20,7 @@ from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.report import SECTIONS, Section, evaluation_page, figure_html, paragraph_html
 from cxrlab.report.evaluation_page import write_report
+from cxrlab.report.figures import calibration
 from cxrlab.report.figures.style import new_figure, styled
 from cxrlab.report.model_info import (
     ModelInfo,
@@ -261,7 +262,7 @@ def no_figures(monkeypatch):
     """Drawing takes seconds, and these tests are about words."""
     for module, names in (
         (evaluation_page.performance, ("roc", "precision_recall", "auroc_by_label", "confusion")),
-        (evaluation_page.calibration, ("reliability",)),
+        (calibration, ("reliability",)),
         (evaluation_page.groups, ("forest",)),
         (evaluation_page.learning, ("draw_learning_curves",)),
     ):

@@ -119,39 +119,9 @@ def test_published_values_stand_beside_ours(evaluated):
     assert tables.published_by_label(elsewhere) is None
 
 
-def test_calibration_before_and_after(evaluated):
-    result = evaluated(LABELS)
-    table = tables.calibration_table(result)
-    assert table.columns[1:3] == ["calibration error before", "calibration error after"]
-    edema = result.calibration.labels["Edema"]
-    assert table.rows[0].cells[-1].text == edema.description
-    assert table.rows[0].cells[:4] == [
-        tables.estimate_cell(estimate)
-        for estimate in (edema.before.ece, edema.after.ece, edema.before.bias, edema.after.bias)
-    ]
-    assert tables.recalibration_table(result).rows[0].cells[1].text == number(edema.intercept)
-
-
-def test_calibration_without_validation(evaluated):
-    result = evaluated(LABELS, validation=False)
-    assert tables.calibration_table(result).columns == [
-        "label", "calibration error", "bias", "Brier score", "in words"
-    ]  # fmt: skip
-    assert tables.recalibration_table(result) is None
-    empty = replace(result, calibration=replace(result.calibration, labels={}))
-    assert tables.calibration_table(empty) is None
-
-
-def test_spiegelhalters_z_is_far_beyond_its_limit_where_probabilities_are_too_extreme(evaluated):
-    calibrated = evaluated(LABELS, validation=False).calibration.labels["Edema"].before
-    assert abs(calibrated.spiegelhalter_z) < 3
-    result = evaluated(LABELS, steepness=4.0)
-    table = tables.recalibration_table(result)
-    for row, calibration in zip(table.rows, result.calibration.labels.values(), strict=True):
-        cell = dict(zip(table.columns[1:], row.cells, strict=True))["Spiegelhalter z before"]
-        assert cell == Cell(number(calibration.before.spiegelhalter_z, 2))
-    assert result.calibration.labels["Edema"].before.spiegelhalter_z > 10
-    assert abs(result.calibration.labels["Edema"].after.spiegelhalter_z) < 5
+def test_scores_of_probabilities_say_that_they_are_before_recalibration(evaluated):
+    assert "before recalibration" in tables.further_table(evaluated(LABELS)).caption
+    assert tables.further_table(evaluated(LABELS, validation=False)).caption == ""
 
 
 def test_each_covariate_has_a_table(evaluated):

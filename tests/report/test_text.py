@@ -5,6 +5,7 @@ import pytest
 from cxrlab.data.audit import Finding
 from cxrlab.evaluation.results import Caveat, LabelThreshold
 from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import text
 from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
 
@@ -183,7 +184,10 @@ def test_what_the_confusion_matrices_show(evaluated):
 
 def test_why_nothing_was_recalibrated(evaluated):
     assert text.no_recalibration(evaluated(LABELS)) == ""
-    assert "validation" in text.no_recalibration(evaluated(LABELS, validation=False))
+    assert "which needs validation images" in text.no_recalibration(evaluated(LABELS, validation=False))
+    asked_for_none = EvaluationSettings(calibration="none", num_resamples=100)
+    words = text.no_recalibration(evaluated(LABELS, settings=asked_for_none))
+    assert words.endswith("nothing was fitted to correct them (evaluation.calibration=none).")
 
 
 def test_the_audit_in_words():

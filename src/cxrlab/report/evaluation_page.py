@@ -29,10 +29,11 @@ from cxrlab.metrics.referral import ReferralRules
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report import tables, text
 from cxrlab.report.baselines_section import baselines_section
+from cxrlab.report.calibration_section import calibration_section
 from cxrlab.report.checklists import Case, checklist
 from cxrlab.report.cohort_section import cohort_section
 from cxrlab.report.explanation_page import explanation_section
-from cxrlab.report.figures import calibration, groups, learning, performance
+from cxrlab.report.figures import groups, learning, performance
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION_FIGURES
 from cxrlab.report.figures.explanation import explanation_figures
 from cxrlab.report.html import (
@@ -116,22 +117,6 @@ def _curves(context: PageContext) -> Markup | None:
         "sensitivity (of the images with the finding, the share that is predicted positive).",
     )
     return _joined(_how_to_read("curves"), roc, precision_recall) if roc or precision_recall else None
-
-
-def _calibration(context: PageContext) -> Markup:
-    result = context.result
-    return _joined(
-        _how_to_read("calibration"),
-        _sentence(result.calibration.note),
-        _sentence(text.no_recalibration(result)),
-        context.figure(
-            "reliability",
-            calibration.reliability(result),
-            alt="Observed share of positives against predicted probability, by label.",
-        ),
-        _table(tables.calibration_table(result)),
-        folded_html(text.SPIEGELHALTER, tables.recalibration_table(result)),
-    )
 
 
 def _confusion(context: PageContext) -> Markup | None:
@@ -238,7 +223,7 @@ SECTIONS = (
     Section("labels", "Results by label", _labels),
     Section("baselines", "What simple models reach", baselines_section),
     Section("curves", "ROC and precision-recall", _curves),
-    Section("calibration", "Calibration", _calibration),
+    Section("calibration", "Calibration", calibration_section),
     Section("confusion", "Confusion matrices", _confusion),
     Section("subgroups", "Subgroups", _subgroups),
     Section("learning", "Learning curves", _learning),

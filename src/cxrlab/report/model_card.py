@@ -137,7 +137,7 @@ def _factors(result: EvaluationResult) -> list[str]:
 def _metrics(result: EvaluationResult) -> list[str]:
     return [
         "AUROC and average precision, which need no threshold; at the threshold sensitivity, specificity, "
-        "predictive values and F1; calibration error and Brier score.",
+        "predictive values and F1; slope, expected/observed and error of calibration, and Brier score.",
         text.thresholds(result) or text.no_threshold(result),
         f"Intervals: {text.intervals(result.data, result.interval)}.",
     ]
@@ -180,6 +180,10 @@ def _analyses(result: EvaluationResult) -> list[str]:
         lines.append(
             f"AUROC{within}, macro mean of {result.num_main_labels}: {interval(result.macro[name])}."
         )
+    lines += [
+        f"Calibration, {label}: {calibration.description}."
+        for label, calibration in result.calibration.labels.items()
+    ]
     shown = [gap for gap in result.gaps if gap.outcome in ("better", "worse")]
     lines += map(text.gap, shown)
     if result.gaps and not shown:

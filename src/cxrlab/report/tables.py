@@ -1,7 +1,7 @@
 """Tables of a page: what stands in each cell, before it becomes HTML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cxrlab.evaluation.caveats import split_name
@@ -9,7 +9,6 @@ from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS
 from cxrlab.evaluation.results import EvaluationResult, Gap, LabelCounts, PublishedRow
 from cxrlab.metrics import METRICS
 from cxrlab.metrics.bootstrap import Estimate
-from cxrlab.metrics.calibration import LabelCalibration, Reliability
 from cxrlab.report.formatting import DASH, MINUS, bounds, count, counted, level, number, p
 
 _MAIN = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
@@ -20,6 +19,7 @@ _METHODS = {
     "auroc_delong": "AUROC, DeLong by image",
 }
 _AT_PREVALENCE = {"ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}"}
+_BEFORE = "Brier score and log loss are those of the probabilities before recalibration."
 _NUM_GAPS = 6  # that are shown
 
 
@@ -103,7 +103,8 @@ def further_table(result: EvaluationResult) -> Table:
     added = {metric.name for metric in METRICS.added}
     names = [name for name in METRICS if name not in _MAIN and name not in added]
     titles = {name: metric_title(name, result.prevalence) for name in names}
-    return _metric_table(result, titles | _METHODS, with_positives=False)
+    table = _metric_table(result, titles | _METHODS, with_positives=False)
+    return replace(table, caption=_BEFORE) if result.calibration.method != "none" else table
 
 
 def metric_title(name: str, prevalence: float | None = None) -> str:
@@ -245,54 +246,6 @@ def published_means(result: EvaluationResult) -> Table | None:
         for paper in published.rows
     ]
     return Table(["model", "mean AUROC", "split", "source"], [ours, *rows], texts=frozenset({2, 3}))
-
-
-def calibration_table(result: EvaluationResult) -> Table | None:
-    """Return calibration errors before and after recalibration, and what they mean; None without any."""
-    labels = result.calibration.labels
-    if not labels:
-        return None
-    stages = ["before", "after"] if _is_recalibrated(result) else ["before"]
-    names = {"ece": "calibration error", "bias": "bias", "brier": "Brier score"}
-    columns = [f"{name} {stage}" if len(stages) > 1 else name for name in names.values() for stage in stages]
-    rows = [
-        Row(label, [*_reliability_cells(calibration, len(stages) > 1), Cell(calibration.description)])
-        for label, calibration in labels.items()
-    ]
-    return Table(["label", *columns, "in words"], rows, texts=frozenset({len(columns) + 1}))
-
-
-def _reliability_cells(calibration: LabelCalibration, with_after: bool) -> list[Cell]:
-    stages = [calibration.before, *([calibration.after] if with_after else [])]
-    values = [(stage.ece, stage.bias, stage.brier) if stage else (None, None, None) for stage in stages]
-    return [estimate_cell(estimate) for estimates in zip(*values, strict=True) for estimate in estimates]
-
-
-def _is_recalibrated(result: EvaluationResult) -> bool:
-    return any(calibration.after is not None for calibration in result.calibration.labels.values())
-
-
-def recalibration_table(result: EvaluationResult) -> Table | None:
-    """Return slope and intercept of the recalibration by label, and Spiegelhalter's z; None without any."""
-    if not _is_recalibrated(result):
-        return None
-    rows = [
-        Row(
-            label,
-            [
-                Cell(number(calibration.slope)),
-                Cell(number(calibration.intercept)),
-                _spiegelhalter(calibration.before),
-                _spiegelhalter(calibration.after),
-            ],
-        )
-        for label, calibration in result.calibration.labels.items()
-    ]
-    return Table(["label", "slope", "intercept", "Spiegelhalter z before", "after"], rows)
-
-
-def _spiegelhalter(reliability: Reliability | None) -> Cell:
-    return Cell(DASH if reliability is None else number(reliability.spiegelhalter_z, 2))
 
 
 def subgroup_tables(result: EvaluationResult) -> list[tuple[str, Table]]:

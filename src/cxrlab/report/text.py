@@ -37,9 +37,13 @@ HOW_TO_READ = {
     ),
     "calibration": (
         "Of the images given a probability of 30 %, 30 in 100 should have the finding: points on the "
-        "diagonal. A ranking can be perfect with probabilities that are far too high or too low; "
-        "calibration error is the mean distance from the diagonal, bias the mean prediction minus the "
-        "observed share."
+        "diagonal. Calibrated probabilities have a slope of 1 and an expected/observed of 1. Below 1, the "
+        "slope says that they are too extreme (high ones too high, low ones too low), above 1 that they are "
+        "not extreme enough; expected/observed is the number of findings that they sum up to, by the number "
+        "there are. One test asks for both; that no departure is shown does not mean that there is none. "
+        "Calibration error is the mean distance from the diagonal, which chance alone keeps above 0: beside "
+        "it stands how large it is on average, and at most, for calibrated probabilities of as many images. "
+        "Scaled Brier score: 1 is perfect, 0 no better than giving every image the prevalence."
     ),
     "confusion": (
         "Rows are the truth, columns what the model predicts at the threshold: the diagonal is right, the "
@@ -73,11 +77,6 @@ HOW_TO_READ = {
         "patients could show one."
     ),
 }
-
-SPIEGELHALTER = (
-    "What was fitted, and Spiegelhalter's z (beyond 1.96 either way: not calibrated, if each image is "
-    "another patient's)"
-)
 
 NAMES_LEFT_OUT = (
     "Commands, the configuration, and the names of files, folders, images and patients are left out of "
@@ -444,10 +443,10 @@ def no_recalibration(result: EvaluationResult) -> str:
     """Return why probabilities are shown as they came only; empty where they were recalibrated."""
     if any(calibration.after is not None for calibration in result.calibration.labels.values()):
         return ""
-    return (
-        "Only the probabilities as they came are shown: nothing was fitted to correct them, which needs "
-        "validation images apart from those that are evaluated."
-    )
+    shown = "Only the probabilities as they came are shown: nothing was fitted to correct them"
+    if any(threshold.source == "validation" for threshold in result.thresholds.values()):
+        return f"{shown} (evaluation.calibration=none)."
+    return f"{shown}, which needs validation images apart from those that are evaluated."
 
 
 def confusion(result: EvaluationResult) -> str:

@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit, logit
 
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.report.figures.calibration import reliability
+from cxrlab.report.formatting import number
 
 
 def scattered(axes):
@@ -18,8 +20,9 @@ def with_bins(result, bins):
 
 
 def test_points_stand_at_predicted_and_observed_of_each_bin(evaluated):
-    result = evaluated(["Edema", "Mass"])
+    result = evaluated(["Edema", "Mass", "Hernia"])
     figure = reliability(result)
+    assert figure.axes[2].get_title(loc="left") == "Hernia\nno slope fitted"  # it has 7 positives
     for axes, (label, calibration) in zip(figure.axes, result.calibration.labels.items(), strict=True):
         stages = (calibration.before, calibration.after)
         drawn = scattered(axes)
@@ -27,8 +30,19 @@ def test_points_stand_at_predicted_and_observed_of_each_bin(evaluated):
             wanted = [[bin.predicted, bin.observed.value] for bin in stage.bins]
             np.testing.assert_allclose(points.get_offsets(), wanted)
         assert drawn[0].get_facecolor().tolist() != drawn[1].get_facecolor().tolist()
-        before, after = (stage.ece.value for stage in stages)
-        assert axes.get_title(loc="left") == f"{label}\nECE {before:.3f}, then {after:.3f}"
+        before, after = (number(stage.slope.value, 2) for stage in stages)
+        assert label == "Hernia" or axes.get_title(loc="left") == f"{label}\nslope {before}, then {after}"
+
+
+def test_the_curve_is_what_slope_and_intercept_say(evaluated):
+    result = evaluated(["Edema", "Mass"])
+    axes, few = reliability(result).axes[:2]
+    stage = result.calibration.labels["Edema"].after
+    x, y = axes.lines[-1].get_data()
+    expected = expit(stage.slope.value * logit(x) + stage.intercept.value)
+    np.testing.assert_allclose(y, expected)
+    assert (x[0], x[-1]) == pytest.approx((stage.bins[0].predicted, stage.bins[-1].predicted))
+    assert len(axes.lines) - len(few.lines) == 2  # too few positives: points and whiskers, no curve
 
 
 def test_the_area_of_a_point_grows_with_its_images(evaluated):

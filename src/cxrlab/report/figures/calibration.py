@@ -7,23 +7,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.special import expit
 
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.metrics.calibration import LabelCalibration, ReliabilityBin
+from cxrlab.metrics.cox import logits_of
+from cxrlab.metrics.predictions import Floats
 from cxrlab.report.figures.style import COLOURS, INK, MUTED, legend, shown, small_multiples, styled, whiskers
 from cxrlab.report.formatting import level, number
 
 _STAGES = {"before": (COLOURS[1], "s", "as the model gives them"), "after": (COLOURS[0], "o", "recalibrated")}
 _LARGEST, _SMALLEST = 30.0, 5.0  # area of a marker, in square points
 _RARE = 0.1  # median prevalence below which the lower left corner is drawn larger
+_POINTS = 100  # of a curve
 _TICKS = {True: (0, 0.05, 0.2, 0.5, 1), False: (0, 0.5, 1)}
 
 
 def reliability(result: EvaluationResult) -> Figure | None:
     """Draw observed frequency against predicted probability, before and after recalibration, by label.
 
-    Each point is a bin of images, its area their number. Where findings are rare, both axes are on a
-    square-root scale, since calibrated probabilities are then all small. None where there are no bins.
+    Each point is a bin of images, its area their number; the curve is what slope and intercept say. Where
+    findings are rare, both axes are on a square-root scale, since calibrated probabilities are then all
+    small. None where there are no bins.
     """
     labels = result.calibration.labels
     if not any(_bins(calibration, stage) for calibration in labels.values() for stage in _STAGES):
@@ -55,8 +60,10 @@ def _is_rare(result: EvaluationResult) -> bool:
 
 
 def _title(label: str, calibration: LabelCalibration) -> str:
-    title = f"{shown(label)}\nECE {number(calibration.before.ece.value)}"
-    return title if calibration.after is None else f"{title}, then {number(calibration.after.ece.value)}"
+    stages = [stage for stage in (calibration.before, calibration.after) if stage is not None]
+    if all(stage.slope.value is None for stage in stages):
+        return f"{shown(label)}\nno slope fitted"
+    return f"{shown(label)}\nslope {', then '.join(number(stage.slope.value, 2) for stage in stages)}"
 
 
 def _panel(axes: Axes, calibration: LabelCalibration, is_rare: bool) -> None:
@@ -76,9 +83,20 @@ def _panel(axes: Axes, calibration: LabelCalibration, is_rare: bool) -> None:
             y: Any = [estimate.value for estimate in observed]
             areas = [_SMALLEST + (_LARGEST - _SMALLEST) * bin.images / most for bin in bins]
             axes.errorbar(x, y, yerr=whiskers(observed), fmt="none", ecolor=colour, elinewidth=1, zorder=2)
-            axes.plot(x, y, color=colour, linewidth=0.8, alpha=0.6, zorder=2)
+            if line := _line(calibration, stage):
+                axes.plot(*line, color=colour, linewidth=1, alpha=0.7, zorder=2)
             axes.scatter(x, y, areas, color=colour, marker=marker, edgecolors="white", linewidths=0.5,
                          zorder=3, clip_on=False)  # fmt: skip
+
+
+def _line(calibration: LabelCalibration, stage: str) -> tuple[Floats, Floats] | None:
+    """Return the curve that slope and intercept give over the range of the bins; None where no slope fits."""
+    reliability = calibration.before if stage == "before" else calibration.after
+    if reliability is None or reliability.slope.value is None or reliability.intercept.value is None:
+        return None
+    ends = [bin.predicted for bin in _bins(calibration, stage)]
+    x = np.linspace(min(ends), max(ends), _POINTS)
+    return x, expit(reliability.slope.value * logits_of(x) + reliability.intercept.value)
 
 
 def _entries(labels: Mapping[str, LabelCalibration]) -> list[Any]:
