@@ -224,7 +224,7 @@ def _p_values(
     images that are called and present, less the target times the share that is called: between minus the
     target and one minus it, and not above 0 on average if the share present is below the target. Bets on that
     average multiply one's stake, patient by patient; it grows tenfold by chance in one case of ten at most,
-    so that one over the stake is a p-value. It is the mean over bets of eight sizes.
+    so that one over the stake is a p-value. It is the mean over bets of five sizes.
 
     References:
         Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting, J R Stat Soc B 86:1,
