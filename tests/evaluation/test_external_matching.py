@@ -190,13 +190,13 @@ def test_columns_that_are_no_label_are_ignored(read, caplog):
         "image,Edema,Mass,Follow-up,note a,1,0,7,x b,0,0,8,y",
     )[0]
     assert labels == ("Edema",)
-    assert "fold, note, Follow-up are no labels" in caplog.text
+    assert "note, Follow-up are no labels" in caplog.text
     assert "no predictions for Mass, left out" in caplog.text
 
 
 def test_tables_without_a_common_label_are_rejected(read):
-    with pytest.raises(DataError, match=r"share no label: .*\['fold'\], the other \['Mass'\]"):
-        read("image,fold a,3", "image,Mass a,1")
+    with pytest.raises(DataError, match=r"share no label: .*\['slice'\], the other \['Mass'\]"):
+        read("image,slice a,3", "image,Mass a,1")
 
 
 def test_one_file_without_prefixes_is_rejected(read, tmp_path):

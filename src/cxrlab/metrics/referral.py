@@ -92,7 +92,7 @@ def choose_referral(
     Example:
         >>> scores = np.linspace(0.005, 0.995, 100)[:, None]
         >>> choose_referral(scores, (scores > 0.6).astype(float), None, ReferralTargets(npv=0.9))
-        (array([0.6]), array([0.6]))
+        (array([0.6]), array([0.59]))
     """
     numbers = np.arange(len(targets)) if patients is None else patients
     pairs = []
