@@ -180,6 +180,7 @@ def _of_runs(
 ) -> "tuple[Evaluation, Callable[[], Evaluation] | None]":
     """Return the evaluation of runs, and what draws heatmaps of one whose images are at hand."""
     from cxrlab.errors import ConfigError
+    from cxrlab.evaluation.image_facts import run_image_facts
     from cxrlab.evaluation.operating_point import given
     from cxrlab.evaluation.run_baselines import run_baselines
     from cxrlab.report.evaluate_run import ensemble_evaluation, run_evaluation
@@ -216,7 +217,9 @@ def _of_runs(
         return with_baselines(at_threshold(ensemble_evaluation(runs, predicted, settings))), None
     draws = bool(cfg.heatmaps_per_label) and predicted[0].images is not None
     draw = functools.partial(evaluation_of_run, cfg.heatmaps_per_label) if draws else None
-    return with_baselines(evaluation_of_run(0)), draw
+    facts = run_image_facts(runs[0], predicted[0])
+    evaluation = replace(evaluation_of_run(0), image_facts=facts)
+    return with_baselines(evaluation), draw
 
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":

@@ -354,6 +354,10 @@ class RunDir:
         """Return what simple models predict of a part; see :mod:`cxrlab.evaluation.run_baselines`."""
         return self.predictions_dir / f"baselines_{part}.npz"
 
+    def image_facts(self, part: str) -> Path:
+        """Return what the images of a part look like; see :mod:`cxrlab.evaluation.image_facts`."""
+        return self.predictions_dir / f"image_facts_{part}.npz"
+
     @property
     def evaluation(self) -> Path:
         """The evaluation's numbers, with their intervals."""

@@ -13,6 +13,8 @@ from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.cohort import Cohort, table_cohort
 from cxrlab.evaluation.curves import label_curves
 from cxrlab.evaluation.decision_curve import decisions
+from cxrlab.evaluation.failures import failure_analysis
+from cxrlab.evaluation.image_facts import ImageFacts
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.operating_points import operating_points
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold, out_of_fold, within_folds
@@ -63,6 +65,7 @@ def evaluate(
     baselines: Baselines | None = None,
     validation: PredictionTable | None = None,
     referral: ReferralRules | None = None,
+    image_facts: ImageFacts | None = None,
 ) -> EvaluationResult:
     """Return every number of an evaluation, with intervals by the patient bootstrap.
 
@@ -78,6 +81,7 @@ def evaluate(
         validation: Predictions of other images by the same model, of the same labels, to choose thresholds by
             further rules on; without them those are left out.
         referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
+        image_facts: Brightness, contrast and sizes of boxes of the images, where they are at hand.
     """
     settings = settings or EvaluationSettings()
     data = data or DataFacts("")
@@ -94,6 +98,7 @@ def evaluate(
     points = clock.timed("operating points", operating_points, table, validation, counts, settings)
     referred = clock.timed("referral", evaluate_referral, table, referral, validation, counts, settings)
     acting, decision_curves = clock.timed("decisions", decisions, table, calibrator, counts, settings)
+    failures = clock.timed("failures", failure_analysis, table, values, counts, settings, image_facts)
     folds = clock.timed("folds", _within_folds, table, counts, settings)
     labels = {
         label: folds.labels.get(label, {}) | metrics.labels[label] | delong[label] for label in table.labels
@@ -130,6 +135,7 @@ def evaluate(
         out_of_fold=folds.facts,
         cohort=cohort or table_cohort(table),
         baselines=beside,
+        failures=failures,
         operating_points=points,
         referral=referred,
         decisions=acting,

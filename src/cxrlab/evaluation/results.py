@@ -15,6 +15,7 @@ from cxrlab.errors import OutputError
 from cxrlab.evaluation.baselines import BaselineResult
 from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.decision_curve import Decisions
+from cxrlab.evaluation.failures import FailureAnalysis
 from cxrlab.evaluation.operating_points import OperatingPoints
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
 from cxrlab.evaluation.referral import Referral
@@ -340,6 +341,7 @@ class EvaluationResult:
         out_of_fold: Of which folds the predictions are, each of another network; None where they are not.
         cohort: Images and patients by part, and their characteristics; None where they were not described.
         baselines: Simple models beside the one that is evaluated; None where none were asked for, or can be.
+        failures: Where errors gather; None where no label has a threshold.
         operating_points: Thresholds by several rules; None where nobody looked for them.
         referral: Rules to rule in, rule out, or refer; None likewise.
         decisions: Net benefit; None likewise.
@@ -371,6 +373,7 @@ class EvaluationResult:
     decisions: Decisions | None = None
     curves: pd.DataFrame = field(repr=False, compare=False)
     baselines: BaselineResult | None = None
+    failures: FailureAnalysis | None = None
 
     @property
     def is_exclusive(self) -> bool:

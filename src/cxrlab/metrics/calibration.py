@@ -340,11 +340,15 @@ def _ece_by_chance(p: Floats, by_bin: Floats, settings: EvaluationSettings) -> C
         return ChanceError(None, None)
     images, present = by_bin[:2]
     sizes = images.sum(axis=1).astype(np.int64)
-    belongs = np.repeat(np.eye(len(sizes), dtype=np.float32), sizes, axis=0)  # bins are ranges of p
+    starts = sizes.cumsum() - sizes  # bins are ranges of p
     ordered = np.sort(p)
     uniform = np.random.default_rng(settings.seed).random((_DRAWS, len(p)), dtype=np.float32)
-    drawn = (uniform < ordered.astype(np.float32)).astype(np.float32)
-    errors = np.abs(drawn @ belongs - ordered @ belongs).sum(axis=1).astype(np.float64) / len(p)
+    is_present = uniform < ordered.astype(np.float32)
+    errors = np.zeros(_DRAWS)
+    for start, size in zip(starts, sizes, strict=True):
+        own = slice(start, start + size)
+        errors += np.abs(is_present[:, own].sum(axis=1, dtype=np.int32) - ordered[own].sum())
+    errors /= len(p)
     errors *= np.sqrt(_design_effect(images, present))
     return ChanceError(float(errors.mean()), float(np.quantile(errors, settings.level)))
 

@@ -14,6 +14,7 @@ from cxrlab.evaluation.ensemble import (
     ensemble_validation,
     shared_images,
 )
+from cxrlab.evaluation.image_facts import run_image_facts
 from cxrlab.evaluation.operating_point import (
     from_validation,
     run_operating_point,
@@ -62,6 +63,7 @@ def evaluate_own_part(
         What ``evaluation.json`` holds.
     """
     evaluation = run_evaluation(run, predicted, settings, run.run_dir, heatmaps_per_label=0)
+    evaluation = replace(evaluation, image_facts=run_image_facts(run, predicted, keeps=True))
     if settings.baselines:
         evaluation = replace(evaluation, baselines=run_baselines(run, predicted, settings, keeps=True))
     return write_results(evaluation, settings, run.run_dir, page=page, images=images, sections=sections)

@@ -18,6 +18,7 @@ from cxrlab.errors import OutputError
 from cxrlab.evaluation.baselines import Baselines
 from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.evaluate import evaluate
+from cxrlab.evaluation.image_facts import ImageFacts
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
@@ -33,6 +34,7 @@ from cxrlab.report.calibration_section import calibration_section
 from cxrlab.report.checklists import Case, checklist
 from cxrlab.report.cohort_section import cohort_section
 from cxrlab.report.explanation_page import explanation_section
+from cxrlab.report.failures_section import failures_section
 from cxrlab.report.figures import groups, learning, performance
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION_FIGURES
 from cxrlab.report.figures.explanation import explanation_figures
@@ -226,6 +228,7 @@ SECTIONS = (
     Section("calibration", "Calibration", calibration_section),
     Section("confusion", "Confusion matrices", _confusion),
     Section("subgroups", "Subgroups", _subgroups),
+    Section("failures", "Where it fails", failures_section),
     Section("learning", "Learning curves", _learning),
     Section("network", "The network, and what it sees", _network),
     Section("heatmaps", "Heatmaps", _heatmaps, fills_page=True),
@@ -370,6 +373,7 @@ class Evaluation:
         validation: Predictions of the validation part, of the same labels, for what is chosen on it beside
             the thresholds; None where there are none, or they are what is evaluated.
         referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
+        image_facts: Brightness, contrast and sizes of boxes of the images, where they are at hand.
     """
 
     table: PredictionTable
@@ -382,6 +386,7 @@ class Evaluation:
     baselines: Baselines | None = None
     validation: PredictionTable | None = None
     referral: ReferralRules | None = None
+    image_facts: ImageFacts | None = None
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
@@ -482,6 +487,7 @@ def write_results(
         referral=evaluation.referral,
         cohort=evaluation.cohort,
         baselines=evaluation.baselines,
+        image_facts=evaluation.image_facts,
     )
     kept = result if images else without_folder_names(result)
     kept.save(folder)
