@@ -3,8 +3,15 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
-from cxrlab.evaluation.groups import Group, counted, covariate_groups, group_metrics, macro_labels, with_macro
-from cxrlab.metrics.bootstrap import patient_counts
+from cxrlab.evaluation.groups import (
+    GROUP_METRICS,
+    Group,
+    counted,
+    covariate_groups,
+    group_metrics,
+    macro_labels,
+    with_macro,
+)
 from cxrlab.metrics.predictions import PredictionTable
 
 BANDS = [0, 18, 40, 60, 80]
@@ -113,83 +120,109 @@ def references(table, rows, weights, label):
     ]
 
 
-def test_values_and_resamples_are_those_of_scikit_learn(table, group):
-    counts = patient_counts(P, 20, 0)
-    metrics = group_metrics(table, THRESHOLDS, counts, group)
+def values(metrics, label):
+    return [metrics.value(name, label) for name in GROUP_METRICS]
+
+
+def test_values_and_influences_are_those_of_scikit_learn(table, group):
+    metrics = group_metrics(table, THRESHOLDS, group)
     for label in range(3):
-        expected = references(table, group.members, np.ones(N), label)
-        np.testing.assert_allclose(metrics.values[:, label], expected)
-        for draw in range(20):
-            expected = references(table, group.members, counts[table.patients, draw], label)
-            np.testing.assert_allclose(metrics.samples[:, label, draw], expected)
+        np.testing.assert_allclose(
+            values(metrics, label), references(table, group.members, np.ones(N), label)
+        )
+        for patient in range(0, P, 7):  # the influence is the derivative by the patient's weight
+            ends = [
+                references(table, group.members, 1 + step * (table.patients == patient), label)
+                for step in (1e-4, -1e-4)
+            ]
+            moves = [metrics.metrics[name][label].of_patients[patient] for name in GROUP_METRICS]
+            expected = np.nan_to_num(np.subtract(*ends) / 2e-4)
+            np.testing.assert_allclose(moves, expected, atol=1e-7)
 
 
 def test_counts_are_of_the_group(table, group):
-    metrics = counted(table, group, 5)
+    metrics = counted(table, group)
     targets, patients = table.targets[group.members], table.patients[group.members]
     assert metrics.num_positives.tolist() == (targets == 1).sum(axis=0).tolist()
     assert metrics.num_images.tolist() == (~np.isnan(targets)).sum(axis=0).tolist()
     assert metrics.num_patients == len(set(patients))
     owners = [[len(set(patients[targets[:, label] == side])) for label in range(3)] for side in (1, 0)]
-    assert metrics.units[1:].tolist() == owners
-    assert np.isnan(metrics.values).all()
+    assert [metrics.positive_patients.tolist(), metrics.negative_patients.tolist()] == owners
+    assert np.isnan(values(metrics, 0)).all()
+
+
+def test_behind_a_value_stand_the_images_that_it_is_of(table, group):
+    metrics = group_metrics(table, THRESHOLDS, group)
+    targets = table.targets[group.members, 1]
+    sizes = [metrics.behind(name, 1) for name in GROUP_METRICS]
+    assert sizes == [int((~np.isnan(targets)).sum()), int((targets == 1).sum()), int((targets == 0).sum())]
+    patients = table.patients[group.members]
+    owners = [len(set(patients[targets == side])) for side in (1, 0)]
+    units = [metrics.metrics[name][1].units for name in GROUP_METRICS]
+    assert units == [min(owners), *owners]
 
 
 def test_a_group_without_negatives_is_compared_with_those_of_all(table):
     rows = np.flatnonzero(table.targets[:, 0] == 1)[:30]
     group = Group("bacteria", np.isin(np.arange(N), rows))
-    counts = patient_counts(P, 10, 0)
-    metrics = group_metrics(table, THRESHOLDS, counts, group)
+    metrics = group_metrics(table, THRESHOLDS, group)
     assert metrics.borrows.tolist() == [True, False, False]
     chosen = group.members | (table.targets[:, 0] == 0)
     targets, scores = table.targets[chosen, 0], table.probabilities[chosen, 0]
-    assert metrics.values[0, 0] == pytest.approx(roc_auc_score(targets, scores))
-    weights = counts[table.patients[chosen], 3]
-    expected = roc_auc_score(targets, scores, sample_weight=weights)
-    assert metrics.samples[0, 0, 3] == pytest.approx(expected)
-    assert metrics.values[1, 0] == (table.probabilities[rows, 0] >= 0.5).mean()
-    assert np.isnan(metrics.values[2, 0])
-    assert metrics.is_supported(10)[:, 0].tolist() == [True, True, False]
+    auroc, sensitivity, specificity = values(metrics, 0)
+    assert auroc == pytest.approx(roc_auc_score(targets, scores))
+    weights = [(1 + step * (table.patients == table.patients[rows[0]]))[chosen] for step in (1e-4, -1e-4)]
+    ends = [roc_auc_score(targets, scores, sample_weight=weight) for weight in weights]
+    moved = metrics.metrics["auroc"][0].of_patients[table.patients[rows[0]]]
+    assert moved == pytest.approx((ends[0] - ends[1]) / 2e-4, abs=1e-7)
+    assert sensitivity == (table.probabilities[rows, 0] >= 0.5).mean()
+    assert np.isnan(specificity)
 
 
 def test_a_group_without_positives_has_a_specificity_only(table):
     rows = np.flatnonzero(table.targets[:, 0] == 0)[:30]
     group = Group("well", np.isin(np.arange(N), rows))
-    metrics = group_metrics(table, THRESHOLDS, patient_counts(P, 10, 0), group)
+    metrics = group_metrics(table, THRESHOLDS, group)
     assert not metrics.borrows[0]
-    assert np.isnan(metrics.values[:2, 0]).all()
-    assert metrics.values[2, 0] == (table.probabilities[rows, 0] < 0.5).mean()
+    auroc, sensitivity, specificity = values(metrics, 0)
+    assert np.isnan([auroc, sensitivity]).all()
+    assert specificity == (table.probabilities[rows, 0] < 0.5).mean()
+
+
+def fewest_patients(metrics, label):
+    return int(min(metrics.positive_patients[label], metrics.negative_patients[label]))
 
 
 def test_the_macro_mean_runs_over_the_same_labels_in_all_groups(table, group):
-    counts = patient_counts(P, 10, 0)
     other = Group("others", ~group.members)
-    both = [group_metrics(table, THRESHOLDS, counts, one) for one in (group, other)]
-    fewest = min(int(one.num_positives[2]) for one in both)
+    both = [group_metrics(table, THRESHOLDS, one) for one in (group, other)]
+    fewest = min(fewest_patients(one, 2) for one in both)
     assert macro_labels(both, fewest).tolist() == [True, True, True]
     chosen = macro_labels(both, fewest + 1)
     assert chosen.tolist() == [True, True, False]
     for one in both:
         mean = with_macro(one, chosen, fewest + 1)
         assert mean.labels == ("A", "B", "C", "macro")
-        np.testing.assert_allclose(mean.values[:, 3], one.values[:, :2].mean(axis=1))
-        np.testing.assert_allclose(mean.samples[:, 3], one.samples[:, :2].mean(axis=1))
+        assert mean.macro_of == ("A", "B")
+        np.testing.assert_allclose(values(mean, 3), np.mean([values(one, 0), values(one, 1)], axis=0))
+        for name in GROUP_METRICS:
+            parts = [one.metrics[name][label].of_patients for label in range(2)]
+            np.testing.assert_allclose(mean.metrics[name][3].of_patients, np.mean(parts, axis=0))
         assert mean.num_images[3] == one.group.members.sum()
 
 
 def test_labels_without_threshold_are_left_out_of_the_means_that_need_one(table, group):
-    metrics = group_metrics(table, THRESHOLDS, patient_counts(P, 10, 0), group)
-    mean = with_macro(metrics, np.array([True, True, True]), 1).values[:, 3]
-    expected = [metrics.values[0].mean(), *metrics.values[1:, :2].mean(axis=1)]
-    np.testing.assert_allclose(mean, expected)
+    metrics = group_metrics(table, THRESHOLDS, group)
+    mean = with_macro(metrics, np.array([True, True, True]), 1)
+    of_labels = np.array([values(metrics, label) for label in range(3)])
+    np.testing.assert_allclose(values(mean, 3), [of_labels[:, 0].mean(), *of_labels[:2, 1:].mean(axis=0)])
 
 
 def test_a_tiny_group_has_no_mean_rather_than_take_the_labels_of_others(table, group):
-    counts = patient_counts(P, 10, 0)
     tiny = Group("tiny", np.arange(N) < 8)
-    groups = [group_metrics(table, THRESHOLDS, counts, one) for one in (group, tiny)]
-    chosen = macro_labels(groups, 10)
+    groups = [group_metrics(table, THRESHOLDS, one) for one in (group, tiny)]
+    chosen = macro_labels(groups, 9)
     assert chosen.tolist() == [True, True, True]
-    assert not np.isnan(with_macro(groups[0], chosen, 10).values[0, 3])
-    assert np.isnan(with_macro(groups[1], chosen, 10).values[:, 3]).all()
+    assert not np.isnan(with_macro(groups[0], chosen, 9).value("auroc", 3))
+    assert np.isnan(values(with_macro(groups[1], chosen, 9), 3)).all()
     assert not macro_labels(groups, 1000).any()

@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from cxrlab.evaluation.subgroups import subgroup_numbers
-from cxrlab.metrics.bootstrap import Estimate, patient_counts
+from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -43,11 +43,15 @@ def make(covariates, labels=("A", "B"), separation=1.5, known=True, rng_seed=0):
     )
 
 
+def numbers(table, thresholds=0.5, settings=SETTINGS):
+    found = subgroup_numbers(table, np.full(len(table.labels), thresholds), settings)
+    json.dumps(asdict(found), allow_nan=False)
+    return found
+
+
 def evaluate(table, thresholds=0.5):
-    counts = patient_counts(table.num_patients, SETTINGS.num_resamples, 0)
-    rows, gaps = subgroup_numbers(table, np.full(len(table.labels), thresholds), counts, SETTINGS)
-    json.dumps([asdict(row) for row in [*rows, *gaps]], allow_nan=False)
-    return rows, gaps
+    found = numbers(table, thresholds)
+    return found.rows, found.gaps
 
 
 def test_every_group_has_a_row_for_each_label_and_the_mean():
@@ -171,3 +175,93 @@ def test_a_covariate_that_tells_no_groups_is_left_out(values):
 
 def test_no_covariates_give_nothing():
     assert evaluate(make({})) == ([], [])
+
+
+def test_the_number_of_tests_is_that_of_all_pairs_metrics_labels_and_covariates():
+    rng = np.random.default_rng(1)
+    covariates = {
+        "sex": np.tile(rng.choice(["F", "M"], P), 3),
+        "site": np.tile(rng.choice(["a", "b", "c"], P), 3),
+    }
+    found = numbers(make(covariates))
+    assert found.num_tested == (1 + 3) * 3 * 3  # pairs, metrics, two labels and their mean
+    assert len(found.gaps) == 2 * 3 * 3
+    factors = [gap.p_holm / gap.p for gap in found.gaps if gap.p_holm < 1]
+    assert max(factors, default=0) <= found.num_tested
+
+
+def test_few_patients_behind_a_value_are_not_tested():
+    """19 patients with the finding, of 57 images: they are in the table, and in no test of sensitivity."""
+    table = make({"site": np.tile(np.where(np.arange(P) < 60, "small", "large"), 3)}, labels=("A",))
+    table.targets[:, 0] = np.tile(np.isin(np.arange(P), [*range(19), *range(100, 200)]), 3)
+    assert {gap.metric for gap in evaluate(table)[1]} == {"specificity"}
+    table.targets[:, 0] = np.tile(np.isin(np.arange(P), [*range(20), *range(100, 200)]), 3)
+    gaps = {gap.metric: gap for gap in evaluate(table)[1]}
+    assert set(gaps) == {"auroc", "sensitivity", "specificity"}
+    assert gaps["sensitivity"].patients == (100, 20)
+    assert gaps["sensitivity"].images == (300, 60)
+    assert "of 60 positives" in gaps["sensitivity"].description
+
+
+def test_rows_of_few_patients_say_so():
+    table = make({"site": np.tile(np.where(np.arange(P) < 100, "small", "large"), 3)}, labels=("A",))
+    table.targets[:, 0] = np.tile(np.isin(np.arange(P), [*range(9), *range(100, 200)]), 3)
+    rows = {row.group: row for row in evaluate(table)[0]}
+    assert (rows["small"].positives, rows["small"].positive_patients) == (27, 9)
+    assert (rows["small"].negatives, rows["small"].negative_patients) == (273, 91)
+    assert rows["small"].caveat == "Only 27 images with the finding, of 9 patients: this says little."
+    assert rows["large"].caveat == ""
+    unknown = replace(table, patients=np.arange(3 * P), patient_names=None)
+    assert {row.caveat for row in evaluate(unknown)[0]} == {""}  # each image is its own patient
+
+
+def test_the_mean_of_all_images_is_of_the_labels_that_the_groups_have_in_common():
+    table = make({"site": np.tile(np.where(np.arange(P) < 100, "small", "large"), 3)}, labels=("A", "B", "C"))
+    rare = np.tile(np.isin(np.arange(P), [*range(9), *range(100, 200)]), 3)
+    table.targets[:, 2] = rare
+    found = numbers(table)
+    (mean,) = found.means
+    assert (mean.group, mean.mean_of, mean.num_labels) == ("all images", ("A", "B"), 2)
+    expected = [roc_auc_score(table.targets[:, label], table.probabilities[:, label]) for label in range(2)]
+    assert mean.auroc.value == pytest.approx(np.mean(expected))
+    of_groups = [row for row in found.rows if row.label == "macro"]
+    assert {row.mean_of for row in of_groups} == {("A", "B")}
+
+
+def test_pairs_of_covariates_are_evaluated_where_large_enough_and_not_tested():
+    rng = np.random.default_rng(1)
+    sex, age = np.tile(rng.choice(["F", "M"], P), 3), np.tile(rng.choice([10.0, 30.0, 50.0], P), 3)
+    age[np.tile(np.arange(P) < 15, 3)] = 90.0
+    table = make({"sex": sex, "age": age, "site": rng.choice(["a", "b"], 3 * P)})
+    found = numbers(table)
+    assert {row.covariate for row in found.pairs} == {"sex and age"}
+    groups = dict.fromkeys(row.group for row in found.pairs)
+    assert list(groups) == [
+        f"{sex}, {age} years" for sex in ("F", "M") for age in ("0-17", "18-39", "40-59")
+    ]  # nobody of the 15 above 80
+    row = next(row for row in found.pairs if (row.group, row.label) == ("M, 18-39 years", "B"))
+    chosen = (sex == "M") & (age == 30)
+    assert row.images == chosen.sum()
+    assert row.auroc.value == pytest.approx(
+        roc_auc_score(table.targets[chosen, 1], table.probabilities[chosen, 1])
+    )
+    assert found.num_tested == numbers(table, settings=replace(SETTINGS, subgroup_pairs=[])).num_tested
+
+
+def test_pairs_can_be_chosen_and_those_that_are_not_there_are_named(caplog):
+    rng = np.random.default_rng(1)
+    table = make({"sex": np.tile(rng.choice(["F", "M"], P), 3), "site": rng.choice(["a", "b"], 3 * P)})
+    assert numbers(table).pairs == []
+    chosen = replace(SETTINGS, subgroup_pairs=[["site", "sex"], ["sex", "scanner"]])
+    assert {row.covariate for row in numbers(table, settings=chosen).pairs} == {"site and sex"}
+    assert "no covariate 'scanner'" in caplog.text
+
+
+def test_equalised_odds_are_those_of_the_mean():
+    rng = np.random.default_rng(5)
+    sex = np.tile(rng.choice(["F", "M"], P), 3)
+    (odds,) = numbers(make({"sex": sex}, separation=np.where(sex == "F", 0.5, 2.5))).equalised_odds
+    assert odds.label == "macro"
+    assert odds.sensitivity.high < 0 < odds.false_positive_rate.low
+    assert odds.is_difference_shown
+    assert ("macro", "sensitivity") in odds.shown

@@ -18,7 +18,7 @@ from cxrlab.heatmaps.results import ExplainedData, ExplanationResult, HeatmapFla
 from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.predictions import PredictionTable
-from cxrlab.report import SECTIONS, Section, evaluation_page, figure_html, paragraph_html
+from cxrlab.report import SECTIONS, Section, evaluation_page, figure_html, paragraph_html, subgroup_section
 from cxrlab.report.evaluation_page import write_report
 from cxrlab.report.figures import calibration
 from cxrlab.report.figures.style import new_figure, styled
@@ -263,7 +263,7 @@ def no_figures(monkeypatch):
     for module, names in (
         (evaluation_page.performance, ("roc", "precision_recall", "auroc_by_label", "confusion")),
         (calibration, ("reliability",)),
-        (evaluation_page.groups, ("forest",)),
+        (subgroup_section.groups, ("forest",)),
         (evaluation_page.learning, ("draw_learning_curves",)),
     ):
         for name in names:

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrlab.evaluation.results import Gap
 from cxrlab.metrics import METRICS, metric, register
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.report import tables
@@ -122,35 +121,3 @@ def test_published_values_stand_beside_ours(evaluated):
 def test_scores_of_probabilities_say_that_they_are_before_recalibration(evaluated):
     assert "before recalibration" in tables.further_table(evaluated(LABELS)).caption
     assert tables.further_table(evaluated(LABELS, validation=False)).caption == ""
-
-
-def test_each_covariate_has_a_table(evaluated):
-    result = evaluated(LABELS)
-    by_covariate = dict(tables.subgroup_tables(result))
-    assert list(by_covariate) == ["view", "sex", "age"]
-    assert by_covariate["view"].rows[0].name == "macro mean"
-    assert by_covariate["view"].caption == ""
-    borrowing = [replace(row, negatives_from="all") for row in result.subgroups]
-    tables_ = dict(tables.subgroup_tables(replace(result, subgroups=borrowing)))
-    assert "those of all groups" in tables_["view"].caption
-
-
-def gap(label, difference, p, outcome):
-    return Gap("sex", label, "auroc", ("F", "M"), (10, 1200), Estimate(difference), p, p, outcome, "in words")
-
-
-def test_the_gaps_that_are_shown_come_first_then_the_least_likely_by_chance():
-    gaps = [gap("a", 0.3, 0.9, "unclear"), gap("b", -0.01, 0.001, "worse"), gap("c", -0.2, 0.04, "worse"),
-            gap("d", None, None, "not_compared")]  # fmt: skip
-    table = tables.gap_table(gaps)
-    assert names(table) == ["c", "b", "a", "d"]
-    assert [cell.text for cell in table.rows[1].cells[2:]] == [
-        "F \u2212 M",
-        "\u22120.010",
-        "0.001",
-        "in words",
-    ]
-    assert table.caption == ""
-    assert len(tables.gap_table(gaps * 3).rows) == 6
-    assert "6 clearest of 12 gaps" in tables.gap_table(gaps * 3).caption
-    assert tables.gap_table([]) is None

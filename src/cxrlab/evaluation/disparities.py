@@ -1,134 +1,149 @@
-"""The largest difference between the groups of a covariate, tested on the same resamples of the patients."""
+"""Differences between the groups of a covariate, all tested together, and what they say of equalised odds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import norm
 
 from cxrlab.evaluation.groups import GROUP_METRICS, GroupMetrics
-from cxrlab.evaluation.results import Gap, Outcome
-from cxrlab.metrics.bootstrap import MACRO, ROUNDING, Estimate, estimate, holm, p_value
+from cxrlab.evaluation.results import EqualisedOdds, Gap, Outcome
+from cxrlab.metrics.bootstrap import MACRO, holm
+from cxrlab.metrics.influence import InfluenceDifference, influence_difference
 from cxrlab.metrics.settings import EvaluationSettings
+
+_ODDS = ("sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
-class _Tested:
-    """The difference of two groups in one metric of one label; ``value`` is that of ``difference``."""
+class Side:
+    """One of the two groups of a test.
 
-    groups: tuple[GroupMetrics, GroupMetrics]
-    label: int
+    Attributes:
+        group: Its name.
+        value: Of the metric.
+        images: Behind the value: positives of a sensitivity, negatives of a specificity.
+        patients: Behind the value.
+        text: All that in words.
+    """
+
+    group: str
     value: float
-    difference: Estimate
-    p: float
+    images: int
+    patients: int
+    text: str
 
 
-def largest_gaps(covariate: str, groups: Sequence[GroupMetrics], settings: EvaluationSettings) -> list[Gap]:
-    """Return, for each label and metric, the largest gap between two groups.
+@dataclass(frozen=True)
+class GroupTest:
+    """The test of the difference of two groups in one metric of one label.
 
-    A gap counts where both groups have ``settings.min_positives`` positives (for AUROC and sensitivity) and
-    negatives (for AUROC and specificity). Patients with images in both groups are drawn for both together. As
-    the largest of many gaps is large by chance alone, the p-values of all pairs of groups are corrected
-    together by Holm's method: of the macro mean by themselves, of the labels with those of all other labels.
-    The gap that is returned is the largest of those that are shown (corrected p below 1 minus the level), and
-    where none is shown the largest of all.
+    Attributes:
+        covariate: What the groups are by.
+        metric: Of :data:`~cxrlab.evaluation.groups.GROUP_METRICS`.
+        label: Or ``macro`` for the mean.
+        sides: The two groups.
+        test: The first minus the second.
+    """
+
+    covariate: str
+    metric: str
+    label: str
+    sides: tuple[Side, Side]
+    test: InfluenceDifference
+
+
+def group_tests(
+    covariate: str, groups: Sequence[GroupMetrics], settings: EvaluationSettings
+) -> list[GroupTest]:
+    """Test each pair of groups of a covariate in each metric of each label, the macro mean among them.
+
+    A value is tested where ``settings.min_gap_patients`` patients are behind it: those with positives for
+    sensitivity, with negatives for specificity, and for AUROC the fewer of both. Two AUROCs are compared
+    where both are against negatives of their own group, or both against those of all.
 
     Args:
         covariate: Its name.
         groups: Those that can be compared.
-        settings: With the level, and the least number of positives.
+        settings: With the least number of patients.
     """
-    gaps = []
-    for row in range(len(GROUP_METRICS)):
-        tested = [
-            _test(pair, row, label, settings.level)
-            for pair in combinations(groups, 2)
-            for label in _comparable(pair, row, settings.min_positives)
-        ]
-        for is_macro in (True, False):
-            members = [gap for gap in tested if (gap.groups[0].labels[gap.label] == MACRO) == is_macro]
-            gaps += _largest(covariate, row, members, 1 - settings.level)
-    return gaps
+    return [
+        GroupTest(covariate, metric, label, (_side(first, metric, row), _side(second, metric, row)), test)
+        for metric in GROUP_METRICS
+        for first, second in combinations(groups, 2)
+        for row, label in enumerate(first.labels)
+        if _is_tested(first, second, metric, row, settings.min_gap_patients)
+        for test in [influence_difference(first.metrics[metric][row], second.metrics[metric][row])]
+    ]
 
 
-def _comparable(pair: tuple[GroupMetrics, GroupMetrics], row: int, least: int) -> list[int]:
-    """Return the labels with enough images in both groups, and with negatives of one kind for AUROC."""
-    first, second = pair
-    chosen = first.is_supported(least)[row] & second.is_supported(least)[row]
-    if GROUP_METRICS[row] == "auroc":
-        chosen &= first.borrows == second.borrows
-    return [int(label) for label in np.flatnonzero(chosen)]
+def _is_tested(first: GroupMetrics, second: GroupMetrics, metric: str, row: int, least: int) -> bool:
+    sides = (first.metrics[metric][row], second.metrics[metric][row])
+    is_alike = metric != "auroc" or first.borrows[row] == second.borrows[row]
+    return bool(is_alike) and all(side.units >= least and not np.isnan(side.value) for side in sides)
 
 
-def _test(pair: tuple[GroupMetrics, GroupMetrics], row: int, label: int, level: float) -> _Tested:
-    """Test one difference.
+def _side(group: GroupMetrics, metric: str, row: int) -> Side:
+    value, images = group.value(metric, row), group.behind(metric, row)
+    size = f"{images:,} images"
+    if group.labels[row] != MACRO:
+        size = {
+            "auroc": f"{int(group.num_positives[row]):,} positives in {size}",
+            "sensitivity": f"{images:,} positives",
+            "specificity": f"{images:,} negatives",
+        }[metric]
+    text = f"{group.group.name} {value:.3f} of {size}"
+    return Side(group.group.name, value, images, group.metrics[metric][row].units, text)
 
-    The bootstrap's p-value ends at 2 / (B + 1), which no correction for many pairs would leave small. Where
-    not one resample reaches 0, the normal distribution with the resamples' variance goes on. A group in which
-    nothing varied (all positives found) gets the variance of Wilson's interval, as it is not certain either.
+
+def num_tested(tests: Iterable[GroupTest]) -> int:
+    """Return how many tests have a p-value, which is how many the correction counts."""
+    return sum(not np.isnan(test.test.p) for test in tests)
+
+
+def largest_gaps(tests: Sequence[GroupTest], level: float) -> list[Gap]:
+    """Return, for each covariate, metric and label, the largest gap between two groups.
+
+    The largest of many gaps is large by chance alone. So the p-values of all tests, of every covariate,
+    metric, label and pair of groups, are corrected together by Holm's method: where no group differs, a
+    report shows a difference with a probability of at most 1 minus the level. The gap that is returned is the
+    largest of those that are shown (corrected p below that), and where none is shown the largest of all.
+
+    Args:
+        tests: All that were made.
+        level: Coverage of the intervals.
     """
-    first, second = pair
-    samples = first.samples[row, label] - second.samples[row, label]
-    value = float(first.values[row, label] - second.values[row, label])
-    unseen = sum(_unseen_variance(group, row, label, level) for group in pair)
-    with np.errstate(invalid="ignore"):
-        error = float(np.sqrt(np.nanvar(samples) + unseen)) if np.isfinite(samples).sum() > 1 else np.nan
-    if not error > 0:
-        return _Tested(pair, label, value, estimate(value, [], level), float("nan"))
-    tail = float(2 * norm.sf(abs(value) / error))
-    if unseen:
-        half = float(norm.ppf((1 + level) / 2)) * error
-        interval = Estimate(value, max(-1.0, value - half), min(1.0, value + half))
-        return _Tested(pair, label, value, interval, tail)
-    p, least = p_value(samples), 2 / (np.isfinite(samples).sum() + 1)
-    p = min(p, tail) if p <= least else p
-    return _Tested(pair, label, value, estimate(value, samples, level), p)
+    corrected = holm([test.test.p for test in tests])
+    alike: dict[tuple[str, str, str], list[tuple[GroupTest, float]]] = {}
+    for test, p in zip(tests, corrected, strict=True):
+        alike.setdefault((test.covariate, test.metric, test.label), []).append((test, p))
+    return [_largest(members, level) for members in alike.values()]
 
 
-def _unseen_variance(group: GroupMetrics, row: int, label: int, level: float) -> float:
-    """Return the variance of a value that never varied; 0 where it did, NaN where none can be given."""
-    samples = group.samples[row, label]
-    if np.nanmax(samples, initial=-np.inf) - np.nanmin(samples, initial=np.inf) > ROUNDING:
-        return 0.0
-    units = int(group.units[row, label])
-    interval = estimate(float(group.values[row, label]), samples, level, units=units)
-    if interval.low is None or interval.high is None:
-        return float("nan")
-    return float((interval.high - interval.low) / norm.ppf((1 + level) / 2)) ** 2
-
-
-def _largest(covariate: str, row: int, tested: Sequence[_Tested], alpha: float) -> list[Gap]:
-    """Return one gap for each label."""
-    corrected = holm([gap.p for gap in tested])
-    gaps = []
-    for label in dict.fromkeys(gap.label for gap in tested):
-        ranked = sorted(
-            ((gap, p) for gap, p in zip(tested, corrected, strict=True) if gap.label == label),
-            key=lambda item: (not item[1] < alpha, -abs(item[0].value)),
-        )
-        chosen, p = ranked[0]
-        is_outdone = any(abs(gap.value) > abs(chosen.value) for gap, _ in ranked)
-        gaps.append(_gap(covariate, row, chosen, p, alpha, is_outdone=is_outdone))
-    return gaps
-
-
-def _gap(covariate: str, row: int, tested: _Tested, p: float, alpha: float, *, is_outdone: bool) -> Gap:
-    """Return the gap; ``is_outdone`` where larger ones between other groups are not shown."""
-    (first, second), label = tested.groups, tested.label
-    outcome = _outcome(tested.value, p, alpha)
+def _largest(tests: Sequence[tuple[GroupTest, float]], level: float) -> Gap:
+    """Return the gap of one metric of one label, from tests with their corrected p."""
+    alpha = _alpha(level)
+    chosen, p = min(tests, key=lambda item: (not item[1] < alpha, -abs(item[0].test.difference)))
+    is_outdone = any(abs(test.test.difference) > abs(chosen.test.difference) for test, _ in tests)
+    outcome = _outcome(chosen.test.difference, p, alpha)
+    first, second = chosen.sides
     return Gap(
-        covariate=covariate,
-        label=first.labels[label],
-        metric=GROUP_METRICS[row],
-        groups=(first.group.name, second.group.name),
-        images=(int(first.num_images[label]), int(second.num_images[label])),
-        difference=tested.difference,
-        p=None if np.isnan(tested.p) else float(tested.p),
-        p_holm=None if np.isnan(p) else float(p),
+        covariate=chosen.covariate,
+        label=chosen.label,
+        metric=chosen.metric,
+        groups=(first.group, second.group),
+        images=(first.images, second.images),
+        patients=(first.patients, second.patients),
+        difference=chosen.test.estimate(level),
+        p=None if np.isnan(chosen.test.p) else chosen.test.p,
+        p_holm=None if np.isnan(p) else p,
         outcome=outcome,
-        description=_description(tested, row, outcome, is_outdone),
+        description=_description(chosen, outcome, is_outdone=is_outdone),
     )
+
+
+def _alpha(level: float) -> float:
+    return round(1 - level, 12)  # 1 - 0.9 is a little less than 0.1
 
 
 def _outcome(value: float, p: float, alpha: float) -> Outcome:
@@ -139,12 +154,67 @@ def _outcome(value: float, p: float, alpha: float) -> Outcome:
     return "unclear"
 
 
-def _description(tested: _Tested, row: int, outcome: Outcome, is_outdone: bool) -> str:
-    values = [
-        f"{group.group.name} {group.values[row, tested.label]:.3f} "
-        f"({int(group.num_images[tested.label]):,} images)"
-        for group in tested.groups
-    ]
+def _description(test: GroupTest, outcome: Outcome, *, is_outdone: bool) -> str:
+    """Return the gap in words; ``is_outdone`` where larger ones between other groups are not shown."""
     conclusions = {"not_compared": "cannot be tested", "unclear": "no difference shown"}
-    description = f"{' against '.join(values)}: {conclusions.get(outcome, 'a difference is shown')}"
+    sides = " against ".join(side.text for side in test.sides)
+    description = f"{sides}: {conclusions.get(outcome, 'a difference is shown')}"
     return description + ("; larger ones between other groups are not" if is_outdone else "")
+
+
+def equalised_odds(tests: Sequence[GroupTest], gaps: Sequence[Gap], level: float) -> list[EqualisedOdds]:
+    """Return, for each covariate, whether sensitivity and false-positive rate are alike in its groups.
+
+    Both are those of the only label or of the macro mean. The intervals hold together: with the probability
+    of the level all gaps of the covariate, between any two groups and in both rates, lie in theirs
+    (Bonferroni), and so does the largest.
+
+    Args:
+        tests: All that were made.
+        gaps: Of :func:`largest_gaps`.
+        level: Coverage.
+
+    References:
+        Hardt et al., Equality of opportunity in supervised learning, NeurIPS 2016.
+    """
+    result = []
+    for covariate in dict.fromkeys(test.covariate for test in tests):
+        labels = {test.label for test in tests if test.covariate == covariate}
+        label = MACRO if MACRO in labels else next(iter(labels))
+        own = [
+            test for test in tests
+            if (test.covariate, test.label) == (covariate, label) and test.metric in _ODDS
+        ]  # fmt: skip
+        if (MACRO in labels or len(labels) == 1) and {test.metric for test in own} == set(_ODDS):
+            shown = [
+                gap for gap in gaps
+                if gap.covariate == covariate and gap.metric in _ODDS and gap.outcome in ("better", "worse")
+            ]  # fmt: skip
+            result.append(_odds(own, shown, level))
+    return result
+
+
+def _odds(tests: Sequence[GroupTest], shown: Sequence[Gap], level: float) -> EqualisedOdds:
+    """Return equalised odds from the tests of one label of a covariate, and the gaps that are shown."""
+    together = 1 - (1 - level) / len(tests)
+    largest = {
+        metric: max(
+            (test for test in tests if test.metric == metric), key=lambda test: abs(test.test.difference)
+        )
+        for metric in _ODDS
+    }
+    sensitivity, specificity = largest["sensitivity"], largest["specificity"]
+    return EqualisedOdds(
+        covariate=sensitivity.covariate,
+        label=sensitivity.label,
+        sensitivity=sensitivity.test.estimate(together),
+        sensitivity_groups=_names(sensitivity),
+        false_positive_rate=-specificity.test.estimate(together),
+        false_positive_rate_groups=_names(specificity),
+        is_difference_shown=bool(shown),
+        shown=[(gap.label, gap.metric) for gap in shown],
+    )
+
+
+def _names(test: GroupTest) -> tuple[str, str]:
+    return (test.sides[0].group, test.sides[1].group)

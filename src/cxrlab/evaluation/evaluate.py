@@ -27,6 +27,7 @@ from cxrlab.evaluation.results import (
     LabelCounts,
     LabelThreshold,
 )
+from cxrlab.evaluation.stratified import stratified_auroc
 from cxrlab.evaluation.subgroups import subgroup_numbers
 from cxrlab.metrics.bootstrap import Counts, Estimate, patient_counts
 from cxrlab.metrics.calibration import Calibrator, evaluate_calibration
@@ -92,7 +93,8 @@ def evaluate(
     )
     metrics = clock.timed("metrics", _metric_estimates, table, values, counts, settings)
     delong = clock.timed("delong", _delong_estimates, table, settings)
-    subgroups, gaps = clock.timed("subgroups", subgroup_numbers, table, values, counts, settings)
+    subgroups = clock.timed("subgroups", subgroup_numbers, table, values, settings)
+    stratified = clock.timed("stratified", stratified_auroc, table, settings)
     calibration = clock.timed("calibration", evaluate_calibration, table, calibrator, counts, settings)
     curves = clock.timed("curves", label_curves, table, settings)
     points = clock.timed("operating points", operating_points, table, validation, counts, settings)
@@ -126,8 +128,8 @@ def evaluate(
         ],
         classification_report=classification_report(table, values, counts, settings, negative=data.negative),
         calibration=calibration,
-        subgroups=subgroups,
-        gaps=gaps,
+        subgroups=subgroups.rows,
+        gaps=subgroups.gaps,
         published=published_table(
             labels, metrics.macro, data.name, data.split, len(table), is_nih=are_of_nih(table.images)
         ),
@@ -140,6 +142,11 @@ def evaluate(
         referral=referred,
         decisions=acting,
         curves=_joined(curves, decision_curves),
+        num_gap_tests=subgroups.num_tested,
+        subgroup_means=subgroups.means,
+        subgroup_pairs=subgroups.pairs,
+        equalised_odds=subgroups.equalised_odds,
+        stratified=stratified,
     )
 
 

@@ -1,9 +1,9 @@
-"""Groups of images by the values of a covariate, and their metrics, of the sample and of every resample.
+"""Groups of images by the values of a covariate, and their metrics, with what each patient adds to them.
 
 Views, sexes, bands of age, thirds of any other number; AUROC, sensitivity and specificity of each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -12,10 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cxrlab.metrics.bootstrap import MACRO, Counts, macro_mean, ratio
-from cxrlab.metrics.confusion import confusion_counts, resampled_confusion_counts
+from cxrlab.metrics.bootstrap import MACRO, Estimate
+from cxrlab.metrics.influence import (
+    Influence,
+    auroc_influence,
+    logit_interval,
+    mean_influence,
+    share_influence,
+    share_interval,
+)
 from cxrlab.metrics.predictions import Floats, PredictionTable
-from cxrlab.metrics.ranking import label_rankings, ranking
 
 UNKNOWN = "unknown"
 GROUP_METRICS = ("auroc", "sensitivity", "specificity")
@@ -111,36 +117,46 @@ class GroupMetrics:
     Attributes:
         group: The images.
         labels: L names.
-        num_images: Images whose target is known, shape ``(L,)``.
         num_positives: Shape ``(L,)``.
         num_negatives: Shape ``(L,)``.
         num_patients: Of the group.
+        positive_patients: Patients with positives, shape ``(L,)``.
+        negative_patients: Patients with negatives, shape ``(L,)``.
         borrows: Where the group has no negatives, so that AUROC is against those of all, shape ``(L,)``.
-        values: NaN where undefined, shape ``(3, L)``.
-        samples: The same of each resample, shape ``(3, L, B)``.
-        units: Patients behind each value, shape ``(3, L)``: those with positives, those with negatives, and
-            for AUROC the fewer of both.
+        metrics: By the name of the metric, one for each label, undefined where it has no value.
+        num_images: Images whose target is known, shape ``(L,)``.
+        macro_of: The labels that the macro mean is of.
     """
 
     group: Group
     labels: tuple[str, ...]
-    num_images: Integers
     num_positives: Integers
     num_negatives: Integers
     num_patients: int
+    positive_patients: Integers
+    negative_patients: Integers
     borrows: Mask
-    values: Floats
-    samples: Floats
-    units: Integers
+    metrics: Mapping[str, Sequence[Influence]]
+    num_images: Integers
+    macro_of: tuple[str, ...] = ()
 
-    def is_supported(self, least: int) -> Mask:
-        """Tell which values rest on at least ``least`` positives or negatives or both, shape ``(3, L)``."""
-        positives, negatives = self.num_positives >= least, self.num_negatives >= least
-        both = positives & (negatives | self.borrows)
-        return np.stack([both, positives, negatives]) & ~np.isnan(self.values)
+    def value(self, metric: str, label: int) -> float:
+        """Return a metric of one label; NaN where undefined."""
+        return self.metrics[metric][label].value
+
+    def behind(self, metric: str, label: int) -> int:
+        """Return how many images a value is of: positives, negatives, or for AUROC and a mean all."""
+        if self.labels[label] == MACRO or metric == "auroc":
+            return int(self.num_images[label])
+        return int((self.num_positives if metric == "sensitivity" else self.num_negatives)[label])
+
+    def estimate(self, metric: str, label: int, level: float) -> Estimate:
+        """Return a metric of one label with its interval."""
+        interval = logit_interval if metric == "auroc" else share_interval
+        return interval(self.metrics[metric][label], level)
 
 
-def group_metrics(table: PredictionTable, thresholds: Floats, counts: Counts, group: Group) -> GroupMetrics:
+def group_metrics(table: PredictionTable, thresholds: Floats, group: Group) -> GroupMetrics:
     """Return the metrics of a group.
 
     Where a group has positives but no negative (bacteria and virus are known of pneumonias only), AUROC tells
@@ -149,46 +165,43 @@ def group_metrics(table: PredictionTable, thresholds: Floats, counts: Counts, gr
     Args:
         table: N images, L labels, P patients.
         thresholds: Shape ``(L,)``; NaN where there is none.
-        counts: How often each patient stands in each resample, shape ``(P, B)``.
         group: Some of the images.
     """
-    metrics = counted(table, group, counts.shape[1])
-    part, drawn = table.rows(group.members), counts[np.unique(table.patients[group.members])]
-    ranked = label_rankings(part, drawn)
-    tp, fp, tn, fn = confusion_counts(part, thresholds)
-    values = np.stack([ranked.auroc, ratio(tp, tp + fn), ratio(tn, tn + fp)])
-    tps, fps, tns, fns = resampled_confusion_counts(part, thresholds, drawn)
-    samples = np.stack([ranked.auroc_samples, ratio(tps, tps + fns), ratio(tns, tns + fps)])
-    for label in np.flatnonzero(metrics.borrows):
-        targets = table.targets[:, label]
-        rows = np.where(group.members, targets == 1, targets == 0)
-        scores = table.probabilities[rows, label]
-        borrowed = ranking(scores, targets[rows], table.patients[rows], counts)
-        values[0, label], samples[0, label] = borrowed.auroc[0], borrowed.auroc_samples[0]
-    return replace(metrics, values=values, samples=samples)
+    metrics, size = counted(table, group), table.num_patients
+    rows: dict[str, list[Influence]] = {name: [] for name in GROUP_METRICS}
+    for label, threshold in enumerate(thresholds):
+        targets, scores = table.targets[:, label], table.probabilities[:, label]
+        kept = group.members | (metrics.borrows[label] & (targets == 0))
+        rows["auroc"].append(auroc_influence(scores[kept], targets[kept], table.patients[kept], size))
+        is_called, is_decided = scores >= threshold, group.members & ~np.isnan(threshold)
+        for name, side, hits in (("sensitivity", 1, is_called), ("specificity", 0, ~is_called)):
+            members = is_decided & (targets == side)
+            rows[name].append(share_influence(hits, members, table.patients, size))
+    return replace(metrics, metrics=rows)
 
 
-def counted(table: PredictionTable, group: Group, num_resamples: int) -> GroupMetrics:
-    """Return how many images and patients a group has; its values are NaN."""
+def counted(table: PredictionTable, group: Group) -> GroupMetrics:
+    """Return how many images and patients a group has; its metrics are undefined."""
     targets, patients = table.targets[group.members], table.patients[group.members]
     positives, negatives = targets == 1, targets == 0
-    owners = np.array(
-        [[len(np.unique(patients[column])) for column in side.T] for side in (positives, negatives)],
-        dtype=np.int64,
-    )
+    owners = [
+        np.array([len(np.unique(patients[column])) for column in side.T], dtype=np.int64)
+        for side in (positives, negatives)
+    ]
     num_positives, num_negatives = positives.sum(axis=0), negatives.sum(axis=0)
     has_negatives = (table.targets == 0).any(axis=0)
+    nothing = [Influence.undefined(table.num_patients)] * len(table.labels)
     return GroupMetrics(
         group=group,
         labels=table.labels,
-        num_images=num_positives + num_negatives,
         num_positives=num_positives,
         num_negatives=num_negatives,
         num_patients=len(np.unique(patients)),
+        positive_patients=owners[0],
+        negative_patients=owners[1],
         borrows=(num_positives > 0) & (num_negatives == 0) & has_negatives,
-        values=np.full((3, len(table.labels)), np.nan),
-        samples=np.full((3, len(table.labels), num_resamples), np.nan),
-        units=np.stack([owners.min(axis=0), *owners]),
+        metrics=dict.fromkeys(GROUP_METRICS, nothing),
+        num_images=num_positives + num_negatives,
     )
 
 
@@ -196,44 +209,50 @@ def macro_labels(groups: Sequence[GroupMetrics], least: int) -> Mask:
     """Return the labels that the groups' macro means run over, shape ``(L,)``: the same for all of them.
 
     A mean over other labels would differ between groups for that reason alone. So a label counts where each
-    group has enough positives and negatives of it; a group that has less than half of the labels that the
+    group has enough patients with it, and without; a group that has less than half of the labels that the
     largest has (a handful of small children, say) has no mean, lest it take the labels from all others.
 
     Args:
         groups: Those that are compared.
-        least: How many positives, and negatives, are enough.
+        least: How many patients with positives, and with negatives, are enough.
     """
     if not groups:
         return np.zeros(0, dtype=bool)
-    enough = np.stack([np.minimum(group.num_positives, group.num_negatives) >= least for group in groups])
+    enough = np.stack([_fewest(group) >= least for group in groups])
     sizes = enough.sum(axis=1)
     return np.asarray(enough[2 * sizes >= sizes.max()].all(axis=0))
 
 
 def with_macro(metrics: GroupMetrics, chosen: Mask, least: int) -> GroupMetrics:
-    """Add the mean over the ``chosen`` labels, undefined unless the group has enough images of each.
+    """Add the mean over the ``chosen`` labels, undefined unless the group has enough patients of each.
 
     Args:
         metrics: Of L labels.
         chosen: Of :func:`macro_labels`, shape ``(L,)``; labels without a threshold have no sensitivity and
             specificity in any group, and are left out of these means.
-        least: How many positives, and negatives, are enough.
+        least: How many patients with positives, and with negatives, are enough.
     """
-    fewest = np.minimum(metrics.num_positives, metrics.num_negatives)
-    mean, samples = np.full(3, np.nan), np.full((3, metrics.samples.shape[2]), np.nan)
-    if (fewest[chosen] >= least).all():
-        for row in range(3):
-            values = np.where(chosen, metrics.values[row], np.nan)
-            mean[row], samples[row] = macro_mean(values, metrics.samples[row], complete=True)
+    is_enough = chosen.any() and (_fewest(metrics)[chosen] >= least).all()
+    num_patients = len(metrics.metrics["auroc"][0].of_patients)
+    rows = {}
+    for name, of_labels in metrics.metrics.items():
+        parts = [part for part, is_chosen in zip(of_labels, chosen, strict=True) if is_chosen]
+        defined = [part for part in parts if not np.isnan(part.value)] if is_enough else []
+        rows[name] = [*of_labels, mean_influence(defined, num_patients)]
     size = int(metrics.group.members.sum())  # what there must be enough of is decided above
     return replace(
         metrics,
         labels=(*metrics.labels, MACRO),
-        num_images=np.append(metrics.num_images, size),
         num_positives=np.append(metrics.num_positives, size),
         num_negatives=np.append(metrics.num_negatives, size),
+        positive_patients=np.append(metrics.positive_patients, metrics.num_patients),
+        negative_patients=np.append(metrics.negative_patients, metrics.num_patients),
         borrows=np.append(metrics.borrows, False),
-        values=np.column_stack([metrics.values, mean]),
-        samples=np.concatenate([metrics.samples, samples[:, None]], axis=1),
-        units=np.column_stack([metrics.units, np.zeros(3, dtype=np.int64)]),
+        metrics=rows,
+        num_images=np.append(metrics.num_images, size),
+        macro_of=tuple(np.array(metrics.labels, dtype=object)[chosen]),
     )
+
+
+def _fewest(metrics: GroupMetrics) -> Integers:
+    return np.minimum(metrics.positive_patients, metrics.negative_patients)

@@ -19,6 +19,7 @@ from cxrlab.evaluation.failures import FailureAnalysis
 from cxrlab.evaluation.operating_points import OperatingPoints
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
 from cxrlab.evaluation.referral import Referral
+from cxrlab.evaluation.stratified import StratifiedAuroc
 from cxrlab.files import RunDir, write_json, write_text
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.calibration import CalibrationResult
@@ -227,6 +228,11 @@ class SubgroupRow:
         auroc: Area under the ROC curve.
         sensitivity: At the label's threshold.
         specificity: At the label's threshold.
+        negatives: None for the mean.
+        positive_patients: Patients with positives; None for the mean, and where patients are unknown.
+        negative_patients: Patients with negatives; None likewise.
+        caveat: Why to beware of the row, such as few patients; "" for most.
+        mean_of: The labels that a mean is of.
     """
 
     covariate: str
@@ -240,6 +246,11 @@ class SubgroupRow:
     auroc: Estimate
     sensitivity: Estimate
     specificity: Estimate
+    negatives: int | None = None
+    positive_patients: int | None = None
+    negative_patients: int | None = None
+    caveat: str = ""
+    mean_of: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -251,12 +262,13 @@ class Gap:
         label: Or ``macro`` for the mean.
         metric: ``auroc``, ``sensitivity`` or ``specificity``.
         groups: The two.
-        images: Of each.
+        images: Of each, behind its value: positives of a sensitivity, negatives of a specificity.
         difference: The first group's value minus the second's.
         p: Two-sided; None where nothing could be tested.
-        p_holm: The same, corrected for the number of gaps tested together.
+        p_holm: The same, corrected for the number of all differences between groups that were tested.
         outcome: Of the first group against the second.
         description: The same in words.
+        patients: Behind each value; for AUROC those with positives or with negatives, whichever are fewer.
     """
 
     covariate: str
@@ -269,6 +281,32 @@ class Gap:
     p_holm: float | None
     outcome: Outcome
     description: str
+    patients: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class EqualisedOdds:
+    """Whether the groups of a covariate have the same sensitivity and the same false-positive rate.
+
+    Attributes:
+        covariate: What the groups are by.
+        label: Whose rates are given: the only one, or ``macro`` for the mean.
+        sensitivity: The largest gap between two groups; its interval holds together with that of the other.
+        sensitivity_groups: The two: the first minus the second.
+        false_positive_rate: The largest gap between two groups.
+        false_positive_rate_groups: The two.
+        is_difference_shown: Whether any gap of the covariate in either is shown after the correction.
+        shown: Label and metric of these gaps.
+    """
+
+    covariate: str
+    label: str
+    sensitivity: Estimate
+    sensitivity_groups: tuple[str, str]
+    false_positive_rate: Estimate
+    false_positive_rate_groups: tuple[str, str]
+    is_difference_shown: bool
+    shown: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +385,11 @@ class EvaluationResult:
         decisions: Net benefit; None likewise.
         curves: See :func:`~cxrlab.evaluation.curves.label_curves`, and for the curves of net benefit
             :func:`~cxrlab.evaluation.decision_curve.decisions`; not in the JSON.
+        num_gap_tests: Differences between groups that were tested and corrected together.
+        subgroup_means: The mean of all images over the labels of the groups' means, by covariate.
+        subgroup_pairs: Metrics by groups that share the values of two covariates; not tested.
+        equalised_odds: By covariate.
+        stratified: AUROC within the groups of a covariate, beside that of all pairs of images.
     """
 
     format: int = FORMAT
@@ -374,6 +417,11 @@ class EvaluationResult:
     curves: pd.DataFrame = field(repr=False, compare=False)
     baselines: BaselineResult | None = None
     failures: FailureAnalysis | None = None
+    num_gap_tests: int = 0
+    subgroup_means: Sequence[SubgroupRow] = ()
+    subgroup_pairs: Sequence[SubgroupRow] = ()
+    equalised_odds: Sequence[EqualisedOdds] = ()
+    stratified: Sequence[StratifiedAuroc] = ()
 
     @property
     def is_exclusive(self) -> bool:

@@ -27,6 +27,9 @@ class EvaluationSettings:
         age_bands: Edges in years, ascending; a band includes its lower edge.
         min_positives: Labels with fewer positives or negatives are flagged.
         min_group_images: Subgroups with fewer images are not evaluated.
+        min_gap_patients: Patients behind a value, at least, for its difference between groups to be tested.
+        subgroup_pairs: Pairs of covariates whose values together make groups, such as ``[[sex, age]]``; None
+            for those of view, sex and age that there are, and an empty list for none.
         seed: Start of the bootstrap.
         operating_points: Rules like ``threshold``, each of which gets a line of its own.
         refer_ppv: Least PPV of those that are ruled in, which is guaranteed; None rules nobody in.
@@ -47,6 +50,8 @@ class EvaluationSettings:
     age_bands: Sequence[float] = (0, 18, 40, 60, 80)
     min_positives: int = 10
     min_group_images: int = 20
+    min_gap_patients: int = 20
+    subgroup_pairs: Sequence[Sequence[str]] | None = None
     seed: int = 0
     operating_points: Sequence[str | float] = (
         "youden",
@@ -97,3 +102,14 @@ class EvaluationSettings:
             )
         if list(self.age_bands) != sorted(set(self.age_bands)):
             raise ConfigError(f"evaluation.age_bands={list(self.age_bands)} must ascend.")
+        if self.min_gap_patients < 2:
+            raise ConfigError(
+                f"evaluation.min_gap_patients={self.min_gap_patients} must be at least 2: one patient does "
+                "not vary."
+            )
+        for pair in self.subgroup_pairs or ():
+            if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
+                raise ConfigError(
+                    f"evaluation.subgroup_pairs has {pair!r}: each entry is a pair of covariates, such as "
+                    "[sex,age]."
+                )

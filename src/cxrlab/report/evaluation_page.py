@@ -35,7 +35,7 @@ from cxrlab.report.checklists import Case, checklist
 from cxrlab.report.cohort_section import cohort_section
 from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.failures_section import failures_section
-from cxrlab.report.figures import groups, learning, performance
+from cxrlab.report.figures import learning, performance
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION_FIGURES
 from cxrlab.report.figures.explanation import explanation_figures
 from cxrlab.report.html import (
@@ -52,6 +52,7 @@ from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, Session, without_folder_names, without_names
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
+from cxrlab.report.subgroup_section import subgroup_section
 from cxrlab.runs.writing import save_audit
 from cxrlab.training.callbacks.provenance import SessionRecord, environment
 
@@ -126,26 +127,6 @@ def _confusion(context: PageContext) -> Markup | None:
     figure = context.figure("confusion", performance.confusion(result), alt=text.confusion(result))
     reason = "" if figure else text.no_threshold(result)
     return _joined(_how_to_read("confusion"), _sentence(reason), figure) if figure or reason else None
-
-
-def _subgroups(context: PageContext) -> Markup | None:
-    result = context.result
-    figure = context.figure(
-        "forest",
-        groups.forest(result),
-        alt="AUROC, sensitivity and specificity of each subgroup with their intervals.",
-        caption="Each group beside the value of all images (dashed), with intervals.",
-    )
-    by_covariate = tables.subgroup_tables(result)
-    if not figure and not by_covariate:
-        return None
-    gaps = tables.gap_table(result.gaps)
-    return _joined(
-        _how_to_read("subgroups"),
-        figure,
-        *((_heading("Gaps between groups"), table_html(gaps)) if gaps else ()),
-        *(folded_html(f"All groups of {covariate}", table) for covariate, table in by_covariate),
-    )
 
 
 def _learning(context: PageContext) -> Markup | None:
@@ -227,7 +208,7 @@ SECTIONS = (
     Section("curves", "ROC and precision-recall", _curves),
     Section("calibration", "Calibration", calibration_section),
     Section("confusion", "Confusion matrices", _confusion),
-    Section("subgroups", "Subgroups", _subgroups),
+    Section("subgroups", "Subgroups", subgroup_section),
     Section("failures", "Where it fails", failures_section),
     Section("learning", "Learning curves", _learning),
     Section("network", "The network, and what it sees", _network),

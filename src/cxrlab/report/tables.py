@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from cxrlab.evaluation.caveats import split_name
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS
-from cxrlab.evaluation.results import EvaluationResult, Gap, LabelCounts, PublishedRow
+from cxrlab.evaluation.results import EvaluationResult, LabelCounts, PublishedRow
 from cxrlab.metrics import METRICS
 from cxrlab.metrics.bootstrap import Estimate
-from cxrlab.report.formatting import DASH, MINUS, bounds, count, counted, level, number, p
+from cxrlab.report.formatting import DASH, bounds, count, level, number
 
 _MAIN = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
 # The AUROC stands in the second table once more, beside its intervals by other methods.
@@ -20,7 +20,6 @@ _METHODS = {
 }
 _AT_PREVALENCE = {"ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}"}
 _BEFORE = "Brier score and log loss are those of the probabilities before recalibration."
-_NUM_GAPS = 6  # that are shown
 
 
 class Cell(NamedTuple):
@@ -246,54 +245,3 @@ def published_means(result: EvaluationResult) -> Table | None:
         for paper in published.rows
     ]
     return Table(["model", "mean AUROC", "split", "source"], [ours, *rows], texts=frozenset({2, 3}))
-
-
-def subgroup_tables(result: EvaluationResult) -> list[tuple[str, Table]]:
-    """Return a table for each covariate."""
-    columns = ["label", "group", "images", "patients", "positives", "AUROC", "sensitivity", "specificity"]
-    tables: dict[str, list[Row]] = {}
-    shared = {group.covariate for group in result.subgroups if group.negatives_from == "all"}
-    for group in result.subgroups:
-        counts = (group.images, group.patients, group.positives)
-        cells = [Cell(str(group.group)), *(Cell(count(value)) for value in counts)]
-        cells += map(estimate_cell, (group.auroc, group.sensitivity, group.specificity))
-        row = Row(label_name(group.label), cells, strong=group.label == "macro")
-        tables.setdefault(group.covariate, []).append(row)
-    caption = "The groups hold no images without the finding: those of all groups stand in for them."
-    return [
-        (covariate, Table(columns, rows, caption if covariate in shared else "", frozenset({1})))
-        for covariate, rows in tables.items()
-    ]
-
-
-def gap_table(gaps: Sequence[Gap]) -> Table | None:
-    """Return the clearest gaps between groups, those that were shown first; None without any."""
-    if not gaps:
-        return None
-    columns = ["label", "covariate", "metric", "groups", "difference", "p, Holm", "in words"]
-    chosen = sorted(gaps, key=_rank)[:_NUM_GAPS]
-    caption = (
-        f"The {len(chosen)} clearest of {counted(len(gaps), 'gap')} that were tested."
-        if len(chosen) < len(gaps)
-        else ""
-    )
-    return Table(columns, [_gap_row(gap) for gap in chosen], caption, frozenset({1, 2, 3, 6}))
-
-
-def _gap_row(gap: Gap) -> Row:
-    cells = [
-        Cell(str(gap.covariate)),
-        Cell("AUROC" if gap.metric == "auroc" else gap.metric),
-        Cell(f" {MINUS} ".join(map(str, gap.groups))),
-        estimate_cell(gap.difference),
-        Cell(p(gap.p_holm)),
-        Cell(gap.description),
-    ]
-    return Row(label_name(gap.label), cells)
-
-
-def _rank(gap: Gap) -> tuple[float, float]:
-    """Return what to sort by: gaps that were shown by their size, the others, mostly chance, by p."""
-    if gap.outcome in ("better", "worse") and gap.difference.value is not None:
-        return (0, -abs(gap.difference.value))
-    return (1, 1.0 if gap.p is None else gap.p)

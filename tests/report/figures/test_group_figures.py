@@ -25,13 +25,14 @@ def with_groups(result, change):
 def test_a_row_is_a_group_beside_the_value_of_all(labels, label, evaluated):
     result = evaluated(labels)
     figure = forest(result)
-    overall = result.macro if label == "macro" else result.labels[label]
+    overall = result.labels["Edema"]  # of two labels the other is too rare for the means of groups
     rows = [row for row in result.subgroups if row.label == label]
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["AUROC", "sensitivity", "specificity"]
     for axes, metric in zip(figure.axes, FOREST_METRICS, strict=True):
         wanted = {f"{row.group} (n = {row.images})": getattr(row, metric).value for row in rows}
-        assert drawn(axes) == wanted | {"all images (n = 240)": overall[metric].value}
-        assert any(list(line.get_xdata()) == [overall[metric].value] * 2 for line in axes.lines)
+        value = pytest.approx(overall[metric].value)
+        assert drawn(axes) == wanted | {"all images (n = 240)": value}
+        assert any(list(line.get_xdata()) == [value] * 2 for line in axes.lines)
 
 
 def test_groups_stand_beneath_the_name_of_their_covariate(evaluated):
@@ -90,6 +91,37 @@ def test_what_is_nowhere_defined_gets_no_panel_or_no_figure(evaluated):
     assert [axes.get_title(loc="left") for axes in forest(result).axes] == ["AUROC"]
     assert forest(result, ("sensitivity",)) is None
     assert forest(replace(result, subgroups=[])) is None
+
+
+def test_the_dashed_line_is_the_mean_of_the_labels_of_the_points(evaluated):
+    """Mass is too rare for the groups' means; with it, the mean of all images would be another one."""
+    result = evaluated(["Edema", "Mass"])
+    figure = forest(result)
+    assert {row.mean_of for row in result.subgroups if row.label == "macro"} == {("Edema",)}
+    for axes, metric in zip(figure.axes, FOREST_METRICS, strict=True):
+        value = result.labels["Edema"][metric].value
+        assert value != pytest.approx(result.macro[metric].value, abs=0.01)
+        (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+        assert list(line.get_xdata()) == pytest.approx([value] * 2)
+        assert drawn(axes)["all images (n = 240)"] == pytest.approx(value)
+    assert figure.get_supxlabel().startswith("mean of 1 label, ")
+
+
+def test_where_covariates_have_means_of_other_labels_each_has_its_own_line(evaluated):
+    """Among the three groups by age, the one of 80 images has too few patients with a mass."""
+    result = evaluated(LABELS)
+    figure = forest(result)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert [name for name in names if "mean of" in name] == [
+        "view, mean of 2 labels", "sex, mean of 2 labels", "age, mean of 1 label"
+    ]  # fmt: skip
+    assert sum(name.startswith("all images") for name in names) == 3
+    lines = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    values = [result.labels[label]["auroc"].value for label in ("Edema", "Mass")]
+    assert [line.get_xdata()[0] for line in lines] == pytest.approx([sum(values) / 2] * 2 + values[:1])
+    ends = [place for line in lines for place in line.get_ydata()]
+    assert ends == sorted(ends)
+    assert figure.get_supxlabel().startswith("means of the labels that have enough patients in every group")
 
 
 def dots(axes):

@@ -1,6 +1,7 @@
 """Groups of images, and models, side by side: forest plots, a leaderboard, differences, AUROC by label."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from cxrlab.report.figures.style import (
     shown,
     styled,
 )
-from cxrlab.report.formatting import level
+from cxrlab.report.formatting import counted, level
 
 _METRICS: dict[str, str] = {"auroc": "AUROC", "sensitivity": "sensitivity", "specificity": "specificity"}
 _ALL = "all images"
@@ -31,10 +32,11 @@ _SPREAD = 0.75  # of the models' points within the row of a label
 
 
 class _ForestRow(NamedTuple):
-    """A group with its estimates by metric; None for the heading of a covariate."""
+    """A group, or all images, with its estimates by metric; None for the heading of a covariate."""
 
     name: str
     estimates: Estimates | None
+    is_all: bool = False
 
 
 def forest(
@@ -55,9 +57,8 @@ def forest(
     drawn = [name for name in metrics if any(_estimates(group)[name].value is not None for group in groups)]
     if not drawn:
         return None
-    overall = result.macro if chosen == "macro" else result.labels[chosen]
-    num_images = result.data.images if chosen == "macro" else result.counts[chosen].images
-    rows = _rows(groups, overall, num_images)
+    means = result.subgroup_means if chosen == "macro" else ()
+    rows = _rows_beside_their_means(groups, means) if _differ(means) else _rows(groups, _all(result, chosen))
     with styled():
         figure = new_figure(2.4 + 2.2 * len(drawn), 1.1 + 0.26 * len(rows))
         panels = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
@@ -68,7 +69,7 @@ def forest(
         for axes, metric in zip(panels, drawn, strict=True):
             _mark_undefined(axes, rows, metric)
         _name_rows(panels[0], rows)
-        of = f"mean of {result.num_macro_labels} labels" if chosen == "macro" else shown(chosen, 60, 1)
+        of = _mean_of(groups) if chosen == "macro" else shown(chosen, 60, 1)
         has_borrowed = any(group.negatives_from == "all" for group in groups)
         note = f"\n{_BORROWED} compared with the negatives of all groups" if has_borrowed else ""
         figure.supxlabel(f"{of}, {level(result.interval.level)} interval; dashed: all images{note}")
@@ -83,16 +84,55 @@ def _estimates(group: SubgroupRow) -> Estimates:
     return {"auroc": group.auroc, "sensitivity": group.sensitivity, "specificity": group.specificity}
 
 
-def _rows(groups: Sequence[SubgroupRow], overall: Estimates, num_images: int) -> list[_ForestRow]:
+def _differ(means: Sequence[SubgroupRow]) -> bool:
+    """Tell whether covariates' means are of different labels, so that no one value stands beside all."""
+    return len({tuple(mean.mean_of) for mean in means}) > 1
+
+
+def _mean_of(groups: Sequence[SubgroupRow]) -> str:
+    sizes = sorted({group.num_labels for group in groups})
+    if len(sizes) == 1:
+        return f"mean of {counted(sizes[0], 'label')}"
+    return "means of the labels that have enough patients in every group"
+
+
+def _all(result: EvaluationResult, label: str) -> _ForestRow:
+    """Return the row of all images: the mean of the labels that the groups' means are of, or the label."""
+    if label != "macro":
+        num_images, estimates = result.counts[label].images, result.labels[label]
+    else:
+        mean = next(iter(result.subgroup_means), None)
+        num_images, estimates = result.data.images, _estimates(mean) if mean else result.macro
+    return _ForestRow(f"{_ALL} (n = {num_images:,})", estimates, is_all=True)
+
+
+def _rows(groups: Sequence[SubgroupRow], of_all: _ForestRow) -> list[_ForestRow]:
     """Return names and estimates from top to bottom: all images, then a heading for each covariate."""
-    rows = [_ForestRow(f"{_ALL} (n = {num_images:,})", overall)]
+    rows = [of_all]
     for covariate in dict.fromkeys(group.covariate for group in groups):
         rows.append(_ForestRow(shown(covariate, 36, 1), None))
-        for group in groups:
-            if group.covariate == covariate:
-                mark = _BORROWED if group.negatives_from == "all" else ""
-                name = f"{shown(group.group, 28, 2)}{mark} (n = {group.images:,})"
-                rows.append(_ForestRow(name, _estimates(group)))
+        rows += _of_covariate(groups, covariate)
+    return rows
+
+
+def _rows_beside_their_means(groups: Sequence[SubgroupRow], means: Sequence[SubgroupRow]) -> list[_ForestRow]:
+    """Return the same with all images beneath each heading: each covariate's means are of its own labels."""
+    rows = []
+    for mean in means:
+        of = counted(mean.num_labels, "label")
+        rows.append(_ForestRow(f"{shown(mean.covariate, 24, 1)}, mean of {of}", None))
+        rows.append(_ForestRow(f"{_ALL} (n = {mean.images:,})", _estimates(mean), is_all=True))
+        rows += _of_covariate(groups, mean.covariate)
+    return rows
+
+
+def _of_covariate(groups: Sequence[SubgroupRow], covariate: str) -> list[_ForestRow]:
+    rows = []
+    for group in groups:
+        if group.covariate == covariate:
+            mark = _BORROWED if group.negatives_from == "all" else ""
+            name = f"{shown(group.group, 28, 2)}{mark} (n = {group.images:,})"
+            rows.append(_ForestRow(name, _estimates(group)))
     return rows
 
 
@@ -101,11 +141,20 @@ def _panel(axes: Axes, rows: Sequence[_ForestRow], metric: str) -> None:
         if row.estimates is None:
             axes.axhline(place - 0.5, color="#dddddd", linewidth=0.8, zorder=0)
         elif metric in row.estimates and row.estimates[metric].value is not None:
-            marker = {"fmt": "D", "color": INK} if place == 0 else {"fmt": "o", "color": COLOURS[0]}
+            marker = {"fmt": "D", "color": INK} if row.is_all else {"fmt": "o", "color": COLOURS[0]}
             points(axes, [row.estimates[metric]], [place], **marker)
-    overall = rows[0].estimates
-    if overall is not None and metric in overall and (value := overall[metric].value) is not None:
-        axes.axvline(value, color=MUTED, linestyle="--", linewidth=0.9, zorder=1)
+    starts = [place for place, row in enumerate(rows) if row.is_all]
+    for start, after in pairwise([*starts, len(rows) + 1]):
+        overall = rows[start].estimates or {}
+        if metric in overall and (value := overall[metric].value) is not None:
+            axes.plot(
+                [value, value],
+                [start - 0.5, after - 1.5],
+                color=MUTED,
+                linestyle="--",
+                linewidth=0.9,
+                zorder=1,
+            )
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
 
