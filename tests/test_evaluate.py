@@ -135,6 +135,14 @@ def test_another_data_set_is_matched_by_synonyms(
     assert any(
         "None of these images is among those that the network was trained on" in one for one in messages
     )
+    beside = numbers["external"]
+    own = json.loads((run / "evaluation.json").read_text())
+    assert beside["labels"]["Effusion"]["metrics"]["auroc"]["own"] == own["labels"]["Effusion"]["auroc"]
+    assert beside["labels"]["Effusion"]["metrics"]["auroc"]["here"] == numbers["labels"]["Effusion"]["auroc"]
+    assert (beside["part"], beside["images"]) == ("test", own["data"]["images"])
+    assert [row["variable"] for row in beside["drift"]] == ["brightness", "contrast", "spread"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert 'id="external"' in page
 
 
 def test_the_page_of_another_data_set_is_titled_and_audited_by_that_one(

@@ -13,6 +13,7 @@ from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.cohort import Cohort, table_cohort
 from cxrlab.evaluation.curves import label_curves
 from cxrlab.evaluation.decision_curve import decisions
+from cxrlab.evaluation.external_comparison import OwnPart, external_comparison
 from cxrlab.evaluation.failures import failure_analysis
 from cxrlab.evaluation.image_facts import ImageFacts
 from cxrlab.evaluation.operating_point import Thresholds
@@ -63,6 +64,7 @@ def evaluate(
     data: DataFacts | None = None,
     notes: Sequence[str] = (),
     cohort: Cohort | None = None,
+    own: OwnPart | None = None,
     baselines: Baselines | None = None,
     validation: PredictionTable | None = None,
     referral: ReferralRules | None = None,
@@ -78,6 +80,7 @@ def evaluate(
         data: What the images are, where that is known.
         notes: What else the reader must know; these become the first caveats.
         cohort: Images and patients of all parts; None for those of ``table`` alone.
+        own: A run's own part, to be set beside ``table``, which is of another data set.
         baselines: What simple models predict of the same images.
         validation: Predictions of other images by the same model, of the same labels, to choose thresholds by
             further rules on; without them those are left out.
@@ -105,6 +108,20 @@ def evaluate(
     labels = {
         label: folds.labels.get(label, {}) | metrics.labels[label] | delong[label] for label in table.labels
     }
+    external = None
+    if own is not None:
+        external = clock.timed(
+            "external",
+            external_comparison,
+            table,
+            own,
+            labels,
+            metrics.macro,
+            values,
+            calibrator,
+            counts,
+            settings,
+        )
     beside = (
         None
         if baselines is None
@@ -136,6 +153,7 @@ def evaluate(
         seconds=clock.seconds,
         out_of_fold=folds.facts,
         cohort=cohort or table_cohort(table),
+        external=external,
         baselines=beside,
         failures=failures,
         operating_points=points,

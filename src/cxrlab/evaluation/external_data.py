@@ -2,8 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+
+import pandas as pd
 
 from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
@@ -12,9 +14,12 @@ from cxrlab.data.duplicates.overlap import find_shared, read_other, read_root
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.patients import patient_keys, shared_patients
 from cxrlab.errors import DataError, MissingFileError
+from cxrlab.evaluation.external_comparison import LOOKS, OwnPart
 from cxrlab.evaluation.synonyms import match_labels
-from cxrlab.files import RunDir
+from cxrlab.files import RunDir, read_json, reading
+from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.predictions import DataFacts, PredictionTable
+from cxrlab.runs.own_predictions import read_own_predictions
 from cxrlab.runs.predict import predict_table
 from cxrlab.runs.run import Run
 from cxrlab.runs.run_data import PredictedImages
@@ -23,6 +28,10 @@ log = logging.getLogger(__name__)
 
 
 SEEN = ("train", "val")
+
+_EVALUATION_REMEDY = (
+    "Bring it back from a copy, or remove it: nothing of the run's own part is then set beside."
+)
 
 
 _UNCHECKED = (
@@ -54,8 +63,23 @@ def check_not_trained_on(run: Run, patients: Sequence[str], seen: Sequence[str] 
         )
 
 
+def own_images(run: Run, decode: Callable[[Manifest], Dataset]) -> tuple[Manifest, Dataset] | None:
+    """Return the images of a run's own data set as listed, and those that can be read; None without any.
+
+    Args:
+        run: The run.
+        decode: Reads the images of its manifest.
+    """
+    try:
+        other = read_other(run.run_dir, None)
+    except (MissingFileError, DataError) as error:
+        log.warning("Whether the run was trained on some of these images cannot be told: %s", error)
+        return None
+    return other, decode(other)
+
+
 def without_shared(
-    run: Run, dataset: Dataset, rows: Sequence[int], decode: Callable[[Manifest], Dataset]
+    run: Run, dataset: Dataset, rows: Sequence[int], own: tuple[Manifest, Dataset] | None
 ) -> tuple[list[int], str, bool]:
     """Leave out the images that a run was trained on, found by their content, and all of their patients.
 
@@ -63,7 +87,7 @@ def without_shared(
         run: The run.
         dataset: The data set to evaluate it on.
         rows: Those of its rows that are evaluated.
-        decode: Reads the images of the run's own manifest.
+        own: The run's own images, of :func:`own_images`.
 
     Returns:
         The rows that are left, what the reader must be told, and whether all of the run's images were there
@@ -72,15 +96,13 @@ def without_shared(
     Raises:
         DataError: If none is left.
     """
-    try:
-        other = read_other(run.run_dir, None)
-    except (MissingFileError, DataError) as error:
-        log.warning("Whether the run was trained on some of these images cannot be told: %s", error)
+    if own is None:
         return list(rows), _UNCHECKED.format("none"), False
+    other, decoded = own
     known = other.table.loc[other.table["part"].isin(SEEN), "image"]
     num_there = sum((other.root / image).is_file() for image in known)
     is_complete = num_there == len(known)
-    shared = find_shared(dataset, decode(other))
+    shared = find_shared(dataset, decoded)
     shared = shared[shared["other_part"].isin(SEEN)]
     table = dataset.manifest.table
     patients = set(table.loc[table["image"].isin(shared["image"]), "patient"])
@@ -182,7 +204,8 @@ def other_data(
     else:
         notes = _same_ids(run, manifest, rows)
     num_asked = len(rows)
-    rows, note, unseen = without_shared(run, dataset, rows, data.decode)
+    own = own_images(run, data.decode)
+    rows, note, unseen = without_shared(run, dataset, rows, own)
     notes = (note, *notes)
     log.info("Labels: %s", ", ".join(f"{own} = {other}" for own, other in matched.items()))
     if len(matched) < len(run.labels):
@@ -215,7 +238,60 @@ def other_data(
         audit=_audited(dataset, data, looked_for_copies=part != "all") if audits else None,
         unseen=unseen,
         num_asked=num_asked,
+        looks=_looks(dataset).iloc[list(rows)].reset_index(drop=True),
+        own_looks=None if own is None else _looks(own[1]),
     )
+
+
+def _looks(dataset: Dataset) -> pd.DataFrame:
+    """Return what the images look like, with their names and parts."""
+    table = dataset.manifest.table[["image", "part"]].reset_index(drop=True)
+    return pd.concat([table, dataset.images.facts[list(LOOKS)].reset_index(drop=True)], axis=1)
+
+
+def own_part(run: Run, predicted: PredictedImages) -> OwnPart | None:
+    """Return what a run found on its own test part, or on validation where it has not read that.
+
+    Args:
+        run: The run.
+        predicted: Images of another data set.
+
+    Returns:
+        None where there are no predictions of such a part, the weights are others than those that made them,
+        or the other data are predicted in another way (``views``).
+
+    Raises:
+        ConfigError: If the run's ``evaluation.json`` cannot be read.
+        DataError: If its predictions are not its own.
+    """
+    part = next((part for part in ("test", "val") if run.files.predictions(part).is_file()), None)
+    if part is None or not run.has_own_weights or predicted.validation is not None:
+        return None
+    table = read_own_predictions(run.files, part)
+    looks = predicted.own_looks
+    if looks is not None:
+        looks = looks[looks["image"].isin(table.images)].reset_index(drop=True)
+    content = read_json(run.files.evaluation) if run.files.evaluation.is_file() else {}
+    with reading(run.files.evaluation, _EVALUATION_REMEDY):
+        if content.get("data", {}).get("part") != part:
+            content = {}
+        return OwnPart(
+            part=part,
+            labels={label: _estimates(metrics) for label, metrics in content.get("labels", {}).items()},
+            macro=_estimates(content.get("macro", {})),
+            num_macro_labels=int(content.get("num_macro_labels", 0)),
+            thresholds={label: entry["value"] for label, entry in content.get("thresholds", {}).items()},
+            table=table,
+            looks=looks if looks is not None and len(looks) else None,
+            other_looks=predicted.looks,
+        )
+
+
+def _estimates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Estimate]:
+    return {
+        name: Estimate(estimate["value"], estimate["low"], estimate["high"])
+        for name, estimate in metrics.items()
+    }
 
 
 def _audited(dataset: Dataset, data: DataModule, *, looked_for_copies: bool) -> AuditReport:

@@ -15,6 +15,7 @@ from cxrlab.errors import OutputError
 from cxrlab.evaluation.baselines import BaselineResult
 from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.decision_curve import Decisions
+from cxrlab.evaluation.external_comparison import ExternalComparison
 from cxrlab.evaluation.failures import FailureAnalysis
 from cxrlab.evaluation.operating_points import OperatingPoints
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
@@ -378,6 +379,7 @@ class EvaluationResult:
         seconds: What was spent, by phase.
         out_of_fold: Of which folds the predictions are, each of another network; None where they are not.
         cohort: Images and patients by part, and their characteristics; None where they were not described.
+        external: The run's own test part beside another data set; None where that is not what is evaluated.
         baselines: Simple models beside the one that is evaluated; None where none were asked for, or can be.
         failures: Where errors gather; None where no label has a threshold.
         operating_points: Thresholds by several rules; None where nobody looked for them.
@@ -411,6 +413,7 @@ class EvaluationResult:
     seconds: Mapping[str, float]
     out_of_fold: OutOfFold | None = None
     cohort: Cohort | None = None
+    external: ExternalComparison | None = None
     operating_points: OperatingPoints | None = None
     referral: Referral | None = None
     decisions: Decisions | None = None

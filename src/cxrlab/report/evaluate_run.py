@@ -14,6 +14,7 @@ from cxrlab.evaluation.ensemble import (
     ensemble_validation,
     shared_images,
 )
+from cxrlab.evaluation.external_data import own_part
 from cxrlab.evaluation.image_facts import run_image_facts
 from cxrlab.evaluation.operating_point import (
     from_validation,
@@ -132,6 +133,7 @@ def run_evaluation(
         model_info,
         predicted.audit,
         _cohort([run], predicted, len(predicted.table)),
+        own_part(run, predicted) if predicted.is_external else None,
         validation=validation,
         referral=run_referral(run, settings, labels) if has_own_rules else None,
     )

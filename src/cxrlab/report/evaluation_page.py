@@ -18,6 +18,7 @@ from cxrlab.errors import OutputError
 from cxrlab.evaluation.baselines import Baselines
 from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.evaluate import evaluate
+from cxrlab.evaluation.external_comparison import OwnPart
 from cxrlab.evaluation.image_facts import ImageFacts
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
@@ -34,6 +35,7 @@ from cxrlab.report.calibration_section import calibration_section
 from cxrlab.report.checklists import Case, checklist
 from cxrlab.report.cohort_section import cohort_section
 from cxrlab.report.explanation_page import explanation_section
+from cxrlab.report.external_section import external_section
 from cxrlab.report.failures_section import failures_section
 from cxrlab.report.figures import learning, performance
 from cxrlab.report.figures.explanation import DESCRIPTIONS as EXPLANATION_FIGURES
@@ -204,6 +206,7 @@ SECTIONS = (
     Section("cohort", "Images and patients", cohort_section),
     Section("audit", "What the audit of the data found", _audit),
     Section("labels", "Results by label", _labels),
+    Section("external", "Beside the run's own data", external_section),
     Section("baselines", "What simple models reach", baselines_section),
     Section("curves", "ROC and precision-recall", _curves),
     Section("calibration", "Calibration", calibration_section),
@@ -350,6 +353,7 @@ class Evaluation:
         model_info: The model.
         audit: Of the images' data set; None where another page has it, or none was made.
         cohort: Images and patients of all parts; None where only those of ``table`` are known.
+        own: The run's own part, where the table is of another data set.
         baselines: What simple models predict of the same images; None for none.
         validation: Predictions of the validation part, of the same labels, for what is chosen on it beside
             the thresholds; None where there are none, or they are what is evaluated.
@@ -364,6 +368,7 @@ class Evaluation:
     model_info: ModelInfo
     audit: AuditReport | None = None
     cohort: Cohort | None = None
+    own: OwnPart | None = None
     baselines: Baselines | None = None
     validation: PredictionTable | None = None
     referral: ReferralRules | None = None
@@ -467,6 +472,7 @@ def write_results(
         validation=evaluation.validation,
         referral=evaluation.referral,
         cohort=evaluation.cohort,
+        own=evaluation.own,
         baselines=evaluation.baselines,
         image_facts=evaluation.image_facts,
     )

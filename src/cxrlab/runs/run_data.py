@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from cxrlab.data import BUILDABLE
 from cxrlab.data.audit import AuditReport
 from cxrlab.data.datamodule import DataModule
@@ -151,6 +153,9 @@ class PredictedImages:
         unseen: Whether it is known that the run was trained on none of them; None where the part tells.
         validation: The run's validation part, predicted as the table was where that is not as in training:
             thresholds and calibration are chosen on it. None where those of the checkpoint hold.
+        looks: Brightness and the like of these images, in their order, where they are of another data set.
+        own_looks: The same of the run's own images, with columns ``image`` and ``part``; None where they
+            could not be read.
         num_asked: Images of another data set that were asked for, before those of the training were left out.
     """
 
@@ -165,6 +170,8 @@ class PredictedImages:
     unseen: bool | None = None
     validation: PredictionTable | None = None
     num_asked: int | None = None
+    looks: pd.DataFrame | None = None
+    own_looks: pd.DataFrame | None = None
 
 
 def own_part(
