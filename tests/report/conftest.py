@@ -91,13 +91,20 @@ def _evaluated(
     settings: EvaluationSettings,
     options: tuple[tuple[str, object], ...],
 ) -> EvaluationResult:
-    thresholds, calibrator = None, None
+    thresholds, calibrator, chosen_on = None, None, None
     if validation:
-        chosen_on = {name: value for name, value in options if name in ("exclusive", "steepness")}
-        thresholds, calibrator = from_validation(simulated_table(labels, **chosen_on, part="val"), settings)
+        alike = {name: value for name, value in options if name in ("exclusive", "steepness")}
+        chosen_on = simulated_table(labels, **alike, part="val")
+        thresholds, calibrator = from_validation(chosen_on, settings)
     table = simulated_table(labels, **dict(options))
     return evaluate(
-        table, settings=settings, thresholds=thresholds, calibrator=calibrator, data=data, notes=notes
+        table,
+        settings=settings,
+        thresholds=thresholds,
+        calibrator=calibrator,
+        data=data,
+        notes=notes,
+        validation=chosen_on,
     )
 
 

@@ -18,7 +18,15 @@ from cxrlab.heatmaps.results import ExplainedData, ExplanationResult, HeatmapFla
 from cxrlab.heatmaps.settings import ExplanationSettings
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.metrics.predictions import PredictionTable
-from cxrlab.report import SECTIONS, Section, evaluation_page, figure_html, paragraph_html, subgroup_section
+from cxrlab.report import (
+    SECTIONS,
+    Section,
+    decision_section,
+    evaluation_page,
+    figure_html,
+    paragraph_html,
+    subgroup_section,
+)
 from cxrlab.report.evaluation_page import write_report
 from cxrlab.report.figures import calibration
 from cxrlab.report.figures.style import new_figure, styled
@@ -245,7 +253,8 @@ def evaluated_table():
 def test_the_figures_lie_beside_the_page(folders):
     names = sorted(path.stem for path in (folders / "False" / "figures").iterdir())
     assert names == [
-        "auroc_by_label", "confusion", "forest", "learning_curves", "precision_recall", "reliability", "roc"
+        "auroc_by_label", "confusion", "forest", "learning_curves", "net_benefit",
+        "precision_recall", "reliability", "roc"
     ]  # fmt: skip
     page = read(folders / "False")
     assert page.count("data:image/svg+xml;base64,") == len(names)
@@ -263,6 +272,7 @@ def no_figures(monkeypatch):
     for module, names in (
         (evaluation_page.performance, ("roc", "precision_recall", "auroc_by_label", "confusion")),
         (calibration, ("reliability",)),
+        (decision_section, ("decision_curves",)),
         (subgroup_section.groups, ("forest",)),
         (evaluation_page.learning, ("draw_learning_curves",)),
     ):
@@ -277,7 +287,7 @@ def test_parts_without_data_are_left_out_or_say_why(tmp_path, evaluated):
     )
     result = replace(result, subgroups=[], gaps=[])
     page = read(write_report(tmp_path, result, ModelInfo(), images=True).parent)
-    assert anchors(page) == ["cohort", "labels", "calibration", "confusion", "card"]
+    assert anchors(page) == ["cohort", "labels", "calibration", "operating-points", "confusion", "card"]
     assert page.count("What needs a threshold, such as sensitivity") >= 2
     assert "nothing was fitted to correct them" in page
     assert "no AUROC could be computed" in page

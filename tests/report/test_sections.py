@@ -47,7 +47,7 @@ def test_a_section_of_ones_own_stands_before_how_to_repeat_it_or_where_it_shall(
         Section("five", "Five", nothing, after="one"),
     ]
     placed = ids(own)
-    assert placed[placed.index("calibration") :][:4] == ["calibration", "two", "three", "confusion"]
+    assert placed[placed.index("calibration") :][:4] == ["calibration", "two", "three", "operating-points"]
     assert placed[placed.index("repeat") - 2 :] == ["one", "five", "repeat", "card", "four"]
     assert ids([]) == [section.id for section in SECTIONS]
 

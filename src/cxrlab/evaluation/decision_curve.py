@@ -98,7 +98,7 @@ def net_benefit(
 def decisions(
     table: PredictionTable, calibrator: Calibrator | None, counts: Counts, settings: EvaluationSettings
 ) -> tuple[Decisions, pd.DataFrame]:
-    """Return the net benefit of each label at a few thresholds, and its curve.
+    """Return the net benefit of each label that has both classes at a few thresholds, and its curve.
 
     Args:
         table: What is evaluated.
@@ -115,9 +115,9 @@ def decisions(
     labels, frames = {}, []
     for column, label in enumerate(table.labels):
         known = table.known[:, column]
-        if not known.any():
-            continue
         scores, present = probabilities[known, column], table.targets[known, column] == 1
+        if present.all() or not present.any():
+            continue
         patients, prevalence = table.patients[known], float(present.mean())
         at = np.sort(np.asarray(settings.decision_thresholds, dtype=np.float64))
         points = _Sums.of(scores, present, patients, len(counts), at)

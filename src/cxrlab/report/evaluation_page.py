@@ -34,6 +34,7 @@ from cxrlab.report.baselines_section import baselines_section
 from cxrlab.report.calibration_section import calibration_section
 from cxrlab.report.checklists import Case, checklist
 from cxrlab.report.cohort_section import cohort_section
+from cxrlab.report.decision_section import decision_section
 from cxrlab.report.explanation_page import explanation_section
 from cxrlab.report.external_section import external_section
 from cxrlab.report.failures_section import failures_section
@@ -52,6 +53,7 @@ from cxrlab.report.html import (
 )
 from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, Session, without_folder_names, without_names
+from cxrlab.report.operating_points_section import operating_points_section
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
 from cxrlab.report.section import PageContext, Section, with_sections
 from cxrlab.report.subgroup_section import subgroup_section
@@ -210,6 +212,8 @@ SECTIONS = (
     Section("baselines", "What simple models reach", baselines_section),
     Section("curves", "ROC and precision-recall", _curves),
     Section("calibration", "Calibration", calibration_section),
+    Section("operating-points", "Operating points", operating_points_section),
+    Section("decisions", "Net benefit", decision_section),
     Section("confusion", "Confusion matrices", _confusion),
     Section("subgroups", "Subgroups", subgroup_section),
     Section("failures", "Where it fails", failures_section),
