@@ -386,3 +386,21 @@ def test_a_resumed_training_leaves_no_earlier_networks_predictions(run: Path):
     assert not left & {"predictions/val.csv", "predictions/test.csv", "evaluation.json", "report.html"}
     assert not (run / "heatmaps" / "test").exists()
     assert {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "manifest.csv", "metrics.csv"} <= left
+
+
+def test_interventions_are_asked_for_and_stand_on_the_page(evaluated: Evaluate, run: Path, tmp_path: Path):
+    words = ("interventions=30", "evaluation.min_positives=1", "report.images=false")
+    numbers = evaluated(f"run={run}", *words)["interventions"]
+    assert 0 < numbers["images"] <= 30
+    assert {row["name"] for row in numbers["rows"]} >= {"no_border", "half_resolution", "equal_histograms"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Does it need the lungs?" in page
+    assert "interventions.png" not in {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+
+
+def test_interventions_need_a_run_and_a_number(composed):
+    with pytest.raises(ConfigError, match="interventions"):
+        checked(composed("run=/a", "run_dir=/nowhere", "interventions=0", config_name="evaluate"))
+    with pytest.raises(ConfigError, match="interventions=5 change the images of one run: give run="):
+        words = ("predictions=a.csv", "targets=b.csv", "interventions=5", "run_dir=/nowhere")
+        checked(composed(*words, config_name="evaluate"))

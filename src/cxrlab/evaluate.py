@@ -37,6 +37,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "batch_size": int,
     "device": str,
     "heatmaps_per_label": int,
+    "interventions": int | None,
     "seed": int,
     "run_dir": str,
     "report.images": bool,
@@ -46,7 +47,7 @@ _VALUE_TYPES: Mapping[str, object] = {
 
 def checked(cfg: DictConfig) -> DictConfig:
     """Return the config, checked; see :func:`cxrlab.cli.config.checked`."""
-    from cxrlab.errors import ConfigError
+    from cxrlab.errors import ConfigError, check_range
     from cxrlab.metrics import load_metrics
     from cxrlab.models.views import check_views
     from cxrlab.report.section import load_sections
@@ -82,6 +83,11 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(
             f"name={cfg.name} is a folder of one run; an ensemble goes to hydra.run.dir=<folder>."
         )
+    if cfg.interventions is not None and (not isinstance(cfg.run, str) and len(cfg.run or []) != 1):
+        raise ConfigError(
+            f"interventions={cfg.interventions} change the images of one run: give run=<a run directory>."
+        )
+    check_range("interventions", cfg.interventions, 2)
     if cfg.heatmaps_per_label < 0:
         raise ConfigError(f"heatmaps_per_label={cfg.heatmaps_per_label} must be 0 or more.")
     if cfg.get("data") is None and cfg.part == "all":
@@ -183,7 +189,7 @@ def _of_runs(
     from cxrlab.evaluation.image_facts import run_image_facts
     from cxrlab.evaluation.operating_point import given
     from cxrlab.evaluation.run_baselines import run_baselines
-    from cxrlab.report.evaluate_run import ensemble_evaluation, run_evaluation
+    from cxrlab.report.evaluate_run import ensemble_evaluation, run_evaluation, with_interventions
     from cxrlab.runs.run import load_run
 
     named = config.plain(cfg)["run"]
@@ -218,8 +224,13 @@ def _of_runs(
     draws = bool(cfg.heatmaps_per_label) and predicted[0].images is not None
     draw = functools.partial(evaluation_of_run, cfg.heatmaps_per_label) if draws else None
     facts = run_image_facts(runs[0], predicted[0])
-    evaluation = replace(evaluation_of_run(0), image_facts=facts)
-    return with_baselines(evaluation), draw
+    evaluation = with_baselines(replace(evaluation_of_run(0), image_facts=facts))
+    if cfg.interventions is not None:
+        computing = {name: cfg[name] for name in ("root", "batch_size", "device")}
+        evaluation = with_interventions(
+            evaluation, runs[0], predicted[0], settings, most=cfg.interventions, **computing
+        )
+    return evaluation, draw
 
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":

@@ -83,16 +83,36 @@ def image_features(images: ImageRows, rows: Sequence[int], what: str) -> ImageFe
 
 def batch_features(images: npt.NDArray[np.uint8]) -> ImageFeatures:
     """Return the features of images ``(N, C, H, W)``, values 0 to 255."""
-    grey = images[:, 0] if images.shape[1] == 1 else images.mean(axis=1).round().astype(np.uint8)
-    resized = F.interpolate(torch.from_numpy(grey)[:, None].float(), size=(SIDE, SIDE), mode="area")
-    small = resized[:, 0].numpy()
-    regions = [region_of(one.astype(np.float64)) for one in small]
-    margins = [_margin(one, _widened(region.mask)) for one, region in zip(small, regions, strict=True)]
+    grey, small = _grey_and_small(images)
+    regions, has_lungs = _regions(small)
+    margins = [_margin(one, region) for one, region in zip(small, regions, strict=True)]
     histograms = [_histogram(one.ravel()) for one in small]
     blocks = _block_means(small).reshape(len(small), -1)
     whole = np.concatenate([histograms, blocks, oriented_gradients(small)], axis=1).astype(np.float32)
-    has_lungs = np.array([region.is_found for region in regions], dtype=bool)
     return ImageFeatures(np.stack([_statistics(one) for one in grey]), np.stack(margins), whole, has_lungs)
+
+
+def lung_regions(images: npt.NDArray[np.uint8]) -> tuple[Mask, Mask]:
+    """Return a box around both lungs, widened a little, of images ``(N, C, H, W)``.
+
+    Returns:
+        The pixels inside, shape ``(N, 64, 64)``, and whether lungs were found, ``(N,)``; where they were not,
+        the box is the usual place.
+    """
+    return _regions(_grey_and_small(images)[1])
+
+
+def _grey_and_small(images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], Features]:
+    """Return grey images, and the same of 64 by 64 pixels."""
+    grey = images[:, 0] if images.shape[1] == 1 else images.mean(axis=1).round().astype(np.uint8)
+    resized = F.interpolate(torch.from_numpy(grey)[:, None].float(), size=(SIDE, SIDE), mode="area")
+    return grey, resized[:, 0].numpy()
+
+
+def _regions(small: Features) -> tuple[Mask, Mask]:
+    regions = [region_of(one.astype(np.float64)) for one in small]
+    is_found = np.array([region.is_found for region in regions], dtype=bool)
+    return np.stack([_widened(region.mask) for region in regions]), is_found
 
 
 def oriented_gradients(images: Features) -> Features:

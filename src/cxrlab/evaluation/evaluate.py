@@ -16,6 +16,7 @@ from cxrlab.evaluation.decision_curve import decisions
 from cxrlab.evaluation.external_comparison import OwnPart, external_comparison
 from cxrlab.evaluation.failures import failure_analysis
 from cxrlab.evaluation.image_facts import ImageFacts
+from cxrlab.evaluation.interventions import InterventionResult, intervention_caveat
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.operating_points import operating_points
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold, out_of_fold, within_folds
@@ -69,6 +70,7 @@ def evaluate(
     validation: PredictionTable | None = None,
     referral: ReferralRules | None = None,
     image_facts: ImageFacts | None = None,
+    interventions: InterventionResult | None = None,
 ) -> EvaluationResult:
     """Return every number of an evaluation, with intervals by the patient bootstrap.
 
@@ -86,6 +88,7 @@ def evaluate(
             further rules on; without them those are left out.
         referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
         image_facts: Brightness, contrast and sizes of boxes of the images, where they are at hand.
+        interventions: What changes of some of the images do.
     """
     settings = settings or EvaluationSettings()
     data = data or DataFacts("")
@@ -141,6 +144,7 @@ def evaluate(
             *(Caveat("note", None, note) for note in notes),
             *fold_caveats(folds.facts),
             *(Caveat("baseline", None, message) for message in baseline_caveat(beside)),
+            *(Caveat("intervention", None, message) for message in intervention_caveat(interventions)),
             *caveats(table, thresholds, settings),
         ],
         classification_report=classification_report(table, values, counts, settings, negative=data.negative),
@@ -165,6 +169,7 @@ def evaluate(
         subgroup_pairs=subgroups.pairs,
         equalised_odds=subgroups.equalised_odds,
         stratified=stratified,
+        interventions=interventions,
     )
 
 

@@ -17,6 +17,7 @@ from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.decision_curve import Decisions
 from cxrlab.evaluation.external_comparison import ExternalComparison
 from cxrlab.evaluation.failures import FailureAnalysis
+from cxrlab.evaluation.interventions import InterventionResult
 from cxrlab.evaluation.operating_points import OperatingPoints
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
 from cxrlab.evaluation.referral import Referral
@@ -392,6 +393,7 @@ class EvaluationResult:
         subgroup_pairs: Metrics by groups that share the values of two covariates; not tested.
         equalised_odds: By covariate.
         stratified: AUROC within the groups of a covariate, beside that of all pairs of images.
+        interventions: What changes of the images do to the AUROC; None where they were not asked for.
     """
 
     format: int = FORMAT
@@ -425,6 +427,7 @@ class EvaluationResult:
     subgroup_pairs: Sequence[SubgroupRow] = ()
     equalised_odds: Sequence[EqualisedOdds] = ()
     stratified: Sequence[StratifiedAuroc] = ()
+    interventions: InterventionResult | None = None
 
     @property
     def is_exclusive(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cxrlab.errors import DataError
 from cxrlab.evaluation.cohort import Cohort, external_cohort, run_cohort
 from cxrlab.evaluation.ensemble import (
     check_no_training_patients,
@@ -16,6 +17,7 @@ from cxrlab.evaluation.ensemble import (
 )
 from cxrlab.evaluation.external_data import own_part
 from cxrlab.evaluation.image_facts import run_image_facts
+from cxrlab.evaluation.interventions import intervene
 from cxrlab.evaluation.operating_point import (
     from_validation,
     run_operating_point,
@@ -30,7 +32,7 @@ from cxrlab.report.model_info import ModelInfo, ensemble_model_info, run_model_i
 from cxrlab.report.panels import draw_run_panels, read_panels
 from cxrlab.report.section import Section
 from cxrlab.runs.run import Run
-from cxrlab.runs.run_data import PredictedImages
+from cxrlab.runs.run_data import PredictedImages, with_pixels
 
 # More than a page has room for: it chooses itself, and says how many it left out.
 _PANEL_BYTES = 10_000_000
@@ -138,6 +140,51 @@ def run_evaluation(
         referral=run_referral(run, settings, labels) if has_own_rules else None,
     )
     return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
+
+
+def with_interventions(
+    evaluation: Evaluation,
+    run: Run,
+    predicted: PredictedImages,
+    settings: EvaluationSettings,
+    *,
+    most: int,
+    root: Path | str | None,
+    batch_size: int,
+    device: str,
+) -> Evaluation:
+    """Add what is left of the AUROC where images are changed; see :mod:`cxrlab.evaluation.interventions`.
+
+    Args:
+        evaluation: Of the run.
+        run: Who predicts.
+        predicted: What is evaluated.
+        settings: How.
+        most: Images at most.
+        root: Folder of the run's data, where it was moved; None for where it was.
+        batch_size: Images at a time.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        DataError: If the images are no longer those of the run.
+        ConfigError: If no label has enough positives and negatives among the images.
+    """
+    if predicted.images is None:
+        predicted = with_pixels(predicted, run.data(root))
+    if predicted.images is None:
+        raise DataError(f"The images that {run.run_dir} predicted are not at hand.")
+    found = intervene(
+        run.model,
+        predicted.table,
+        predicted.images,
+        predicted.rows,
+        settings,
+        most=most,
+        batch_size=batch_size,
+        device=device,
+    )
+    model_info = replace(evaluation.model_info, changed=found.examples)
+    return replace(evaluation, interventions=found.result, model_info=model_info)
 
 
 def ensemble_evaluation(

@@ -20,6 +20,7 @@ from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.external_comparison import OwnPart
 from cxrlab.evaluation.image_facts import ImageFacts
+from cxrlab.evaluation.interventions import InterventionResult
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.terminal import terminal_table
@@ -51,6 +52,7 @@ from cxrlab.report.html import (
     save_figures,
     table_html,
 )
+from cxrlab.report.interventions_section import interventions_section
 from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, Session, without_folder_names, without_names
 from cxrlab.report.operating_points_section import operating_points_section
@@ -210,6 +212,7 @@ SECTIONS = (
     Section("labels", "Results by label", _labels),
     Section("external", "Beside the run's own data", external_section),
     Section("baselines", "What simple models reach", baselines_section),
+    Section("interventions", "Does it need the lungs?", interventions_section),
     Section("curves", "ROC and precision-recall", _curves),
     Section("calibration", "Calibration", calibration_section),
     Section("operating-points", "Operating points", operating_points_section),
@@ -363,6 +366,7 @@ class Evaluation:
             the thresholds; None where there are none, or they are what is evaluated.
         referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
         image_facts: Brightness, contrast and sizes of boxes of the images, where they are at hand.
+        interventions: What changes of the images do; None where that was not asked for.
     """
 
     table: PredictionTable
@@ -377,6 +381,7 @@ class Evaluation:
     validation: PredictionTable | None = None
     referral: ReferralRules | None = None
     image_facts: ImageFacts | None = None
+    interventions: InterventionResult | None = None
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
@@ -432,7 +437,9 @@ def write_evaluation(
         raise OutputError(f"The evaluation cannot be written to {folder}: {error}.") from error
     log.info("\n%s\n\nThe page: %s", terminal_table(result), run_dir.report)
     if draw is not None:
-        model_info = replace(draw().model_info, evaluated=Session.from_json(session))
+        model_info = replace(
+            draw().model_info, evaluated=Session.from_json(session), changed=evaluation.model_info.changed
+        )
         write_report(folder, result, model_info, images=images, sections=sections)
         log.info("It has the heatmaps now.")
     return result
@@ -479,6 +486,7 @@ def write_results(
         own=evaluation.own,
         baselines=evaluation.baselines,
         image_facts=evaluation.image_facts,
+        interventions=evaluation.interventions,
     )
     kept = result if images else without_folder_names(result)
     kept.save(folder)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.audit import Finding
@@ -169,6 +171,7 @@ class ModelInfo:
         panels: Heatmaps to choose from.
         explanation: What the checks of heatmaps found on the same images.
         examples: Heatmaps that show what the checks flag.
+        changed: A radiograph as it is and as interventions change it, shapes ``(C, H, W)``, by title.
         notes: Sentences that belong beside the result; no name of a file, folder, patient or image may stand
             in them, for a page without names shows them too. What may hold one is a ``note`` of the result.
     """
@@ -190,6 +193,7 @@ class ModelInfo:
     panels: Sequence[Panel] = ()
     explanation: ExplanationResult | None = None
     examples: Sequence[Panel] = ()
+    changed: Mapping[str, npt.NDArray[np.uint8]] = field(default_factory=dict, repr=False)
     notes: Sequence[str] = ()
 
     @property
@@ -220,6 +224,7 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
         evaluated=model_info.evaluated and model_info.evaluated.without_names(),
         panels=(),
         examples=(),
+        changed={},
     )
 
 
