@@ -77,6 +77,19 @@ def changes(images: Tensor) -> dict[str, Tensor]:
     }
 
 
+def stronger_changes(images: Tensor) -> dict[str, Tensor]:
+    """Return images changed further than the augmentation of any step goes."""
+    side = images.shape[-1]
+    inner = round(0.7 * side)
+    return {
+        "gamma 0.4": F.adjust_gamma(images, 0.4),
+        "gamma 2.2": F.adjust_gamma(images, 2.2),
+        "contrast 0.4": F.adjust_contrast(images, 0.4),
+        "cropped to 0.7": F.resize(F.center_crop(images, [inner, inner]), [side, side]),
+        "blur of 2.5": F.gaussian_blur(images, [15, 15], [2.5, 2.5]),
+    }
+
+
 def global_numbers(image: np.ndarray) -> list[float]:
     """Return mean, deviation, sharpness, direction of edges, grey percentiles and the border of an image."""
     values = image.astype(np.float64) / 255.0
@@ -136,6 +149,22 @@ def score(run: Run, root: Path) -> list[float]:
     ]
 
 
+def save_tables(run: Run, root: Path, folder: Path) -> None:
+    """Write predictions of validation, of the other children, and of these changed, for thresholds.py."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("val", "test"):
+        table = run.manifest[run.manifest["part"] == part]
+        images = run.images([root / image for image in table["image"]])
+        versions = {"val": images}
+        if part == "test":
+            versions = {"lower numbers": images, **changes(images), **stronger_changes(images)}
+        for name, version in versions.items():
+            scores = probabilities(run, version)
+            columns = {f"target/{LABEL}": table[f"label/{LABEL}"], f"probability/{LABEL}": scores}
+            frame = table[["image", "patient", "part"]].assign(**columns)
+            frame.to_csv(folder / f"{name}.csv", index=False)
+
+
 def main() -> None:
     """Train one step after another and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -144,6 +173,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--folder", type=Path, help="of an earlier call: its trainings are not done again")
+    parser.add_argument("--tables", type=Path, help="folder for predictions, for thresholds.py")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="pneumonia-steps-"))
     parts(arguments.root).to_csv(folder / "parts.csv", index=False)
@@ -162,6 +192,8 @@ def main() -> None:
             run.model.views = views
             values = " | ".join(f"{value:.4f}" for value in score(run, arguments.root))
             print(f"| {row} | {values} |", flush=True)
+            if arguments.tables is not None:
+                save_tables(run, arguments.root, arguments.tables / row.replace("/", "_"))
     run = load_run(folder / "0")
     print(f"AUROC of global numbers, without any lung, on the others: {shortcut(run, arguments.root):.3f}")
 

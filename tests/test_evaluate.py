@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,8 @@ def test_a_training_ends_as_the_command_evaluates_its_run(evaluated: Evaluate, r
 
 def test_thresholds_are_chosen_on_validation_and_kept_in_the_checkpoint(finished_run: Path):
     import cxrlab
+    from cxrlab.metrics.margin import threshold_basis
+    from cxrlab.metrics.predictions import read_predictions
     from cxrlab.metrics.thresholds import choose_thresholds
 
     run = cxrlab.load_run(finished_run)
@@ -64,12 +67,16 @@ def test_thresholds_are_chosen_on_validation_and_kept_in_the_checkpoint(finished
     expected = choose_thresholds(scores, targets, "youden")
     np.testing.assert_allclose(list(run.thresholds.values()), expected, rtol=1e-4, equal_nan=True)
     test = run.predictions("test")
-    for label, threshold in run.thresholds.items():
+    basis = threshold_basis(
+        read_predictions(run.files.predictions("val")), np.array([*run.thresholds.values()])
+    )
+    for (label, threshold), chosen_on in zip(run.thresholds.items(), basis, strict=True):
         assert (test[f"prediction/{label}"] == (test[f"probability/{label}"] >= threshold)).all()
         assert run.evaluation["thresholds"][label] == {
             "value": threshold,
             "rule": "youden",
             "source": "validation",
+            **asdict(chosen_on),
         }
 
 

@@ -34,6 +34,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "root": str | None,
     "cache_dir": str | None,
     "views": list[str] | None,
+    "adapt": str | None,
     "batch_size": int,
     "device": str,
     "heatmaps_per_label": int,
@@ -51,6 +52,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.metrics import load_metrics
     from cxrlab.models.views import check_views
     from cxrlab.report.section import load_sections
+    from cxrlab.runs.adaptation import check_adaptation
 
     cfg = config.checked(cfg, _VALUE_TYPES, "evaluate")
     config.build(cfg.evaluation)  # refuses a value out of its range
@@ -58,6 +60,9 @@ def checked(cfg: DictConfig) -> DictConfig:
     load_sections(cfg.report.sections)
     if cfg.views is not None:
         check_views(cfg.views)
+    check_adaptation(cfg.adapt)
+    if cfg.adapt is not None and not isinstance(cfg.run, str) and len(cfg.run or []) > 1:
+        raise ConfigError(f"adapt={cfg.adapt} is of one run: give run=<a run directory>, not a list.")
     if (cfg.run is None) == (cfg.predictions is None):
         raise ConfigError(
             "Give one of run=<a run directory> and predictions=<a CSV file> (with targets=<another>)."
@@ -68,7 +73,7 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError(
             f"predictions={cfg.predictions} needs targets=<a CSV file with the labels>, perhaps the same."
         )
-    of_runs = ("data", "part", "name", "root", "cache_dir", "views")
+    of_runs = ("data", "part", "name", "root", "cache_dir", "views", "adapt")
     needless = of_runs if cfg.run is None else ("targets", "validation", "validation_targets")
     for key in needless:
         if cfg.get(key) is not None:
@@ -234,7 +239,7 @@ def _of_runs(
 
 
 def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":
-    from cxrlab.runs.run_data import own_part, with_validation
+    from cxrlab.runs.run_data import own_part, with_pixels, with_validation
 
     computing = {"batch_size": cfg.batch_size, "device": cfg.device}
     recompute = _sets_views(cfg, run)
@@ -242,7 +247,17 @@ def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":
         predicted = own_part(run, cfg.part or "test", root=cfg.root, recompute=recompute, **computing)
     else:
         predicted = _predicted_elsewhere(cfg, run)
-    return with_validation(run, predicted, root=cfg.root, **computing) if recompute else predicted
+    if recompute:
+        predicted = with_validation(run, predicted, root=cfg.root, **computing)
+    if cfg.adapt is None:
+        return predicted
+    from cxrlab.models.batch_norm import check_batch_norm
+    from cxrlab.runs.adaptation import adapted
+
+    check_batch_norm(run.model.network)  # before any image is read
+    if predicted.images is None:
+        predicted = with_pixels(predicted, run.data(cfg.root))
+    return adapted(run, predicted, **computing)
 
 
 def _sets_views(cfg: DictConfig, run: "Run") -> bool:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cxrlab.evaluation.results import LabelThreshold
 from cxrlab.metrics import METRICS, metric, register
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.report import tables
@@ -91,6 +92,13 @@ def test_counts_and_thresholds(evaluated):
         number(result.thresholds["Edema"].value), "youden", "validation",
         *map(str, (counts.tp, counts.fp, counts.tn, counts.fn)),
     ]  # fmt: skip
+    threshold = result.thresholds["Edema"]
+    assert row.cells[0].small.startswith(f"{number(threshold.low)} to {number(threshold.high)}")
+    assert row.cells[2].small == f"{threshold.positives} positives of {threshold.positive_patients} patients"
+    assert "a point of balanced accuracy" in tables.count_table(result).caption
+    given = replace(result, thresholds={label: LabelThreshold(0.004567, "0.5", "given") for label in LABELS})
+    assert tables.count_table(given).rows[0].cells[0] == tables.Cell("0.0046")
+    assert tables.count_table(given).caption == ""
     without = tables.count_table(evaluated(LABELS, validation=False))
     assert [cell.text for cell in without.rows[0].cells[:4]] == [DASH] * 4
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -31,6 +32,7 @@ from cxrlab.evaluation.results import (
 )
 from cxrlab.evaluation.stratified import stratified_auroc
 from cxrlab.evaluation.subgroups import subgroup_numbers
+from cxrlab.evaluation.threshold_caveats import threshold_caveats
 from cxrlab.metrics.bootstrap import Counts, Estimate, patient_counts
 from cxrlab.metrics.calibration import Calibrator, evaluate_calibration
 from cxrlab.metrics.confusion import confusion_counts
@@ -146,6 +148,7 @@ def evaluate(
             *(Caveat("baseline", None, message) for message in baseline_caveat(beside)),
             *(Caveat("intervention", None, message) for message in intervention_caveat(interventions)),
             *caveats(table, thresholds, settings),
+            *threshold_caveats(table.labels, thresholds, settings.min_threshold_patients),
         ],
         classification_report=classification_report(table, values, counts, settings, negative=data.negative),
         calibration=calibration,
@@ -243,7 +246,10 @@ def _counts(table: PredictionTable, thresholds: Floats) -> dict[str, LabelCounts
 def _thresholds(table: PredictionTable, thresholds: Thresholds | None) -> dict[str, LabelThreshold]:
     if thresholds is None:
         return {}
+    basis = [asdict(of_label) for of_label in thresholds.basis] or [{}] * len(table.labels)
     return {
-        label: LabelThreshold(None if np.isnan(value) else float(value), thresholds.rule, thresholds.source)
-        for label, value in zip(table.labels, thresholds.values, strict=True)
+        label: LabelThreshold(
+            None if np.isnan(value) else float(value), thresholds.rule, thresholds.source, **of_label
+        )
+        for label, value, of_label in zip(table.labels, thresholds.values, basis, strict=True)
     }

@@ -9,6 +9,7 @@ import numpy as np
 
 from cxrlab.errors import ConfigError
 from cxrlab.metrics.calibration import Calibrator, fit_calibrator
+from cxrlab.metrics.margin import ThresholdBasis, threshold_basis
 from cxrlab.metrics.predictions import Floats, PredictionTable
 from cxrlab.metrics.referral import ReferralRules
 from cxrlab.metrics.settings import EvaluationSettings
@@ -31,11 +32,14 @@ class Thresholds:
         values: Shape ``(L,)``; NaN where none could be chosen.
         rule: Such as ``youden``.
         source: On what they were chosen, such as ``validation``; or ``given``.
+        basis: Of each label, the images that its threshold was chosen on, and how far it may move; empty
+            where they were given, or the images are not at hand.
     """
 
     values: Floats
     rule: str
     source: str
+    basis: Sequence[ThresholdBasis] = ()
 
 
 def threshold_source(rule: str | float, chosen_on: str) -> str:
@@ -55,7 +59,8 @@ def from_validation(
     values = choose_thresholds(probabilities, targets, settings.threshold)
     source = threshold_source(settings.threshold, "validation")
     calibrator = fit_calibrator(probabilities, targets, settings.calibration, "validation")
-    return Thresholds(values, str(settings.threshold), source), calibrator
+    basis = () if source == GIVEN else threshold_basis(validation, values)
+    return Thresholds(values, str(settings.threshold), source, basis), calibrator
 
 
 def given(threshold: float, num_labels: int) -> Thresholds:
@@ -94,7 +99,9 @@ def run_operating_point(
     values = run.model.operating_point.thresholds.double().cpu().numpy()[columns]
     source = threshold_source(settings.threshold, "validation")
     calibrator = run.model.operating_point.calibrator(settings.calibration, columns)
-    return Thresholds(values, str(settings.threshold), source), calibrator
+    chosen_on = None if source == GIVEN else run_validation(run, labels, None)
+    basis = () if chosen_on is None else threshold_basis(chosen_on, values)
+    return Thresholds(values, str(settings.threshold), source, basis), calibrator
 
 
 def run_validation(

@@ -152,11 +152,25 @@ class LabelThreshold:
         value: None where none could be chosen.
         rule: By which it was, such as ``youden``.
         source: On what, such as ``validation``; or ``given``.
+        low: From here on thresholds lose less than a point of balanced accuracy against the chosen one, on
+            the images that it was chosen on, see :func:`~cxrlab.metrics.margin.threshold_margin`; this and
+            all that follows is None where it was given, or these images are not at hand.
+        high: Up to here.
+        positives: Images with the finding that it was chosen on.
+        negatives: Images without it.
+        positive_patients: Patients with such images; None where patients are unknown.
+        negative_patients: The same of images without it.
     """
 
     value: float | None
     rule: str
     source: str
+    low: float | None = None
+    high: float | None = None
+    positives: int | None = None
+    negatives: int | None = None
+    positive_patients: int | None = None
+    negative_patients: int | None = None
 
 
 @dataclass(frozen=True)

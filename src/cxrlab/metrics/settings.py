@@ -17,8 +17,8 @@ class EvaluationSettings:
 
     Attributes:
         threshold: How the threshold of each label is chosen on validation: ``youden``, ``f1``,
-            ``sensitivity@0.9``, ``specificity@0.9``, ``npv@0.98``, ``ppv@0.5``, or a number that is taken as
-            it is.
+            ``sensitivity@0.9``, ``specificity@0.9``, ``npv@0.98``, ``ppv@0.5``, ``plateau``, ``midpoint``, or
+            a number that is taken as it is.
         calibration: What is fitted on validation: one ``temperature`` for all labels,
             ``temperature_by_label``, ``platt`` (slope and intercept of each label), or ``none``.
         num_resamples: Resamples of the patient bootstrap.
@@ -37,6 +37,8 @@ class EvaluationSettings:
         refer_confidence: With which confidence either is guaranteed.
         decision_thresholds: Probabilities from which on one would act, for the table of net benefit.
         baselines: Whether to set simple baselines that see no lung beside the model.
+        min_threshold_patients: Thresholds chosen on fewer validation patients with a finding, or without it,
+            are flagged.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -66,6 +68,7 @@ class EvaluationSettings:
     refer_npv: float | None = 0.98
     refer_confidence: float = 0.9
     decision_thresholds: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.5)
+    min_threshold_patients: int = 20
 
     @property
     def referral(self) -> ReferralTargets:

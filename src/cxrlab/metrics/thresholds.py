@@ -5,12 +5,14 @@ import math
 import numpy as np
 
 from cxrlab.errors import ConfigError
+from cxrlab.metrics.margin import middle_of_medians, middle_of_plateau
 from cxrlab.metrics.predictions import Floats
 
 _FORMS = (
-    "youden, f1, sensitivity@0.9, specificity@0.9, npv@0.98, ppv@0.5 (any value between 0 and 1), or a "
-    "number in [0, 1]"
+    "youden, f1, sensitivity@0.9, specificity@0.9, npv@0.98, ppv@0.5 (any value between 0 and 1), plateau, "
+    "midpoint, or a number in [0, 1]"
 )
+_SMOOTH = {"plateau": middle_of_plateau, "midpoint": middle_of_medians}
 _AT_LEAST = ("sensitivity", "specificity", "npv", "ppv")
 
 
@@ -33,7 +35,7 @@ def check_rule(rule: str | float, key: str = "evaluation.threshold") -> None:
     """
     if isinstance(rule, str):
         name, _, wanted = rule.partition("@")
-        is_allowed = rule in ("youden", "f1") or (name in _AT_LEAST and 0 < _number(wanted) < 1)
+        is_allowed = rule in (*_SMOOTH, "youden", "f1") or (name in _AT_LEAST and 0 < _number(wanted) < 1)
     else:
         is_allowed = not isinstance(rule, bool) and 0 <= rule <= 1
     if not is_allowed:
@@ -53,7 +55,9 @@ def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float)
     lowest with a specificity of at least s; where that many negatives share the highest probability, it lies
     above all of them and nothing is predicted positive. ``npv@s`` takes the highest threshold with an NPV of
     at least s, for ruling out, and lies above all of them where the finding is that rare; ``ppv@s`` the
-    lowest with a PPV of at least s, for ruling in. Either may be reached by no threshold.
+    lowest with a PPV of at least s, for ruling in. Either may be reached by no threshold. ``plateau``
+    (:func:`~cxrlab.metrics.margin.middle_of_plateau`) and ``midpoint``
+    (:func:`~cxrlab.metrics.margin.middle_of_medians`) do not hang on single images.
 
     Args:
         probabilities: Values in [0, 1], shape ``(N, L)``.
@@ -78,6 +82,8 @@ def choose_thresholds(probabilities: Floats, targets: Floats, rule: str | float)
     if not isinstance(rule, str):
         return np.full(probabilities.shape[1], float(rule))
     columns = zip(probabilities.T, targets.T, strict=True)
+    if rule in _SMOOTH:
+        return np.array([_SMOOTH[rule](*column) for column in columns], dtype=np.float64)
     return np.array([_choose(scores, wanted, rule) for scores, wanted in columns], dtype=np.float64)
 
 

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from cxrlab.evaluation.caveats import split_name
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS
-from cxrlab.evaluation.results import EvaluationResult, LabelCounts, PublishedRow
+from cxrlab.evaluation.results import EvaluationResult, LabelCounts, LabelThreshold, PublishedRow
 from cxrlab.metrics import METRICS
 from cxrlab.metrics.bootstrap import Estimate
-from cxrlab.report.formatting import DASH, bounds, count, level, number
+from cxrlab.metrics.margin import margin_fault
+from cxrlab.report.formatting import DASH, bounds, count, counted, level, number
 
 _MAIN = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
 # The AUROC stands in the second table once more, beside its intervals by other methods.
@@ -20,6 +23,10 @@ _METHODS = {
 }
 _AT_PREVALENCE = {"ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}"}
 _BEFORE = "Brier score and log loss are those of the probabilities before recalibration."
+_MARGIN_CAPTION = (
+    "Below each threshold: from where to where it may move and lose less than a point of balanced accuracy "
+    "on the images that it was chosen on. Narrow or one-sided ones are the first to fail on other images."
+)
 
 
 class Cell(NamedTuple):
@@ -173,20 +180,48 @@ def _means(result: EvaluationResult, shown: Sequence[str], *, with_positives: bo
 
 
 def count_table(result: EvaluationResult) -> Table:
-    """Return counts and thresholds, with rule and source."""
+    """Return counts and thresholds, each with its margin, and what it was chosen on."""
     columns = ["label", "threshold", "rule", "chosen on", "TP", "FP", "TN", "FN", "images", "positives",
                "negatives", "patients with it"]  # fmt: skip
     marks, rows = _marks(result), []
     for label, counts in result.counts.items():
         threshold = result.thresholds.get(label)
-        texts = (
-            [DASH] * 3 if threshold is None else [number(threshold.value), threshold.rule, threshold.source]
-        )
+        chosen = [Cell(DASH)] * 3 if threshold is None else _threshold_cells(threshold)
         numbers = (counts.tp, counts.fp, counts.tn, counts.fn, counts.images, counts.positives,
                    counts.negatives, counts.positive_patients)  # fmt: skip
-        cells = [Cell(text) for text in [*texts, *map(count, numbers)]]
+        cells = [*chosen, *(Cell(text) for text in map(count, numbers))]
         rows.append(Row(label, cells, mark=marks.get(label, "")))
-    return Table(columns, rows, texts=frozenset({2, 3}))
+    has_margin = any(threshold.low is not None for threshold in result.thresholds.values())
+    return Table(columns, rows, _MARGIN_CAPTION if has_margin else "", frozenset({2, 3}))
+
+
+def _threshold_cells(threshold: LabelThreshold) -> list[Cell]:
+    """Return a threshold with its margin, its rule, and where it comes from with the images behind it."""
+    low, high = threshold.low, threshold.high
+    margin = "" if low is None or high is None else f"{_probability(low)} to {_probability(high)}"
+    fault = margin_fault(low, threshold.value, high).replace("_", "-")
+    behind = ""
+    if threshold.positives is not None:
+        behind = counted(threshold.positives, "positive")
+        if threshold.positive_patients is not None:
+            behind += f" of {counted(threshold.positive_patients, 'patient')}"
+    return [
+        Cell(_probability(threshold.value), f"{margin}, {fault}" if fault else margin),
+        Cell(threshold.rule),
+        Cell(threshold.source, behind),
+    ]
+
+
+def _probability(value: float | None) -> str:
+    """Return three digits, of what is below 0.1 the first that are not 0.
+
+    Example:
+        >>> _probability(0.41234), _probability(0.00041234), _probability(0.0)
+        ('0.412', '0.00041', '0.000')
+    """
+    if value is None or not 0 < value < 0.01:
+        return number(value)
+    return np.format_float_positional(value, precision=2, fractional=False)
 
 
 def class_table(result: EvaluationResult) -> Table | None:
