@@ -173,3 +173,11 @@ def test_a_place_that_the_page_lacks_is_not_named(run_case):
     text = checklist("claim", case)
     assert "How to repeat it" not in text
     assert set(re.findall(r'report\.html, (?:its top and )?"(.*?)"', text)) == {"Results by label"}
+
+
+def test_net_benefit_and_changed_images_are_answered_where_the_page_has_them(run_case):
+    assert "Net benefit." in items("tripod_ai", run_case())["12e"][1]
+    assert items("claim", run_case())["30"][0]
+    without = replace(run_case(), sections={"labels": "Results by label"})
+    assert "Net benefit." not in items("tripod_ai", without)["12e"][1]
+    assert not items("claim", without)["30"][0]

@@ -448,7 +448,7 @@ def _clusters(case: Case) -> Fact | None:
 
 
 def _utility(case: Case) -> Fact | None:
-    return Fact("Net benefit.", ["decision_curve"]) if "decision_curve" in case.sections else None
+    return Fact("Net benefit.", ["decisions"]) if "decisions" in case.sections else None
 
 
 def _recalibration(case: Case) -> Fact:

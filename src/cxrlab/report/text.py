@@ -114,7 +114,10 @@ _SPLITS = {
     "custom": "by a function of one's own",
 }
 # Kinds of caveats that make a result worthless, the worst first.
-_STRONGEST = ("train_part", "patients_in_folds", "val_part", "guessing", "shortcut", "randomization")
+_STRONGEST = (
+    "train_part", "patients_in_folds", "val_part", "guessing", "baseline", "intervention", "shortcut",
+    "randomization",
+)  # fmt: skip
 _SHORTCUTS = ("shortcut", "randomization")  # caveats of heatmaps that stand at the top of the page
 
 
