@@ -73,7 +73,7 @@ def test_from_images_to_heatmaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "by patient: []" in text
     assert "0.7: unweighted 1.9173, weighted 0.9754, by hand 0.9754, with an epsilon of 1 -0.4956" in text
     assert "0.3: unweighted 2.7646, weighted 0.9754, by hand 0.9754, with an epsilon of 1 -0.4956" in text
-    assert "95% intervals, by the patient bootstrap" in text
+    assert "95% intervals, by patient." in text
     assert text.count("image/png") >= 6  # images, contributions, network, inputs, curves, Grad-CAM
 
 

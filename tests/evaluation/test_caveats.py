@@ -38,13 +38,35 @@ def test_few_positives_and_one_class_are_told_apart(make_predictions, make_setti
     targets = table.targets.copy()
     targets[:, 1] = 0.0
     targets[:, 2] = 0.0
-    targets[:9, 2] = 1.0
+    targets[table.patients < 9, 2] = 1.0
     flags = caveats(replace(table, targets=targets), given(0.5, 3), make_settings())
     assert kinds(flags) == [("one_class", "Mass"), ("few_positives", "Hernia")]
-    assert "only 9 positives" in flags[1].message
-    targets[:10, 2] = 1.0
+    assert "Mass has 0 positives and" in flags[0].message
+    num = int((table.patients < 9).sum())
+    assert num > 9
+    assert f"only {num} positives, of 9 patients" in flags[1].message
+    assert "the macro means leave it out" in flags[1].message
+    targets[table.patients == 9, 2] = 1.0
     flags = caveats(replace(table, targets=targets), given(0.5, 3), make_settings())
     assert kinds(flags) == [("one_class", "Mass")]
+
+
+def test_few_negatives_and_one_patient_are_named(make_predictions, make_settings):
+    table = make_predictions(("Edema", "Mass"))
+    targets = table.targets.copy()
+    targets[:, 1] = np.where(table.patients < 2, 0.0, 1.0)
+    targets[:, 0] = np.where(np.arange(len(table)) == 0, 1.0, 0.0)
+    few = replace(table, targets=targets)
+    flags = caveats(few, given(0.5, 2), make_settings())
+    assert kinds(flags) == [("macro_of_few", None), ("few_positives", "Edema"), ("few_positives", "Mass")]
+    assert "No label has 10 patients with it and as many without it" in flags[0].message
+    assert flags[1].message == "Edema has only 1 positive, of 1 patient: its numbers say little."
+    assert "negatives, of 2 patients" in flags[2].message
+    unknown = replace(few, patients=np.arange(len(few)), patient_names=None)
+    flags = caveats(unknown, given(0.5, 2), make_settings())
+    assert [flag.message for flag in flags if flag.label == "Edema"] == [
+        "Edema has only 1 positive: its numbers say little."
+    ]
 
 
 def test_a_threshold_that_is_missing_is_named(make_predictions, make_settings):

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 from cxrlab.evaluation.classification import classification_report
-from cxrlab.metrics.bootstrap import Estimate, patient_counts
+from cxrlab.metrics.bootstrap import Estimate, patient_counts, proportion
 from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
@@ -92,9 +92,12 @@ def check(report, truth, called, patients) -> None:
             assert found == pytest.approx((low[row, column], high[row, column]), abs=1e-6)
     low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
     for index, row in enumerate(report.classes):
-        for metric, name in enumerate(("precision", "recall", "f1")):
-            found = (getattr(row, name).low, getattr(row, name).high)
-            assert found == pytest.approx((low[metric, index], high[metric, index]), abs=1e-6)
+        assert (row.f1.low, row.f1.high) == pytest.approx((low[2, index], high[2, index]), abs=1e-6)
+        for metric, (name, images) in enumerate((("precision", called == index), ("recall", truth == index))):
+            found = getattr(row, name)
+            behind = {"units": len(set(patients[images])), "trials": int(images.sum())}
+            expected = proportion(found.value, np.array(samples)[:, metric, index], 0.95, **behind)
+            assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-5)
 
 
 def test_one_label_equals_scikit_learn():
@@ -162,5 +165,10 @@ def test_classes_without_error_have_the_intervals_of_their_patients():
         patients = len(np.unique(table.patients[table.targets[:, column] == 1]))
         for name in ("precision", "recall"):
             assert getattr(row, name).low == pytest.approx(patients / (patients + z2), abs=1e-5)
-        assert row.f1 == Estimate(1.0)  # no proportion
+        share = patients / (patients + z2)
+        assert row.f1.low == pytest.approx(2 * share / (1 + share), abs=1e-5)
+        assert row.f1.high == 1.0
+    fewest = min(len(np.unique(table.patients[column == 1])) for column in table.targets.T)
+    for mean in (report.macro, report.weighted):
+        assert mean.recall.low == pytest.approx(fewest / (fewest + z2), abs=1e-5)
     assert report.accuracy.low == pytest.approx(30 / (30 + z2), abs=1e-5)

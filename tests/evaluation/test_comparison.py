@@ -23,7 +23,7 @@ from cxrlab.evaluation.comparison import (
     selection_optimism,
 )
 from cxrlab.evaluation.paired_tests import describe, outcome
-from cxrlab.evaluation.results import Difference, LeftOut
+from cxrlab.evaluation.results import OF_COMPARISON, Difference, LeftOut
 from cxrlab.metrics.bootstrap import Estimate, estimate, holm, p_value, patient_counts
 from cxrlab.metrics.delong import delong_test
 from cxrlab.metrics.predictions import PredictionTable
@@ -185,6 +185,7 @@ def test_what_is_said_of_the_whole(numbers):
         "resamples": 200,
         "seed": 3,
         "method": "percentile bootstrap",
+        "others": OF_COMPARISON,
     }
     assert content["interval"] == interval
     assert numbers.left_out == LeftOut(0, [])

@@ -19,7 +19,7 @@ def test_the_table_has_each_label_its_interval_and_the_reservations(make_predict
     assert f"{auroc.value:.3f} ({auroc.low:.3f}-{auroc.high:.3f})" in text
     assert f"{int(table.targets[:, 0].sum())} of {len(table)}" in text
     assert "macro mean of 2" in text
-    assert "95% intervals, by the patient bootstrap" in text
+    assert "95% intervals, by patient." in text
     assert "Note: The network was evaluated on the images that its best epoch" in text
 
 

@@ -13,6 +13,7 @@ from cxrlab.metrics.bootstrap import (
     p_value,
     patient_counts,
     patient_sums,
+    proportion,
     ratio,
     resampled,
 )
@@ -97,6 +98,88 @@ def test_wilson_of_ten_of_ten():
     assert estimate(1.0, [1.0] * 9, 0.95, units=10).low == pytest.approx(0.722467, abs=1e-6)
 
 
+def drawn_shares(hits, counts):
+    """Return the share of hits in each resample, of patients with (hits, images) in the rows of ``hits``."""
+    sums = hits.T @ counts
+    return sums[0] / sums[1]
+
+
+@pytest.mark.parametrize("value", [0.5, 0.8, 0.95])
+def test_a_proportion_of_independent_images_has_wilsons_interval(value):
+    hits = np.stack([np.arange(200) < 200 * value, np.ones(200)], axis=1).astype(float)
+    drawn = drawn_shares(hits, patient_counts(200, 20_000, seed=0))
+    low, high = wilson(value * 200, 200, 0.95)
+    found = proportion(value, drawn, 0.95, units=200, trials=200)
+    assert ends(found) == pytest.approx((value, low, high), abs=0.001)
+
+
+def test_images_that_stand_several_times_in_a_patient_say_nothing_new_of_a_proportion():
+    hits = np.stack([4.0 * (np.arange(50) < 40), np.full(50, 4.0)], axis=1)
+    drawn = drawn_shares(hits, patient_counts(50, 20_000, seed=0))
+    low, high = wilson(40, 50, 0.95)
+    found = proportion(0.8, drawn, 0.95, units=50, trials=200)
+    assert ends(found) == pytest.approx((0.8, low, high), abs=0.005)
+
+
+def test_one_error_is_not_far_from_none():
+    """28 patients with 2 or 3 images each: what is known of the clusters of errors rests on that one."""
+    sizes = np.array([2] * 14 + [3] * 14, dtype=float)
+    lows = []
+    for errors in (0, 1, 2, 3):
+        hits = np.stack([sizes - (np.arange(28) < errors), sizes], axis=1)
+        drawn = drawn_shares(hits, patient_counts(28, 4000, seed=0))
+        lows.append(proportion(hits[:, 0].sum() / 70, drawn, 0.95, units=28, trials=70).low)
+    assert lows[0] == pytest.approx(28 / (28 + 1.959964**2))
+    assert lows[1] == pytest.approx(lows[0], abs=0.01)
+    assert sorted(lows[1:], reverse=True) == lows[1:]
+
+
+@pytest.mark.parametrize(
+    ("value", "samples", "units", "trials", "expected"),
+    [
+        (
+            0.75,
+            [0.75] * 9,
+            3,
+            12,
+            wilson(0.75 * 8.4, 8.4, 0.95),
+        ),  # 9 images with the rarer outcome: no spread
+        (0.25, [0.25] * 9, 1, 4, wilson(0.25, 1, 0.95)),  # one patient is one
+        (0.0, [0.0] * 9, 5, 20, wilson(0, 5, 0.95)),
+        (1.0, [], 5, 20, wilson(5, 5, 0.95)),
+        (0.5, [np.nan], 4, 8, wilson(2, 4, 0.95)),
+    ],
+)
+def test_proportions_whose_resamples_say_nothing(value, samples, units, trials, expected):
+    found = proportion(value, samples, 0.95, units=units, trials=trials)
+    assert ends(found) == pytest.approx((value, *expected), abs=1e-9)
+
+
+def test_an_undefined_proportion_has_no_interval():
+    assert proportion(float("nan"), [0.5], 0.95, units=0, trials=0) == Estimate(None)
+
+
+def covered(generator, share, num_patients, images, num):
+    """Return how often the interval of a share holds it, of images that resemble one another in a patient."""
+    counts = patient_counts(num_patients, 400, seed=1)
+    found = 0
+    for _ in range(num):
+        alike, own = generator.normal(size=(num_patients, 1)), generator.normal(size=(num_patients, images))
+        hits = (np.sqrt(0.5) * (alike + own) < norm.ppf(share)).sum(axis=1)
+        drawn = drawn_shares(np.stack([hits, np.full(num_patients, images)], axis=1).astype(float), counts)
+        trials = num_patients * images
+        one = proportion(hits.sum() / trials, drawn, 0.95, units=num_patients, trials=trials)
+        found += one.low <= share <= one.high
+    return found / num
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.7, 0.9, 0.97])
+@pytest.mark.parametrize(("num_patients", "images"), [(30, 1), (3, 4), (8, 4), (30, 4)])
+def test_the_interval_of_a_proportion_covers_with_few_patients(share, num_patients, images):
+    assert 0.92 <= covered(np.random.default_rng(8), share, num_patients, images, 1000) <= 0.99
+
+
 @pytest.mark.parametrize(
     ("differences", "expected"),
     [
@@ -170,11 +253,13 @@ def test_holm_leaves_out_what_was_not_tested():
     assert np.isnan(holm([np.nan])).all()
 
 
-def test_the_macro_mean_can_ask_for_all_labels():
+def test_the_macro_mean_is_of_the_same_labels_in_value_and_resamples():
     values = np.array([1.0, np.nan, 3.0])
     samples = np.array([[1.0, 1.0], [9.0, 9.0], [3.0, np.nan]])
     mean, drawn = macro_mean(values, samples)
-    assert (mean, drawn.tolist()) == (2.0, [2.0, 1.0])
+    assert (mean, drawn.tolist()) == (2.0, [2.0, 2.0])  # 1 and the 3 of the whole sample
+    first = macro_mean(values, samples, np.array([True, True, False]))
+    assert (first[0], first[1].tolist()) == (1.0, [1.0, 1.0])
     _, complete = macro_mean(values, samples, complete=True)
     np.testing.assert_array_equal(complete, [2.0, np.nan])
     assert math.isnan(macro_mean(np.array([np.nan]), np.ones((1, 2)))[0])

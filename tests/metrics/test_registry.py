@@ -144,13 +144,17 @@ def test_its_interval_is_that_of_cxrlabs_own_form():
     table, counts = table_of(), patient_counts(120, 100, 1)
     estimates = metric_estimates(table, np.array([0.5, 0.3]), counts, level=0.9)
     for block in (*estimates.labels.values(), estimates.macro, estimates.micro):
-        for theirs, ours in (("squared_error", "brier"), ("their_auroc", "auroc")):
-            for end in ("value", "low", "high"):
-                assert getattr(block[theirs], end) == pytest.approx(getattr(block[ours], end), abs=1e-6)
+        for end in ("value", "low", "high"):
+            ours = getattr(block["brier"], end)
+            assert getattr(block["squared_error"], end) == pytest.approx(ours, abs=1e-6)
+        assert block["their_auroc"].value == pytest.approx(block["auroc"].value)
         expected = block["sensitivity"].value + block["specificity"].value - 1
         if block is not estimates.macro:
             assert block["youden"].value == pytest.approx(expected)
         assert block["youden"].low < block["youden"].value < block["youden"].high
+    for label, auroc in estimates.bootstrapped.items():
+        theirs = estimates.labels[label]["their_auroc"]
+        assert (theirs.value, theirs.low, theirs.high) == pytest.approx((auroc.value, auroc.low, auroc.high))
 
 
 def test_of_one_class_or_without_threshold_it_is_undefined():

@@ -73,7 +73,9 @@ def test_the_headline(compared):
     comparison = compared(["Edema", "Mass"], models=("a", "b"))
     headline = comparison_headline(comparison)
     assert headline.startswith("On 240 images of 80 patients, a came first of 2 (AUROC 0.")
-    assert "; mean of 2 findings). Compared with b, " in headline
+    assert "; of the one finding with enough patients). Compared with b, " in headline
+    three = comparison_headline(compared(["Edema", "Nodule", "Mass"], models=("a", "b")))
+    assert "; mean of 2 findings). Compared with b, " in three
     alone = replace(comparison, pairs=[])
     assert headline.startswith(comparison_headline(alone))
     unknown = replace(comparison, data=replace(comparison.data, patients=None))

@@ -33,7 +33,8 @@ def test_the_headline_of_a_test_part(evaluated):
     result = with_auroc(evaluated(LABELS), Estimate(0.9881, 0.9714, 0.9962))
     assert text.headline(result, RUN) == (
         "On 240 images of 80 patients it had never seen, the model ranked an image with the finding above one without "
-        "it 98.8 % of the time (AUROC 0.988, 95 % interval 0.971 to 0.996; mean of 4 findings)."
+        "it 98.8 % of the time (AUROC 0.988, 95 % interval 0.971 to 0.996; mean of the 3 of 4 findings with enough "
+        "patients)."
     )
 
 
@@ -60,7 +61,8 @@ def test_the_headline_of_images_that_it_has_seen(part, words, evaluated):
         ({}, ModelInfo(kind="run", unseen=False), "On 240 images of 80 patients, the model", "never seen"),
         ({}, ModelInfo(kind="ensemble"), "the ensemble ranked", "the model"),
         ({"labels": ("Edema",)}, RUN, "an image with Edema above one without it", "mean of"),
-        ({"missing": ("c",)}, RUN, "mean of the 3 of 4 findings for which it is defined", "mean of 4"),
+        ({"missing": ("c",)}, RUN, "mean of the 2 of 4 findings with enough patients", "mean of 4"),
+        ({"missing": ("b", "c")}, RUN, "; of a, the only one of 4 findings with enough patients)", "mean of"),
         ({"exclusive": True}, RUN, "an image of a class above one of another class", "finding"),
         ({"labels": ("a",), "missing": ("a",)}, RUN, "no AUROC could be computed for the model", "ranked"),
     ],
@@ -148,7 +150,8 @@ def test_intervals_name_their_unit(evaluated):
         return text.intervals(result.data, result.interval)
 
     assert told(evaluated(LABELS)) == (
-        "95 %, by percentile bootstrap: 100 resamples of the 80 patients, seed 0"
+        "95 %; AUROC of a label by score interval, shares by Wilson's, all else by percentile bootstrap: "
+        "100 resamples of the 80 patients, seed 0"
     )
     assert "the 240 images (patients unknown)" in told(evaluated(LABELS, patients=False))
 

@@ -4,16 +4,18 @@ Beside ours stands the AUROC that papers report on ChestX-ray14, each with the s
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from cxrlab.data.readers.nih import LABELS
 from cxrlab.evaluation import out_of_fold
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.out_of_fold import OutOfFold
 from cxrlab.evaluation.results import Caveat, Estimates, PublishedRow, PublishedTable, PublishedValue
-from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.estimates import averaged_labels, class_patients
+from cxrlab.metrics.predictions import PredictionTable
 from cxrlab.metrics.settings import EvaluationSettings
 
 _PARTS = {
@@ -89,8 +91,17 @@ def caveats(
                 "images evaluated, it would flatter.",
             )
         )
+    patients = class_patients(table)
+    averaged = averaged_labels(table, settings.min_positives)
+    has_few = averaged & (patients.min(axis=0) < settings.min_positives)
+    if averaged.sum() > 1 and has_few.any():
+        message = (
+            f"No label has {counted(settings.min_positives, _owner(table))} with it and as many without it: "
+            "the macro means are of all labels all the same, and their intervals are too narrow."
+        )
+        flags.append(Caveat("macro_of_few", None, message))
     for column, label in enumerate(table.labels):
-        flags += _of_label(label, table.targets[:, column], settings.min_positives)
+        flags += _of_label(table, column, patients[:, column], settings, is_averaged=bool(averaged[column]))
         if thresholds is not None and np.isnan(thresholds.values[column]):
             why = "has one class only"
             if thresholds.rule.startswith(("npv@", "ppv@")):
@@ -114,19 +125,45 @@ def fold_caveats(facts: OutOfFold | None) -> list[Caveat]:
     return flags
 
 
-def _of_label(label: str, targets: Floats, least: int) -> list[Caveat]:
-    positives, negatives = int((targets == 1).sum()), int((targets == 0).sum())
-    if not positives or not negatives:
+def _of_label(
+    table: PredictionTable,
+    column: int,
+    patients: npt.NDArray[np.int64],
+    settings: EvaluationSettings,
+    *,
+    is_averaged: bool,
+) -> list[Caveat]:
+    """Return what weakens one label, of which so many patients have positives and negatives, ``(2,)``."""
+    label, targets = table.labels[column], table.targets[:, column]
+    images = [int((targets == 1).sum()), int((targets == 0).sum())]
+    texts = [counted(count, noun) for count, noun in zip(images, ("positive", "negative"), strict=True)]
+    if not all(images):
         message = (
-            f"{label} has {positives} positives and {negatives} negatives: no ranking can be evaluated, and "
-            "the macro means leave it out."
+            f"{label} has {texts[0]} and {texts[1]}: no ranking can be evaluated, and the macro means leave "
+            "it out."
         )
         return [Caveat("one_class", label, message)]
-    if min(positives, negatives) < least:
-        rarer = f"{positives} positives" if positives < negatives else f"{negatives} negatives"
-        message = f"{label} has only {rarer}: its numbers say little, whatever their intervals."
-        return [Caveat("few_positives", label, message)]
-    return []
+    rarer = int(patients.argmin()) if patients[0] != patients[1] else int(images[1] < images[0])
+    if patients[rarer] >= settings.min_positives:
+        return []
+    owners = f", of {counted(int(patients[rarer]), 'patient')}" if table.patients_known else ""
+    left_out = "" if is_averaged else ", and the macro means leave it out"
+    message = f"{label} has only {texts[rarer]}{owners}: its numbers say little{left_out}."
+    return [Caveat("few_positives", label, message)]
+
+
+def _owner(table: PredictionTable) -> str:
+    return "patient" if table.patients_known else "image"
+
+
+def counted(value: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Example:
+        >>> counted(1, "positive"), counted(240, "patient")
+        ('1 positive', '240 patients')
+    """
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
 
 
 def is_official(data_name: str, split: str | None, num_images: int | None = None) -> bool:
@@ -166,6 +203,7 @@ def published_table(
     data_name: str,
     split: str | None,
     num_images: int | None = None,
+    averaged: Collection[str] | None = None,
     *,
     is_nih: bool,
 ) -> PublishedTable | None:
@@ -179,6 +217,7 @@ def published_table(
         data_name: Of the data set that was evaluated.
         split: Name of its split, or None.
         num_images: That were evaluated; None if that is not known.
+        averaged: Labels that our means are of; None for all.
         is_nih: Whether they are images of ChestX-ray14, see :func:`are_of_nih`.
 
     Returns:
@@ -188,7 +227,8 @@ def published_table(
     if not is_nih or not findings:
         return None
     aurocs = {label: labels[label]["auroc"] for label in findings}
-    has_mean = set(labels) == set(LABELS) and all(auroc.value is not None for auroc in aurocs.values())
+    has_mean = set(labels) == set(LABELS) == set(labels if averaged is None else averaged)
+    has_mean = has_mean and all(auroc.value is not None for auroc in aurocs.values())
     if has_mean:
         aurocs["macro"] = macro["auroc"]
     rows = [_chexnet(findings, has_mean)]

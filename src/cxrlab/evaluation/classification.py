@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cxrlab.evaluation.results import ClassificationReport, ClassRow
-from cxrlab.metrics.bootstrap import Counts, estimate, patient_sums, ratio, resampled
+from cxrlab.metrics.bootstrap import Counts, estimate, patient_sums, proportion, ratio, resampled
 from cxrlab.metrics.predictions import Floats, PredictionTable
+from cxrlab.metrics.rate_intervals import f1_at_limit
 from cxrlab.metrics.settings import EvaluationSettings
 
 Integers = npt.NDArray[np.int64]
@@ -59,20 +60,23 @@ def classification_report(
     sums = patient_sums(columns, decided.patients, table.num_patients).reshape(3, num_classes, -1)
     whole, drawn = sums.sum(axis=2), resampled(sums, counts)  # (3, C), (3, C, B)
     units = (sums > 0).sum(axis=2)
+    units[0] = ((sums[1] > 0) | (sums[2] > 0)).sum(axis=1)  # patients with members or calls: those of F1
+    fewest = int(units[1].min())
     rates, rates_drawn, images = _rates(whole), _rates(drawn), int(whole[1].sum())
     members, ones = (whole[1], drawn[1]), (np.ones_like(whole[1]), np.ones_like(drawn[1]))
     pairs = np.bincount(decided.truth * num_classes + decided.called, minlength=num_classes**2)
     return ClassificationReport(
         kind=decided.kind,
-        classes=_classes(decided.classes, rates, rates_drawn, units, whole[1], settings.level),
-        accuracy=estimate(
+        classes=_classes(decided.classes, rates, rates_drawn, units, whole, settings.level),
+        accuracy=proportion(
             float(whole[0].sum() / whole[1].sum()),
             ratio(drawn[0].sum(axis=0), drawn[1].sum(axis=0)),
             settings.level,
             units=len(np.unique(decided.patients)),
+            trials=images,
         ),
-        macro=_mean("macro mean", rates, rates_drawn, ones, images, settings.level),
-        weighted=_mean("weighted mean", rates, rates_drawn, members, images, settings.level),
+        macro=_mean("macro mean", rates, rates_drawn, ones, images, fewest, settings.level),
+        weighted=_mean("weighted mean", rates, rates_drawn, members, images, fewest, settings.level),
         matrix=pairs.reshape(num_classes, num_classes).tolist(),
     )
 
@@ -99,28 +103,49 @@ def _rates(sums: Floats) -> Floats:
 
 
 def _classes(
-    classes: tuple[str, ...], rates: Floats, drawn: Floats, units: Integers, members: Floats, level: float
+    classes: tuple[str, ...], rates: Floats, drawn: Floats, units: Integers, whole: Floats, level: float
 ) -> list[ClassRow]:
     """Return the rows of the report from the rates of each class, ``(3, C)``, and resampled, ``(3, C, B)``.
 
-    ``units`` holds the patients with hits, members and calls, ``(3, C)``; F1 is no proportion and has none.
+    ``units`` holds the patients with members or calls, with members, and with calls, ``(3, C)``; ``whole``
+    the images: hits, members and calls.
     """
     rows = []
     for column, name in enumerate(classes):
-        precision, recall, f1 = (
-            estimate(float(rates[rate, column]), drawn[rate, column], level, units=number)
-            for rate, number in enumerate((int(units[2, column]), int(units[1, column]), 0))
+        precision, recall = (
+            proportion(
+                float(rates[rate, column]),
+                drawn[rate, column],
+                level,
+                units=int(units[of, column]),
+                trials=int(whole[of, column]),
+            )
+            for rate, of in ((0, 2), (1, 1))
         )
-        rows.append(ClassRow(name, precision, recall, f1, int(members[column])))
+        f1 = estimate(float(rates[2, column]), drawn[2, column], level)
+        if f1.value in (0.0, 1.0):
+            f1 = f1_at_limit(f1.value, int(units[0, column]), level)
+        rows.append(ClassRow(name, precision, recall, f1, int(whole[1, column])))
     return rows
 
 
 def _mean(
-    name: str, rates: Floats, drawn: Floats, weights: tuple[Floats, Floats], images: int, level: float
+    name: str,
+    rates: Floats,
+    drawn: Floats,
+    weights: tuple[Floats, Floats],
+    images: int,
+    units: int,
+    level: float,
 ) -> ClassRow:
-    """Return means over the classes, with weights ``(C,)`` and ``(C, B)``; what is undefined is left out."""
+    """Return means over the classes, with weights ``(C,)`` and ``(C, B)``; what is undefined is left out.
+
+    A class that a resample leaves undefined has its own value there. ``units`` are the patients of the
+    class that has the fewest.
+    """
+    drawn = np.where(np.isnan(drawn), rates[:, :, None], drawn)
     precision, recall, f1 = (
-        estimate(float(value), samples, level)
+        estimate(float(value), samples, level, units=units)
         for value, samples in zip(_weighted(rates, weights[0]), _weighted(drawn, weights[1]), strict=True)
     )
     return ClassRow(name, precision, recall, f1, images)

@@ -32,6 +32,7 @@ from cxrlab.evaluation.paired_tests import (
     not_inferior,
 )
 from cxrlab.evaluation.results import (
+    OF_COMPARISON,
     Caveat,
     ComparisonResult,
     Difference,
@@ -51,7 +52,7 @@ from cxrlab.metrics.bootstrap import (
     patient_counts,
 )
 from cxrlab.metrics.delong import area_difference, delong
-from cxrlab.metrics.estimates import plain_bootstrap
+from cxrlab.metrics.estimates import averaged_labels, label_areas, plain_bootstrap
 from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable
 from cxrlab.metrics.ranking import label_rankings
 from cxrlab.metrics.registry import METRICS, Metric
@@ -173,6 +174,7 @@ MOST_IN_ALL_PAIRS = 6  # models; of more, each is shown against the best alone
 Pair = tuple[str, str]
 Macro = tuple[float, Floats]
 Areas = Sequence[tuple[Floats, Floats]]
+Averaged = npt.NDArray[np.bool_]
 OwnMacros = Mapping[Metric, Mapping[str, Macro]]
 
 
@@ -205,18 +207,19 @@ def compare(
     alignment = align(tables)
     table = next(iter(alignment.tables.values()))
     counts = patient_counts(table.num_patients, settings.num_resamples, settings.seed)
-    own, own_caveats = _own_macros(alignment.tables, counts)
+    averaged = averaged_labels(table, settings.min_positives)
+    own, own_caveats = _own_macros(alignment.tables, averaged, counts)
     folded, fold_caveats = _with_common_folds(alignment.tables)
     decisions = _common_decisions(alignment.tables)
-    models, aurocs, further = _leaderboard(folded, own, decisions or {}, counts, settings.level)
+    models, aurocs, further = _leaderboard(folded, own, averaged, decisions or {}, counts, settings.level)
     ranked = {model.name: folded[model.name] for model in models}
     optimism = selection_optimism(list(aurocs.values()))
     sources = ", ".join(other.source for other in tables.values())
     pairs, corrections = _pairs(ranked, aurocs, further, own, margin, settings.level)
     return ComparisonResult(
         data=EvaluatedData.of(table, data or DataFacts(""), sources),
-        interval=IntervalMethod.of(table, settings),
-        num_macro_labels=sum(auroc.value is not None for auroc in models[0].labels.values()),
+        interval=IntervalMethod.of(table, settings, OF_COMPARISON),
+        num_macro_labels=int(averaged.sum()),
         models=models,
         pairs=pairs,
         left_out=LeftOut(alignment.num_images_left_out, list(alignment.labels_left_out)),
@@ -313,7 +316,7 @@ def _selection_caveat(models: Sequence[ModelScores], optimism: float | None) -> 
     )
 
 
-def _own_macros(tables: Tables, counts: Counts) -> tuple[OwnMacros, list[Caveat]]:
+def _own_macros(tables: Tables, averaged: Averaged, counts: Counts) -> tuple[OwnMacros, list[Caveat]]:
     """Return the macro means of a person's metrics by the name of the model, and what was left out of them.
 
     What needs decisions is compared where every table has them, and over the images and labels that all of
@@ -329,7 +332,7 @@ def _own_macros(tables: Tables, counts: Counts) -> tuple[OwnMacros, list[Caveat]
         flags.append(Caveat("decisions_left_out", None, message))
     for metric in METRICS.added:
         if metric.needs == "scores" or decisions is not None:
-            result[metric], undefined = _common_macros(metric, tables, decisions or {}, counts)
+            result[metric], undefined = _common_macros(metric, tables, decisions or {}, averaged, counts)
             if undefined:
                 message = (
                     f"{metric.title} is compared over the labels for which every model has it: "
@@ -364,7 +367,11 @@ def _common_decisions(tables: Tables) -> dict[str, Floats] | None:
 
 
 def _common_macros(
-    metric: Metric, tables: Tables, decisions: Mapping[str, Floats], counts: Counts
+    metric: Metric,
+    tables: Tables,
+    decisions: Mapping[str, Floats],
+    averaged: Averaged,
+    counts: Counts,
 ) -> tuple[dict[str, Macro], list[str]]:
     """Return the macro mean of a person's metric with its resamples, over what all models define.
 
@@ -372,6 +379,7 @@ def _common_macros(
         metric: A person's.
         tables: By the name of their model.
         decisions: By the name of their model, each of shape ``(N, L)``; none where it needs scores.
+        averaged: Labels that macro means are of, shape ``(L,)``.
         counts: How often each patient stands in each resample.
 
     Returns:
@@ -385,21 +393,29 @@ def _common_macros(
         name: macro_mean(
             np.where(undefined, np.nan, of_model.values),
             np.where(undefined_samples, np.nan, of_model.samples),
+            averaged,
         )
         for name, of_model in zip(tables, by_model, strict=True)
     }
     labels = next(iter(tables.values())).labels
-    return macros, [labels[column] for column in np.flatnonzero(undefined & ~is_nan.all(axis=0))]
+    only_some = averaged & undefined & ~is_nan.all(axis=0)
+    return macros, [labels[column] for column in np.flatnonzero(only_some)]
 
 
 def _leaderboard(
-    tables: Tables, own: OwnMacros, decisions: Mapping[str, Floats], counts: Counts, level: float
+    tables: Tables,
+    own: OwnMacros,
+    averaged: Averaged,
+    decisions: Mapping[str, Floats],
+    counts: Counts,
+    level: float,
 ) -> tuple[list[ModelScores], dict[str, Macro], dict[str, Mapping[str, Resampled]]]:
     """Return the models, best first; the macro AUROC of each with its resamples; and its further metrics.
 
     Args:
         tables: By the name of their model.
         own: Macro means of a person's metrics, with their resamples, by the name of the model.
+        averaged: Labels that macro means are of, shape ``(L,)``.
         decisions: Those that all have in common, by the name of the model; empty for none.
         counts: How often each patient stands in each resample.
         level: Coverage.
@@ -409,22 +425,23 @@ def _leaderboard(
     further: dict[str, Mapping[str, Resampled]] = {}
     for name, table in tables.items():
         ranking = label_rankings(table, counts)
-        further[name] = further_metrics(table, decisions.get(name), ranking, counts)
+        further[name] = further_metrics(table, decisions.get(name), ranking, counts, averaged)
         values, samples = ranking.auroc, ranking.auroc_samples
-        pooled = None
+        pooled, labels = None, dict(zip(table.labels, label_areas(table, level), strict=True))
         if table.folds is not None:
-            pooled = estimate(*macro_mean(values, samples), level)
+            pooled = estimate(*macro_mean(values, samples, averaged), level)
             within = within_folds(table, counts)
             values, samples = within.values, within.samples
-        aurocs[name] = macro_mean(values, samples)
-        precision = macro_mean(ranking.average_precision, ranking.average_precision_samples)
-        by_label = zip(table.labels, values, samples, strict=True)
+            labels, _ = within.estimates(table.labels, level, averaged)
+        aurocs[name] = macro_mean(values, samples, averaged)
+        precision = macro_mean(ranking.average_precision, ranking.average_precision_samples, averaged)
+        alone = table.labels[int(averaged.argmax())] if averaged.sum() == 1 else None
         models.append(
             ModelScores(
                 name=name,
-                macro_auroc=estimate(*aurocs[name], level),
+                macro_auroc=estimate(*aurocs[name], level) if alone is None else labels[alone],
                 macro_average_precision=estimate(*precision, level),
-                labels={label: estimate(value, drawn, level) for label, value, drawn in by_label},
+                labels=labels,
                 metrics={metric.name: estimate(*macros[name], level) for metric, macros in own.items()},
                 pooled_macro_auroc=pooled,
             )

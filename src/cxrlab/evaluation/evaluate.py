@@ -23,6 +23,7 @@ from cxrlab.evaluation.operating_points import operating_points
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold, out_of_fold, within_folds
 from cxrlab.evaluation.referral import evaluate_referral
 from cxrlab.evaluation.results import (
+    OF_EVALUATION,
     Caveat,
     EvaluatedData,
     EvaluationResult,
@@ -37,7 +38,7 @@ from cxrlab.metrics.bootstrap import Counts, Estimate, patient_counts
 from cxrlab.metrics.calibration import Calibrator, evaluate_calibration
 from cxrlab.metrics.confusion import confusion_counts
 from cxrlab.metrics.delong import delong_estimate
-from cxrlab.metrics.estimates import MetricEstimates, metric_estimates
+from cxrlab.metrics.estimates import MetricEstimates, averaged_labels, class_patients, metric_estimates
 from cxrlab.metrics.predictions import DataFacts, Floats, PredictionTable
 from cxrlab.metrics.referral import ReferralRules
 from cxrlab.metrics.settings import EvaluationSettings
@@ -74,7 +75,7 @@ def evaluate(
     image_facts: ImageFacts | None = None,
     interventions: InterventionResult | None = None,
 ) -> EvaluationResult:
-    """Return every number of an evaluation, with intervals by the patient bootstrap.
+    """Return every number of an evaluation, with its interval.
 
     Args:
         table: What is evaluated.
@@ -111,7 +112,10 @@ def evaluate(
     failures = clock.timed("failures", failure_analysis, table, values, counts, settings, image_facts)
     folds = clock.timed("folds", _within_folds, table, counts, settings)
     labels = {
-        label: folds.labels.get(label, {}) | metrics.labels[label] | delong[label] for label in table.labels
+        label: folds.labels.get(label, {})
+        | metrics.labels[label]
+        | {"auroc_bootstrap": metrics.bootstrapped[label], "auroc_delong_clustered": delong[label]}
+        for label in table.labels
     }
     external = None
     if own is not None:
@@ -134,11 +138,12 @@ def evaluate(
     )
     return EvaluationResult(
         data=EvaluatedData.of(table, data, table.source),
-        interval=IntervalMethod.of(table, settings),
+        interval=IntervalMethod.of(table, settings, OF_EVALUATION),
         labels=labels,
         macro=folds.macro | metrics.macro,
         micro=metrics.micro,
-        num_macro_labels=sum(estimates["auroc"].value is not None for estimates in labels.values()),
+        num_macro_labels=len(metrics.averaged),
+        macro_labels=metrics.averaged,
         counts=_counts(table, values),
         thresholds=_thresholds(table, thresholds),
         prevalence=settings.prevalence,
@@ -155,7 +160,13 @@ def evaluate(
         subgroups=subgroups.rows,
         gaps=subgroups.gaps,
         published=published_table(
-            labels, metrics.macro, data.name, data.split, len(table), is_nih=are_of_nih(table.images)
+            labels,
+            metrics.macro,
+            data.name,
+            data.split,
+            len(table),
+            metrics.averaged,
+            is_nih=are_of_nih(table.images),
         ),
         seconds=clock.seconds,
         out_of_fold=folds.facts,
@@ -193,7 +204,9 @@ def _within_folds(table: PredictionTable, counts: Counts, settings: EvaluationSe
     if table.folds is None:
         return _Folds(None, {}, {})
     within = within_folds(table, counts)
-    labels, macro = within.estimates(table.labels, settings.level)
+    labels, macro = within.estimates(
+        table.labels, settings.level, averaged_labels(table, settings.min_positives)
+    )
     return _Folds(
         out_of_fold(table, within),
         {label: {WITHIN_FOLDS: auroc} for label, auroc in labels.items()},
@@ -204,41 +217,44 @@ def _within_folds(table: PredictionTable, counts: Counts, settings: EvaluationSe
 def _metric_estimates(
     table: PredictionTable, thresholds: Floats, counts: Counts, settings: EvaluationSettings
 ) -> MetricEstimates:
-    return metric_estimates(table, thresholds, counts, level=settings.level, prevalence=settings.prevalence)
+    return metric_estimates(
+        table,
+        thresholds,
+        counts,
+        level=settings.level,
+        prevalence=settings.prevalence,
+        min_positives=settings.min_positives,
+    )
 
 
-def _delong_estimates(table: PredictionTable, settings: EvaluationSettings) -> dict[str, dict[str, Estimate]]:
-    result = {}
-    for column, label in enumerate(table.labels):
-        known = table.known[:, column]
-        scores, targets = table.probabilities[known, column], table.targets[known, column]
-        result[label] = {
-            "auroc_delong": delong_estimate(scores, targets, None, settings.level),
-            "auroc_delong_clustered": delong_estimate(
-                scores, targets, table.patients[known] if table.patients_known else None, settings.level
-            ),
-        }
-    return result
+def _delong_estimates(table: PredictionTable, settings: EvaluationSettings) -> dict[str, Estimate]:
+    """Return DeLong's interval of each label's AUROC, clustered by patient."""
+    columns = zip(table.labels, table.probabilities.T, table.targets.T, strict=True)
+    return {
+        label: delong_estimate(scores, targets, table.patients, settings.level)
+        for label, scores, targets in columns
+    }
 
 
 def _counts(table: PredictionTable, thresholds: Floats) -> dict[str, LabelCounts]:
     """Return how many images, positives and outcomes each label has."""
     outcomes = np.array(confusion_counts(table, thresholds))
+    patients = class_patients(table)
     result = {}
     for column, label in enumerate(table.labels):
         targets = table.targets[:, column]
-        positives = targets == 1
         has_threshold = not np.isnan(thresholds[column])
         tp, fp, tn, fn = (int(count) if has_threshold else None for count in outcomes[:, column])
         result[label] = LabelCounts(
             images=int(table.known[:, column].sum()),
-            positives=int(positives.sum()),
+            positives=int((targets == 1).sum()),
             negatives=int((targets == 0).sum()),
-            positive_patients=len(np.unique(table.patients[positives])) if table.patients_known else None,
+            positive_patients=int(patients[0, column]) if table.patients_known else None,
             tp=tp,
             fp=fp,
             tn=tn,
             fn=fn,
+            negative_patients=int(patients[1, column]) if table.patients_known else None,
         )
     return result
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from cxrlab.metrics.bootstrap import Counts, Estimate, estimate, known_mean, macro_mean
 from cxrlab.metrics.delong import delong
@@ -49,13 +50,15 @@ class WithinFolds:
     values: Floats
     samples: Floats
 
-    def estimates(self, labels: Sequence[str], level: float) -> tuple[dict[str, Estimate], Estimate]:
-        """Return the estimate of each label, and of their mean."""
+    def estimates(
+        self, labels: Sequence[str], level: float, averaged: npt.NDArray[np.bool_]
+    ) -> tuple[dict[str, Estimate], Estimate]:
+        """Return the estimate of each label, and of the mean over those that are averaged, ``(L,)``."""
         by_label = {
             label: estimate(float(value), samples, level)
             for label, value, samples in zip(labels, self.values, self.samples, strict=True)
         }
-        return by_label, estimate(*macro_mean(self.values, self.samples), level)
+        return by_label, estimate(*macro_mean(self.values, self.samples, averaged), level)
 
 
 def within_folds(table: PredictionTable, counts: Counts) -> WithinFolds:

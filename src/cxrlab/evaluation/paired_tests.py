@@ -1,7 +1,7 @@
 """Paired tests: what the difference of two models over the same images says, in numbers and in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,26 +60,34 @@ class Resampled:
         values: NaN where undefined, shape ``(L,)``.
         samples: Shape ``(L, B)``.
         patients: Patients behind each value, the fewest where there are two classes, shape ``(L,)``.
+        averaged: Which labels the mean is of, shape ``(L,)``; None for all.
     """
 
     values: Floats
     samples: Floats
     patients: npt.NDArray[np.int64]
+    averaged: npt.NDArray[np.bool_] | None = None
 
     def minus(self, other: "Resampled") -> "Resampled":
         """Return the differences from another model's."""
-        return Resampled(self.values - other.values, self.samples - other.samples, self.patients)
+        return replace(self, values=self.values - other.values, samples=self.samples - other.samples)
 
     def macro(self) -> "Resampled":
-        """Return the mean over the labels that the whole sample defines, as one label."""
-        value, samples = macro_mean(self.values, self.samples)
+        """Return the mean over the averaged labels that the whole sample defines, as one label."""
+        value, samples = macro_mean(self.values, self.samples, self.averaged)
         defined = ~np.isnan(self.values)
+        if self.averaged is not None:
+            defined &= self.averaged
         fewest = self.patients[defined].min() if defined.any() else 0
         return Resampled(np.array([value]), samples[None], np.array([fewest]))
 
 
 def further_metrics(
-    table: PredictionTable, decisions: Floats | None, ranking: Ranking, counts: Counts
+    table: PredictionTable,
+    decisions: Floats | None,
+    ranking: Ranking,
+    counts: Counts,
+    averaged: npt.NDArray[np.bool_] | None = None,
 ) -> dict[str, Resampled]:
     """Return the metrics ``FURTHER`` of one model.
 
@@ -89,6 +97,7 @@ def further_metrics(
             out.
         ranking: Of the table, on the same resamples.
         counts: How often each patient stands in each resample, shape ``(P, B)``.
+        averaged: Which labels the mean is of, shape ``(L,)``; None for all.
     """
     present = table.targets == 1
     absent = table.targets == 0
@@ -98,8 +107,10 @@ def further_metrics(
     errors = np.where(table.known, (table.probabilities - targets) ** 2, 0.0)
     squares = sums_by_patient(table, np.stack([errors, table.known.astype(float)]))
     result = {
-        "average_precision": Resampled(ranking.average_precision, ranking.average_precision_samples, fewest),
-        "brier": Resampled(ratio(*squares.sum(axis=2)), ratio(*resampled(squares, counts)), fewest),
+        "average_precision": Resampled(
+            ranking.average_precision, ranking.average_precision_samples, fewest, averaged
+        ),
+        "brier": Resampled(ratio(*squares.sum(axis=2)), ratio(*resampled(squares, counts)), fewest, averaged),
     }
     if decisions is None:
         return result
@@ -109,7 +120,7 @@ def further_metrics(
     values, samples = threshold_metrics(*sums.sum(axis=2)), threshold_metrics(*resampled(sums, counts))
     behind = {"sensitivity": sums[0] + sums[3], "specificity": sums[1] + sums[2]}
     return {
-        name: Resampled(values[name], samples[name], (images > 0).sum(axis=1))
+        name: Resampled(values[name], samples[name], (images > 0).sum(axis=1), averaged)
         for name, images in behind.items()
     } | result
 

@@ -103,7 +103,8 @@ class IntervalMethod:
         unit: What was resampled.
         resamples: How many.
         seed: Start of the random numbers.
-        method: In words.
+        method: In words, of what ``others`` does not name.
+        others: How the intervals of other metrics were made, in words, by their names.
     """
 
     level: float
@@ -111,12 +112,43 @@ class IntervalMethod:
     resamples: int
     seed: int
     method: str = "percentile bootstrap"
+    others: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, table: PredictionTable, settings: EvaluationSettings) -> "IntervalMethod":
+    def of(
+        cls, table: PredictionTable, settings: EvaluationSettings, others: Mapping[str, str] | None = None
+    ) -> "IntervalMethod":
         """Tell how the intervals of a table are made."""
         unit: Literal["patient", "image"] = "patient" if table.patients_known else "image"
-        return cls(settings.level, unit, settings.num_resamples, settings.seed)
+        return cls(settings.level, unit, settings.num_resamples, settings.seed, others=others or {})
+
+
+_SCORE = "score interval by DeLong's variance, clustered by patient, and that of two normal distributions"
+_WILSON = "Wilson, of the effective number of images that the resamples show"
+_FROM_RATES = "from the intervals of sensitivity and specificity"
+
+OF_EVALUATION = {
+    "auroc": f"{_SCORE}; macro means: percentile bootstrap",
+    "auroc_delong_clustered": "Wald, by DeLong's variance, clustered by patient",
+    **{
+        name: f"{_WILSON}; macro means: percentile bootstrap"
+        for name in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "precision", "recall")
+    },
+    **{
+        name: f"{_FROM_RATES}; macro means: percentile bootstrap"
+        for name in ("ppv_at_prevalence", "npv_at_prevalence")
+    },
+    "f1": "percentile bootstrap; of 0 or 1: from Wilson's interval",
+    "ece": "by how far the bins move among the resamples",
+    "balanced_accuracy": f"percentile bootstrap; of 0 or 1: {_FROM_RATES}",
+}
+"""How the intervals of an evaluation are made that are no percentiles of the bootstrap."""
+
+OF_COMPARISON = {
+    "labels": _SCORE,
+    "difference of a label": "Wald, by DeLong's paired variance, clustered by patient",
+}
+"""The same of a comparison."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +164,7 @@ class LabelCounts:
         fp: False positives.
         tn: True negatives.
         fn: False negatives.
+        negative_patients: Patients with images without the finding; None where patients are unknown.
     """
 
     images: int
@@ -142,6 +175,7 @@ class LabelCounts:
     fp: int | None
     tn: int | None
     fn: int | None
+    negative_patients: int | None = None
 
 
 @dataclass(frozen=True)
@@ -379,9 +413,9 @@ class EvaluationResult:
         data: Which images were evaluated.
         interval: How the intervals were made.
         labels: Of each label its metrics.
-        macro: Metrics' means over the labels that define them.
+        macro: Metrics' means over ``macro_labels``, of those that define them.
         micro: Metrics of all pairs of image and label pooled.
-        num_macro_labels: Labels whose AUROC is defined.
+        num_macro_labels: How many labels the means are of.
         counts: By label.
         thresholds: By label; empty where none were chosen.
         prevalence: For which PPV and NPV are given besides the sample's own, or None.
@@ -408,6 +442,7 @@ class EvaluationResult:
         equalised_odds: By covariate.
         stratified: AUROC within the groups of a covariate, beside that of all pairs of images.
         interventions: What changes of the images do to the AUROC; None where they were not asked for.
+        macro_labels: The labels that the means are of: those with enough patients.
     """
 
     format: int = FORMAT
@@ -433,6 +468,7 @@ class EvaluationResult:
     operating_points: OperatingPoints | None = None
     referral: Referral | None = None
     decisions: Decisions | None = None
+    macro_labels: Sequence[str] = ()
     curves: pd.DataFrame = field(repr=False, compare=False)
     baselines: BaselineResult | None = None
     failures: FailureAnalysis | None = None
@@ -456,8 +492,9 @@ class EvaluationResult:
 
     @property
     def num_main_labels(self) -> int:
-        """Labels that define the AUROC that is given first."""
-        return sum(metrics[self.main_auroc].value is not None for metrics in self.labels.values())
+        """How many labels the mean of the AUROC that is given first is of."""
+        chosen = self.macro_labels or self.labels
+        return sum(self.labels[label][self.main_auroc].value is not None for label in chosen)
 
     def to_json(self) -> dict[str, object]:
         """Return the content of ``evaluation.json``."""
@@ -600,7 +637,7 @@ class ComparisonResult:
     Attributes:
         data: The images that all tables hold.
         interval: How the intervals were made.
-        num_macro_labels: Labels whose AUROC is defined.
+        num_macro_labels: How many labels the means are of: those with enough patients.
         models: The leaderboard, best first.
         pairs: The paired differences, best models first.
         left_out: What not all tables held.

@@ -46,7 +46,7 @@ def terminal_table(result: EvaluationResult) -> str:
         rows[f"macro mean of {result.num_macro_labels}"] = {"positives": "", **macro}
     table = pd.DataFrame(rows).T
     shown = table.loc[:, (table != "-").any(axis=0)].to_string()
-    heading = f"In brackets {result.interval.level:.0%} intervals, by the {result.interval.unit} bootstrap."
+    heading = f"In brackets {result.interval.level:.0%} intervals, by {result.interval.unit}."
     return "\n".join([shown, heading, *(f"  Note: {caveat.message}" for caveat in result.flags)])
 
 

@@ -19,6 +19,9 @@ Names = npt.NDArray[np.object_]
 MACRO = "macro"
 """The mean over groups, or labels, each of which counts alike."""
 
+_PATIENTS_COUNT = 2
+"""Images with the rarer outcome that the number of patients is worth in a proportion's effective size."""
+
 ROUNDING = 1e-12
 """What varies by less does not vary."""
 
@@ -83,7 +86,7 @@ def estimate(
         low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
         return Estimate(float(value), float(low), float(high))
     if units and value in (0.0, 1.0):
-        low, high = _wilson(value, units, level)
+        low, high = wilson(value, units, level)
         if signed and np.ptp(np.append(drawn, value)) <= ROUNDING:
             # A difference may have either sign: from -1 to 1 there is twice as far to go as from 0 to 1.
             low = -high if value == 0 else 2 * low - 1
@@ -91,11 +94,60 @@ def estimate(
     return Estimate(float(value))
 
 
-def _wilson(value: float, units: int, level: float) -> tuple[float, float]:
-    """Return Wilson's interval of a proportion of 0 or 1."""
+def proportion(value: float, samples: npt.ArrayLike, level: float, *, units: int, trials: int) -> Estimate:
+    """Return a proportion with Wilson's interval of as many independent images as its resamples show.
+
+    How far the resamples spread tells how many independent images the sample is worth (its effective size).
+    The few patients with the rarer outcome tell it badly; where there is none, not at all: each patient then
+    counts as one. So the effective size moves towards the number of patients the fewer there are, and
+    the interval of 59 of 60 is not far from that of 60 of 60.
+
+    Args:
+        value: Of the whole sample; NaN where undefined.
+        samples: Of each resample of the patients, shape ``(B,)``; NaN where undefined.
+        level: Coverage, such as 0.95.
+        units: Patients behind the proportion.
+        trials: Images behind it.
+
+    References:
+        Wilson, JASA 22:209, 1927; effective size: Korn and Graubard, Survey Methodology 24:193, 1998.
+
+    Example:
+        >>> drawn = np.random.default_rng(0).binomial(60, 59 / 60, 1000) / 60
+        >>> near = proportion(59 / 60, drawn, 0.95, units=60, trials=60)
+        >>> round(near.low, 2), round(near.high, 2)
+        (0.91, 1.0)
+    """
+    if np.isnan(value):
+        return Estimate(None)
+    low, high = wilson(value, _effective_size(value, samples, units, trials), level)
+    return Estimate(float(value), min(low, float(value)), max(high, float(value)))
+
+
+def _effective_size(value: float, samples: npt.ArrayLike, units: int, trials: int) -> float:
+    drawn = np.asarray(samples, dtype=np.float64)
+    drawn = drawn[~np.isnan(drawn)]
+    spread = value * (1 - value)
+    if units < 2 or len(drawn) < 2 or spread <= ROUNDING:
+        return float(units)
+    variance = float(drawn.var()) * units / (units - 1)
+    size = min(spread / variance, float(trials)) if variance > ROUNDING * spread else float(trials)
+    rarer = min(value, 1 - value) * size  # independent images with the rarer outcome
+    return (rarer * size + _PATIENTS_COUNT * units) / (rarer + _PATIENTS_COUNT)
+
+
+def wilson(value: float, number: float, level: float) -> tuple[float, float]:
+    """Return Wilson's interval of a proportion of so many independent trials.
+
+    Example:
+        >>> [round(end, 3) for end in wilson(1.0, 10, 0.95)]
+        [0.722, 1.0]
+    """
     z2 = float(norm.ppf((1 + level) / 2)) ** 2
-    bound = units / (units + z2)
-    return (bound, 1.0) if value == 1.0 else (0.0, 1.0 - bound)
+    middle, scale = (number * value + z2 / 2) / (number + z2), number / (number + z2)
+    half = scale * float(np.sqrt(z2 * (value * (1 - value) / number + z2 / (4 * number**2))))
+    low, high = 0.0 if value == 0 else middle - half, 1.0 if value == 1 else middle + half
+    return max(low, 0.0), min(high, 1.0)
 
 
 def known_mean(values: Floats) -> Floats:
@@ -109,23 +161,34 @@ def known_mean(values: Floats) -> Floats:
     return ratio(np.where(is_known, values, 0.0).sum(axis=0), is_known.sum(axis=0))
 
 
-def macro_mean(values: Floats, samples: Floats, *, complete: bool = False) -> tuple[float, Floats]:
+def macro_mean(
+    values: Floats,
+    samples: Floats,
+    averaged: npt.NDArray[np.bool_] | None = None,
+    *,
+    complete: bool = False,
+) -> tuple[float, Floats]:
     """Return the mean over the labels that the whole sample defines, of it and of each resample.
+
+    All are means of the same labels. A resample that leaves one undefined, since none of its positives was
+    drawn, has the value of the whole sample there; its mean would else be one of other labels, and differ for
+    that reason alone.
 
     Args:
         values: Of each label, NaN where undefined, shape ``(L,)``.
         samples: The same of each resample, shape ``(L, B)``.
-        complete: Whether a resample must define all of these labels, lest its mean be one of others; else its
-            mean is over those of them that are left there.
+        averaged: Which labels the mean is of, shape ``(L,)``; None for all.
+        complete: Whether a resample that does not define all of these labels has no mean.
 
     Returns:
         The mean, NaN where no label is defined; and those of the resamples, shape ``(B,)``.
     """
-    defined = ~np.isnan(values)
+    defined = ~np.isnan(values) if averaged is None else ~np.isnan(values) & averaged
     chosen = samples[defined]
-    means = known_mean(chosen)
+    undefined = np.isnan(chosen)
+    means = known_mean(np.where(undefined, values[defined][:, None], chosen))
     if complete:
-        means[np.isnan(chosen).any(axis=0)] = np.nan
+        means[undefined.any(axis=0)] = np.nan
     return float(known_mean(values[defined])), means
 
 

@@ -71,14 +71,19 @@ def delong(scores: Floats, targets: Floats, patients: Patients | None) -> tuple[
     if not num_positives or not num_negatives:
         return np.full(num_models, np.nan), np.full((num_models, num_models), np.nan)
     clusters = np.arange(len(positive)) if patients is None else patients[known]
-    above, below = _components(scores[:, known], positive)
+    above, below = placements(scores[:, known], positive)
     aurocs: Floats = above.mean(axis=1)
     centred = [(above - aurocs[:, None]) / num_positives, (below - aurocs[:, None]) / num_negatives]
-    return aurocs, _covariance(centred[0], centred[1], clusters[positive], clusters[~positive])
+    return aurocs, covariance_of(centred[0], centred[1], clusters[positive], clusters[~positive])
 
 
-def _components(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return the structural components of the positives, ``(K, M)``, and of the negatives, ``(K, N)``."""
+def placements(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the structural components of the positives, ``(K, M)``, and of the negatives, ``(K, N)``.
+
+    Args:
+        scores: Of images whose target is known, shape ``(K, M + N)``.
+        positive: Which of them are positive, shape ``(M + N,)``.
+    """
     ranks = rankdata(scores, axis=1)
     positives, negatives = scores[:, positive], scores[:, ~positive]
     above = (ranks[:, positive] - rankdata(positives, axis=1)) / negatives.shape[1]
@@ -86,7 +91,7 @@ def _components(scores: Floats, positive: npt.NDArray[np.bool_]) -> tuple[Floats
     return above, below
 
 
-def _covariance(above: Floats, below: Floats, of_positives: Patients, of_negatives: Patients) -> Floats:
+def covariance_of(above: Floats, below: Floats, of_positives: Patients, of_negatives: Patients) -> Floats:
     """Return Obuchowski's covariance, shape ``(K, K)``, from centred components and their patients."""
     patients, numbers = np.unique(np.concatenate([of_positives, of_negatives]), return_inverse=True)
     num_positive, num_negative = len(np.unique(of_positives)), len(np.unique(of_negatives))

@@ -25,7 +25,8 @@ class EvaluationSettings:
         level: Coverage of the intervals.
         prevalence: For which PPV and NPV are given besides the sample's own; None leaves that out.
         age_bands: Edges in years, ascending; a band includes its lower edge.
-        min_positives: Labels with fewer positives or negatives are flagged.
+        min_positives: Labels with fewer patients with the finding, or without it, are flagged, and macro
+            means leave them out; images count where patients are unknown.
         min_group_images: Subgroups with fewer images are not evaluated.
         min_gap_patients: Patients behind a value, at least, for its difference between groups to be tested.
         subgroup_pairs: Pairs of covariates whose values together make groups, such as ``[[sex, age]]``; None
@@ -46,7 +47,7 @@ class EvaluationSettings:
 
     threshold: str | float = "youden"
     calibration: CalibrationMethod = "platt"
-    num_resamples: int = 1000
+    num_resamples: int = 2000
     level: float = 0.95
     prevalence: float | None = 0.1
     age_bands: Sequence[float] = (0, 18, 40, 60, 80)

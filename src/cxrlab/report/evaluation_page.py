@@ -86,6 +86,7 @@ def _labels(context: PageContext) -> Markup:
         _how_to_read("labels"),
         _sentence(text.no_threshold(result) or text.thresholds(result)),
         table_html(tables.main_table(result)),
+        _sentence(text.left_out_of_means(result)),
         context.figure(
             "auroc_by_label",
             performance.auroc_by_label(result) if several else None,

@@ -17,9 +17,9 @@ from cxrlab.report.formatting import DASH, bounds, count, counted, level, number
 _MAIN = ("auroc", "average_precision", "sensitivity", "specificity", "ppv", "npv", "f1")
 # The AUROC stands in the second table once more, beside its intervals by other methods.
 _METHODS = {
-    "auroc": "AUROC, bootstrap",
-    "auroc_delong_clustered": "AUROC, DeLong by patient",
-    "auroc_delong": "AUROC, DeLong by image",
+    "auroc": "AUROC, score interval",
+    "auroc_bootstrap": "AUROC, bootstrap",
+    "auroc_delong_clustered": "AUROC, DeLong",
 }
 _AT_PREVALENCE = {"ppv_at_prevalence": "PPV at {}", "npv_at_prevalence": "NPV at {}"}
 _BEFORE = "Brier score and log loss are those of the probabilities before recalibration."
@@ -182,13 +182,13 @@ def _means(result: EvaluationResult, shown: Sequence[str], *, with_positives: bo
 def count_table(result: EvaluationResult) -> Table:
     """Return counts and thresholds, each with its margin, and what it was chosen on."""
     columns = ["label", "threshold", "rule", "chosen on", "TP", "FP", "TN", "FN", "images", "positives",
-               "negatives", "patients with it"]  # fmt: skip
+               "negatives", "patients with it", "patients without it"]  # fmt: skip
     marks, rows = _marks(result), []
     for label, counts in result.counts.items():
         threshold = result.thresholds.get(label)
         chosen = [Cell(DASH)] * 3 if threshold is None else _threshold_cells(threshold)
         numbers = (counts.tp, counts.fp, counts.tn, counts.fn, counts.images, counts.positives,
-                   counts.negatives, counts.positive_patients)  # fmt: skip
+                   counts.negatives, counts.positive_patients, counts.negative_patients)  # fmt: skip
         cells = [*chosen, *(Cell(text) for text in map(count, numbers))]
         rows.append(Row(label, cells, mark=marks.get(label, "")))
     has_margin = any(threshold.low is not None for threshold in result.thresholds.values())

@@ -251,8 +251,10 @@ def _mean_of(result: EvaluationResult) -> str:
     noun = "classes" if result.is_exclusive else "findings"
     if num_labels == 1:
         return ""
+    if num_defined == 1 and len(result.macro_labels) == 1:
+        return f"; of {result.macro_labels[0]}, the only one of {num_labels} {noun} with enough patients"
     if num_defined < num_labels:
-        return f"; mean of the {num_defined} of {num_labels} {noun} for which it is defined"
+        return f"; mean of the {num_defined} of {num_labels} {noun} with enough patients"
     return f"; mean of {num_labels} {noun}"
 
 
@@ -370,9 +372,25 @@ def intervals(data: EvaluatedData, method: IntervalMethod) -> str:
     """Return how the intervals were made."""
     is_by_patient = method.unit == "patient" and data.patients is not None
     unit, num = ("patients", data.patients) if is_by_patient else ("images (patients unknown)", data.images)
+    names = {"auroc": "AUROC of a label", "labels": "AUROC of a label"}
+    by_score = "".join(f"{name} by score interval, " for of, name in names.items() if of in method.others)
+    by_wilson = "shares by Wilson's, " if "sensitivity" in method.others else ""
+    rest = "all else " if by_score else ""
     return (
-        f"{level(method.level)}, by {method.method}: {method.resamples:,} resamples of the {num:,} {unit}, "
-        f"seed {method.seed}"
+        f"{level(method.level)}; {by_score}{by_wilson}{rest}by {method.method}: {method.resamples:,} "
+        f"resamples of the {num:,} {unit}, seed {method.seed}"
+    )
+
+
+def left_out_of_means(result: EvaluationResult) -> str:
+    """Return which labels the macro means leave out; empty where they leave none out."""
+    missing = [label for label in result.labels if label not in result.macro_labels]
+    if not missing or not result.macro_labels:
+        return ""
+    verb = "has" if len(missing) == 1 else "have"
+    return (
+        f"The macro means leave out {', '.join(missing)}, which {verb} too few patients with the finding or "
+        "without it."
     )
 
 
@@ -469,7 +487,10 @@ def comparison_headline(comparison: ComparisonResult) -> str:
     """Return who came first, and whether the second is shown to be worse."""
     data, best = comparison.data, comparison.models[0]
     images = _images_of_patients(data.images, data.patients)
-    mean = f"; mean of {comparison.num_macro_labels} findings" if len(best.labels) > 1 else ""
+    num_labels = comparison.num_macro_labels
+    mean = f"; mean of {num_labels} findings" if len(best.labels) > 1 else ""
+    if mean and num_labels == 1:
+        mean = "; of the one finding with enough patients"
     within = f" within {comparison.num_folds} folds" if comparison.num_folds else ""
     first = (
         f"On {images}, {best.name} came first of {len(comparison.models)} "
