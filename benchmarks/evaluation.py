@@ -1,4 +1,4 @@
-"""What an evaluation with intervals costs: the NIH test part in size, 14 labels, 1,000 resamples of patients.
+"""What an evaluation with intervals costs: the NIH test part in size, 14 labels, resamples of its patients.
 
 Run ``python benchmarks/evaluation.py``. Every row runs in a process of its own, whose peak memory is given.
 Processor seconds, of all threads, hold on a busy machine too; the ratio is of those. The table and drawing
@@ -103,21 +103,23 @@ def disagreement(table: PredictionTable, counts: Counts) -> float:
 
 
 def label_table(table: PredictionTable, counts: Counts) -> None:
-    """Compute every metric by label, macro and micro, with intervals; DeLong's too."""
+    """Compute every metric by label, macro and micro, with intervals; DeLong's too, clustered by patient."""
     thresholds = np.full(len(table.labels), 0.1)
     metric_estimates(table, thresholds, counts, level=SETTINGS.level, prevalence=SETTINGS.prevalence)
     for column in range(len(table.labels)):
         scores, targets = table.probabilities[:, column], table.targets[:, column]
-        for patients in (None, table.patients):
-            delong_estimate(scores, targets, patients, SETTINGS.level)
+        delong_estimate(scores, targets, table.patients, SETTINGS.level)
 
 
 def everything(table: PredictionTable, counts: Counts) -> None:
     """Choose thresholds and calibration, evaluate all images, write the page and its figures."""
     is_validation = table.patients % 2 == 0
-    thresholds, calibrator = from_validation(table.rows(is_validation), SETTINGS)
+    validation = table.rows(is_validation)
+    thresholds, calibrator = from_validation(validation, SETTINGS)
     model_info = ModelInfo(title="A benchmark")
-    evaluation = Evaluation(table, thresholds, calibrator, DataFacts("synthetic scores"), model_info)
+    evaluation = Evaluation(
+        table, thresholds, calibrator, DataFacts("synthetic scores"), model_info, validation=validation
+    )
     with tempfile.TemporaryDirectory() as folder:
         write_evaluation(evaluation, SETTINGS, Path(folder), images=True)
 
