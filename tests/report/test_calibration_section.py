@@ -27,7 +27,7 @@ def test_what_is_shown_is_the_recalibrated_and_before_it_is_folded(evaluated):
         Cell(after.description),
     ]
     assert table.caption.startswith(
-        "After Platt scaling fitted on validation. Each label is tested by itself at 5 %"
+        "Probabilities are those after Platt scaling fitted on validation. Each label is tested by itself at 5 %"
     )
     before = section.recalibration_table(result)
     assert before.rows[0].cells[0] == estimate_cell(edema.before.slope, 2)

@@ -77,7 +77,9 @@ def calibration_table(result: EvaluationResult, stage: str) -> Table | None:
         return None
     rows = [Row(label, _cells(getattr(calibration, stage))) for label, calibration in labels.items()]
     found, chance = result.calibration, 1 - result.interval.level
-    fitted = f"After {METHODS.get(found.method, found.method)} fitted on {found.source}."
+    fitted = (
+        f"Probabilities are those after {METHODS.get(found.method, found.method)} fitted on {found.source}."
+    )
     tested = (
         f"Each label is tested by itself at {level(chance)}: of {round(1 / chance)} calibrated ones about "
         "one departs by chance."
