@@ -443,4 +443,4 @@ model 0.997: difference 0.011 (0.004 to 0.018)."
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}".replace("-", "\u2212")
+    return "undefined" if value is None else f"{round(value, 3) + 0.0:.3f}".replace("-", "\u2212")

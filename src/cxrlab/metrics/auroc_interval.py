@@ -27,8 +27,10 @@ def auroc_estimate(scores: Floats, targets: Floats, patients: Patients | None, l
     that of two normal distributions with as many independent images as the patients are worth, times the
     factor by which DeLong's variance, clustered by patient, exceeds it. Where DeLong's is smaller, which with
     few patients is chance more often than not, it counts with the number of patients of the rarer class,
-    and the model with ``PATIENTS_OF_MODEL``. Simulations chose that number and the degrees of freedom, see
-    ``benchmarks/coverage.py``; with many patients the interval becomes DeLong's.
+    and the model with ``PATIENTS_OF_MODEL``. That number and the
+    degrees of freedom were chosen among others so that it holds for normal scores
+    (``benchmarks/coverage.py``); where some positives score like negatives and the AUROC is near 1 it holds less
+    often. With many patients the interval becomes DeLong's.
 
     Args:
         scores: Shape ``(N,)``; higher means present. Any monotonic scale will do.
