@@ -22,15 +22,14 @@ def auroc_estimate(scores: Floats, targets: Floats, patients: Patients | None, l
     """Return an AUROC with its score interval: the values that the sample does not speak against.
 
     A value is inside where the AUROC found lies within Student's t standard errors of it, and the standard
-    error is that of the *value*, not of the sample. So the interval is wide where the sample
-    happens to vary little, never leaves 0 to 1, and exists for a perfect separation. The variance is
-    that of two normal distributions with as many independent images as the patients are worth, times the
-    factor by which DeLong's variance, clustered by patient, exceeds it. Where DeLong's is smaller, which with
-    few patients is chance more often than not, it counts with the number of patients of the rarer class,
-    and the model with ``PATIENTS_OF_MODEL``. That number and the
-    degrees of freedom were chosen among others so that it holds for normal scores
-    (``benchmarks/coverage.py``); where some positives score like negatives and the AUROC is near 1 it holds less
-    often. With many patients the interval becomes DeLong's.
+    error is that of the *value*, not of the sample. So the interval is wide where the sample happens to vary
+    little, never leaves 0 to 1, and exists for a perfect separation. The variance is that of two normal
+    distributions with as many independent images as the patients are worth, times the factor by which
+    DeLong's variance, clustered by patient, exceeds it. Where DeLong's is smaller, which with few patients is
+    chance more often than not, it counts with the number of patients of the rarer class, and the model with
+    ``PATIENTS_OF_MODEL``. That number and the degrees of freedom were chosen among others so that it holds
+    for normal scores (``benchmarks/coverage.py``); where some positives score like negatives and the AUROC is
+    near 1 it holds less often. With many patients the interval becomes DeLong's.
 
     Args:
         scores: Shape ``(N,)``; higher means present. Any monotonic scale will do.
