@@ -8,7 +8,7 @@ from markupsafe import Markup
 from cxrlab.evaluation.decision_curve import DecisionPoint, Decisions, LabelDecisions
 from cxrlab.metrics.bootstrap import Estimate
 from cxrlab.report.figures.decisions import decision_curves
-from cxrlab.report.formatting import interval, level
+from cxrlab.report.formatting import interval, level, percent
 from cxrlab.report.html import folded_html, paragraph_html, part, table_html
 from cxrlab.report.section import PageContext
 from cxrlab.report.tables import Cell, Row, Table, estimate_cell
@@ -90,7 +90,7 @@ def difference_table(decisions: Decisions) -> Table:
         Row(
             label,
             [
-                Cell(level(decisions.labels[label].prevalence)),
+                Cell(percent(decisions.labels[label].prevalence)),
                 *(estimate_cell(_per_1000(by_threshold[at].difference), 1) for at in thresholds),
             ],
         )
