@@ -21,6 +21,7 @@ from cxrlab.evaluation.interventions import InterventionResult, intervention_cav
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.operating_points import operating_points
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold, out_of_fold, within_folds
+from cxrlab.evaluation.readers import reader_study
 from cxrlab.evaluation.referral import evaluate_referral
 from cxrlab.evaluation.results import (
     OF_EVALUATION,
@@ -110,6 +111,7 @@ def evaluate(
     referred = clock.timed("referral", evaluate_referral, table, referral, validation, counts, settings)
     acting, decision_curves = clock.timed("decisions", decisions, table, calibrator, counts, settings)
     failures = clock.timed("failures", failure_analysis, table, values, counts, settings, image_facts)
+    readers = clock.timed("readers", reader_study, table, counts, settings.level)
     folds = clock.timed("folds", _within_folds, table, counts, settings)
     labels = {
         label: folds.labels.get(label, {})
@@ -184,6 +186,7 @@ def evaluate(
         equalised_odds=subgroups.equalised_odds,
         stratified=stratified,
         interventions=interventions,
+        readers=readers,
     )
 
 

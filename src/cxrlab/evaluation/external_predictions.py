@@ -52,8 +52,9 @@ def read_external(
 
     Patients are taken from a column (``patient``, ``Patient ID``, ``PatientId``, ``subject_id``) of the
     targets, else of the predictions, else from the file names of NIH, CheXpert or MIMIC-CXR; else they are
-    unknown, with a warning. Covariates are ``covariate/<name>`` and the usual columns of view, sex and age. A
-    column ``fold`` of the predictions tells which network of a cross-validation made them.
+    unknown, with a warning. Covariates are ``covariate/<name>`` and the usual columns of view, sex and age.
+    Columns ``reader/<name>/<label>`` of either are the readings of several people, and the column ``fold`` of
+    the predictions tells which network of a cross-validation made them.
 
     Args:
         predictions: Probabilities.
@@ -87,7 +88,16 @@ def read_external(
         source=str(predictions),
         decisions=read_decisions(own, labels, groups),
         folds=own.folds(),
+        readers=_readings(own, other, rows, labels),
     )
+
+
+def _readings(
+    own: ExternalTable, other: ExternalTable, rows: Rows, labels: Sequence[str]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return what readers say in the targets, and in the predictions where those lack the reader."""
+    of_targets = {name: values[rows] for name, values in other.readings(labels).items()}
+    return of_targets if other is own else own.readings(labels) | of_targets
 
 
 def _patients(

@@ -56,6 +56,9 @@ _PARTS = ("part", "split")
 _FOLDS = ("fold",)
 
 
+READER = "reader/"
+
+
 _TEXT = {*_IMAGES, *_FILES, *PATIENT_NAMES, *_PARTS, "findinglabels"}
 
 
@@ -133,7 +136,42 @@ class ExternalTable:
         """Return the columns that have no known meaning other than being a label."""
         known = _TEXT | _COVARIATES.keys() | set(_FOLDS)
         names = [str(name) for name in self.cells]
-        return [name for name in names if plain_name(name) not in known and not name.startswith(COVARIATE)]
+        return [
+            name
+            for name in names
+            if plain_name(name) not in known and not name.startswith((COVARIATE, READER))
+        ]
+
+    def readings(self, labels: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """Return what each reader says, by name: columns ``reader/<name>/<label>``, each of shape ``(N, L)``.
+
+        Args:
+            labels: L names, compared without case, blanks and underscores.
+
+        Raises:
+            DataError: If a column names another label, or holds anything but 1, 0, -1 for uncertain, or
+            nothing.
+        """
+        place_of_label = {plain_name(label): place for place, label in enumerate(labels)}
+        readings: dict[str, npt.NDArray[np.float64]] = {}
+        for column in (str(name) for name in self.cells if str(name).startswith(READER)):
+            reader, _, label = column.removeprefix(READER).partition("/")
+            if not reader or plain_name(label) not in place_of_label:
+                raise DataError(
+                    f"The column {column!r} of {self.path} must be called reader/<name>/<label>, for one of "
+                    "the "
+                    f"labels {list(labels)[:8]}."
+                )
+            numbers = pd.to_numeric(self.cells[column], errors="coerce").astype(np.float64)
+            wrong = self.cells[column][~(numbers.isin([0.0, 1.0, -1.0]) | self.is_blank(column))]
+            if len(wrong):
+                raise DataError(
+                    f"Line {wrong.index[0]} of {self.path} has {str(wrong.iloc[0])!r} in {column!r}: a "
+                    "reading is 1, 0, -1 for uncertain, or empty."
+                )
+            values = readings.setdefault(reader, np.full((len(self.cells), len(labels)), np.nan))
+            values[:, place_of_label[plain_name(label)]] = numbers.where(numbers != -1).to_numpy()
+        return readings
 
     def is_blank(self, column: str) -> "pd.Series[bool]":
         """Tell which cells of a column hold nothing, or a word for nothing."""

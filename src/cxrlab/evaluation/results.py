@@ -20,6 +20,7 @@ from cxrlab.evaluation.failures import FailureAnalysis
 from cxrlab.evaluation.interventions import InterventionResult
 from cxrlab.evaluation.operating_points import OperatingPoints
 from cxrlab.evaluation.out_of_fold import WITHIN_FOLDS, OutOfFold
+from cxrlab.evaluation.readers import ReaderStudy
 from cxrlab.evaluation.referral import Referral
 from cxrlab.evaluation.stratified import StratifiedAuroc
 from cxrlab.files import RunDir, write_json, write_text
@@ -441,6 +442,7 @@ class EvaluationResult:
         subgroup_pairs: Metrics by groups that share the values of two covariates; not tested.
         equalised_odds: By covariate.
         stratified: AUROC within the groups of a covariate, beside that of all pairs of images.
+        readers: Several people's readings beside the model; None where there are none.
         interventions: What changes of the images do to the AUROC; None where they were not asked for.
         macro_labels: The labels that the means are of: those with enough patients.
     """
@@ -478,6 +480,7 @@ class EvaluationResult:
     equalised_odds: Sequence[EqualisedOdds] = ()
     stratified: Sequence[StratifiedAuroc] = ()
     interventions: InterventionResult | None = None
+    readers: ReaderStudy | None = None
 
     @property
     def is_exclusive(self) -> bool:

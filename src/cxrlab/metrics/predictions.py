@@ -1,6 +1,6 @@
 """The predictions table in memory: what every evaluation starts from, of our runs and of other programs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -153,6 +153,8 @@ class PredictionTable:
             where there are probabilities only.
         folds: Name of the fold of a cross-validation whose network made each prediction, shape ``(N,)``; None
             where one network made them all, or that is not told.
+        readers: What several people say of the images, by name: 1 present, 0 absent, NaN where they say
+            nothing, each of shape ``(N, L)``.
 
     Raises:
         DataError: If an image stands twice, a probability is NaN or outside [0, 1], or a target or decision
@@ -170,6 +172,7 @@ class PredictionTable:
     source: str = "the predictions"
     decisions: Floats | None = None
     folds: npt.NDArray[np.object_] | None = None
+    readers: Mapping[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not len(self.covariates.columns):
@@ -303,6 +306,7 @@ class PredictionTable:
             patient_names=None if self.patient_names is None else self.patient_names[kept],
             decisions=None if self.decisions is None else self.decisions[chosen],
             folds=None if self.folds is None else self.folds[chosen],
+            readers={name: values[chosen] for name, values in self.readers.items()},
         )
 
     def select_labels(self, labels: Sequence[str]) -> "PredictionTable":
@@ -321,6 +325,7 @@ class PredictionTable:
             targets=self.targets[:, columns],
             probabilities=self.probabilities[:, columns],
             decisions=None if self.decisions is None else self.decisions[:, columns],
+            readers={name: values[:, columns] for name, values in self.readers.items()},
         )
 
 

@@ -57,6 +57,7 @@ from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, Session, without_folder_names, without_names
 from cxrlab.report.operating_points_section import operating_points_section
 from cxrlab.report.panels import gallery, outcomes_at, read_panels
+from cxrlab.report.readers_section import readers_section
 from cxrlab.report.section import PageContext, Section, with_sections
 from cxrlab.report.subgroup_section import subgroup_section
 from cxrlab.runs.writing import save_audit
@@ -218,6 +219,7 @@ SECTIONS = (
     Section("calibration", "Calibration", calibration_section),
     Section("operating-points", "Operating points", operating_points_section),
     Section("decisions", "Net benefit", decision_section),
+    Section("readers", "Readers", readers_section),
     Section("confusion", "Confusion matrices", _confusion),
     Section("subgroups", "Subgroups", subgroup_section),
     Section("failures", "Where it fails", failures_section),
