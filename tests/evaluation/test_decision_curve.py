@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
-from cxrlab.evaluation.decision_curve import ACT_ON_ALL, NET_BENEFIT, decisions
+from cxrlab.evaluation.decision_curve import ACT_ON_ALL, NET_BENEFIT, _Sums, decisions
 from cxrlab.metrics.bootstrap import patient_counts
 from cxrlab.metrics.calibration import Calibrator
 
@@ -53,14 +54,14 @@ def test_intervals_are_those_of_patients_drawn_by_hand(make_predictions, make_se
     table = make_predictions(("Edema",))
     settings, counts = make_settings(decision_thresholds=(0.3,)), patient_counts(table.num_patients, 200, 0)
     (point,) = decisions(table, None, counts, settings)[0].labels["Edema"].points
-    drawn = []
+    drawn: list[list[float]] = []  # beside acting on all, and on none
     for times in counts.T:
         rows = np.repeat(np.arange(len(table)), times[table.patients].astype(int))
         p, y = table.probabilities[rows, 0], table.targets[rows, 0]
-        drawn.append(by_formula(p, y, 0.3) - max(by_formula(np.ones_like(y), y, 0.3), 0.0))
-    np.testing.assert_allclose(
-        [point.difference.low, point.difference.high], np.quantile(drawn, [0.025, 0.975])
-    )
+        model = by_formula(p, y, 0.3)
+        drawn.append([model - by_formula(np.ones_like(y), y, 0.3), model])
+    wanted = np.quantile(drawn, [0.025, 0.975], axis=0).min(axis=1)
+    np.testing.assert_allclose([point.difference.low, point.difference.high], wanted)
 
 
 def test_a_perfect_model_gains_the_prevalence_and_a_constant_one_nothing(make_predictions, make_settings):
@@ -84,3 +85,21 @@ def test_a_label_that_is_never_known_is_left_out(make_predictions, make_settings
     result, curves = decisions(table, None, patient_counts(table.num_patients, 200, 0), make_settings())
     assert list(result.labels) == ["Edema"]
     assert set(curves["label"]) == {"Edema"}
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_difference_holds_where_all_and_none_are_worth_the_same():
+    def sample(generator, num_patients):
+        patients = np.repeat(np.arange(num_patients), generator.geometric(0.4, num_patients))
+        x = 0.7 * (generator.normal(size=num_patients)[patients] + generator.normal(size=len(patients)))
+        scores = expit(-2.6 + 1.3 * x)
+        return scores, generator.random(len(x)) < scores, patients, num_patients
+
+    population = sample(np.random.default_rng(9), 300_000)
+    at = np.array([population[1].mean()])  # there acting on all is worth nothing, as acting on none is
+    (truth,) = _Sums.of(*population, at).points(np.ones((300_000, 2), dtype=np.float32), 0.95)
+    generator, held = np.random.default_rng(1), 0
+    for seed in range(300):
+        (point,) = _Sums.of(*sample(generator, 800), at).points(patient_counts(800, 400, seed), 0.95)
+        held += point.difference.low <= truth.difference.value <= point.difference.high
+    assert held / 300 >= 0.91
