@@ -21,7 +21,7 @@ from torch import nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
 from cxrlab.models.timm_network import TimmNetwork
-from cxrlab.models.weights import is_head, looks_like, read_weights, translated
+from cxrlab.models.weights.loading import is_head, looks_like, read_weights, translated
 from cxrlab.runs.run import load_classifier
 
 OPTIONS = {
@@ -406,7 +406,7 @@ def test_pretrained_weights_come_through_timms_own_loading(
     )
     from timm.models import _builder
 
-    monkeypatch.setattr("cxrlab.models.weights._check_hub", lambda repository: None)
+    monkeypatch.setattr("cxrlab.models.weights.loading._check_hub", lambda repository: None)
     original = _builder._resolve_pretrained_source
     monkeypatch.setattr(
         _builder,

@@ -15,8 +15,8 @@ from cxrlab.data.decode import Resize
 from cxrlab.errors import CheckpointError, ConfigError
 from cxrlab.models.preprocess import STATISTICS_IMAGES, Normalization
 from cxrlab.models.views import check_views
-from cxrlab.models.weight_files import load_weight_file
 from cxrlab.models.weights import check_finite_weights, check_plain_weights
+from cxrlab.models.weights.files import load_weight_file
 from cxrlab.task import Task
 
 # Radiographs have 5,000 pixels a side at most; the network's memory goes with the square.

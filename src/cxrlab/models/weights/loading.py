@@ -19,7 +19,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
-from cxrlab.models.weight_files import load_weight_file
+from cxrlab.models.weights.files import load_weight_file
 
 log = logging.getLogger(__name__)
 

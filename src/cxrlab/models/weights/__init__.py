@@ -1,0 +1,28 @@
+"""Weights from elsewhere: read from files without running code, brought to a network's names, described.
+
+In: a file, a name that timm publishes, or a set of ``conf/weights``. Out: a network that has these weights,
+or an error that names what is missing.
+"""
+
+from cxrlab.models.weights.loading import (
+    BackboneOptions,
+    check_finite_weights,
+    check_plain_weights,
+    check_weights_fit,
+    load_backbone,
+    load_pretrained,
+    read_weights,
+)
+from cxrlab.models.weights.source import SeenData, WeightSource
+
+__all__ = [
+    "BackboneOptions",
+    "SeenData",
+    "WeightSource",
+    "check_finite_weights",
+    "check_plain_weights",
+    "check_weights_fit",
+    "load_backbone",
+    "load_pretrained",
+    "read_weights",
+]
