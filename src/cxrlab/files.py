@@ -30,6 +30,13 @@ def user_cache_dir() -> Path:
     return Path(base) / "cxrlab"
 
 
+def config_dir() -> Path:
+    """Return the folder of the YAML files: inside an installed package, or beside a checkout's src."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if (installed / "train.yaml").is_file() else package.parents[1] / "conf"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path to write to; it takes the place of ``path`` at the end, in one step.

@@ -37,7 +37,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "decay_norms_and_biases": bool,
     "run_dir": str,
     "preprocess.normalize": Literal[
-        "training", "imagenet", "image", "equalize", "none", "given", "image_then_sample"
+        "auto", "training", "imagenet", "image", "equalize", "none", "given", "image_then_sample"
     ],
     "preprocess.mean": list[float] | None,
     "preprocess.std": list[float] | None,
@@ -54,11 +54,14 @@ def checked(cfg: DictConfig) -> DictConfig:
     Raises:
         ConfigError: Naming the key and the value.
     """
+    from cxrlab.cli.initial_weights import check_architecture_is_told, check_weights
     from cxrlab.errors import ConfigError, check_range
     from cxrlab.metrics import load_metrics
     from cxrlab.report.section import load_sections
 
+    check_architecture_is_told(cfg)
     cfg = config.checked(cfg, _VALUE_TYPES, "train")
+    check_weights(cfg)
     for name in ("evaluation", "explanation", "layer_rates"):
         config.build(cfg[name])  # refuses a value out of its range
     load_metrics(cfg.metrics)
@@ -152,6 +155,7 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     from cxrlab.runs import writing
 
     # What needs no image is told before any is decoded.
+    cfg.preprocess = build.decide_normalization(cfg)
     cfg.trainer.precision = build.decide_precision(cfg, _checked_network(cfg), files)
     trainer = build.build_trainer(cfg)
     data: DataModule = config.build(cfg.data)
@@ -214,6 +218,8 @@ def _initial_weights(cfg: DictConfig) -> str:
     path = cfg.model.get("checkpoint_path")
     if path:
         return f"weights of {Path(path).name}"
+    if cfg.get("weights"):
+        return f"{cfg.weights.title} (weights={cfg.weights.name})"
     return (
         "published weights" if cfg.model.get("pretrained") or cfg.model.get("weights") else "random weights"
     )

@@ -4,7 +4,7 @@ import functools
 import logging
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -16,6 +16,7 @@ from torch import nn
 
 from cxrlab.cli import config
 from cxrlab.cli.checks import build_groups
+from cxrlab.cli.initial_weights import chosen_weights, expected_statistics, log_image_size
 from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import CheckpointError, ConfigError, UserError
 from cxrlab.files import RunDir
@@ -85,7 +86,7 @@ def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None 
     """Build the classifier: what the data decide is passed on to each of its parts.
 
     Args:
-        cfg: As in conf/train.yaml, checked.
+        cfg: As in conf/train.yaml, checked, its normalisation decided by :func:`decide_normalization`.
         data: Prepared.
         network: Of :func:`initial_network`; None to make it here.
 
@@ -124,14 +125,21 @@ def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None 
 def _network_factory(cfg: DictConfig) -> Callable[..., nn.Module]:
     """Return what makes the network; of a resumed run without its initial weights, which it had."""
     description = config.plain(cfg.model)
+    if cfg.resume:
+        resumed = OmegaConf.create({**without_initial_weights(description), "_partial_": True})
+        return config.guarded(resumed, "model")
+    weights = chosen_weights(cfg)
     freezes = description.get("freeze") not in (None, "norm_statistics")
-    if freezes and not (cfg.resume or cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")):
+    if freezes and not (weights or cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")):
         log.warning(
-            "model.freeze=%s keeps random weights: set model.pretrained or model.checkpoint_path",
+            "model.freeze=%s keeps random weights: set weights, model.pretrained or model.checkpoint_path",
             cfg.model.freeze,
         )
-    resumed = OmegaConf.create({**without_initial_weights(description), "_partial_": True})
-    return config.guarded(resumed if cfg.resume else cfg.model, "model")
+    factory = config.guarded(cfg.model, "model")
+    if weights is None:
+        return factory
+    log_image_size(weights, cfg.data.image_size)
+    return functools.partial(factory, weights=weights)
 
 
 def _loss(cfg: DictConfig, data: DataModule) -> nn.Module:
@@ -163,6 +171,28 @@ def _statistics(preprocess: DictConfig, data: DataModule) -> tuple[list[float] |
     if normalize not in STATISTICS_IMAGES:
         return None, None
     return data.training_statistics(STATISTICS_IMAGES[normalize])
+
+
+def decide_normalization(cfg: DictConfig) -> dict[str, object]:
+    """Return ``cfg.preprocess`` with ``normalize=auto`` decided: as the initial weights expect, or training.
+
+    A checkpoint holds what was decided, so that nothing is looked up when it is loaded.
+    """
+    preprocess: dict[str, object] = config.plain(cfg.preprocess)
+    if preprocess["normalize"] != "auto" or preprocess.get("mean") or preprocess.get("std"):
+        return preprocess
+    expected = expected_statistics(cfg)
+    if expected is None:
+        return preprocess | {"normalize": "training"}
+    log.info(
+        "Images are normalised as %s expects: mean %s, deviation %s (preprocess.normalize=auto).",
+        expected.owner, _short(expected.mean), _short(expected.std),
+    )  # fmt: skip
+    return preprocess | {"normalize": "given", "mean": expected.mean, "std": expected.std}
+
+
+def _short(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def decide_precision(cfg: DictConfig, network: Network, files: RunDir) -> str:

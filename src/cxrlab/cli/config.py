@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cxrlab.cli.claims import claim
 from cxrlab.errors import ConfigError, MissingFileError, UserError
 from cxrlab.files import RunDir, check_links, read_yaml, user_cache_dir
+from cxrlab.files import config_dir as config_dir  # by this name the commands know it
 
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
@@ -100,13 +101,6 @@ def run_above(path: Path, key: str) -> str:
     """Return a hint for a message where a folder above a path is a run directory; else nothing."""
     runs = [str(parent) for parent in path.parents if (parent / ".hydra").is_dir()]
     return f" Did you mean {key}={runs[0]}?" if runs else ""
-
-
-def config_dir() -> Path:
-    """Return the folder of the YAML files: inside an installed package, or beside a checkout's src."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return installed if (installed / "train.yaml").is_file() else package.parents[1] / "conf"
 
 
 def _run_or_resumed(resume: str | None, fresh: str) -> str:

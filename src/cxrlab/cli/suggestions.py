@@ -13,11 +13,12 @@ _ALIASES = {
     "bs": "data.batch_size", "batch": "data.batch_size", "workers": "data.num_workers",
     "img_size": "data.image_size", "imgsz": "data.image_size", "size": "data.image_size",
     "gpus": "trainer.devices", "device": "trainer.accelerator", "amp": "trainer.precision",
-    "weights": "model.checkpoint_path", "checkpoint": "model.checkpoint_path",
-    "ckpt": "model.checkpoint_path",
+    "checkpoint": "model.checkpoint_path", "ckpt": "model.checkpoint_path",
     "ckpt_path": "resume", "data_dir": "data.root", "path": "data.root", "output_dir": "hydra.run.dir",
     "out": "hydra.run.dir", "patience": "callbacks.early_stopping.patience", "arch": "model.backbone",
 }  # fmt: skip
+
+_WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 
 
 def key_hint(argument: str, keys: Sequence[str]) -> str:
@@ -70,6 +71,8 @@ def option_hint(group: str, option: str, options: Sequence[str]) -> str:
 
         if timm.is_model(option.partition(".")[0]):
             return f"Did you mean model=timm model.backbone={option}?"
+    if group.partition("/")[0] == "weights" and Path(option).suffix in _WEIGHT_SUFFIXES:
+        return "A file of weights is model.checkpoint_path=<file>; of a named set, weights.path=<file>."
     near = difflib.get_close_matches(wanted, list(lower), n=2, cutoff=0.6)
     return f"Did you mean {' or '.join(f'{group}={lower[name]}' for name in near)}?" if near else ""
 

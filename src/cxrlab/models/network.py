@@ -31,6 +31,7 @@ _OF_TRAINING: Mapping[str, object] = {
     "freeze": None,
     "unfreeze_epoch": None,
 }
+_OF_NAMED_WEIGHTS = ("weights", "accept_license")
 _SHAPE = ("num_labels", "channels", "image_size")
 
 
@@ -323,6 +324,7 @@ def architecture(description: Mapping[str, object]) -> dict[str, object]:
     kept = without_initial_weights(description)
     if kept.get("_target_") in OWN_NETWORKS:
         kept |= {name: value for name, value in _OF_TRAINING.items() if name in kept}
+        kept = {name: value for name, value in kept.items() if name not in _OF_NAMED_WEIGHTS}
     return kept
 
 

