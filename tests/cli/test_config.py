@@ -65,7 +65,10 @@ def test_any_timm_model_can_be_named(composed: Compose):
             r"data.on_unreadable='ignore' does not fit: it takes one of raise, skip",
         ),
         ("data.labels=Pneumonia", r"data.labels='Pneumonia' does not fit"),
-        ("preprocess.normalize=batch", r"preprocess.normalize='batch' .* one of auto, training, imagenet, image"),
+        (
+            "preprocess.normalize=batch",
+            r"preprocess.normalize='batch' .* one of auto, training, imagenet, image",
+        ),
         ("+model.droput=0.1", r"model.droput=0.1 is no parameter of .*Did you mean dropout\?"),
         ("model.dropout=null", r"model.dropout=None does not fit: it takes float"),
         ("+trainer.max_epoch=3", r"trainer.max_epoch=3 is no parameter .*Did you mean max_epochs\?"),

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from cxrlab.cli.config import config_dir
 from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, MissingPackageError
 from cxrlab.models.network import architecture
+from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.timm_network import TimmNetwork
 from cxrlab.models.weights import SeenData, WeightSource, for_channels, named_weights, weight_names
 from cxrlab.models.weights.named import weight_file
@@ -83,6 +84,51 @@ def test_every_set_is_described_by_its_file_s_name(name: str):
     assert len(weights.mean) == len(weights.std) == weights.channels
     node = yaml.safe_load((config_dir() / "weights" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert node["path"] is None, "weights.path= could not be set on the command line"
+
+
+@pytest.mark.parametrize("name", [one for one in weight_names() if named_weights(one).timm])
+def test_what_is_said_of_timm_s_sets_is_what_timm_says(name: str):
+    weights = named_weights(name)
+    published = timm.get_pretrained_cfg(f"{weights.backbone}.{weights.timm}")
+    assert published.hf_hub_id == f"timm/{weights.backbone}.{weights.timm}"
+    assert published.input_size == (weights.channels, weights.image_size, weights.image_size)
+    assert (published.mean, published.std) == (tuple(weights.mean), tuple(weights.std))
+    licences = {"apache-2.0": "Apache-2.0", "dinov3-license": "DINOv3 License"}
+    assert licences[published.license] == weights.licence
+
+
+def test_every_network_of_conf_has_imagenet_s_weights_where_timm_has_them():
+    """The default of timm, which ``model.pretrained=true`` takes."""
+    for path in (config_dir() / "model").glob("*.yaml"):
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if "timm" not in node.get("defaults", []) or path.stem == "of_weights":
+            continue
+        weights = named_weights(f"{path.stem}_imagenet")
+        assert weights.backbone == node["backbone"]
+        assert weights.timm == timm.get_pretrained_cfg(node["backbone"]).tag
+
+
+@pytest.mark.parametrize("name", weight_names())
+def test_what_was_seen_is_told_in_the_words_of_conf(name: str):
+    data = {path.stem for path in (config_dir() / "data").glob("*.yaml")}
+    elsewhere = {"imagenet-1k", "imagenet-12k", "imagenet-21k", "lvd-142m", "lvd-1689m"}
+    for seen in named_weights(name).seen or ():
+        assert seen.data in data | elsewhere
+        assert set(seen.parts) <= {"train", "val", "test", "all"}
+        assert len(seen.note) <= 500
+
+
+def test_a_licence_with_conditions_is_marked():
+    marked = {name for name in weight_names() if named_weights(name).conditions}
+    assert marked == {name for name in weight_names() if name.startswith(("dinov3_", "rad_dino"))}
+
+
+def test_torchxrayvision_s_values_run_from_minus_1024_to_1024():
+    weights = named_weights("xrv_all")
+    preprocess = Preprocess(normalize="given", channels=1, image_size=2, mean=weights.mean, std=weights.std)
+    images = torch.tensor([0.0, 255.0, 127.5, 51.0]).view(1, 1, 2, 2)
+    expected = (2 * (images / 255) - 1) * 1024  # torchxrayvision.datasets.normalize
+    torch.testing.assert_close(preprocess(images), expected, atol=1e-3, rtol=1e-6)
 
 
 def test_none_is_no_set():
@@ -292,6 +338,26 @@ def test_timm_s_own_come_from_where_timm_keeps_them(hub: Path, published: Path):
 def test_a_tag_that_timm_does_not_publish_is_refused():
     with pytest.raises(ConfigError, match=r"resnet10t.mine, which timm .* does not publish"):
         weight_file(replace(OURS, path=None, timm="mine"))
+
+
+# Files of the published names and shapes, where the real ones cannot be fetched.
+
+
+def test_torchxrayvision_s_names_load(tmp_path: Path):
+    """Those of torchvision's DenseNet with one channel and 18 outputs, beside thresholds."""
+    import torchvision
+
+    torch.manual_seed(3)
+    donor = torchvision.models.densenet121(weights=None, num_classes=18)
+    donor.features.conv0 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    torch.save(donor.state_dict() | {"op_threshs": torch.rand(18)}, tmp_path / "xrv_all.pth")
+    weights = named_weights("xrv_all", path=str(tmp_path / "xrv_all.pth"))
+    loaded = TimmNetwork("densenet121", num_labels=2, channels=1, weights=weights).eval()
+    images = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = torch.relu(donor.eval().features(images)).mean(dim=(2, 3))
+        found = loaded.backbone.forward_head(loaded.backbone.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 # What is kept.
