@@ -260,6 +260,34 @@ class DataRecord(TypedDict, total=False):
     negative: str
 
 
+class FeaturesRecord(TypedDict):
+    """What a session of ``provenance.json`` says of features that were read in the place of images.
+
+    Attributes:
+        number: Features of an image.
+        images: How many.
+        computed: Of how many images they were computed in this session; the others were kept from before.
+    """
+
+    number: int
+    images: int
+    computed: int
+
+
+class SolverRecord(TypedDict):
+    """What a session of ``provenance.json`` says of a head that was solved for.
+
+    Attributes:
+        name: Of what solved.
+        strength: Of the best checkpoint: scikit-learn's ``C``.
+        strengths: All that were to be tried.
+    """
+
+    name: str
+    strength: float
+    strengths: list[float]
+
+
 @dataclass(frozen=True)
 class RunDir:
     """A run directory: where each of its files stands, whether it is there or not.

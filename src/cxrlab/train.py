@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cxrlab.files import RunDir
     from cxrlab.models.network import Network
     from cxrlab.training.module import Classifier
+    from cxrlab.training.solvers import Solver
 
 log = logging.getLogger(__name__)
 
@@ -156,14 +157,16 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
 
     # What needs no image is told before any is decoded.
     cfg.preprocess = build.decide_normalization(cfg)
-    cfg.trainer.precision = build.decide_precision(cfg, _checked_network(cfg), files)
+    solver = build.build_solver(cfg)
+    cfg.trainer.precision = build.decide_precision(cfg, _checked_network(cfg, solver), files)
+    build.settle_trainer(cfg, solver)
     trainer = build.build_trainer(cfg)
     data: DataModule = config.build(cfg.data)
     network = build.initial_network(cfg, len(data.read().labels))
     check_data_fit(cfg, data.read(), network)
     with console.says_when_stopped("Nothing is trained yet: the same command starts again."):
         data.prepare()
-    classifier = build.build_classifier(cfg, data, network)
+    classifier = build.build_classifier(cfg, data, network, solver)
     if cfg.resume:
         writing.check_same_run(data, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
@@ -172,6 +175,7 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
         "trainer.accumulate_grad_batches makes up for it), or a smaller data.image_size (now "
         f"{cfg.data.image_size})."
     ):
+        build.use_features(cfg, trainer, classifier, data, solver)
         build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
         summaries.log_training(trainer, cfg.monitor, files)
         return _finish(cfg, trainer, classifier, data, files)
@@ -181,13 +185,13 @@ def _checks_heatmaps(cfg: DictConfig) -> bool:
     return bool(cfg.report.check_heatmaps and cfg.report.page and cfg.test is True)
 
 
-def _checked_network(cfg: DictConfig) -> "Network":
+def _checked_network(cfg: DictConfig, solver: "Solver") -> "Network":
     """Return a network to be thrown away; say that it cannot be built or trained so, or has no heatmaps.
 
     Of one without the spatial features that they are read from, none are drawn.
     """
     from cxrlab.cli.build import throwaway_classifier
-    from cxrlab.cli.checks import check_image_size, check_optimizer
+    from cxrlab.cli.checks import check_image_size, check_optimizer, check_solver
     from cxrlab.errors import ConfigError
     from cxrlab.heatmaps.methods import check_fit
     from cxrlab.heatmaps.methods.layers import unexplainable_reason
@@ -195,6 +199,7 @@ def _checked_network(cfg: DictConfig) -> "Network":
     classifier = throwaway_classifier(cfg)
     check_image_size(classifier.network)
     check_optimizer(cfg, classifier.network)
+    check_solver(cfg, classifier.network, solver)
     if not (_checks_heatmaps(cfg) or cfg.callbacks.get("heatmaps")):
         return classifier.network
     settings = config.build(cfg.explanation)

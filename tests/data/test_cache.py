@@ -385,7 +385,7 @@ def test_a_file_that_is_cut_while_it_is_filled_leaves_no_zeros(
 
 
 def test_a_disk_that_forgets_is_an_error_that_says_what_to_do(tmp_path: Path, root: Path, monkeypatch):
-    monkeypatch.setattr(cache_worker._RowFile, "write", lambda self, row, values: None)
+    monkeypatch.setattr(cache_worker.RowFile, "write", lambda self, row, values: None)
     with pytest.raises(OutputError, match=r"does not hold what is written to it.*data\.cache_dir"):
         filled(tmp_path, root)
 

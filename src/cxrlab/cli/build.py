@@ -23,13 +23,70 @@ from cxrlab.files import RunDir
 from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
 from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
 from cxrlab.models.preprocess import STATISTICS_IMAGES
+from cxrlab.runs.features import image_features
 from cxrlab.runs.writing import remove_evaluation
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
 from cxrlab.training.callbacks.resume import StopTogether, TodaysSettings
 from cxrlab.training.module import Classifier
 from cxrlab.training.precision import choose_precision, saved_precision
+from cxrlab.training.solvers import GradientSolver, Solver
 
 log = logging.getLogger(__name__)
+
+
+def build_solver(cfg: DictConfig) -> Solver:
+    """Build what finds the weights; a run of an earlier version has none, and took steps."""
+    solver: Solver = config.build(cfg.solver) if cfg.get("solver") else GradientSolver()
+    return solver
+
+
+def settle_trainer(cfg: DictConfig, solver: Solver) -> None:
+    """Set, in the config, what follows from the solver: how many epochs, and that none of them is left out.
+
+    Raises:
+        ConfigError: If the command line sets another value.
+    """
+    settings = solver.trainer_settings
+    for name, value in settings.items():
+        if cfg.trainer.get(name) != value and names_override(f"trainer.{name}"):
+            raise ConfigError(
+                f"trainer.{name}={cfg.trainer.get(name)}: {type(solver).__name__} has its own, {value}: each "
+                "of solver.strengths is an epoch. Leave it out."
+            )
+        cfg.trainer[name] = value
+    if settings:
+        for name, node in cfg.callbacks.items():
+            if node is not None and str(node.get("_target_")).endswith(".EarlyStopping"):
+                cfg.callbacks[name] = None
+
+
+def use_features(
+    cfg: DictConfig, trainer: pl.Trainer, classifier: Classifier, data: DataModule, solver: Solver
+) -> None:
+    """Compute the features of all images that the training will read, and have them loaded in their place."""
+    if not solver.reads_features:
+        return
+    parts = ("train", "val", "test") if cfg.test is True else ("train", "val")
+    features = image_features(
+        classifier,
+        data.images,
+        [row for part in parts for row in data.rows(part)],
+        batch_size=cfg.data.batch_size,
+        device=str(trainer.strategy.root_device),
+        precision=str(cfg.trainer.precision),
+    )
+    data.use_features(features.store, all_at_once=bool(solver.trainer_settings))
+    data.seconds["features"] = features.seconds
+    log.info(
+        "Features: %s of each of %s images, %s of them computed now in %.1f s, the others from the cache.",
+        f"{features.values.shape[1]:,}", f"{len(features.values):,}", f"{features.num_computed:,}",
+        features.seconds,
+    )  # fmt: skip
+
+
+def names_override(key: str) -> bool:
+    """Tell whether the command line sets a key by itself, not by an option of its group."""
+    return any(override.lstrip("+").partition("=")[0] == key for override in config.task_overrides())
 
 
 def check_device(cfg: DictConfig) -> None:
@@ -82,13 +139,16 @@ def initial_network(cfg: DictConfig, num_labels: int) -> Network:
     )
 
 
-def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None = None) -> Classifier:
+def build_classifier(
+    cfg: DictConfig, data: DataModule, network: Network | None = None, solver: Solver | None = None
+) -> Classifier:
     """Build the classifier: what the data decide is passed on to each of its parts.
 
     Args:
         cfg: As in conf/train.yaml, checked, its normalisation decided by :func:`decide_normalization`.
         data: Prepared.
         network: Of :func:`initial_network`; None to make it here.
+        solver: Of :func:`build_solver`; None to make it here.
 
     Raises:
         UserError: If the config does not fit the data, or a part of it another.
@@ -97,7 +157,7 @@ def build_classifier(cfg: DictConfig, data: DataModule, network: Network | None 
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     description = config.plain(cfg.model)
     mean, std = _statistics(cfg.preprocess, data)
-    return Classifier(
+    return (solver or build_solver(cfg)).classifier(
         labels=labels,
         preprocess={
             "normalize": cfg.preprocess.normalize,

@@ -5,8 +5,9 @@ of it.
 """
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from cxrlab.augment import NoAugment
 from cxrlab.cli import config
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, UserError
@@ -14,8 +15,10 @@ from cxrlab.losses import build_loss, check_task, label_frequencies
 from cxrlab.losses.base import known_loss
 from cxrlab.metrics.streaming import WITH_PENALTY, check_monitor, label_metrics
 from cxrlab.models.network import Network
+from cxrlab.runs.features import check_precision
 from cxrlab.task import check_exclusive
 from cxrlab.training.optim import ParameterGroup, parameter_groups
+from cxrlab.training.solvers import LogisticSolver, Solver, check_loss
 
 _STEPS_PER_EPOCH = 10  # of a schedule that is made for its errors only
 
@@ -61,6 +64,115 @@ def check_optimizer(cfg: DictConfig, network: Network) -> None:
         config.guarded(cfg.scheduler, "scheduler")(
             optimizer, num_steps=_STEPS_PER_EPOCH * num_epochs, num_epochs=num_epochs
         )
+
+
+def check_solver(cfg: DictConfig, network: Network, solver: Solver) -> None:
+    """Check that a solver which reads the features of a frozen backbone finds one, and nothing beside it.
+
+    Args:
+        cfg: As in conf/train.yaml, checked.
+        network: That is thrown away.
+        solver: Of the config.
+
+    Raises:
+        ConfigError: Naming the key that would have no effect, or would make features change.
+    """
+    if not solver.reads_features:
+        return
+    name = "solver=logistic" if isinstance(solver, LogisticSolver) else "solver.caches_features=true"
+    _check_frozen(cfg, network, name)
+    _check_same_images(cfg, name)
+    if (devices := cfg.trainer.get("devices")) not in (1, "1") or cfg.trainer.get("num_nodes") not in (
+        1,
+        None,
+    ):
+        raise ConfigError(f"{name} with trainer.devices={devices}: features are read by one process. Set 1.")
+    if cfg.trainer.get("precision") != "auto":
+        check_precision(str(cfg.trainer.get("precision", "32-true")))
+    if isinstance(solver, LogisticSolver):
+        _check_linear(cfg, network)
+
+
+def _check_frozen(cfg: DictConfig, network: Network, name: str) -> None:
+    """Refuse a network of which more than the head learns, or whose head reads more than pooled features."""
+    parameter = next(network.parameters(), torch.zeros(()))
+    shape = (1, network.channels, network.image_size, network.image_size)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(shape, generator=generator).to(parameter)
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            features = network.eval().embed(image)
+            is_same = torch.allclose(network.classify(features), network(image), rtol=1e-3, atol=1e-4)
+    finally:
+        network.train(was_training)
+    if not is_same:
+        raise ConfigError(
+            f"{name}: the head of {network.title} reads more than the backbone's pooled features. Set model."
+            "head=linear, or solver=gradient solver.caches_features=false."
+        )
+    of_head = {id(parameter) for parameter in network.head_parameters()}
+    if any(parameter.requires_grad and id(parameter) not in of_head for parameter in network.parameters()):
+        raise ConfigError(
+            f"{name} with model.freeze={cfg.model.get('freeze')}: the backbone would learn, and its features "
+            "change. Set model.freeze=backbone, and no model.lora."
+        )
+    if (epoch := cfg.model.get("unfreeze_epoch")) is not None:
+        raise ConfigError(
+            f"{name} with model.unfreeze_epoch={epoch}: features that are computed once cannot learn. Leave "
+            "it out, or train from this run afterwards: model.checkpoint_path=<its best.ckpt>."
+        )
+
+
+def _check_same_images(cfg: DictConfig, name: str) -> None:
+    """Refuse what shows a network other images than those that are decoded, or the same in two ways."""
+    augment = config.build(cfg.data.augment) if cfg.data.get("augment") is not None else None
+    if augment is not None and not isinstance(augment, NoAugment):
+        raise ConfigError(
+            f"{name} with {type(augment).__name__} in augment: features are computed once, of images as they "
+            "are. Set augment=none."
+        )
+    if list(cfg.views) != ["identity"]:
+        raise ConfigError(
+            f"{name} with views={list(cfg.views)}: features are of images as they are. Leave views out; "
+            "cxrlab evaluate run=<this run> views=… averages over them afterwards."
+        )
+    if cfg.preprocess.normalize == "image_then_sample":
+        raise ConfigError(
+            f"{name} with preprocess.normalize=image_then_sample, which shows training other images than "
+            "evaluation: choose another."
+        )
+
+
+def _check_linear(cfg: DictConfig, network: Network) -> None:
+    """Refuse what a logistic regression has no place for."""
+    if (head := network.linear_head) is None or head.bias is None:
+        raise ConfigError(
+            f"solver=logistic with model.hidden={cfg.model.get('hidden')}: it solves for one linear layer "
+            "with a bias. Set model.hidden=null, or solver=gradient solver.caches_features=true."
+        )
+    for key in ("model.dropout", "model.feature_dropout"):
+        if value := OmegaConf.select(cfg, key):
+            raise ConfigError(
+                f"{key}={value} has no effect with solver=logistic: its penalty is solver.strengths."
+            )
+    if cfg.data.sampling != "uniform":
+        raise ConfigError(
+            f"data.sampling={cfg.data.sampling} has no effect with solver=logistic, which sees all images at "
+            "once: loss=weighted_bce weighs them."
+        )
+    if cfg.data.steps_per_epoch is not None:
+        raise ConfigError(
+            f"data.steps_per_epoch={cfg.data.steps_per_epoch} has no effect with solver=logistic, which "
+            "sees all images at once. Leave it out."
+        )
+    for key, node in cfg.callbacks.items():
+        if node is not None and str(node.get("_target_")).endswith(".WeightAveraging"):
+            raise ConfigError(
+                f"callbacks.{key} averages the weights of many steps; solver=logistic makes one. Set "
+                f"callbacks.{key}=null."
+            )
+    check_loss(build_loss(config.guarded(cfg.loss, "loss"), [0.5, 0.5]))
 
 
 def build_groups(cfg: DictConfig, network: Network) -> list[ParameterGroup]:

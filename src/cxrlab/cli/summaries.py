@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import PARTS, read_csv
 from cxrlab.errors import TrainingError
-from cxrlab.files import RunDir
+from cxrlab.files import RunDir, SolverRecord
 from cxrlab.losses import class_weights
 from cxrlab.models.blocks import network_blocks
 from cxrlab.report.audit_page import without_label
@@ -22,6 +22,7 @@ from cxrlab.report.figures.learning import learning_curves
 from cxrlab.report.figures.network import draw_network
 from cxrlab.report.html import save_png
 from cxrlab.training.module import Classifier
+from cxrlab.training.solvers import LogisticProbe
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +129,19 @@ def log_training(trainer: pl.Trainer, monitor: str, files: RunDir) -> None:
             "All %s epochs were done before: nothing was trained. trainer.max_epochs=<more> goes on.",
             trainer.max_epochs,
         )
+    elif score is not None and isinstance(trainer.lightning_module, LogisticProbe):
+        _log_strength(trainer.lightning_module.record(files.best_checkpoint), monitor, float(score))
     elif score is not None:
         log.info("Epochs trained: %d%s; best %s: %.4f", trainer.current_epoch, reason, monitor, float(score))
     _draw_learning_curves(files)
+
+
+def _log_strength(record: SolverRecord, monitor: str, score: float) -> None:
+    """Say which strength was the best on validation, and where another might be better."""
+    strength, strengths = record["strength"], record["strengths"]
+    log.info("Strengths tried: %d; the best by %s (%.4f): C = %g.", len(strengths), monitor, score, strength)
+    if len(strengths) > 1 and strength in (min(strengths), max(strengths)):
+        log.warning("C = %g is at the end of solver.strengths: one beyond it may be better.", strength)
 
 
 def _why_no_best(trainer: pl.Trainer, monitor: str, files: RunDir) -> str:

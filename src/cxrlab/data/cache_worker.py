@@ -124,19 +124,25 @@ class RowLayout(NamedTuple):
         return self.start + self.shape[0] * self.row_bytes
 
 
-class _RowFile:
-    """Rows of a .npy file, written in place: a full disk is an error here, in a memory map it is a signal."""
+class RowFile:
+    """Rows of a .npy file, written in place: a full disk is an error here, in a memory map it is a signal.
+
+    Args:
+        path: The file, of version 1.
+    """
 
     def __init__(self, path: Path) -> None:
         self._layout = RowLayout.of(path)
         self._file = path.open("r+b")
 
     def write(self, row: int, values: bytes) -> None:
+        """Write the bytes of one row."""
         self._file.seek(self._layout.start + row * self._layout.row_bytes)
         self._file.write(values)
         self._file.flush()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -166,8 +172,8 @@ def decode_rows(folder: Path, root: Path, settings: CacheSettings, files: Iterab
         OSError: If the cache cannot be written: the disk is full, for instance.
     """
     with (
-        contextlib.closing(_RowFile(folder / "pixels.npy")) as pixels,
-        contextlib.closing(_RowFile(folder / "facts.npy")) as facts,
+        contextlib.closing(RowFile(folder / "pixels.npy")) as pixels,
+        contextlib.closing(RowFile(folder / "facts.npy")) as facts,
     ):
         for row, file in files:
             record = np.zeros(1, FACTS)

@@ -27,7 +27,16 @@ from cxrlab.data.dataset import (
 from cxrlab.data.decode import Resize
 from cxrlab.data.filters import apply_filters, filter_words
 from cxrlab.data.flow import FlowStep, left_out, listed_steps
-from cxrlab.data.loader import Batch, Batches, ImageDevice, ImageStore, Loader, Sampling, balanced_weights
+from cxrlab.data.loader import (
+    Batch,
+    Batches,
+    FeatureStore,
+    ImageDevice,
+    ImageStore,
+    Loader,
+    Sampling,
+    balanced_weights,
+)
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.patients import warn_of_patients
 from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction, take_images
@@ -35,6 +44,9 @@ from cxrlab.errors import ConfigError, DataError, check_range, override
 from cxrlab.files import user_cache_dir
 
 _Result = TypeVar("_Result")
+
+# Features are small: batches of them that nothing is learnt from may be large.
+_FEATURES_AT_ONCE = 4096
 
 
 class DataModule(pl.LightningDataModule):
@@ -71,6 +83,9 @@ class DataModule(pl.LightningDataModule):
         augment: Applied to training batches on the device; called with images and a random generator. None
             for images as they are.
         seed: Start of the order of training images and of their augmentation.
+
+    Attributes:
+        features: What is loaded in the place of images; None for images.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -150,6 +165,8 @@ class DataModule(pl.LightningDataModule):
         self._read: tuple[Manifest, list[str]] | None = None
         self._dataset: Dataset | None = None
         self._store: ImageStore | None = None
+        self.features: FeatureStore | None = None
+        self._all_at_once = False
 
     def prepare(self) -> Manifest:
         """Read, cache and split the data set; the second call returns what the first one made.
@@ -302,6 +319,15 @@ class DataModule(pl.LightningDataModule):
         self.seconds[phase] = round(time.perf_counter() - start, 1)
         return result
 
+    def use_features(self, features: FeatureStore, *, all_at_once: bool = False) -> None:
+        """Load features in the place of images from now on, in training as in evaluation.
+
+        Args:
+            features: Of all rows that will be loaded.
+            all_at_once: Whether the training part is one batch.
+        """
+        self.features, self._all_at_once = features, all_at_once
+
     def setup(self, stage: str) -> None:
         """Prepare, if nobody did; Lightning calls this."""
         self.prepare()
@@ -360,9 +386,14 @@ class DataModule(pl.LightningDataModule):
     def _batches(self, rows: list[int], *, shuffle: bool) -> Batches:
         trainer = self.trainer
         is_balanced = shuffle and self.sampling == "balanced"
+        batch_size = self.batch_size
+        if self.features is not None and not shuffle:
+            batch_size = _FEATURES_AT_ONCE
+        elif self._all_at_once:
+            batch_size = len(rows)
         return Batches(
             rows,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             shuffle=shuffle,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
@@ -372,6 +403,8 @@ class DataModule(pl.LightningDataModule):
         )
 
     def _loader(self, rows: list[int], *, shuffle: bool) -> Loader:
+        if self.features is not None:
+            return Loader(self.features, self.targets, self._batches(rows, shuffle=shuffle))
         if self._store is None:
             device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
             self._store = ImageStore(
@@ -385,7 +418,8 @@ class DataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches, on the device, unless they are to be overfit."""
         is_training = self.trainer is not None and self.trainer.training
-        if is_training and self.augment is not None and self.overfit_images is None:
+        is_augmented = is_training and self.augment is not None and self.overfit_images is None
+        if is_augmented and self.augment is not None and "images" in batch:
             images = batch["images"]
             generator = torch.Generator(images.device).manual_seed(batch["seed"])
             batch["images"] = self.augment(images, generator)

@@ -4,9 +4,9 @@ Which images stand in which batch is a function of seed, epoch and rank, so that
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -26,17 +26,19 @@ _COPIED_AT_ONCE = 4096
 
 
 class Batch(TypedDict):
-    """What the loader yields.
+    """What the loader yields: images, or the features that a frozen backbone makes of them.
 
     Attributes:
         images: uint8, shape ``(B, C, H, W)``.
+        features: float32, shape ``(B, F)``.
         targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
         index: Row of each image in the manifest, shape ``(B,)``.
         seed: Start of the random numbers that augment this batch: a function of seed, epoch, process and
             number of the batch.
     """
 
-    images: Tensor
+    images: NotRequired[Tensor]
+    features: NotRequired[Tensor]
     targets: Tensor
     index: Tensor
     seed: int
@@ -188,6 +190,38 @@ class ImageStore:
         return images
 
 
+class FeatureStore:
+    """Features of images by their row in the manifest, in memory.
+
+    Args:
+        features: float32, shape ``(n, F)``.
+        rows: The row of each.
+        num_computed: Of how many images they were not kept from before.
+
+    Attributes:
+        shape: ``(n, F)``.
+        num_computed: As it was given.
+    """
+
+    def __init__(self, features: npt.NDArray[np.float32], rows: Sequence[int], num_computed: int) -> None:
+        self.shape: tuple[int, int] = (len(features), features.shape[1])
+        self.num_computed = num_computed
+        self._features = torch.from_numpy(features)
+        self._places = np.full(max(rows, default=-1) + 1, -1, dtype=np.int64)
+        self._places[np.asarray(rows, dtype=np.intp)] = np.arange(len(rows))
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return features, float32, shape ``(len(rows), F)``.
+
+        Raises:
+            IndexError: If there are none of one of the rows.
+        """
+        places = torch.from_numpy(self._places)[rows]
+        if bool((places < 0).any()):
+            raise IndexError(f"There are no features of the rows {rows[places < 0].tolist()[:8]}.")
+        return self._features[places]
+
+
 def _chosen(image_device: ImageDevice, num_bytes: int, device: torch.device) -> ImageDevice:
     if image_device == "gpu" and device.type != "cuda":
         raise ConfigError(
@@ -207,7 +241,7 @@ class Loader:
     of the state that Lightning keeps in a checkpoint, so that a training resumes with the next batch.
 
     Args:
-        store: The images.
+        store: The images, or their features.
         targets: Shape ``(N, L)``.
         batches: Which rows stand in which batch.
 
@@ -216,7 +250,7 @@ class Loader:
         batch_sampler: None, which Lightning wants to see beside it.
     """
 
-    def __init__(self, store: ImageStore, targets: Tensor, batches: Batches) -> None:
+    def __init__(self, store: ImageStore | FeatureStore, targets: Tensor, batches: Batches) -> None:
         self.store = store
         self.targets = targets
         self.sampler = batches
@@ -243,12 +277,16 @@ class Loader:
 
     def _batch(self, rows: list[int], number: int) -> Batch:
         index = torch.tensor(rows, dtype=torch.long)
-        return {
-            "images": self.store.gather(index),
+        batch: Batch = {
             "targets": self.targets[index],
             "index": index,
             "seed": self.sampler.batch_seed(number),
         }
+        if isinstance(self.store, FeatureStore):
+            batch["features"] = self.store.gather(index)
+        else:
+            batch["images"] = self.store.gather(index)
+        return batch
 
     def state_dict(self) -> dict[str, int]:
         """Return how many batches of the epoch have been handed out."""

@@ -68,6 +68,27 @@ class Network(nn.Module):
         """Bring the output of such a layer to ``(B, F, h, w)``."""
         return activations
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the pooled features ``(B, F)`` that the head reads, of preprocessed images ``(B, C, H, W)``.
+
+        Raises:
+            ConfigError: If the network does not tell its features from its head.
+        """
+        raise ConfigError(_without_features(self.title))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the logits ``(B, L)`` of features ``(B, F)`` as :meth:`embed` gives them.
+
+        Raises:
+            ConfigError: If the network does not tell its features from its head.
+        """
+        raise ConfigError(_without_features(self.title))
+
+    @property
+    def linear_head(self) -> nn.Linear | None:
+        """The one layer between features and logits; None where there is more than one, or another kind."""
+        return None
+
     def stages(self) -> list[list[nn.Parameter]]:
         """Return the parameters by stage, the stem's first, without the head's; empty where not known."""
         return []
@@ -86,6 +107,14 @@ class Network(nn.Module):
     def arguments(self) -> Mapping[str, object]:
         """Return plain arguments that build the same network again, but for shape and initial weights."""
         return {}
+
+
+def _without_features(title: str) -> str:
+    return (
+        f"{title} does not tell its features from its head. Choose a timm network (model=resnet50, or "
+        "model=timm model.backbone=<name>), or give a network of your own the methods embed and classify of "
+        "cxrlab.models.Network."
+    )
 
 
 class PlainNetwork(Network):

@@ -124,10 +124,24 @@ class TimmNetwork(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
+        return self.classify(self.embed(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the backbone's pooled features ``(B, F)`` of preprocessed images ``(B, C, H, W)``."""
         features = self.feature_map(self.backbone.forward_features(images))
-        pooled = self.feature_dropout(self.backbone.forward_head(features, pre_logits=True))
-        logits: Tensor = self.head(pooled)
+        pooled: Tensor = self.backbone.forward_head(features, pre_logits=True)
+        return pooled
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Return the head's logits ``(B, L)`` of pooled features ``(B, F)``."""
+        logits: Tensor = self.head(self.feature_dropout(features))
         return logits
+
+    @property
+    def linear_head(self) -> nn.Linear | None:
+        """The head's one layer; None where it has a hidden one."""
+        layers = [layer for layer in self.head if not isinstance(layer, nn.Dropout)]
+        return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else None
 
     def train(self, mode: bool = True) -> "TimmNetwork":
         """Set the mode of everything but what is frozen, which stays in evaluation mode."""

@@ -283,13 +283,17 @@ def _training(case: Case) -> Fact | None:
     optimizer, data = _settings(case, "optimizer"), _settings(case, "data")
     if not optimizer:
         return None
-    trainer = _settings(case, "trainer")
-    facts = {
-        "loss": _class(_settings(case, "loss")),
+    trainer, strengths = _settings(case, "trainer"), _settings(case, "solver").get("strengths")
+    steps = {
         "optimiser": _class(optimizer),
         "learning rate": optimizer.get("lr"),
         "batch size": data.get("batch_size"),
         "epochs at most": trainer.get("max_epochs"),
+    }
+    solved = {"solver": "logistic regression of a frozen network's features", "strengths C tried": strengths}
+    facts = {
+        "loss": _class(_settings(case, "loss")),
+        **(solved if strengths else steps),
         "augmentation": _class(_settings(case, "augment")),
         "seed": (case.config or {}).get("seed"),
     }
@@ -306,8 +310,10 @@ def _selection(case: Case) -> Fact | None:
     monitor = (case.config or {}).get("monitor")
     if not monitor or not case.is_own:
         return None
+    kept = "strength of the penalty" if _settings(case, "solver").get("strengths") else "epoch"
     return Fact(
-        f"The epoch with the best {monitor} was kept; the test part had no say in it.", ["learning", "repeat"]
+        f"The {kept} with the best {monitor} was kept; the test part had no say in it.",
+        ["learning", "repeat"],
     )
 
 

@@ -142,10 +142,11 @@ def _learning(context: PageContext) -> Markup | None:
     figure = context.figure(
         "learning_curves",
         None if metrics is None else learning.draw_learning_curves(metrics),
-        alt="Losses, accuracies and validation AUROC by epoch.",
+        alt="Losses, accuracies and validation AUROC by epoch, or by strength of a linear probe.",
     )
     of_training = _sentence(text.trained_elsewhere(context.model_info))
-    return _joined(_how_to_read("learning"), of_training, figure) if figure else None
+    how = _how_to_read("probe" if metrics is not None and learning.STRENGTH in metrics else "learning")
+    return _joined(how, of_training, figure) if figure else None
 
 
 def _heatmaps(context: PageContext) -> Markup | None:

@@ -103,6 +103,9 @@ class Session:
         data_fingerprint: Of its manifest.
         split: How it was split, by the name of the option.
         network: ``parameters`` and ``trainable`` parameters of what was trained.
+        features: ``number`` of an image, ``images``, and of how many of them they were ``computed``; {} where
+            a training read images.
+        solver: ``name``, ``strength`` and ``strengths`` of a head that was solved for; {} for gradients.
         seconds: By phase.
         epochs: That were trained, all sessions together.
         peak_gpu_gib: GPU memory at most, in GiB.
@@ -118,6 +121,8 @@ class Session:
     data_fingerprint: str | None = None
     split: Mapping[str, object] = field(default_factory=dict)
     network: Mapping[str, int] = field(default_factory=dict)
+    features: Mapping[str, int] = field(default_factory=dict)
+    solver: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     epochs: int | None = None
     peak_gpu_gib: float | None = None

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cxrlab.data.audit import Finding, summary
 from cxrlab.evaluation.cohort import Cohort
@@ -59,6 +60,12 @@ HOW_TO_READ = {
         "overfits, as it does where training accuracy rises and validation accuracy does not; the epoch "
         "that was best on validation is the one that is evaluated here. Training is measured on augmented "
         "images and with dropout, so it may come out below validation."
+    ),
+    "probe": (
+        "The backbone did not learn: a logistic regression of its features gave the last layer's weights "
+        "(a linear probe). The curves run over the strength C of the fit instead of epochs. A small C draws "
+        "the weights towards 0; with a large one training loss falls and validation loss may rise, which is "
+        "overfitting. The strength that was best on validation is the one that is evaluated here."
     ),
     "heatmaps": (
         "Left of each pair the radiograph, right the same with the parts that raised the score in warm "
@@ -278,7 +285,9 @@ def training(model_info: ModelInfo) -> str:
     sentence = f"{name} was trained on {_training_images(trained)}."
     if trained.parts.get("val", (0, 0))[0]:
         validation = _images_of_patients(*trained.parts["val"])
-        sentence += f" Its best epoch was chosen on {validation} set aside for validation."
+        solver = model_info.provenance.solver if model_info.provenance else {}
+        chosen = f"strength, C = {solver['strength']:g}," if "strength" in solver else "epoch"
+        sentence += f" Its best {chosen} was chosen on {validation} set aside for validation."
     return sentence
 
 
@@ -620,12 +629,29 @@ def _rows(session: Session) -> Iterator[tuple[str, str]]:
         ),
         "hardware": _hardware(session.hardware),
         "GPU memory": f"{session.peak_gpu_gib} GiB at most" if session.peak_gpu_gib else None,
-        "epochs": count(session.epochs) if session.epochs is not None else None,
+        "solver": _solver(session.solver),
+        "features": _features(session.features),
+        "epochs": count(session.epochs) if session.epochs is not None and not session.solver else None,
         "time": ", ".join(
             f"{phase.replace('_', ' ')} {seconds(time)}" for phase, time in session.seconds.items()
         ),
     }
     yield from ((name, value) for name, value in rows.items() if value)
+
+
+def _solver(solver: Mapping[str, Any]) -> str | None:
+    if "strength" not in solver:
+        return None
+    return f"{solver.get('name')}, C = {solver['strength']:g} of {len(solver.get('strengths', []))} tried"
+
+
+def _features(features: Mapping[str, int]) -> str | None:
+    if not {"number", "images", "computed"} <= features.keys():
+        return None
+    return (
+        f"{features['number']:,} of each of {features['images']:,} images, computed of "
+        f"{features['computed']:,}; the others were kept"
+    )
 
 
 def _hardware(hardware: Mapping[str, str | int]) -> str:

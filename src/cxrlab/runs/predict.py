@@ -1,6 +1,6 @@
-"""The one way from images and a trained classifier to probabilities, outside any training."""
+"""The one way from images and a trained classifier to probabilities or features, outside any training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -56,19 +56,54 @@ def predict_images(
         DataError: If the images are not of the classifier's size.
         TrainingError: If the network's outputs are not finite.
     """
+    probabilities = np.empty((len(rows), len(classifier.labels)))
+    shown = "Predicting images" if show_progress else None
+    predict = classifier.predict_probabilities
+    for start, predicted in outputs(
+        classifier, predict, images, rows, batch_size=batch_size, device=device, shown=shown
+    ):
+        probabilities[start : start + batch_size] = predicted.numpy()
+    return probabilities
+
+
+def outputs(
+    classifier: "Classifier",
+    compute: Callable[[Tensor], Tensor],
+    images: ImageRows,
+    rows: Sequence[int],
+    *,
+    batch_size: int,
+    device: str,
+    shown: str | None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield what a classifier makes of images, batch by batch, with the place of each batch in ``rows``.
+
+    The classifier is left in evaluation mode and on the device.
+
+    Args:
+        classifier: Who computes.
+        compute: A method of it, from images ``(B, C, H, W)`` with values 0 to 255 to numbers ``(B, …)``.
+        images: Decoded to the classifier's image size.
+        rows: N of them.
+        batch_size: Images at a time.
+        device: As :func:`predict_images`.
+        shown: What a progress bar on stderr says; None for none.
+
+    Raises:
+        ConfigError: As :func:`predict_images`.
+        DataError: As :func:`predict_images`.
+        TrainingError: As :func:`predict_images`.
+    """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size} must be at least 1.")
     place = named_device(device)
     classifier.to(place).eval()
-    probabilities = np.empty((len(rows), len(classifier.labels)))
-    starts = range(0, len(rows), batch_size)
-    with torch.inference_mode():
-        for start in _shown(starts, show_progress):
-            chunk = [int(row) for row in rows[start : start + batch_size]]
-            predicted = classifier.predict_probabilities(torch.from_numpy(images[chunk]).to(place))
-            _check_finite(predicted, chunk)
-            probabilities[start : start + batch_size] = predicted.cpu().numpy()
-    return probabilities
+    for start in _shown(range(0, len(rows), batch_size), shown):
+        chunk = [int(row) for row in rows[start : start + batch_size]]
+        with torch.inference_mode():
+            computed = compute(torch.from_numpy(images[chunk]).to(place))
+        _check_finite(computed, chunk)
+        yield start, computed.cpu()
 
 
 def predict_table(
@@ -130,12 +165,12 @@ def named_device(device: str) -> torch.device:
         ) from error
 
 
-def _shown(starts: range, show_progress: bool) -> Iterable[int]:
-    return track(starts, "Predicting images", console=Console(stderr=True), disable=not show_progress)
+def _shown(starts: range, shown: str | None) -> Iterable[int]:
+    return track(starts, shown or "", console=Console(stderr=True), disable=shown is None)
 
 
-def _check_finite(probabilities: Tensor, rows: Sequence[int]) -> None:
-    is_wrong = ~torch.isfinite(probabilities).all(dim=1)
+def _check_finite(computed: Tensor, rows: Sequence[int]) -> None:
+    is_wrong = ~torch.isfinite(computed).all(dim=1)
     if bool(is_wrong.any()):
         wrong = [rows[place] for place in is_wrong.nonzero().flatten().tolist()]
         raise TrainingError(

@@ -18,7 +18,8 @@ from cxrlab.data.manifest import LABEL, read_csv, read_table
 from cxrlab.errors import CheckpointError, ConfigError, DataError, MissingFileError
 from cxrlab.files import RunDir, read_json, read_yaml
 from cxrlab.metrics.predictions import DataFacts, prediction_columns
-from cxrlab.runs.predict import predict_images
+from cxrlab.runs.features import embed_images
+from cxrlab.runs.predict import ImageRows, predict_images
 from cxrlab.runs.run_data import build_data, run_facts
 from cxrlab.training.checkpoint import checkpoint_hash
 from cxrlab.training.module import Classifier
@@ -265,6 +266,58 @@ class Run:
         thresholds = self.model.operating_point.thresholds.double().cpu().numpy()
         columns = prediction_columns(self.labels, probabilities, thresholds=thresholds)
         return pd.DataFrame({"image": [str(path) for path in files], **columns})
+
+    def embed(
+        self,
+        images: Iterable[Path | str] | Path | str | Tensor | npt.NDArray[np.uint8],
+        *,
+        batch_size: int = 32,
+    ) -> npt.NDArray[np.float32]:
+        """Return what the network makes of images before its head, preprocessed as in training.
+
+        Args:
+            images: Files of any size; or images that are decoded, of the network's size, values 0 to 255,
+                shape ``(N, C, H, W)``, as :meth:`images` gives them.
+            batch_size: Images at a time.
+
+        Returns:
+            Pooled features, float32, shape ``(N, F)``, in the order of the images.
+
+        Raises:
+            MissingFileError: If a file does not exist.
+            DataError: If a file is no image, or decoded images are not of the network's size.
+            ConfigError: If the network does not tell its features from its head.
+
+        Example:
+            >>> run = load_run("outputs/2026-01-31/12-00-00")  # doctest: +SKIP
+            >>> run.embed(["a.png", "b.dcm"]).shape  # doctest: +SKIP
+            (2, 512)
+        """
+        rows: ImageRows
+        if isinstance(images, Tensor | np.ndarray):
+            rows, count = _as_pixels(images), len(images)
+        else:
+            files = [Path(images)] if isinstance(images, str | Path) else [Path(path) for path in images]
+            rows, count = _DecodedFiles(self, files), len(files)
+        return embed_images(
+            self.model,
+            rows,
+            range(count),
+            batch_size=batch_size,
+            device=str(self.model.device),
+            show_progress=False,
+        )
+
+
+def _as_pixels(images: Tensor | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return decoded images, refusing what would be taken for values 0 to 255 and is on another scale."""
+    pixels: npt.NDArray[np.uint8] = images.cpu().numpy() if isinstance(images, Tensor) else images
+    if pixels.ndim != 4 or pixels.dtype != np.uint8:
+        raise DataError(
+            f"Decoded images of the shape {pixels.shape} and type {pixels.dtype} were given, not uint8 of "
+            "(N, C, H, W): run.images(<paths>) decodes files so."
+        )
+    return pixels
 
 
 class _DecodedFiles:

@@ -80,7 +80,7 @@ def log_settings(trainer: pl.Trainer, settings: Mapping[str, object]) -> None:
         trainer: As its training starts.
         settings: Of the classifier: labels, network, preprocessing.
     """
-    known = {**settings, **_of_optimizer(trainer.optimizers[0]), **_of_trainer(trainer), **_of_data(trainer)}
+    known = {**_of_optimizer(trainer.optimizers[0]), **settings, **_of_trainer(trainer), **_of_data(trainer)}
     for logger in trainer.loggers:
         logger.log_hyperparams(known)
         logger.save()

@@ -200,9 +200,26 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of images ``(B, C, H, W)`` with values 0 to 255."""
-        logits: Tensor = self.network(
-            self.preprocess(images).to(self.dtype, memory_format=self.memory_format)
-        )
+        logits: Tensor = self.network(self._preprocessed(images))
+        return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the pooled features ``(B, F)`` in float32 of images ``(B, C, H, W)`` with values 0 to 255.
+
+        Raises:
+            ConfigError: If the network does not tell its features from its head.
+        """
+        return self.network.embed(self._preprocessed(images)).float()
+
+    def _preprocessed(self, images: Tensor) -> Tensor:
+        scaled: Tensor = self.preprocess(images)
+        return scaled.to(self.dtype, memory_format=self.memory_format)
+
+    def _logits(self, batch: Batch) -> Tensor:
+        """Return the logits of a batch of images, or of the features of images."""
+        if "features" in batch:
+            return self.network.classify(batch["features"].to(self.dtype))
+        logits: Tensor = self(batch["images"])
         return logits
 
     def predict_probabilities(self, images: Tensor) -> Tensor:
@@ -227,17 +244,24 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and what the network adds for the size of its weights."""
         self.network.at_epoch(self.current_epoch)
-        logits = self(batch["images"])
+        logits = self._logits(batch)
         loss = self._loss(logits, batch["targets"])
-        # Summed on the device: a value read at every step would wait for it every step. Lightning's own sum
-        # is not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
-        size = len(batch["index"])
-        self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
-        hits = count_hits(logits.detach(), batch["targets"], self.task)
-        self._epoch_hits = self._epoch_hits.to(hits.device) + hits
+        self._add_to_epoch(loss, logits, batch["targets"])
         if self.trainer.loggers:  # those that have a value for every step; metrics.csv has rows of epochs
+            size = len(batch["index"])
             self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False, batch_size=size)
         return loss + self.network.penalty()
+
+    def _add_to_epoch(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch to what is reported of the epoch.
+
+        Summed on the device: a value read at every step would wait for it every step. Lightning's own sum is
+        not in its checkpoints, and a training resumed within an epoch would report the rest of it only.
+        """
+        size = len(targets)
+        self._epoch_loss = (self._epoch_loss[0] + loss.detach().float() * size, self._epoch_loss[1] + size)
+        hits = count_hits(logits.detach(), targets, self.task)
+        self._epoch_hits = self._epoch_hits.to(hits.device) + hits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the sums over the epoch so far."""
@@ -289,8 +313,11 @@ class Classifier(pl.LightningModule):
         return known_loss(self.loss, logits, targets)
 
     def _evaluation_step(self, batch: Batch, metrics: LabelMetrics, part: str) -> Outputs:
-        logits = self(batch["images"])
-        probabilities = self._mean_probabilities(batch["images"], {"identity": logits})
+        logits = self._logits(batch)
+        if "features" in batch:
+            probabilities = activate(logits, self.task)
+        else:
+            probabilities = self._mean_probabilities(batch["images"], {"identity": logits})
         if not bool(torch.isfinite(logits).all() & torch.isfinite(probabilities).all()):
             manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
             rows = batch["index"].tolist()
@@ -330,14 +357,18 @@ class Classifier(pl.LightningModule):
 
         Both are of the images as they were augmented, while the network changed and dropped out.
         """
+        self._log_epoch()
+        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        self.log("lr", rate, sync_dist=True)
+
+    def _log_epoch(self) -> None:
+        """Log loss and accuracy of the epoch's training images, and forget them."""
         loss, size = self._epoch_loss
         self.log("train/loss", loss / max(size, 1), prog_bar=True, sync_dist=True)
         hits, known = self._epoch_hits
         self.log("train/accuracy", (hits / known).nanmean(), sync_dist=True)
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
         self._epoch_hits = torch.zeros(2, 1, device=self.device)
-        rate = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
-        self.log("lr", rate, sync_dist=True)
 
     def _log_penalty(self) -> None:
         """Log what the network adds to the loss of training, and the validation loss with it, if it adds any.

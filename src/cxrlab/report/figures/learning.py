@@ -22,9 +22,12 @@ _MOST_NAMES = 16  # in one column of the legend
 
 _BOTH = ("training", "validation")
 
+STRENGTH = "strength"
+"""The column of a linear probe's ``metrics.csv`` that stands for the epochs of other trainings."""
+
 
 def learning_curves(metrics: pd.DataFrame, path: Path) -> None:
-    """Draw losses, accuracies and the validation AUROC by label over the epochs.
+    """Draw losses, accuracies and the validation AUROC by label over the epochs, or a probe's strengths.
 
     Args:
         metrics: One row an epoch, as in ``metrics.csv``.
@@ -81,8 +84,16 @@ def _curves(axes: Axes, metrics: pd.DataFrame, names: dict[str, str]) -> list[tu
             number = len(entries)
             known = metrics[metrics[name].notna()]
             look = _LOOKS[number % len(_LOOKS)]
-            (line,) = axes.plot(known["epoch"] + 1, known[name], marker="o", markersize=3, **look)
+            places = known["epoch"] + 1
+            if STRENGTH in metrics:
+                known = known.sort_values(STRENGTH)
+                places = known[STRENGTH]
+            (line,) = axes.plot(places, known[name], marker="o", markersize=3, **look)
             entries.append((line, shown(names[name], 26, 2)))
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if STRENGTH in metrics:
+        axes.set_xscale("log")
+        axes.set_xlabel("strength C: the larger, the weaker the penalty")
+    else:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return entries

@@ -20,8 +20,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 
 import cxrlab
-from cxrlab.files import DataRecord, RunDir, read_sessions, write_json
+from cxrlab.files import DataRecord, FeaturesRecord, RunDir, SolverRecord, read_sessions, write_json
 from cxrlab.training.checkpoint import checkpoint_hash
+from cxrlab.training.solvers import LogisticProbe
 
 _PACKAGES = (
     "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas", "numpy",
@@ -57,6 +58,8 @@ class SessionRecord(TypedDict):
     hardware: HardwareRecord
     data: NotRequired[DataRecord]
     network: NotRequired[NetworkRecord]
+    features: NotRequired[FeaturesRecord]
+    solver: NotRequired[SolverRecord]
     seconds: NotRequired[dict[str, float]]
     epochs: NotRequired[int]
     peak_gpu_gib: NotRequired[float]
@@ -165,6 +168,9 @@ class Provenance(Callback):
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
         }
+        if (features := getattr(data, "features", None)) is not None:
+            images, number = features.shape
+            session["features"] = {"number": number, "images": images, "computed": features.num_computed}
         session["seconds"] = dict(data.seconds)
         self._session = session
         self._write(trainer, session)
@@ -180,6 +186,9 @@ class Provenance(Callback):
             session["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         if trainer.is_global_zero:
             self._note_hashes(session, stage)
+            best = RunDir(self.path.parent).best_checkpoint
+            if stage == "fit" and isinstance(pl_module, LogisticProbe) and best.is_file():
+                session["solver"] = pl_module.record(best)
         self._write(trainer, session)
 
     def _note_hashes(self, session: SessionRecord, stage: str) -> None:
