@@ -31,6 +31,8 @@ REFERENCES = (
     "scheduler/cosine.yaml",
     "scheduler/one_cycle.yaml",
     "scheduler/plateau.yaml",
+    "solver/gradient.yaml",
+    "solver/logistic.yaml",
 )
 
 

@@ -53,7 +53,7 @@ def settle_trainer(cfg: DictConfig, solver: Solver) -> None:
                 f"trainer.{name}={cfg.trainer.get(name)}: {type(solver).__name__} has its own, {value}: each "
                 "of solver.strengths is an epoch. Leave it out."
             )
-        cfg.trainer[name] = value
+        OmegaConf.update(cfg.trainer, name, value, force_add=True)
     if settings:
         for name, node in cfg.callbacks.items():
             if node is not None and str(node.get("_target_")).endswith(".EarlyStopping"):

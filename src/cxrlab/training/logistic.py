@@ -128,7 +128,7 @@ class LogisticProblem:
         return fitted.coef_[0], fitted.intercept_[0]
 
     def _multinomial(self, strength: float) -> tuple[Floats, Floats]:
-        known = ~np.isnan(self.targets).any(axis=1)
+        known = np.isfinite(self.targets.sum(axis=1))
         classes = self.targets[known].argmax(axis=1)
         sample_weights = self.class_weights["class"][classes] if self.class_weights else None
         fitted = self._fitted(known, classes, sample_weights, strength)
