@@ -21,7 +21,10 @@ from torch import nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
 from cxrlab.models.timm_network import TimmNetwork
-from cxrlab.models.weights.loading import is_head, looks_like, read_weights, translated
+from cxrlab.models.weights.families import looks_like
+from cxrlab.models.weights.fitting import is_head
+from cxrlab.models.weights.layouts import translated
+from cxrlab.models.weights.loading import read_weights
 from cxrlab.runs.run import load_classifier
 
 OPTIONS = {
@@ -200,7 +203,8 @@ def test_weights_of_another_architecture_are_rejected(donor: nn.Module, tmp_path
     with pytest.raises(
         CheckpointError,
         match=r"weights.pth does not fit the network: \d+ of its \d+ parameters are missing.* "
-        r"By its names the file is of a ResNet-10 with basic blocks\. Is model=",
+        r"By its names and shapes the file is of a ResNet-10 with basic blocks, and fits model=timm "
+        r"model.backbone=resnet10t\.",
     ):
         network(path, backbone="mobilenetv3_small_100")
     state = donor.state_dict() | {"layer4.0.conv1.weight": torch.zeros(1, 2, 3, 3)}
@@ -468,7 +472,7 @@ def test_torchvision_s_mobilenet_has_all_of_timm_s_weights_in_their_shapes():
         ("resnet50", "a ResNet-50 with bottlenecks"),
         ("mobilenet_v2", "a MobileNetV2 of torchvision"),
         ("mobilenet_v3_large", "a MobileNetV3 of torchvision"),
-        ("vit_b_16", "a vision transformer"),
+        ("vit_b_16", "a vision transformer of torchvision"),
         ("vgg11", "a VGG or AlexNet of torchvision"),
     ],
 )

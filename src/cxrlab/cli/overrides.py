@@ -8,6 +8,9 @@ from cxrlab.errors import quoted
 
 _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 
+# Keywords of other libraries stand below.
+_FREE = ("model.options.",)
+
 
 def advice(arguments: Sequence[str]) -> list[str]:
     r"""Return a sentence for each argument that Hydra cannot read; each line it advises can be read.
@@ -111,3 +114,13 @@ def shell(argument: str) -> str:
     if re.fullmatch(r"[\w.=,:/@%+-]+", argument, re.ASCII):
         return argument
     return "'" + argument.replace("'", "'\\''") + "'"
+
+
+def appended(argument: str) -> str:
+    """Return an override of a key that is free to have any name below it, so that Hydra adds it.
+
+    Example:
+        >>> appended("model.options.drop_path_rate=0.1"), appended("model.dropout=0.1")
+        ('++model.options.drop_path_rate=0.1', 'model.dropout=0.1')
+    """
+    return f"++{argument}" if argument.startswith(_FREE) else argument

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cxrlab.errors import ConfigError
 from cxrlab.models.freezing import Freeze, stage_parameters
 from cxrlab.models.network import Network
+from cxrlab.models.timm_options import as_keywords, check_features, checked_options
 from cxrlab.models.weights import (
     BackboneOptions,
     WeightSource,
@@ -37,6 +38,7 @@ class TimmNetwork(Network):
             architecture must be.
         accept_license: Whether the conditions of ``weights`` are accepted, where their licence has any, such
             as no commercial use.
+        options: timm's own keywords for the architecture, such as ``{"drop_path_rate": 0.1}``; None for none.
         own_head: Whether pooled features pass what the architecture itself has behind its pooling, such as
             MobileNetV3's layer from 960 to 1280 features; Keras' ``include_top=False`` leaves it out.
         hidden: Width of a hidden layer with ReLU in the head; None for a linear head.
@@ -51,8 +53,9 @@ class TimmNetwork(Network):
             class activation maps have one place to look at in every family.
 
     Raises:
-        ConfigError: If timm has no such architecture, more than one source of weights is given, the named set
-            is of another architecture or its conditions are not accepted, or a value is out of its range.
+        ConfigError: If timm has no such architecture, it takes no such option, more than one source of
+            weights is given, the named set is of another architecture or its conditions are not accepted, or
+            a value is out of its range.
         CheckpointError: If the weights do not fit.
     """
 
@@ -69,6 +72,7 @@ class TimmNetwork(Network):
         checkpoint_path: str | None = None,
         weights: WeightSource | None = None,
         accept_license: bool = False,
+        options: Mapping[str, object] | None = None,
         own_head: bool = True,
         hidden: int | None = None,
         dropout: float = 0.0,
@@ -78,7 +82,7 @@ class TimmNetwork(Network):
     ) -> None:
         super().__init__()
         self.image_size, self.channels = image_size, channels
-        self._arguments = {
+        self._arguments: dict[str, object] = {
             "backbone": backbone, "own_head": own_head, "hidden": hidden, "dropout": dropout,
             "feature_dropout": feature_dropout,
         }  # fmt: skip
@@ -102,9 +106,13 @@ class TimmNetwork(Network):
                 f"model.unfreeze_epoch={unfreeze_epoch} with model.freeze={freeze}: it is an epoch from 1 "
                 "on, of something frozen before."
             )
-        options = _backbone_options(backbone, channels, image_size)
-        self.backbone = load_pretrained(backbone, options) if pretrained else _create(backbone, options)
+        settings = _backbone_options(backbone, channels, image_size)
+        extra = checked_options(backbone, options)
+        self._arguments["options"] = extra or None
+        create = load_pretrained if pretrained else _create
+        self.backbone = create(backbone, settings, as_keywords(extra))
         _check_patches(self.backbone, backbone, image_size)
+        check_features(self.backbone, extra, image_size, channels)
         if checkpoint_path:
             load_backbone(self.backbone, checkpoint_path)
         if weights is not None:
@@ -214,11 +222,15 @@ def _backbone_options(backbone: str, channels: int, image_size: int) -> Backbone
     return options
 
 
-def _create(backbone: str, options: BackboneOptions) -> nn.Module:
+def _create(backbone: str, settings: BackboneOptions, options: Mapping[str, Any]) -> nn.Module:
     try:
-        network: nn.Module = timm.create_model(backbone, pretrained=False, **options)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"timm cannot build model.backbone={backbone} with {options}: {error}") from error
+        network: nn.Module = timm.create_model(backbone, pretrained=False, **settings, **options)
+    except Exception as error:  # timm checks few of its keywords
+        chosen = f" and model.options={dict(options)}" if options else ""
+        raise ConfigError(
+            f"timm cannot build model.backbone={backbone} with {settings}{chosen}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     return network
 
 
