@@ -265,8 +265,10 @@ def _finish(
     cfg: DictConfig, trainer: "pl.Trainer", classifier: "Classifier", data: "DataModule", files: "RunDir"
 ) -> float:
     """Predict with the best checkpoint, validation and where wanted the test part, and evaluate the run."""
+    from cxrlab.models.lora import merge_lora
     from cxrlab.runs.writing import result_rows, save_results
 
+    merge_lora(classifier.network)  # from here on the ordinary network that best.ckpt holds
     best = files.best_checkpoint
     trainer.validate(classifier, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     rows = result_rows(trainer, classifier, "val")

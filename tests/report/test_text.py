@@ -120,6 +120,10 @@ def test_a_network_in_words():
         "resnet10t, colour images of 64 x 64 pixels, 1,500 parameters, 500 of them trainable, weights of ImageNet "
         "at the start"
     )
+    low_rank = NetworkInfo("vit", num_parameters=1600, num_trainable=150, num_lora=100)
+    assert text.describe_network(low_rank) == (
+        "vit, 1,500 parameters, 50 of them trainable, the others changed by 100 parameters of LoRA"
+    )
 
 
 def test_titles(evaluated):

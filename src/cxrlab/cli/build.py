@@ -188,12 +188,14 @@ def _network_factory(cfg: DictConfig) -> Callable[..., nn.Module]:
     if cfg.resume:
         resumed = OmegaConf.create({**without_initial_weights(description), "_partial_": True})
         return config.guarded(resumed, "model")
-    weights = chosen_weights(cfg)
-    freezes = description.get("freeze") not in (None, "norm_statistics")
-    if freezes and not (weights or cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")):
+    weights, frozen_by = chosen_weights(cfg), None
+    if description.get("freeze") not in (None, "norm_statistics"):
+        frozen_by = f"model.freeze={cfg.model.freeze}"
+    elif rank := (description.get("lora") or {}).get("rank"):
+        frozen_by = f"model.lora.rank={rank}"
+    if frozen_by and not (weights or cfg.model.get("pretrained") or cfg.model.get("checkpoint_path")):
         log.warning(
-            "model.freeze=%s keeps random weights: set weights, model.pretrained or model.checkpoint_path",
-            cfg.model.freeze,
+            "%s keeps random weights: set weights, model.pretrained or model.checkpoint_path", frozen_by
         )
     factory = config.guarded(cfg.model, "model")
     if weights is None:

@@ -5,12 +5,14 @@
 those trusted.
 """
 
+from cxrlab.models.lora import LoRA
 from cxrlab.models.network import Network, build_network, make_network, wrap
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.sequential import SequentialNetwork
 from cxrlab.models.timm_network import TimmNetwork
 
 __all__ = [
+    "LoRA",
     "Network",
     "Preprocess",
     "SequentialNetwork",

@@ -30,6 +30,7 @@ _OF_TRAINING: Mapping[str, object] = {
     "checkpoint_path": None,
     "freeze": None,
     "unfreeze_epoch": None,
+    "lora": None,
 }
 _OF_NAMED_WEIGHTS = ("weights", "accept_license")
 _SHAPE = ("num_labels", "channels", "image_size")

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.batch_norm import batch_norm_layers
 from cxrlab.models.freezing import Freeze, stage_parameters
+from cxrlab.models.lora import LoRA, add_lora
 from cxrlab.models.network import Network
 from cxrlab.models.timm_options import as_keywords, check_features, checked_options
 from cxrlab.models.weights import (
@@ -47,6 +49,8 @@ class TimmNetwork(Network):
         freeze: What does not learn: ``backbone``, the number of its first stages, or ``norm_statistics``;
             None for nothing. See :class:`cxrlab.models.freezing.Freeze`.
         unfreeze_epoch: Epoch, counted from 0, from whose start all of it learns; None for never.
+        lora: Low-rank updates of linear layers of the backbone, of which nothing else learns then; None, or
+            one without a rank, for none.
 
     Attributes:
         feature_map: Passes the last spatial features of a convolutional backbone through unchanged, so that
@@ -79,6 +83,7 @@ class TimmNetwork(Network):
         feature_dropout: float = 0.0,
         freeze: str | int | None = None,
         unfreeze_epoch: int | None = None,
+        lora: LoRA | None = None,
     ) -> None:
         super().__init__()
         self.image_size, self.channels = image_size, channels
@@ -101,6 +106,14 @@ class TimmNetwork(Network):
         for name, value in {"dropout": dropout, "feature_dropout": feature_dropout}.items():
             if not 0 <= value <= 1:
                 raise ConfigError(f"model.{name}={value} must lie between 0 and 1.")
+        self.has_lora = lora is not None and bool(lora.rank)
+        if self.has_lora and (freeze is not None or unfreeze_epoch is not None):
+            raise ConfigError(
+                f"model.lora.rank with model.freeze={freeze} and model.unfreeze_epoch={unfreeze_epoch}: with "
+                "LoRA nothing of the backbone learns but the low-rank updates, from the first epoch to the "
+                "last. Set both to null; to train all of it afterwards, start a second run from the first "
+                "one's best.ckpt by model.checkpoint_path."
+            )
         if unfreeze_epoch is not None and (freeze is None or unfreeze_epoch < 1):
             raise ConfigError(
                 f"model.unfreeze_epoch={unfreeze_epoch} with model.freeze={freeze}: it is an epoch from 1 "
@@ -129,6 +142,8 @@ class TimmNetwork(Network):
         self.feature_dropout = nn.Dropout(feature_dropout)
         self.unfreeze_epoch = unfreeze_epoch
         self.freeze = None if freeze is None else Freeze(self.backbone, freeze, backbone)
+        if lora is not None and self.has_lora:
+            add_lora(self.backbone, lora, backbone)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
@@ -156,6 +171,9 @@ class TimmNetwork(Network):
         super().train(mode)
         if self.freeze:
             self.freeze.hold()
+        if self.has_lora:
+            for layer in batch_norm_layers(self.backbone).values():
+                layer.eval()
         return self
 
     def at_epoch(self, epoch: int) -> None:

@@ -77,6 +77,8 @@ class NetworkInfo:
         channels: 1 for grey images, 3 for colour.
         num_parameters: All of them.
         num_trainable: Those that were trained.
+        num_lora: Of low-rank updates (LoRA), which were merged after the training: in the two figures above,
+            and no longer in the network.
         is_pretrained: Whether it began with weights of ImageNet.
     """
 
@@ -85,6 +87,7 @@ class NetworkInfo:
     channels: int | None = None
     num_parameters: int | None = None
     num_trainable: int | None = None
+    num_lora: int = 0
     is_pretrained: bool = False
 
 
@@ -102,7 +105,7 @@ class Session:
         data_is_named: Whether a person gave that name.
         data_fingerprint: Of its manifest.
         split: How it was split, by the name of the option.
-        network: ``parameters`` and ``trainable`` parameters of what was trained.
+        network: ``parameters`` and ``trainable`` parameters of what was trained, and those of ``lora``.
         features: ``number`` of an image, ``images``, and of how many of them they were ``computed``; {} where
             a training read images.
         solver: ``name``, ``strength`` and ``strengths`` of a head that was solved for; {} for gradients.
@@ -338,6 +341,7 @@ def _network(config: Mapping[str, Any], session: Session) -> NetworkInfo:
         channels=data.get("channels"),
         num_parameters=session.network.get("parameters"),
         num_trainable=session.network.get("trainable"),
+        num_lora=session.network.get("lora", 0),
         is_pretrained=bool(model.get("pretrained")),
     )
 

@@ -303,8 +303,12 @@ def describe_network(network: NetworkInfo) -> str:
         kind = "grey" if network.channels == 1 else "colour"
         words.append(f"{kind} images of {network.image_size} x {network.image_size} pixels")
     if network.num_parameters is not None:
-        words.append(f"{network.num_parameters:,} parameters")
-        if network.num_trainable not in (None, network.num_parameters):
+        words.append(f"{network.num_parameters - network.num_lora:,} parameters")
+        if network.num_lora and network.num_trainable is not None:
+            others = network.num_trainable - network.num_lora
+            words.append(f"{others:,} of them trainable")
+            words.append(f"the others changed by {network.num_lora:,} parameters of LoRA")
+        elif network.num_trainable not in (None, network.num_parameters):
             words.append(f"{network.num_trainable:,} of them trainable")
     if network.is_pretrained:
         words.append("weights of ImageNet at the start")

@@ -55,8 +55,8 @@ def check_same_run(data: DataModule, classifier: Classifier, files: RunDir) -> N
             f"was started on, under the same names (fingerprint {data.dataset.content} for {content}). Bring "
             "them back as they were, or start a new run."
         )
-    check_weights_fit(classifier, files.last_checkpoint)
     check_resumable(files.last_checkpoint)
+    check_weights_fit(classifier, files.last_checkpoint)
     check_noted(files, files.last_checkpoint, _NEW_RUN)
     _check_best(files)
 

@@ -21,6 +21,7 @@ from cxrlab.losses import BCE, CrossEntropy, known_loss
 from cxrlab.metrics.referral import ReferralTargets
 from cxrlab.metrics.settings import CalibrationMethod
 from cxrlab.metrics.streaming import WITH_PENALTY, LabelMetrics, count_hits, undefined_labels
+from cxrlab.models.lora import lora_parameters, merged
 from cxrlab.models.network import Network, build_network, describe, wrap
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
@@ -269,7 +270,12 @@ class Classifier(pl.LightningModule):
         checkpoint["epoch_hits"] = self._epoch_hits.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with these sums; a classifier without a loss leaves out what a loss has kept of its own."""
+        """Go on with these sums; a classifier without a loss leaves out what a loss has kept of its own.
+
+        One without LoRA takes weights that a training with it kept apart, as last.ckpt has them, merged.
+        """
+        if not lora_parameters(self.network):
+            checkpoint["state_dict"] = merged(checkpoint["state_dict"], "The checkpoint's weights")
         if self.loss is None:
             weights = checkpoint["state_dict"]
             for name in [name for name in weights if name.startswith("loss.")]:

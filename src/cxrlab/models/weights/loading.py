@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
+from cxrlab.models.lora import merged
 from cxrlab.models.weights.families import why_not
 from cxrlab.models.weights.files import load_weight_file
 from cxrlab.models.weights.fitting import Fit, fit, is_computed, is_head, wanted
@@ -208,7 +209,7 @@ def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
         CheckpointError: If it belongs to another architecture.
     """
     path = Path(checkpoint_path).expanduser()
-    read = read_weights(path)
+    read = merged(read_weights(path), str(path))
     found = fit(backbone, read)
     if found.faults != (0, 0):
         raise CheckpointError(f"{path} does not fit the network: {why_not(backbone, found, read)}")

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from cxrlab.errors import OutputError
 from cxrlab.files import replacing
+from cxrlab.models.lora import merged
 
 # What use needs: the weights, what describes them, and the epoch that they are of.
 _FOR_USE = frozenset(
@@ -29,7 +30,8 @@ class Checkpoint(ModelCheckpoint):
     would also tell whoever gets the checkpoint what folders its maker has.
 
     With ``save_weights_only=True`` a checkpoint holds what use needs, and no optimizer's state, in half of
-    the space or less. Lightning's own would leave out the average of ``callbacks=ema`` as well.
+    the space or less; low-rank updates are merged into the weights. Lightning's own would leave out the
+    average of ``callbacks=ema`` as well.
     """
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
@@ -86,6 +88,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if self.for_use:
             checkpoint = {key: value for key, value in checkpoint.items() if key in _FOR_USE}
+            checkpoint["state_dict"] = merged(checkpoint["state_dict"])
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as temporary:

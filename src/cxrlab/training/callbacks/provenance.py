@@ -21,6 +21,7 @@ from torch import nn
 
 import cxrlab
 from cxrlab.files import DataRecord, FeaturesRecord, RunDir, SolverRecord, read_sessions, write_json
+from cxrlab.models.lora import lora_parameters
 from cxrlab.training.checkpoint import checkpoint_hash
 from cxrlab.training.solvers import LogisticProbe
 
@@ -42,10 +43,14 @@ class HardwareRecord(TypedDict):
 
 
 class NetworkRecord(TypedDict):
-    """How many parameters a network has, and how many of them learn."""
+    """How many parameters a network has while it is trained, and how many of them learn.
+
+    Those of LoRA are in both figures, though merging takes them away.
+    """
 
     parameters: int
     trainable: int
+    lora: NotRequired[int]
 
 
 class SessionRecord(TypedDict):
@@ -171,6 +176,8 @@ class Provenance(Callback):
         if (features := getattr(data, "features", None)) is not None:
             images, number = features.shape
             session["features"] = {"number": number, "images": images, "computed": features.num_computed}
+        if updates := lora_parameters(network):
+            session["network"]["lora"] = sum(parameter.numel() for parameter in updates)
         session["seconds"] = dict(data.seconds)
         self._session = session
         self._write(trainer, session)
