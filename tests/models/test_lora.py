@@ -212,7 +212,7 @@ def test_a_state_dict_with_half_of_an_update_is_rejected():
 
 def test_weights_without_updates_are_merged_to_themselves():
     weights = network().state_dict()
-    assert merged(weights) == weights
+    assert merged(weights) is weights
 
 
 @pytest.mark.parametrize(

@@ -213,11 +213,11 @@ def _replace(network: nn.Module, path: str, layer: nn.Module) -> None:
     setattr(network.get_submodule(parent), name, layer)
 
 
-def merged(weights: Mapping[str, Tensor], source: str = "The weights") -> dict[str, Tensor]:
+def merged(weights: dict[str, Tensor], source: str = "The weights") -> dict[str, Tensor]:
     """Return a state dict as an ordinary network has it: each low-rank update added to its layer's weight.
 
     Args:
-        weights: By name; without updates they come back as they are.
+        weights: By name; without updates they come back themselves.
         source: What they are of, for messages.
 
     Raises:
@@ -225,6 +225,8 @@ def merged(weights: Mapping[str, Tensor], source: str = "The weights") -> dict[s
     """
     own = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in _NAMES}
     layers = dict.fromkeys(name.rpartition(".")[0] for name in weights if name not in own)
+    if not layers:
+        return weights
     for layer in layers:
         prefix = f"{layer}." if layer else ""
         missing = [name for name in ("weight", *_NAMES) if prefix + name not in weights]
