@@ -266,7 +266,5 @@ def test_a_training_says_what_learns_and_that_the_rest_is_random(
 ):
     with caplog.at_level("INFO", "cxrlab"):
         train(tiny(tmp_path, *OPTIONS, "test=false"))
-    assert (
-        "model.lora.rank=4 keeps random weights: set weights, model.pretrained or model." in caplog.text
-    )
+    assert "model.lora.rank=4 keeps random weights: set weights, model.pretrained or model." in caplog.text
     assert "9,476 of them trainable (9,216 of LoRA); the layers are in" in caplog.text
