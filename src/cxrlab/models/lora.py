@@ -1,6 +1,6 @@
 """LoRA: low-rank updates of a backbone's linear layers, the only thing of it that learns.
 
-A layer of weights W gives ``x W' + b`` with ``W' = W + (alpha / rank) B A``. W and everything else of the
+A layer of weights W gives ``W' x + b`` with ``W' = W + (alpha / rank) B A``. W and everything else of the
 backbone stay as they are; A and B learn, and the head behind the backbone does. For use the update is merged
 into W, so that the network is an ordinary one again.
 """
