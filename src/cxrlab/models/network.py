@@ -65,6 +65,25 @@ class Network(nn.Module):
         """The layers that end a stage, by name, the finest grid first: other places for activation maps."""
         return {}
 
+    @property
+    def label_attention(self) -> nn.Module | None:
+        """The layer whose output is where each label looks, ``(B, heads, L, h, w)``; None where none does."""
+        return None
+
+    @property
+    def self_attention(self) -> Sequence[nn.Module]:
+        """The attention layers of a transformer, first to last; empty where it is none.
+
+        They are timm's, or like them: with ``fused_attn`` off, ``attn_drop`` is given the attention of all
+        tokens to all, ``(B, heads, T, T)``.
+        """
+        return []
+
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether a transformer's head is told of an image by the first token alone."""
+        return False
+
     def to_grid(self, activations: Tensor) -> Tensor:
         """Bring the output of such a layer to ``(B, F, h, w)``."""
         return activations

@@ -3,13 +3,14 @@
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.attention_head import AttentionHead
 from cxrlab.models.batch_norm import batch_norm_layers
 from cxrlab.models.freezing import Freeze, stage_parameters
 from cxrlab.models.lora import LoRA, add_lora
@@ -23,6 +24,8 @@ from cxrlab.models.weights import (
     load_named,
     load_pretrained,
 )
+
+Head = Literal["linear", "attention"]
 
 
 class TimmNetwork(Network):
@@ -41,9 +44,14 @@ class TimmNetwork(Network):
         accept_license: Whether the conditions of ``weights`` are accepted, where their licence has any, such
             as no commercial use.
         options: timm's own keywords for the architecture, such as ``{"drop_path_rate": 0.1}``; None for none.
+        head: ``linear`` reads the pooled features. ``attention`` takes the place of the pooling too: each
+            label looks at the last spatial features by itself, of a transformer at the tokens of patches; see
+            :class:`cxrlab.models.attention_head.AttentionHead`.
         own_head: Whether pooled features pass what the architecture itself has behind its pooling, such as
-            MobileNetV3's layer from 960 to 1280 features; Keras' ``include_top=False`` leaves it out.
-        hidden: Width of a hidden layer with ReLU in the head; None for a linear head.
+            MobileNetV3's layer from 960 to 1280 features; Keras' ``include_top=False`` leaves it out. The
+            attention stands before all that, so that it is left out there.
+        hidden: Width of a hidden layer with ReLU in the head, behind the attention where there is one; None
+            for no such layer.
         dropout: Probability of dropping a feature before the last layer.
         feature_dropout: The same of a pooled feature of the backbone, before a hidden layer.
         freeze: What does not learn: ``backbone``, the number of its first stages, or ``norm_statistics``;
@@ -58,8 +66,8 @@ class TimmNetwork(Network):
 
     Raises:
         ConfigError: If timm has no such architecture, it takes no such option, more than one source of
-            weights is given, the named set is of another architecture or its conditions are not accepted, or
-            a value is out of its range.
+            weights is given, the named set is of another architecture or its conditions are not accepted, a
+            value is out of its range, or two of them do not go together.
         CheckpointError: If the weights do not fit.
     """
 
@@ -77,6 +85,7 @@ class TimmNetwork(Network):
         weights: WeightSource | None = None,
         accept_license: bool = False,
         options: Mapping[str, object] | None = None,
+        head: Head = "linear",
         own_head: bool = True,
         hidden: int | None = None,
         dropout: float = 0.0,
@@ -88,7 +97,7 @@ class TimmNetwork(Network):
         super().__init__()
         self.image_size, self.channels = image_size, channels
         self._arguments: dict[str, object] = {
-            "backbone": backbone, "own_head": own_head, "hidden": hidden, "dropout": dropout,
+            "backbone": backbone, "head": head, "own_head": own_head, "hidden": hidden, "dropout": dropout,
             "feature_dropout": feature_dropout,
         }  # fmt: skip
         if pretrained and checkpoint_path:
@@ -101,6 +110,14 @@ class TimmNetwork(Network):
                 other = "model.pretrained=true" if pretrained else f"model.checkpoint_path={checkpoint_path}"
                 raise ConfigError(f"weights={weights.name} and {other} exclude each other: set one.")
             check_weights_choice(weights, backbone, accept_license=accept_license)
+        if head not in get_args(Head):
+            raise ConfigError(f"model.head={head} must be one of {', '.join(get_args(Head))}.")
+        if head == "attention" and not own_head:
+            raise ConfigError(
+                "model.own_head=false does not go with model.head=attention: the attention looks at the "
+                "features before the architecture's own pooling, and leaves out all that stands behind it. "
+                "Leave out model.own_head."
+            )
         if hidden is not None and hidden < 1:
             raise ConfigError(f"model.hidden={hidden} must be at least 1, or null for a linear head.")
         for name, value in {"dropout": dropout, "feature_dropout": feature_dropout}.items():
@@ -131,15 +148,22 @@ class TimmNetwork(Network):
         if weights is not None:
             load_named(self.backbone, weights)
         self.feature_map = nn.Identity()
-        num_features = int(self.backbone.head_hidden_size)
-        if not own_head:
-            num_features = _without_own_head(self.backbone, backbone)
-        layers: list[nn.Module] = []
-        if hidden is not None:
-            layers += [nn.Linear(num_features, hidden), nn.ReLU()]
-        layers += [nn.Dropout(dropout), nn.Linear(num_features if hidden is None else hidden, num_labels)]
-        self.head = nn.Sequential(*layers)
         self.feature_dropout = nn.Dropout(feature_dropout)
+        self.head: nn.Sequential | AttentionHead
+        if head == "attention":
+            num_features = _without_pooling(self.backbone)
+            self.head = AttentionHead(
+                num_features, num_labels, hidden=hidden, dropout=dropout, feature_dropout=feature_dropout
+            )
+        else:
+            num_features = int(self.backbone.head_hidden_size)
+            if not own_head:
+                num_features = _without_own_head(self.backbone, backbone)
+            layers: list[nn.Module] = []
+            if hidden is not None:
+                layers += [nn.Linear(num_features, hidden), nn.ReLU()]
+            layers += [nn.Dropout(dropout), nn.Linear(num_features if hidden is None else hidden, num_labels)]
+            self.head = nn.Sequential(*layers)
         self.unfreeze_epoch = unfreeze_epoch
         self.freeze = None if freeze is None else Freeze(self.backbone, freeze, backbone)
         if lora is not None and self.has_lora:
@@ -147,22 +171,41 @@ class TimmNetwork(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``(B, L)`` of preprocessed images ``(B, C, H, W)``."""
+        if isinstance(self.head, AttentionHead):
+            of_labels: Tensor = self.head(self._grid(images))
+            return of_labels
         return self.classify(self.embed(images))
 
+    def _grid(self, images: Tensor) -> Tensor:
+        return self.to_grid(self.feature_map(self.backbone.forward_features(images)))
+
     def embed(self, images: Tensor) -> Tensor:
-        """Return the backbone's pooled features ``(B, F)`` of preprocessed images ``(B, C, H, W)``."""
+        """Return the backbone's pooled features ``(B, F)`` of preprocessed images ``(B, C, H, W)``.
+
+        Where each label looks by itself, nothing is pooled for all of them: it is the mean over places.
+        """
+        if self.label_attention is not None:
+            return self._grid(images).mean(dim=(2, 3))
         features = self.feature_map(self.backbone.forward_features(images))
         pooled: Tensor = self.backbone.forward_head(features, pre_logits=True)
         return pooled
 
     def classify(self, features: Tensor) -> Tensor:
-        """Return the head's logits ``(B, L)`` of pooled features ``(B, F)``."""
+        """Return the head's logits ``(B, L)`` of pooled features ``(B, F)``.
+
+        Where each label looks by itself, they are those of an image with a single place.
+        """
+        if isinstance(self.head, AttentionHead):
+            of_labels: Tensor = self.head(features[:, :, None, None])
+            return of_labels
         logits: Tensor = self.head(self.feature_dropout(features))
         return logits
 
     @property
     def linear_head(self) -> nn.Linear | None:
-        """The head's one layer; None where it has a hidden one."""
+        """The head's one layer; None where it has a hidden one, or where each label looks by itself."""
+        if isinstance(self.head, AttentionHead):
+            return None
         layers = [layer for layer in self.head if not isinstance(layer, nn.Dropout)]
         return layers[0] if len(layers) == 1 and isinstance(layers[0], nn.Linear) else None
 
@@ -202,12 +245,32 @@ class TimmNetwork(Network):
         The last spatial features, except where the head looks at the class token only: there no gradient
         reaches the other tokens behind the last attention, so the layer before it is taken.
         """
+        if self.label_attention is not None:
+            return self.feature_map
         blocks = getattr(self.backbone, "blocks", None)
         if getattr(self.backbone, "num_prefix_tokens", 0) and isinstance(blocks, nn.Sequential):
             layer = blocks[-1].norm1
             if isinstance(layer, nn.Module):
                 return layer
         return self.feature_map
+
+    @property
+    def label_attention(self) -> nn.Module | None:
+        """The layer that gives the weights of places by label, where the head is an attention."""
+        return self.head.attention if isinstance(self.head, AttentionHead) else None
+
+    @property
+    def self_attention(self) -> list[nn.Module]:
+        """The attention of each block of a transformer, where it is of all tokens to all; else none."""
+        layers = [getattr(block, "attn", None) for block in getattr(self.backbone, "blocks", ())]
+        known = [layer for layer in layers if hasattr(layer, "attn_drop") and hasattr(layer, "fused_attn")]
+        return known if len(known) == len(layers) else []
+
+    @property
+    def reads_class_token(self) -> bool:
+        """Whether the head is told of an image by its class token alone."""
+        is_token = getattr(self.backbone, "global_pool", None) == "token"
+        return is_token and self.label_attention is None
 
     @property
     def stage_layers(self) -> dict[str, nn.Module]:
@@ -218,7 +281,7 @@ class TimmNetwork(Network):
     def to_grid(self, activations: Tensor) -> Tensor:
         """Bring the output of ``feature_layer`` to ``(B, F, h, w)``, whatever the family's own layout."""
         if activations.ndim == 3:  # tokens (B, T, F)
-            tokens = activations[:, int(self.backbone.num_prefix_tokens) :]
+            tokens = activations[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
             side = math.isqrt(tokens.shape[1])
             return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], side, side)
         if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
@@ -262,6 +325,20 @@ def _without_own_head(network: Any, backbone: str) -> int:
         )
     for name in layers:
         if hasattr(network, name):
+            setattr(network, name, nn.Identity())
+    return int(network.num_features)
+
+
+def _without_pooling(network: Any) -> int:
+    """Leave out all that stands behind the last spatial features, and return their number.
+
+    Parameters that are never used would stop a training on several GPUs.
+    """
+    layers = ["head", "classifier", "fc", "fc_norm", "attn_pool", "pre_logits", "global_pool"]
+    if network.num_features != network.head_hidden_size:
+        layers += ["conv_head", "norm_head", "act2"]
+    for name in layers:
+        if isinstance(getattr(network, name, None), nn.Module):
             setattr(network, name, nn.Identity())
     return int(network.num_features)
 
