@@ -194,6 +194,7 @@ def _checked_network(cfg: DictConfig, solver: "Solver") -> "Network":
     from cxrlab.cli.checks import check_image_size, check_optimizer, check_solver
     from cxrlab.errors import ConfigError
     from cxrlab.heatmaps.methods import check_fit
+    from cxrlab.heatmaps.methods.attention import check_attention
     from cxrlab.heatmaps.methods.layers import unexplainable_reason
 
     classifier = throwaway_classifier(cfg)
@@ -203,6 +204,7 @@ def _checked_network(cfg: DictConfig, solver: "Solver") -> "Network":
     if not (_checks_heatmaps(cfg) or cfg.callbacks.get("heatmaps")):
         return classifier.network
     settings = config.build(cfg.explanation)
+    check_attention(classifier.network, settings.methods)  # no default: somebody wants it
     reason = unexplainable_reason(classifier.network, settings.methods)
     if reason is not None:
         log.warning("Heatmaps are neither drawn nor checked: %s.", reason)

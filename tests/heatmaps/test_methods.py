@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from cxrlab.cli import config
 from cxrlab.errors import ConfigError, TrainingError
+from cxrlab.heatmaps import settings as all_settings
 from cxrlab.heatmaps.methods import Explainer
 from cxrlab.heatmaps.methods.cam import activation_maps
-from cxrlab.heatmaps.settings import CAM_METHODS, METHODS, ExplanationSettings
+from cxrlab.heatmaps.settings import ATTENTION_METHODS, CAM_METHODS, ExplanationSettings
 from cxrlab.models.sequential import SequentialNetwork
 from cxrlab.training.module import Classifier
 
@@ -22,6 +23,8 @@ Compose = Callable[..., DictConfig]
 SIDE = 16
 MEAN, STD = 0.4, 0.2
 PAIRS = [(2, 0), (0, 1), (2, 1)]
+# Those that suit every network with spatial features; the others are in test_attention.py.
+METHODS = [method for method in all_settings.METHODS if method not in ATTENTION_METHODS]
 BY_PIXEL = ["integrated_gradients", "occlusion", "gradient_shap"]
 SHIPPED: ExplanationSettings = instantiate(
     OmegaConf.load(config.config_dir() / "explanation" / "default.yaml")

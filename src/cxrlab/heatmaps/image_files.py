@@ -6,8 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from cxrlab.errors import ConfigError
+from cxrlab.heatmaps.methods.attention import attention_maps
 from cxrlab.heatmaps.methods.cam import activation_maps
-from cxrlab.heatmaps.settings import CAM_METHODS
+from cxrlab.heatmaps.settings import ATTENTION_METHODS, CAM_METHODS
 from cxrlab.runs.run import Run
 
 
@@ -26,9 +27,9 @@ def file_heatmaps(
         run: Whose model is explained.
         paths: Image files of any size.
         label: One of ``run.labels``.
-        method: ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam`` or ``eigencam``; the command
-            ``cxrlab explain`` has others.
-        layers: See :func:`cxrlab.heatmaps.methods.layers.target_layers`.
+        method: ``gradcam``, ``gradcam++``, ``hirescam``, ``layercam``, ``eigencam``, ``attention`` or
+            ``rollout``; the command ``cxrlab explain`` has others.
+        layers: See :func:`cxrlab.heatmaps.methods.layers.target_layers`; the last two methods read none.
         batch_size: Images at a time.
 
     Returns:
@@ -41,9 +42,12 @@ def file_heatmaps(
     """
     if label not in run.labels:
         raise ConfigError(f"The run {run.run_dir} has no label {label!r}; it has {run.labels}.")
-    if method not in CAM_METHODS:
-        raise ConfigError(f"method={method} is none of {', '.join(CAM_METHODS)}; cxrlab explain has others.")
+    known = (*CAM_METHODS, *ATTENTION_METHODS)
+    if method not in known:
+        raise ConfigError(f"method={method} is none of {', '.join(known)}; cxrlab explain has others.")
     images = run.model.preprocess(run.images(paths).to(run.model.device))
     pairs = [(place, run.labels.index(label)) for place in range(len(images))]
     network = run.model.network
+    if method in ATTENTION_METHODS:
+        return attention_maps(network, images, pairs, method=method, batch_size=batch_size)
     return activation_maps(network, images, pairs, method=method, layers=layers, batch_size=batch_size)

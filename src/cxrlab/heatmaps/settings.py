@@ -17,7 +17,9 @@ CAM_METHODS = {
     "eigencam": "EigenCAM",
 }
 
-METHODS = (*CAM_METHODS, "integrated_gradients", "occlusion", "gradient_shap")
+ATTENTION_METHODS = ("attention", "rollout")
+
+METHODS = (*CAM_METHODS, *ATTENTION_METHODS, "integrated_gradients", "occlusion", "gradient_shap")
 
 # How they are written on pages.
 METHOD_NAMES = {
@@ -26,9 +28,21 @@ METHOD_NAMES = {
     "hirescam": "HiRes-CAM",
     "layercam": "LayerCAM",
     "eigencam": "Eigen-CAM",
+    "attention": "Attention",
+    "rollout": "Attention rollout",
     "integrated_gradients": "Integrated gradients",
     "occlusion": "Occlusion",
     "gradient_shap": "SHAP (expected gradients)",
+}
+
+# What a page says of those that do not show what raised a finding's score.
+METHOD_NOTES = {
+    "eigencam": "knows nothing of the finding: all findings of an image have the same map",
+    "attention": "shows where the finding's query looked, whether what is there spoke for it or against it",
+    "rollout": (
+        "shows where the network's tokens looked, and knows nothing of the finding: all findings of an image "
+        "have the same map"
+    ),
 }
 
 Check = Literal["pointing", "lungs", "randomization", "faithfulness", "agreement"]

@@ -32,7 +32,7 @@ from cxrlab.heatmaps.results import (
     LungsResult,
     RandomizationResult,
 )
-from cxrlab.heatmaps.settings import CHECKS, METHOD_NAMES, Check
+from cxrlab.heatmaps.settings import CHECKS, METHOD_NAMES, METHOD_NOTES, Check
 from cxrlab.heatmaps.task import ExplainTask
 from cxrlab.metrics.bootstrap import MACRO
 from cxrlab.report import explanation_tables
@@ -73,6 +73,7 @@ class ExplanationSection:
 
     Attributes:
         headline: Whether the first method points at the findings.
+        notes: What methods show that do not show what raised the score.
         not_made: Which checks were not made, and how to make them.
         flags: What to beware of.
         protocol: How pointing and overlap were measured.
@@ -91,6 +92,7 @@ class ExplanationSection:
     """
 
     headline: str
+    notes: Sequence[str]
     not_made: str
     flags: Sequence[str]
     protocol: str
@@ -122,6 +124,7 @@ def explanation_section(
     names = result.methods
     return ExplanationSection(
         headline=headline(result),
+        notes=method_notes(result.methods),
         not_made=not_made(result.checks),
         flags=_flags(result, images=images),
         protocol=protocol(result),
@@ -148,6 +151,19 @@ def _flags(result: ExplanationResult, *, images: bool) -> list[str]:
     if not images and result.pointing is not None and result.pointing.unusable.boxes:
         messages.append(unusable_boxes(result.pointing.unusable, name_images=False))
     return messages
+
+
+def method_notes(names: Mapping[str, str]) -> list[str]:
+    """Return what to know of methods that do not show what raised the score.
+
+    Args:
+        names: Of the methods, as a page has them.
+
+    Example:
+        >>> method_notes({"gradcam": "Grad-CAM", "eigencam": "Eigen-CAM"})
+        ['Eigen-CAM knows nothing of the finding: all findings of an image have the same map.']
+    """
+    return [f"{name} {METHOD_NOTES[method]}." for method, name in names.items() if method in METHOD_NOTES]
 
 
 def not_made(checks: Sequence[Check]) -> str:

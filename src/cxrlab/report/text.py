@@ -68,9 +68,10 @@ HOW_TO_READ = {
         "overfitting. The strength that was best on validation is the one that is evaluated here."
     ),
     "heatmaps": (
-        "Left of each pair the radiograph, right the same with the parts that raised the score in warm "
-        "colours. A heatmap shows what the network's score depended on. It does not outline a lesion, does "
-        "not say that the reason is a medical one, and looks convincing where the network is wrong."
+        "Left of each pair the radiograph, right the same with the parts that raised the score (by the "
+        "methods of attention: that were looked at) in warm colours. A heatmap shows what the network's "
+        "score depended on. It does not outline a lesion, does not say that the reason is a medical one, and "
+        "looks convincing where the network is wrong."
     ),
     "leaderboard": (
         "AUROC: how often an image with the finding is ranked above one without it; 0.5 is guessing. The "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cxrlab.heatmaps.methods.attention import attention_maps
 from cxrlab.heatmaps.methods.attribution import (
     gradient_shap,
     integrated_gradients,
@@ -18,7 +19,7 @@ from cxrlab.heatmaps.methods.attribution import (
 )
 from cxrlab.heatmaps.methods.cam import Pair, activation_maps, check_finite
 from cxrlab.heatmaps.methods.perturbation import as_heatmaps
-from cxrlab.heatmaps.settings import CAM_METHODS, ExplanationSettings
+from cxrlab.heatmaps.settings import ATTENTION_METHODS, CAM_METHODS, ExplanationSettings
 from cxrlab.training.module import Classifier
 
 __all__ = ["Explainer", "Pair", "check_fit"]
@@ -71,6 +72,8 @@ class Explainer:
             return activation_maps(
                 network, ready, pairs, method=self.method, layers=settings.layers, batch_size=size
             )
+        if self.method in ATTENTION_METHODS:
+            return attention_maps(network, ready, pairs, method=self.method, batch_size=size)
         if self.method == "occlusion":
             window = {"window": settings.window, "stride": settings.stride}
             values = occlusion(network, ready, pairs, kind=settings.baseline, batch_size=size, **window)
@@ -102,7 +105,8 @@ def check_fit(classifier: Classifier, settings: ExplanationSettings) -> None:
     """Refuse methods and layers that a network cannot have, before any time is spent on them.
 
     Args:
-        classifier: Whose network is to be explained; activation maps are made of one picture of noise.
+        classifier: Whose network is to be explained; activation maps and those of attention are made of one
+            picture of noise.
         settings: Whose methods are wanted.
 
     Raises:
@@ -111,7 +115,7 @@ def check_fit(classifier: Classifier, settings: ExplanationSettings) -> None:
     shape = (1, classifier.preprocess.channels, *[classifier.preprocess.image_size] * 2)
     noise = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for method in settings.methods:
-        if method in CAM_METHODS:
+        if method in CAM_METHODS or method in ATTENTION_METHODS:
             Explainer(method, settings)(classifier, noise, [(0, 0)])
         else:
             require_package(method)

@@ -62,7 +62,7 @@ def activation_maps(
         HiResCAM, arXiv:2011.08891; Jiang et al., LayerCAM, IEEE TIP 2021; Muhammad and Yeasin, Eigen-CAM,
         IJCNN 2020.
     """
-    _check_images(pairs, len(images))
+    check_images(pairs, len(images))
     data_type = next(network.parameters()).dtype
     with undisturbed(network):
         maps = torch.zeros(len(pairs), *images.shape[-2:])
@@ -86,7 +86,7 @@ def _maps_of_batch(
 ) -> Tensor:
     with _recorded(layers) as kept:
         logits = network(images)
-    _check_labels(pairs, logits.shape[1])
+    check_labels(pairs, logits.shape[1])
     spatial = cast(Network, network)
     _check_reached(network, layers, kept)
     activations = [_grid(spatial, kept[layer]) for layer in layers]
@@ -116,11 +116,11 @@ def _maps_of_batch(
             )
             for layer, *both in grids
         ]
-        maps[places] = _heatmaps([torch.from_numpy(shown) for shown in by_layer], images.shape[-2:])
+        maps[places] = upsampled([torch.from_numpy(shown) for shown in by_layer], images.shape[-2:])
     return maps
 
 
-def _heatmaps(by_layer: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+def upsampled(by_layer: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     """Return the mean of what layers show, ``(P, h, w)`` each, as heatmaps ``(P, *size)``.
 
     The package would subtract each map's smallest value too: heat that a map has everywhere would be lost,
@@ -204,13 +204,23 @@ def _check_places(network: Network, layers: list[nn.Module], gradients: Sequence
             )
 
 
-def _check_images(pairs: Sequence[Pair], num_images: int) -> None:
+def check_images(pairs: Sequence[Pair], num_images: int) -> None:
+    """Refuse pairs of images that there are not.
+
+    Raises:
+        ValueError: Naming the first one.
+    """
     wrong = [image for image, _ in pairs if not 0 <= image < num_images]
     if wrong:
         raise ValueError(f"There is no image {wrong[0]}: there are {num_images}, counted from 0.")
 
 
-def _check_labels(pairs: Sequence[Pair], num_labels: int) -> None:
+def check_labels(pairs: Sequence[Pair], num_labels: int) -> None:
+    """Refuse pairs of labels that a network has no logit of.
+
+    Raises:
+        ValueError: Naming the first one.
+    """
     wrong = [label for _, label in pairs if not 0 <= label < num_labels]
     if wrong:
         raise ValueError(
