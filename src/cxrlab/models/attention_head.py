@@ -73,10 +73,11 @@ class AttentionHead(nn.Module):
         height, width = features.shape[-2:]
         tokens = self.norm(features.flatten(2).transpose(1, 2))  # (B, P, F)
         keys = self.keys(tokens) + self.places(_waves(height, width).to(tokens))
-        keys, values = (x.unflatten(-1, (self.num_heads, -1)) for x in (keys, self.values(tokens)))
-        queries = self.queries.unflatten(-1, (self.num_heads, -1)) / math.sqrt(keys.shape[-1])
-        scores = torch.einsum("lnd,bpnd->bnlp", queries, keys)
-        weights = self.attention(scores.unflatten(-1, (height, width))).flatten(-2)
+        keys, values, queries = (
+            torch.unflatten(x, -1, (self.num_heads, -1)) for x in (keys, self.values(tokens), self.queries)
+        )
+        scores = torch.einsum("lnd,bpnd->bnlp", queries, keys) / math.sqrt(keys.shape[-1])
+        weights = self.attention(torch.unflatten(scores, -1, (height, width))).flatten(-2)
         pooled = torch.einsum("bnlp,bpnd->blnd", weights, values).flatten(-2)  # (B, L, F)
         logits: Tensor = self.logits(pooled)
         return logits

@@ -263,7 +263,11 @@ class TimmNetwork(Network):
     def self_attention(self) -> list[nn.Module]:
         """The attention of each block of a transformer, where it is of all tokens to all; else none."""
         layers = [getattr(block, "attn", None) for block in getattr(self.backbone, "blocks", ())]
-        known = [layer for layer in layers if hasattr(layer, "attn_drop") and hasattr(layer, "fused_attn")]
+        known = [
+            layer
+            for layer in layers
+            if isinstance(layer, nn.Module) and hasattr(layer, "attn_drop") and hasattr(layer, "fused_attn")
+        ]
         return known if len(known) == len(layers) else []
 
     @property

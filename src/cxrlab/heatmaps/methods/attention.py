@@ -49,10 +49,10 @@ def attention_maps(
     """
     check_attention(network, [method])
     check_images(pairs, len(images))
-    maps = torch.zeros(len(pairs), *images.shape[-2:])
     data_type = next(network.parameters()).dtype
     of_network = _by_label if method == "attention" else _by_rollout
     with undisturbed(network), torch.no_grad():
+        maps = torch.zeros(len(pairs), *images.shape[-2:])
         for start in range(0, len(images), batch_size):
             chosen = [place for place, (image, _) in enumerate(pairs) if start <= image < start + batch_size]
             if not chosen:
