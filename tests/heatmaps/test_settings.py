@@ -155,15 +155,15 @@ def test_an_unknown_method_is_rejected_with_the_nearest_one(
 ) -> None:
     message = (
         rf"^explain\.methods={wrong} is no method; choose from gradcam, gradcam\+\+, hirescam, layercam, eigencam, "
-        rf"integrated_gradients, occlusion, gradient_shap\. Did you mean {near}\?$"
+        rf"attention, rollout, integrated_gradients, occlusion, gradient_shap\. Did you mean {near}\?$"
     )
     with pytest.raises(ConfigError, match=message):
         check_methods(names, "explain.methods")
 
 
-@pytest.mark.parametrize("names", ["attention", "", "gradcam,"])
+@pytest.mark.parametrize("names", ["saliency", "", "gradcam,"])
 def test_nothing_is_suggested_where_nothing_is_near(names: str) -> None:
-    with pytest.raises(ConfigError, match=r"^method=(attention)? is no method; .*, gradient_shap\.$"):
+    with pytest.raises(ConfigError, match=r"^method=(saliency)? is no method; .*, gradient_shap\.$"):
         check_methods(names, "method")
 
 
