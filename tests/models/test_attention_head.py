@@ -215,3 +215,13 @@ def test_a_frozen_backbone_leaves_the_head_to_learn_and_rates_are_told_apart() -
 def test_a_head_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         network(**options)
+
+
+def test_pooled_features_are_means_over_places_and_not_what_the_head_reads() -> None:
+    made, images = network().eval(), torch.rand(2, 1, 64, 64)
+    assert made.linear_head is None
+    expected = made.backbone.forward_features(images).mean(dim=(2, 3))
+    torch.testing.assert_close(made.embed(images), expected)
+    assert not torch.allclose(made.classify(made.embed(images)), made(images), atol=1e-3)
+    small = torch.rand(2, 1, 32, 32)  # a single place: nothing to choose from
+    torch.testing.assert_close(made.classify(made.embed(small)), made(small))
