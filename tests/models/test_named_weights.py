@@ -5,12 +5,16 @@ import logging
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
 
 from cxrlab.cli.config import config_dir
 from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, MissingPackageError
@@ -18,6 +22,7 @@ from cxrlab.models.network import architecture
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.timm_network import TimmNetwork
 from cxrlab.models.weights import SeenData, WeightSource, for_channels, named_weights, weight_names
+from cxrlab.models.weights.loading import read_weights
 from cxrlab.models.weights.named import weight_file
 
 OURS = WeightSource(
@@ -35,7 +40,7 @@ OURS = WeightSource(
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def colour_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of weights in colour with a head of 1,000 classes, as sets are published."""
     torch.manual_seed(2)
     donor = timm.create_model("resnet10t", num_classes=1000)
@@ -118,6 +123,16 @@ def test_what_was_seen_is_told_in_the_words_of_conf(name: str):
         assert len(seen.note) <= 500
 
 
+def test_every_set_has_its_row_in_the_documentation():
+    page = (config_dir().parent / "docs" / "weights.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    assert sorted(rows[1:]) == weight_names()
+    for line in page.splitlines():
+        if line.startswith("| ") and not line.startswith("| weights="):
+            name, _, size = (cell.strip() for cell in line.split("|")[1:4])
+            assert int(size) == named_weights(name).image_size
+
+
 def test_a_licence_with_conditions_is_marked():
     marked = {name for name in weight_names() if named_weights(name).conditions}
     assert marked == {name for name in weight_names() if name.startswith(("dinov3_", "rad_dino"))}
@@ -197,8 +212,8 @@ def test_statistics_of_colours_are_averaged_for_grey_images():
 # Whether the network may start from them.
 
 
-def test_another_architecture_is_refused_and_told_how_to_have_the_right_one(published: Path):
-    weights = replace(OURS, path=str(published))
+def test_another_architecture_is_refused_and_told_how_to_have_the_right_one(colour_file: Path):
+    weights = replace(OURS, path=str(colour_file))
     with pytest.raises(
         ConfigError,
         match="weights=ours is of resnet10t, not of model.backbone=densenet121: choose model=of_weights.*"
@@ -208,8 +223,8 @@ def test_another_architecture_is_refused_and_told_how_to_have_the_right_one(publ
     TimmNetwork("resnet10t.c3_in1k", num_labels=2, weights=weights)  # a tag changes nothing
 
 
-def test_a_second_source_of_weights_is_refused(published: Path):
-    weights = replace(OURS, path=str(published))
+def test_a_second_source_of_weights_is_refused(colour_file: Path):
+    weights = replace(OURS, path=str(colour_file))
     with pytest.raises(ConfigError, match="weights=ours and model.pretrained=true exclude"):
         network(weights, pretrained=True)
     with pytest.raises(ConfigError, match=r"weights=ours and model.checkpoint_path=x\.pth exclude"):
@@ -225,9 +240,9 @@ def test_a_second_source_of_weights_is_refused(published: Path):
     ],
 )
 def test_conditions_have_to_be_accepted(
-    published: Path, conditions: dict[str, object], words: str, caplog: pytest.LogCaptureFixture
+    colour_file: Path, conditions: dict[str, object], words: str, caplog: pytest.LogCaptureFixture
 ):
-    weights = replace(OURS, path=str(published), licence="CC-BY-NC-4.0", **conditions)  # type: ignore[arg-type]
+    weights = replace(OURS, path=str(colour_file), licence="CC-BY-NC-4.0", **conditions)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"{words}.*model.accept_license=true"):
         network(weights)
     with caplog.at_level(logging.INFO, logger="cxrlab"):
@@ -236,22 +251,22 @@ def test_conditions_have_to_be_accepted(
 
 
 def test_the_licence_is_said_and_an_unknown_one_is_warned_of(
-    published: Path, caplog: pytest.LogCaptureFixture
+    colour_file: Path, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.INFO, logger="cxrlab"):
-        network(replace(OURS, path=str(published)))
+        network(replace(OURS, path=str(colour_file)))
     assert "weights=ours: Our hospital's. Licence: MIT. Source: Our paper." in caplog.text
-    network(replace(OURS, path=str(published), licence="unknown"))
+    network(replace(OURS, path=str(colour_file), licence="unknown"))
     assert "weights=ours: no licence was found" in caplog.text
 
 
 # Where the file comes from.
 
 
-def test_a_local_file_is_loaded_strictly(published: Path, tmp_path: Path):
+def test_a_local_file_is_loaded_strictly(colour_file: Path, tmp_path: Path):
     donor = timm.create_model("resnet10t", num_classes=1000)
-    loaded = network(replace(OURS, path=str(published)), channels=3)
-    other = TimmNetwork("resnet10t", num_labels=2, channels=3, checkpoint_path=str(published))
+    loaded = network(replace(OURS, path=str(colour_file)), channels=3)
+    other = TimmNetwork("resnet10t", num_labels=2, channels=3, checkpoint_path=str(colour_file))
     for name, tensor in other.backbone.state_dict().items():
         assert torch.equal(loaded.backbone.state_dict()[name], tensor), name
     torch.save(
@@ -308,12 +323,12 @@ def test_a_package_s_file_is_found_without_importing_it(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("revision", [None, "v1"])
-def test_a_file_of_the_hub_is_taken_from_its_cache(hub: Path, published: Path, revision: str | None):
-    put_in_cache(hub, "us/ours", "model.safetensors", published, revision or "main")
+def test_a_file_of_the_hub_is_taken_from_its_cache(hub: Path, colour_file: Path, revision: str | None):
+    put_in_cache(hub, "us/ours", "model.safetensors", colour_file, revision or "main")
     repository = f"us/ours@{revision}" if revision else "us/ours"
     weights = replace(OURS, path=None, hub=repository, file="model.safetensors")
     own = network(weights, channels=3).backbone.state_dict()
-    expected = TimmNetwork("resnet10t", num_labels=2, channels=3, checkpoint_path=str(published))
+    expected = TimmNetwork("resnet10t", num_labels=2, channels=3, checkpoint_path=str(colour_file))
     assert torch.equal(own["layer4.0.conv1.weight"], expected.backbone.layer4[0].conv1.weight)
 
 
@@ -327,12 +342,12 @@ def test_a_hub_that_is_away_says_what_to_place_where(hub: Path):
         weight_file(weights)
 
 
-def test_timm_s_own_come_from_where_timm_keeps_them(hub: Path, published: Path):
+def test_timm_s_own_come_from_where_timm_keeps_them(hub: Path, colour_file: Path):
     weights = replace(OURS, path=None, timm="c3_in1k")
     with pytest.raises(CheckpointError, match=r"model.safetensors of timm/resnet10t.c3_in1k could not be"):
         weight_file(weights)
-    put_in_cache(hub, "timm/resnet10t.c3_in1k", "model.safetensors", published)
-    assert weight_file(weights).read_bytes() == published.read_bytes()
+    put_in_cache(hub, "timm/resnet10t.c3_in1k", "model.safetensors", colour_file)
+    assert weight_file(weights).read_bytes() == colour_file.read_bytes()
 
 
 def test_a_tag_that_timm_does_not_publish_is_refused():
@@ -343,28 +358,122 @@ def test_a_tag_that_timm_does_not_publish_is_refused():
 # Files of the published names and shapes, where the real ones cannot be fetched.
 
 
-def test_torchxrayvision_s_names_load(tmp_path: Path):
-    """Those of torchvision's DenseNet with one channel and 18 outputs, beside thresholds."""
-    import torchvision
+def small_file(name: str, published: ModuleType, path: Path) -> dict[str, object]:
+    """Write what a set's file holds, a transformer's of one block; return the options that it is for."""
+    weights = named_weights(name)
+    width = {"tiny": 192, "small": 384, "base": 768}.get(name.rpartition("_")[2], 768)
+    size = published.Size(width=width, depth=1, patch=16, grid=14, mlp=4 * width)
+    if name.startswith("xrv_"):
+        torch.save(published.torchxrayvision(), path)
+        return {}
+    if name == "rad_dino":
+        size = replace(size, patch=14, grid=37)
+        save_file(published.filled(published.transformers_dinov2(size)), path)
+        return {"depth": 1}
+    if name.startswith("mae_cxr_"):
+        save_file(published.filled(published.mae(size)), path)
+        return {"depth": 1}
+    if name.startswith("eva_x_"):
+        shapes = published.eva02(replace(size, mlp=int(4 * width * 2 / 3)))
+        if name != "eva_x_base":
+            # The smaller ones have fused layers, and no norm inside the MLP.
+            split = ("_proj.", "ffn_ln", "mlp.w1.", "mlp.w2.")
+            shapes = {key: shape for key, shape in shapes.items() if not any(part in key for part in split)}
+            shapes |= {"blocks.0.attn.qkv.weight": (3 * width, width)}
+            shapes |= published.pair("blocks.0.mlp.w12", 2 * int(4 * width * 2 / 3), width)
+        torch.save({"module": published.filled(shapes)}, path)
+        return {**(weights.options or {}), "depth": 1}
+    options = {"depths": (1, 1, 1, 1)} if weights.backbone.startswith("convnext") else {}
+    options = {"depth": 1} if weights.backbone.startswith("vit") else options
+    donor = timm.create_model(weights.backbone, num_classes=0 if "dinov3" in name else 1000, **options)
+    save_file({key: tensor.contiguous() for key, tensor in donor.state_dict().items()}, path)
+    return options
 
-    torch.manual_seed(3)
-    donor = torchvision.models.densenet121(weights=None, num_classes=18)
-    donor.features.conv0 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
-    torch.save(donor.state_dict() | {"op_threshs": torch.rand(18)}, tmp_path / "xrv_all.pth")
-    weights = named_weights("xrv_all", path=str(tmp_path / "xrv_all.pth"))
-    loaded = TimmNetwork("densenet121", num_labels=2, channels=1, weights=weights).eval()
-    images = torch.randn(1, 1, 64, 64)
+
+# One of each family, and all whose file is small.
+PLACED = (
+    "xrv_all", "rad_dino", "mae_cxr_small", "mae_cxr_base", "eva_x_tiny", "eva_x_small", "eva_x_base",
+    "dinov3_convnext_tiny", "dinov3_convnext_small", "dinov3_vit_small", "dinov3_vit_base", "resnet10t_imagenet",
+    "resnet50_imagenet", "densenet121_imagenet", "mobilenetv1_imagenet", "mobilenetv2_imagenet",
+    "mobilenetv3_imagenet", "mobilenetv3_small_imagenet", "efficientnet_b0_imagenet", "convnext_tiny_imagenet",
+    "vit_small_imagenet",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_a_file_of_published_names_and_shapes_loads_whole(
+    name: str, tmp_path: Path, published: ModuleType, caplog: pytest.LogCaptureFixture
+):
+    """At the size of the set, into a network of which every weight was something else before."""
+    options = small_file(name, published, tmp_path / "weights.pth")
+    weights = named_weights(name, path=str(tmp_path / "weights.pth"))
+    shape = {"num_labels": 2, "channels": weights.channels, "image_size": weights.image_size}
+    torch.manual_seed(11)
+    other = TimmNetwork(weights.backbone, options=options, **shape)  # type: ignore[arg-type]
+    torch.manual_seed(11)
+    with caplog.at_level(logging.WARNING, logger="cxrlab"):
+        loaded = TimmNetwork(
+            weights.backbone, weights=weights, accept_license=True, options=options, **shape,  # type: ignore[arg-type]
+        )  # fmt: skip
+    before = dict(other.backbone.named_parameters())
+    kept = [key for key, tensor in loaded.backbone.named_parameters() if torch.equal(tensor, before[key])]
+    drawn = [key for key in kept if before[key].unique().numel() > 1]  # not the 0 of a bias, the 1 of a scale
+    assert not drawn
+
+
+def test_weights_with_options_say_which(colour_file: Path):
+    weights = replace(OURS, path=str(colour_file), options={"stem_width": 32, "depths": [1, 1]})
+    with pytest.raises(
+        ConfigError, match=r"weights=ours is of resnet10t with stem_width=32, not None: .*model=of_weights"
+    ):
+        network(weights)
+    with pytest.raises(ConfigError, match=r"with depths=\[1, 1\], not \(1, 2\)"):
+        network(weights, options={"stem_width": 32, "depths": (1, 2)})
+
+
+# The real ones, where a package carries them.
+
+
+DAISY, PALACE, BELL_COTE = 985, 698, 442
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "classes"),
+    [
+        ("efficientnet_lite0", "flower.jpg", {DAISY}),
+        ("efficientnet_lite0", "china.jpg", {PALACE, BELL_COTE}),
+        ("efficientnet_lite2", "china.jpg", {PALACE, BELL_COTE}),  # it takes the flower for a honeycomb
+    ],
+)
+def test_imagenet_s_weights_recognise_pictures(name: str, picture: str, classes: set[int]):
+    """With the head of their own file, on scikit-learn's sample pictures, made square by a crop."""
+    weights = named_weights(name)
+    side = weights.image_size
+    network = TimmNetwork(
+        weights.backbone, num_labels=1000, channels=3, image_size=side, weights=weights
+    ).eval()
+    state = read_weights(weight_file(weights))
     with torch.no_grad():
-        expected = torch.relu(donor.eval().features(images)).mean(dim=(2, 3))
-        found = loaded.backbone.forward_head(loaded.backbone.forward_features(images), pre_logits=True)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        network.head[-1].weight.copy_(state["_fc.weight"])
+        network.head[-1].bias.copy_(state["_fc.bias"])
+    preprocess = Preprocess(
+        normalize="given", channels=3, image_size=side, mean=weights.mean, std=weights.std
+    ).eval()
+    image = Image.fromarray(load_sample_image(picture))
+    left = (image.width - image.height) // 2
+    square = image.crop((left, 0, left + image.height, image.height)).resize((side, side), Image.BICUBIC)
+    pixels = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        probabilities = network(preprocess(pixels)).softmax(1)[0]
+    assert int(probabilities.argmax()) in classes
+    assert float(probabilities.max()) > 0.2
 
 
 # What is kept.
 
 
-def test_a_checkpoint_s_description_names_no_weights(published: Path):
-    loaded = network(replace(OURS, path=str(published)))
+def test_a_checkpoint_s_description_names_no_weights(colour_file: Path):
+    loaded = network(replace(OURS, path=str(colour_file)))
     assert "weights" not in loaded.arguments()
     kept = architecture(
         {

@@ -76,8 +76,9 @@ def check_weights(cfg: DictConfig) -> None:
             raise ConfigError(
                 f"weights={weights.name} and model.{key}={cfg.model[key]} exclude each other: set one."
             )
-    accepted = bool(cfg.model.get("accept_license"))
-    check_weights_choice(weights, cfg.model.backbone, accept_license=accepted)
+    model = config.plain(cfg.model)
+    accepted = bool(model.get("accept_license"))
+    check_weights_choice(weights, model["backbone"], model.get("options"), accept_license=accepted)
 
 
 def log_image_size(weights: WeightSource, image_size: int) -> None:

@@ -109,7 +109,7 @@ class TimmNetwork(Network):
             if pretrained or checkpoint_path:
                 other = "model.pretrained=true" if pretrained else f"model.checkpoint_path={checkpoint_path}"
                 raise ConfigError(f"weights={weights.name} and {other} exclude each other: set one.")
-            check_weights_choice(weights, backbone, accept_license=accept_license)
+            check_weights_choice(weights, backbone, options, accept_license=accept_license)
         if head not in get_args(Head):
             raise ConfigError(f"model.head={head} must be one of {', '.join(get_args(Head))}.")
         if head == "attention" and not own_head:

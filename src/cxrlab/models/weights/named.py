@@ -75,12 +75,19 @@ def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name != "_target_"}
 
 
-def check_weights_choice(weights: WeightSource, backbone: str, *, accept_license: bool) -> None:
+def check_weights_choice(
+    weights: WeightSource,
+    backbone: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    accept_license: bool,
+) -> None:
     """Refuse weights of another architecture, and those whose conditions were not accepted.
 
     Args:
         weights: That were chosen.
         backbone: The timm architecture that they are for.
+        options: timm's own keywords for it.
         accept_license: Whether their conditions are accepted.
 
     Raises:
@@ -92,11 +99,22 @@ def check_weights_choice(weights: WeightSource, backbone: str, *, accept_license
             f"model=of_weights, which is the architecture of the weights, or model=timm "
             f"model.backbone={weights.backbone}."
         )
+    for name, value in (weights.options or {}).items():
+        given = (options or {}).get(name)
+        if _comparable(given) != _comparable(value):
+            raise ConfigError(
+                f"weights={weights.name} is of {backbone} with {name}={_comparable(value)}, not {given}: "
+                f"choose model=of_weights, or set model.options.{name}."
+            )
     if weights.conditions and not accept_license:
         raise ConfigError(
             f"weights={weights.name} are under {weights.licence}: {weights.conditions} ({weights.source}). "
             "Read it, and set model.accept_license=true if you agree."
         )
+
+
+def _comparable(value: object) -> object:
+    return list(value) if isinstance(value, tuple | list) else value
 
 
 def load_named(backbone: nn.Module, weights: WeightSource) -> None:

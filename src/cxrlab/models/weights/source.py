@@ -3,7 +3,7 @@
 Each stands in a YAML file of ``conf/weights`` and is chosen by ``weights=<name>``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cxrlab.errors import ConfigError
@@ -32,6 +32,7 @@ class WeightSource:
         name: By which they are chosen.
         title: For pages and messages, such as ``ImageNet-1k (torchvision's recipe)``.
         backbone: The timm architecture that they are of.
+        options: timm's own keywords that make it theirs, such as ``{"patch_size": 16}``; None for none.
         timm: Tag of timm's own weights of it, such as ``tv_in1k``; None where they are not timm's.
         hub: Repository of the Hugging Face Hub, such as ``microsoft/rad-dino``, with ``@<revision>`` for
             another than its newest; None for none.
@@ -57,6 +58,7 @@ class WeightSource:
     name: str
     title: str
     backbone: str
+    options: Mapping[str, object] | None = None
     timm: str | None = None
     hub: str | None = None
     package: str | None = None
