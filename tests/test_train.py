@@ -410,7 +410,7 @@ def test_a_truncated_checkpoint_cannot_be_resumed(tiny: Tiny, tmp_path: Path, fi
     shutil.copytree(finished_run, run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"last.ckpt \(1000 bytes\) cannot be read"):
+    with pytest.raises(CheckpointError, match=r"last.ckpt \(1000 bytes\) cannot be loaded"):
         train(tiny(run_dir, f"resume={run_dir}"))
 
 
