@@ -58,3 +58,18 @@ def test_accuracies_and_losses_with_a_penalty_have_panels_of_their_own():
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path):
     with pytest.raises(OutputError, match="nowhere"):
         learning_curves(pd.DataFrame({"epoch": [0], "train/loss": [0.5]}), tmp_path / "nowhere" / "a.png")
+
+
+@pytest.mark.parametrize("count", [1, 7, 45])
+def test_a_linear_probe_is_drawn_over_its_strengths_whatever_their_order(count: int):
+    strengths = np.logspace(-5, 5, count)[::-1]
+    frame = pd.DataFrame({"epoch": range(count), "strength": strengths, "val/auroc": 0.7, "train/loss": 0.5})
+    figure = draw_learning_curves(frame)
+    losses, scores = figure.axes
+    assert losses.lines[0].get_xdata().tolist() == sorted(strengths)
+    for axes in (losses, scores):
+        assert axes.get_xscale() == "log"
+        assert axes.get_xlabel().startswith("strength C")
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels[0] == f"{strengths[-1]:g}"
+        assert len(labels) == min(count, 8 if count < 9 else len(strengths[:: -(-count // 8)]))

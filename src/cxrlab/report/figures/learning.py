@@ -20,6 +20,8 @@ _LOOKS: list[Look] = [
 _MOST_NAMES = 16  # in one column of the legend
 
 
+_MOST_STRENGTHS = 8  # named below the axes
+
 _BOTH = ("training", "validation")
 
 STRENGTH = "strength"
@@ -91,7 +93,12 @@ def _curves(axes: Axes, metrics: pd.DataFrame, names: dict[str, str]) -> list[tu
             (line,) = axes.plot(places, known[name], marker="o", markersize=3, **look)
             entries.append((line, shown(names[name], 26, 2)))
     if STRENGTH in metrics:
+        strengths = sorted({*metrics[STRENGTH].dropna()})
+        named = strengths[:: -(-len(strengths) // _MOST_STRENGTHS)]
+        axes.set_xlim(strengths[0] / 2, strengths[-1] * 2)  # first: of one strength there are no limits
         axes.set_xscale("log")
+        axes.set_xticks(named, [f"{strength:g}" for strength in named])
+        axes.minorticks_off()
         axes.set_xlabel("strength C: the larger, the weaker the penalty")
     else:
         axes.set_xlabel("epoch")
