@@ -189,6 +189,7 @@ def test_exclusive_classes_are_probed_too(tiny: Tiny, tmp_path: Path, probe: Pat
         (["model.freeze=2"], r"^solver=logistic with model.freeze=2: the backbone would learn"),
         (["model.unfreeze_epoch=1", "trainer.max_epochs=3"], r"^solver=logistic with model.unfreeze_epoch=1"),
         (["model.hidden=8"], r"^solver=logistic with model.hidden=8: it solves for one linear layer"),
+        (["model.head=attention"], r"^solver=logistic: the head of TimmNetwork reads more than the backbone's pooled"),
         (["model.dropout=0.2"], r"^model.dropout=0.2 has no effect with solver=logistic"),
         (["views=[identity,flip]"], r"^solver=logistic with views=\['identity', 'flip'\]"),
         (["data.sampling=balanced"], r"^data.sampling=balanced has no effect with solver=logistic"),

@@ -106,7 +106,7 @@ def _check_frozen(cfg: DictConfig, network: Network, name: str) -> None:
             is_same = torch.allclose(network.classify(features), network(image), rtol=1e-3, atol=1e-4)
     finally:
         network.train(was_training)
-    if not is_same:
+    if network.label_attention is not None or not is_same:
         raise ConfigError(
             f"{name}: the head of {network.title} reads more than the backbone's pooled features. Set model."
             "head=linear, or solver=gradient solver.caches_features=false."
