@@ -272,6 +272,15 @@ def test_efficientnet_pytorch_gives_timm_s_logits(published: ModuleType, tmp_pat
         torch.testing.assert_close(found, pooled(expected, images))
 
 
+def test_another_padding_is_warned_of(
+    published: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    loaded(small_efficientnet(published), tmp_path, "tf_efficientnet_b0")
+    assert "pads as TensorFlow" not in caplog.text
+    loaded(small_efficientnet(published), tmp_path, "efficientnet_b0")
+    assert "pads as TensorFlow does, and this network does not" in caplog.text
+
+
 def inverted_eva(state: State) -> State:
     """timm's names of EVA-02 as its authors spell them."""
     spelled = {}

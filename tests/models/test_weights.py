@@ -425,6 +425,31 @@ def test_pretrained_weights_come_through_timms_own_loading(
     )
 
 
+@pytest.mark.parametrize("level", [logging.WARNING, logging.DEBUG])
+def test_pretrained_weights_that_leave_one_at_random_are_refused(
+    donor: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, level: int
+):
+    """timm says so in its log alone."""
+    state = {name: tensor.contiguous() for name, tensor in donor.state_dict().items()}
+    del state["layer2.0.bn1.running_mean"], state["layer2.0.bn1.num_batches_tracked"]
+    save_file(state, tmp_path / "model.safetensors")
+    from timm.models import _builder
+
+    monkeypatch.setattr("cxrlab.models.weights.loading._check_hub", lambda repository: None)
+    original = _builder._resolve_pretrained_source
+    monkeypatch.setattr(
+        _builder,
+        "_resolve_pretrained_source",
+        lambda config: original({**config, "file": str(tmp_path / "model.safetensors")}),
+    )
+    timm_log = logging.getLogger("timm.models._builder")
+    monkeypatch.setattr(timm_log, "level", level)
+    with pytest.raises(CheckpointError, match=r"have none for \['layer2.0.bn1.running_mean'\], 1 in all"):
+        TimmNetwork(backbone="resnet10t", checkpoint_path=None, **{**OPTIONS, "pretrained": True})
+    assert timm_log.level == level
+    assert not timm_log.filters
+
+
 @pytest.mark.parametrize(
     "name", ["fc.weight", "classifier.0.bias", "module.head.fc.weight", "heads.1.weight"]
 )

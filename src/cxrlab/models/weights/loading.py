@@ -1,7 +1,9 @@
 """Weights from elsewhere: timm's published ones, or a local file; every one of them, or an error."""
 
+import contextlib
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,6 +43,8 @@ _MOST_REPEATED_BYTES = 2**26
 _FILES_OF_HUB = ("model.safetensors", "pytorch_model.bin")
 _HUB_SECONDS = 5.0
 
+_MISSING_KEYS = re.compile(r"Missing keys \((.+?)\)")
+
 
 class BackboneOptions(TypedDict):
     """What timm needs beside an architecture's name; ``img_size`` only where it takes a fixed one."""
@@ -61,14 +65,16 @@ def load_pretrained(
         options: timm's own keywords.
 
     Raises:
-        CheckpointError: If there are none, or they cannot be fetched.
+        CheckpointError: If there are none, they cannot be fetched, or with these options they leave a weight
+            of the network out.
     """
     config = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
     source = (config and (config.hf_hub_id or config.url)) or "no source known to timm"
     try:
         if config is not None and config.hf_hub_id:
             _check_hub(config.hf_hub_id)
-        network: nn.Module = timm.create_model(backbone, pretrained=True, **settings, **(options or {}))
+        with _missing_keys() as missing:
+            network: nn.Module = timm.create_model(backbone, pretrained=True, **settings, **(options or {}))
     except Exception as error:  # the hub's client raises errors of many kinds when it is offline
         reason = (str(error) or "no message").splitlines()[0].rstrip(".")
         raise CheckpointError(
@@ -78,7 +84,37 @@ def load_pretrained(
             "train from random weights with model.pretrained=false. HF_HUB_OFFLINE=1 in the environment "
             "takes weights from the cache of an earlier download without asking."
         ) from error
+    left = sorted(set(missing) & wanted(network.state_dict()))
+    if left:
+        raise CheckpointError(
+            f"model.pretrained=true: the weights of {backbone} ({source}) have none for {left[:3]}, "
+            f"{len(left)} in all, with model.options={dict(options or {})}: these would start at random. "
+            "Leave out the option that adds them."
+        )
     return network
+
+
+@contextlib.contextmanager
+def _missing_keys() -> Iterator[list[str]]:
+    """Give a list that fills with the weights that timm leaves at random: it says so in its log alone."""
+    missing: list[str] = []
+    timm_log = logging.getLogger("timm.models._builder")
+
+    def note(record: logging.LogRecord) -> bool:
+        match = _MISSING_KEYS.match(record.getMessage())
+        if match is not None:
+            missing.extend(match[1].split(", "))
+        return record.levelno >= level
+
+    level = timm_log.getEffectiveLevel()
+    own_level = timm_log.level
+    timm_log.addFilter(note)
+    timm_log.setLevel(min(level, logging.INFO))
+    try:
+        yield missing
+    finally:
+        timm_log.removeFilter(note)
+        timm_log.setLevel(own_level)
 
 
 def _check_hub(repository: str) -> None:
@@ -225,6 +261,12 @@ def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
         num_loaded, path, left[:_NAMED] or "nothing", more,
     )  # fmt: skip
     external = [name for name in found.unused if not (is_head(name) or is_computed(name))]
+    if found.layout == "efficientnet_pytorch" and not _pads_as_tensorflow(backbone):
+        log.warning(
+            "%s is of efficientnet_pytorch, which pads as TensorFlow does, and this network does not: its "
+            "features differ. Take model.backbone=tf_efficientnet_... .",
+            path,
+        )
     if external:
         log.warning(
             "%d parameters of %s are not of the head and were not used: %s.",
@@ -232,6 +274,10 @@ def load_backbone(backbone: nn.Module, checkpoint_path: str) -> None:
             path,
             external[:5],
         )
+
+
+def _pads_as_tensorflow(backbone: nn.Module) -> bool:
+    return any(type(layer).__name__ == "Conv2dSame" for layer in backbone.modules())
 
 
 def _changes(backbone: nn.Module, found: Fit) -> Iterator[str]:
