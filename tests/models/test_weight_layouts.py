@@ -17,6 +17,7 @@ from cxrlab.models.timm_network import TimmNetwork
 from cxrlab.models.weights.families import fitting_architecture, looks_like
 from cxrlab.models.weights.fitting import fit, is_head
 from cxrlab.models.weights.loading import load_backbone
+from cxrlab.models.weights.skeleton import skeleton
 
 State = dict[str, Tensor]
 
@@ -154,8 +155,7 @@ def test_a_file_without_one_of_its_weights_or_with_another_shape_never_fits(
 ):
     """Whatever is renamed, resampled or joined: none may be left as it was."""
     state = small(published)
-    with torch.device("meta"):
-        target = timm.create_model(backbone, num_classes=0, **keywords)
+    target = skeleton(backbone, keywords)
     whole = fit(target, state)
     assert whole.faults == (0, 0)
     spare = {*whole.unused, *whole.outside}
@@ -422,8 +422,7 @@ def test_a_file_with_more_layers_than_the_network_is_of_another(
 
 
 def test_a_deeper_resnet_is_another(tmp_path: Path):
-    with torch.device("meta"):
-        deeper = timm.create_model("resnet26").state_dict()
+    deeper = skeleton("resnet26").state_dict()
     torch.save({name: torch.zeros(t.shape) + 1 for name, t in deeper.items()}, tmp_path / "weights.pth")
     with pytest.raises(
         CheckpointError, match=r"does not fit.*ResNet.*fits model=timm model.backbone=resnet26"

@@ -6,11 +6,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.weights.skeleton import skeleton
 
 # What has a key of its own, or would choose what is read or fetched.
 _ELSEWHERE = {
@@ -57,8 +57,7 @@ def checked_options(backbone: str, options: Mapping[str, object] | None) -> dict
         if name in _ELSEWHERE or str(name).startswith("pretrained"):
             advice = _ELSEWHERE.get(str(name), "set model.checkpoint_path for weights of your own")
             raise ConfigError(f"model.options.{name}={options[name]!r} is no option of its own: {advice}.")
-    with torch.device("meta"):
-        kind = type(timm.create_model(backbone, num_classes=0))
+    kind = type(skeleton(backbone))
     parameters = inspect.signature(kind.__init__).parameters
     known = [name for name in parameters if name not in _INTERNAL and name not in _ELSEWHERE]
     for name, value in options.items():

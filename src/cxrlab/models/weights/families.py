@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from cxrlab.models.weights.fitting import Fit, fit, wanted
+from cxrlab.models.weights.skeleton import skeleton
 
 _Depths = dict[tuple[int, ...], str]  # number in the name, by layers of each stage
 
@@ -217,9 +217,7 @@ def fitting_architecture(weights: Mapping[str, Tensor]) -> Architecture | None:
     for architecture in () if family is None else family.architectures:
         if not timm.is_model(architecture.backbone):
             continue
-        with torch.device("meta"):
-            network = timm.create_model(architecture.backbone, num_classes=0, **architecture.options)
-        found = fit(network, weights)
+        found = fit(skeleton(architecture.backbone, architecture.options), weights)
         if found.faults == (0, 0) and (best is None or len(found.resampled) < best[0]):
             best = len(found.resampled), architecture
             if not found.resampled:
