@@ -65,6 +65,7 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
     from cxrlab.errors import ConfigError
     from cxrlab.evaluation.comparison import compare as compare_tables
     from cxrlab.evaluation.comparison import external_tables, run_dirs, run_tables
+    from cxrlab.evaluation.run_contamination import seen_by
     from cxrlab.evaluation.terminal import leaderboard
     from cxrlab.files import RunDir, write_json
     from cxrlab.metrics.predictions import DataFacts
@@ -83,6 +84,7 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
         targets = Path(cfg.targets).expanduser() if cfg.targets else Path(next(iter(tables.values())).source)
         others = external_tables(predictions, targets, config.plain(cfg.synonyms.groups))
         tables |= {f"{name} (file)" if name in tables else name: table for name, table in others.items()}
+    seen = seen_by(dict(zip(tables, runs, strict=False)), tables, allow_seen=cfg.evaluation.allow_seen)
     if len(tables) < 2:
         raise ConfigError(f"There is one table only ({next(iter(tables))}): a comparison needs two or more.")
     folder = Path(cfg.run_dir)
@@ -94,6 +96,7 @@ def compare(cfg: DictConfig) -> "ComparisonResult":
             facts.pop() if len(facts) == 1 else None,
             margin=cfg.margin,
         )
+        result = replace(result, flags=[*seen, *result.flags])
         kept = result if cfg.report.images else replace(result, data=without_folder_name(result.data))
         write_json(RunDir(folder).comparison, kept.to_json())
         session["seconds"] = {"everything": round(time.perf_counter() - start, 1)}

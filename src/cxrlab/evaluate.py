@@ -205,7 +205,7 @@ def _of_runs(
         warn_if_in_use(folder)
     options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
     runs = [load_run(folder, **options) for folder in folders]
-    predicted = [_predicted_images(cfg, run) for run in runs]
+    predicted = [_predicted_images(cfg, run, allow_seen=settings.allow_seen) for run in runs]
     folder = Path(cfg.run_dir)
 
     def evaluation_of_run(heatmaps_per_label: int) -> "Evaluation":
@@ -238,15 +238,17 @@ def _of_runs(
     return evaluation, draw
 
 
-def _predicted_images(cfg: DictConfig, run: "Run") -> "PredictedImages":
+def _predicted_images(cfg: DictConfig, run: "Run", *, allow_seen: bool) -> "PredictedImages":
+    from cxrlab.evaluation.run_contamination import check_run
     from cxrlab.runs.run_data import own_part, with_pixels, with_validation
 
     computing = {"batch_size": cfg.batch_size, "device": cfg.device}
     recompute = _sets_views(cfg, run)
     if cfg.get("data") is None:
+        check_run(run, cfg.part or "test", allow_seen=allow_seen)
         predicted = own_part(run, cfg.part or "test", root=cfg.root, recompute=recompute, **computing)
     else:
-        predicted = _predicted_elsewhere(cfg, run)
+        predicted = _predicted_elsewhere(cfg, run, allow_seen=allow_seen)
     if recompute:
         predicted = with_validation(run, predicted, root=cfg.root, **computing)
     if cfg.adapt is None:
@@ -270,10 +272,12 @@ def _sets_views(cfg: DictConfig, run: "Run") -> bool:
     return True
 
 
-def _predicted_elsewhere(cfg: DictConfig, run: "Run") -> "PredictedImages":
+def _predicted_elsewhere(cfg: DictConfig, run: "Run", *, allow_seen: bool) -> "PredictedImages":
     from cxrlab.evaluation.external_data import other_data
+    from cxrlab.evaluation.run_contamination import check_run
 
     data = config.build_data_like(cfg.data, run.model.preprocess)
+    check_run(run, cfg.part or "all", allow_seen=allow_seen, data=data)
     groups = config.plain(cfg.synonyms.groups)
     return other_data(run, data, cfg.part or "all", groups, cfg.batch_size, cfg.device, audits=True)
 

@@ -248,6 +248,7 @@ class DataRecord(TypedDict, total=False):
         content: Of the image files' bytes; see :attr:`cxrlab.data.dataset.Dataset.content`.
         split: The split's settings, with ``method``.
         negative: What it calls images without its one label, or "".
+        public: Name of the public data set that it is, or "".
     """
 
     name: str
@@ -258,6 +259,7 @@ class DataRecord(TypedDict, total=False):
     content: str
     split: Mapping[str, object]
     negative: str
+    public: str
 
 
 class FeaturesRecord(TypedDict):

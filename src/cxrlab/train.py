@@ -152,7 +152,7 @@ def train(cfg: DictConfig) -> float:
 
 def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     from cxrlab.cli import build, summaries
-    from cxrlab.cli.checks import check_data_fit
+    from cxrlab.cli.checks import check_data_fit, check_seen
     from cxrlab.runs import writing
 
     # What needs no image is told before any is decoded.
@@ -164,8 +164,11 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     data: DataModule = config.build(cfg.data)
     network = build.initial_network(cfg, len(data.read().labels))
     check_data_fit(cfg, data.read(), network)
+    start = build.start_of(cfg, network)
+    check_seen(cfg, start, data, is_decoded=False)
     with console.says_when_stopped("Nothing is trained yet: the same command starts again."):
         data.prepare()
+    check_seen(cfg, start, data, is_decoded=True)
     classifier = build.build_classifier(cfg, data, network, solver)
     if cfg.resume:
         writing.check_same_run(data, classifier, files)

@@ -5,6 +5,7 @@ import pytest
 
 from cxrlab.data.flow import FlowStep
 from cxrlab.metrics.predictions import DataFacts
+from cxrlab.models.weights.seen import timm_weights
 from cxrlab.report.checklists import FACTS, Case, _checklists, checklist
 from cxrlab.report.evaluation_page import SECTIONS
 from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
@@ -30,6 +31,7 @@ def run_info(**changes):
         "networks": [NetworkInfo("resnet10t", 64, 1)],
         "trained_on": trained,
         "provenance": session,
+        "initial_weights": [timm_weights("resnet10t")],
     }
     return ModelInfo(**values | changes)  # fmt: skip
 
@@ -88,8 +90,7 @@ def test_a_run_answers_what_it_knows_and_where(run_case):
     assert claim["12"][0]
     assert "5 listed images not on disk and 0 that could not be read" in claim["12"][1]
     assert "No patient is in two parts" in claim["20"][1]
-    assert "published weights" in claim["24"][1]
-    assert "learning rate 0.001" in claim["25"][1]
+    assert "licence apache-2.0, trained on imagenet-1k." in claim["24"][1]
     assert "55 images left out by data.filter" in claim["8"][1]
     assert claim["44"] == (False, "To write: Who paid and what they had a say in.")
     tripod = items("tripod_ai", run_case())

@@ -381,7 +381,7 @@ def test_what_a_run_says_of_itself(tmp_path):
         encoding="utf-8",
     )
     info = run_model_info(tmp_path, config, panels=(), notes=["A note."])
-    assert info.networks == [NetworkInfo("resnet10t", 64, 1, 1234, 1000, is_pretrained=True)]
+    assert info.networks == [NetworkInfo("resnet10t", 64, 1, 1234, 1000)]
     assert info.trained_on == TrainingData(
         name="nih",
         parts={"train": (2, 1), "val": (1, 1), "test": (0, 0)},

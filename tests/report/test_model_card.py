@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from cxrlab.cli.config import config_dir
+from cxrlab.data.public import RADIOGRAPHS
 from cxrlab.metrics.predictions import DataFacts
-from cxrlab.report import text
 from cxrlab.report.model_card import model_card
 from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
 
@@ -99,5 +99,5 @@ def test_every_data_set_of_radiographs_that_has_a_name_is_known_by_it():
     for path in (config_dir() / "data").glob("*.yaml"):
         reader = yaml.safe_load(path.read_text()).get("reader")
         names.add(reader.get("name") if isinstance(reader, dict) else None)
-    assert names - {None} <= text.RADIOGRAPHS
-    assert not {"malaria", "synthetic"} & text.RADIOGRAPHS
+    assert names - {None} <= RADIOGRAPHS
+    assert not {"malaria", "synthetic"} & RADIOGRAPHS

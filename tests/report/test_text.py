@@ -115,10 +115,9 @@ def test_what_was_trained_on_what():
 
 
 def test_a_network_in_words():
-    network = NetworkInfo("resnet10t", 64, 3, num_parameters=1500, num_trainable=500, is_pretrained=True)
+    network = NetworkInfo("resnet10t", 64, 3, num_parameters=1500, num_trainable=500)
     assert text.describe_network(network) == (
-        "resnet10t, colour images of 64 x 64 pixels, 1,500 parameters, 500 of them trainable, weights of ImageNet "
-        "at the start"
+        "resnet10t, colour images of 64 x 64 pixels, 1,500 parameters, 500 of them trainable"
     )
     low_rank = NetworkInfo("vit", num_parameters=1600, num_trainable=150, num_lora=100)
     assert text.describe_network(low_rank) == (

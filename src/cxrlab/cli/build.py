@@ -21,9 +21,17 @@ from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import CheckpointError, ConfigError, UserError
 from cxrlab.files import RunDir
 from cxrlab.losses import build_loss, check_task, label_frequencies, warn_of_balancing_twice
-from cxrlab.models.network import Network, architecture, make_network, without_initial_weights
+from cxrlab.models.network import (
+    Network,
+    architecture,
+    described_start,
+    make_network,
+    without_initial_weights,
+)
 from cxrlab.models.preprocess import STATISTICS_IMAGES
+from cxrlab.models.weights import InitialWeights, plain_seen
 from cxrlab.runs.features import image_features
+from cxrlab.runs.lineage import saved_start, training_data
 from cxrlab.runs.writing import remove_evaluation
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
 from cxrlab.training.callbacks.resume import StopTogether, TodaysSettings
@@ -157,6 +165,8 @@ def build_classifier(
     shape = {"image_size": settings.image_size, "channels": settings.channels}
     description = config.plain(cfg.model)
     mean, std = _statistics(cfg.preprocess, data)
+    network = initial_network(cfg, len(labels)) if network is None else network
+    start = start_of(cfg, network)
     return (solver or build_solver(cfg)).classifier(
         labels=labels,
         preprocess={
@@ -167,7 +177,7 @@ def build_classifier(
             **shape,
         },
         network={**architecture(description), "num_labels": len(labels), **shape},
-        module=initial_network(cfg, len(labels)) if network is None else network,
+        module=network,
         loss=_loss(cfg, data),
         optimizer=config.guarded(cfg.optimizer, "optimizer"),
         scheduler=None if cfg.data.overfit_images else config.guarded(cfg.scheduler, "scheduler"),
@@ -179,7 +189,27 @@ def build_classifier(
         task=cfg.task,
         views=cfg.views,
         grouping=functools.partial(build_groups, cfg),
+        initial_weights=None if start is None else start.plain(),
+        trained_on=plain_seen(training_data(data)),
     )
+
+
+def start_of(cfg: DictConfig, network: Network) -> InitialWeights | None:
+    """Return what the network of a training started from; of a resumed run what its start was.
+
+    Args:
+        cfg: As in conf/train.yaml, checked.
+        network: With the weights that it starts from.
+
+    Returns:
+        None where it is not known, as for a class of one's own that does not say.
+
+    Raises:
+        CheckpointError: If the last checkpoint of a resumed run cannot be read.
+    """
+    if cfg.resume:
+        return saved_start(RunDir(Path(cfg.resume)).last_checkpoint, config.plain(cfg.model))
+    return network.initial_weights or described_start(config.plain(cfg.model))
 
 
 def _network_factory(cfg: DictConfig) -> Callable[..., nn.Module]:

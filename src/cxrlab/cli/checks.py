@@ -4,21 +4,28 @@ Decoding takes minutes to hours, and a rate below 0 or an image size that a netw
 of it.
 """
 
+import logging
+
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.augment import NoAugment
 from cxrlab.cli import config
+from cxrlab.data.datamodule import DataModule
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, UserError
+from cxrlab.evaluation.run_contamination import check_before_decoding, check_start
 from cxrlab.losses import build_loss, check_task, label_frequencies
 from cxrlab.losses.base import known_loss
 from cxrlab.metrics.streaming import WITH_PENALTY, check_monitor, label_metrics
 from cxrlab.models.network import Network
+from cxrlab.models.weights import InitialWeights
 from cxrlab.runs.features import check_precision
 from cxrlab.task import check_exclusive
 from cxrlab.training.optim import ParameterGroup, parameter_groups
 from cxrlab.training.solvers import LogisticSolver, Solver, check_loss
+
+log = logging.getLogger(__name__)
 
 _STEPS_PER_EPOCH = 10  # of a schedule that is made for its errors only
 
@@ -211,6 +218,29 @@ def check_data_fit(cfg: DictConfig, manifest: Manifest, network: Network) -> Non
         check_exclusive(targets, labels)
     _check_loss(cfg, targets)
     _check_metrics(cfg, targets, labels)
+
+
+def check_seen(cfg: DictConfig, start: InitialWeights | None, data: DataModule, *, is_decoded: bool) -> None:
+    """Refuse weights to start from that had certainly seen the test part, before hours are spent on them.
+
+    Args:
+        cfg: As in conf/train.yaml, checked.
+        start: What the network starts from; None where it is not known.
+        data: The data set.
+        is_decoded: Whether its images are decoded, so that it can be split; else its tables are read only.
+
+    Raises:
+        ConfigError: Naming weights, data and key. Where the test part is not read (``test=false``) it is a
+            warning.
+    """
+    allow_seen = cfg.evaluation.allow_seen or cfg.test is not True
+    advice = "Start from other weights, or train with test=false, which leaves the test part alone."
+    if not is_decoded:
+        check_before_decoding(start, data, "test", allow_seen=allow_seen, advice=advice)
+        return
+    found = check_start(start, data, "test", allow_seen=allow_seen, advice=advice)
+    if found.overlap in ("certain", "possible"):
+        log.warning("Of the test part: %s", " ".join(found.reasons))
 
 
 def _check_loss(cfg: DictConfig, targets: torch.Tensor) -> None:

@@ -38,6 +38,7 @@ _CHANGEABLE = (
     "test",
     "report",
     "explanation",
+    "evaluation.allow_seen",
     "metrics",
     "trust",
 )

@@ -39,6 +39,7 @@ from cxrlab.data.loader import (
 )
 from cxrlab.data.manifest import PARTS, Manifest
 from cxrlab.data.patients import warn_of_patients
+from cxrlab.data.public import PUBLIC, canonical
 from cxrlab.data.splits import CustomSplit, Split, check_fraction, take_fraction, take_images
 from cxrlab.errors import ConfigError, DataError, check_range, override
 from cxrlab.files import user_cache_dir
@@ -163,6 +164,7 @@ class DataModule(pl.LightningDataModule):
         self.seconds: dict[str, float] = {}
         self._flow: dict[str, FlowStep] = {}
         self._read: tuple[Manifest, list[str]] | None = None
+        self._reader_name = ""
         self._dataset: Dataset | None = None
         self._store: ImageStore | None = None
         self.features: FeatureStore | None = None
@@ -200,6 +202,7 @@ class DataModule(pl.LightningDataModule):
         if self._read is None:
             self.split.check_file()
             manifest = self._timed("read", lambda: self.reader(self.root))
+            self._reader_name = manifest.name
             if self.name is not None:
                 manifest = replace(manifest, name=self.name)
             warn_of_patients(manifest.table["patient"], manifest.root)
@@ -240,6 +243,17 @@ class DataModule(pl.LightningDataModule):
         """Whether a person or a YAML file named the data set; else its name may be that of the folder."""
         given = self.reader.keywords.get("name") if isinstance(self.reader, functools.partial) else None
         return self.name is not None or given is not None
+
+    @property
+    def public_name(self) -> str:
+        """Name of the public data set that it is, whatever a person calls it; empty where it is none.
+
+        Read first, for it is the reader that knows.
+        """
+        if self._read is None:
+            self.read()
+        names = (self._reader_name, self.name or "")
+        return next((canonical(name) for name in names if canonical(name) in PUBLIC), "")
 
     @property
     def dataset(self) -> Dataset:

@@ -41,6 +41,18 @@ def read_table(path: Path) -> pd.DataFrame:
     return read_csv(path, dtype=text, keep_default_na=False, na_values=numbers)
 
 
+def images_digest(table: pd.DataFrame) -> str:
+    """Return 12 hex digits that depend on images and patients, whatever their labels; empty for no rows.
+
+    By those of two test parts it is told whether two trainings were kept from the same images.
+
+    Args:
+        table: With the columns ``image`` and ``patient``.
+    """
+    rows = table[["image", "patient"]].sort_values("image").to_csv(index=False, lineterminator="\n")
+    return hashlib.sha256(rows.encode()).hexdigest()[:12] if len(table) else ""
+
+
 def read_csv(path: Path, remedy: str = "", **options: Any) -> pd.DataFrame:
     """Read a table that cxrlab wrote; whatever is wrong with it is said with its name.
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cxrlab.data.readers.nih import LABELS
 from cxrlab.evaluation import out_of_fold
+from cxrlab.evaluation.contamination import Contamination, is_worth_a_caveat
 from cxrlab.evaluation.operating_point import Thresholds
 from cxrlab.evaluation.out_of_fold import OutOfFold
 from cxrlab.evaluation.results import Caveat, Estimates, PublishedRow, PublishedTable, PublishedValue
@@ -108,6 +109,34 @@ def caveats(
                 why += f", or no threshold reaches {thresholds.rule} there"
             message = f"No threshold could be chosen for {label}: the {thresholds.source} part {why}."
             flags.append(Caveat("no_threshold", label, message))
+    return flags
+
+
+def contamination_caveats(found: Contamination | None, data_name: str) -> list[Caveat]:
+    """Return what is known of start weights that had seen the evaluated images; nothing for None.
+
+    Args:
+        found: What is known.
+        data_name: Public name of the data set that is evaluated, or empty.
+    """
+    if found is None:
+        return []
+    flags = []
+    kind, end = {
+        "certain": ("seen", "The numbers say little about new patients."),
+        "possible": ("perhaps_seen", "If these images were among them, the numbers are too good."),
+        "unknown": ("unknown_start", "If these images were among them, the numbers are too good."),
+        "none": ("", ""),
+    }[found.overlap]
+    if found.overlap in ("certain", "possible") or is_worth_a_caveat(found, data_name):
+        flags.append(Caveat(kind, None, " ".join([*found.reasons, end])))
+    if found.validation_reasons:
+        message = (
+            "Validation images, on which best epoch, thresholds and calibration were chosen, had been seen "
+            "before the training began too: these may be off for new patients."
+        )
+        why = () if found.overlap == "certain" else found.validation_reasons
+        flags.append(Caveat("seen_validation", None, " ".join([message, *why])))
     return flags
 
 

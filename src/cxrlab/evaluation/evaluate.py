@@ -9,9 +9,16 @@ import numpy as np
 import pandas as pd
 
 from cxrlab.evaluation.baselines import Baselines, baseline_caveat, evaluate_baselines
-from cxrlab.evaluation.caveats import are_of_nih, caveats, fold_caveats, published_table
+from cxrlab.evaluation.caveats import (
+    are_of_nih,
+    caveats,
+    contamination_caveats,
+    fold_caveats,
+    published_table,
+)
 from cxrlab.evaluation.classification import classification_report
 from cxrlab.evaluation.cohort import Cohort, table_cohort
+from cxrlab.evaluation.contamination import Contamination
 from cxrlab.evaluation.curves import label_curves
 from cxrlab.evaluation.decision_curve import decisions
 from cxrlab.evaluation.external_comparison import OwnPart, external_comparison
@@ -75,6 +82,7 @@ def evaluate(
     referral: ReferralRules | None = None,
     image_facts: ImageFacts | None = None,
     interventions: InterventionResult | None = None,
+    contamination: Contamination | None = None,
 ) -> EvaluationResult:
     """Return every number of an evaluation, with its interval.
 
@@ -93,6 +101,7 @@ def evaluate(
         referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
         image_facts: Brightness, contrast and sizes of boxes of the images, where they are at hand.
         interventions: What changes of some of the images do.
+        contamination: Whether the weights that the training started from had seen the images.
     """
     settings = settings or EvaluationSettings()
     data = data or DataFacts("")
@@ -150,6 +159,7 @@ def evaluate(
         thresholds=_thresholds(table, thresholds),
         prevalence=settings.prevalence,
         flags=[
+            *contamination_caveats(contamination, data.known_as),
             *(Caveat("note", None, note) for note in notes),
             *fold_caveats(folds.facts),
             *(Caveat("baseline", None, message) for message in baseline_caveat(beside)),
@@ -187,6 +197,7 @@ def evaluate(
         stratified=stratified,
         interventions=interventions,
         readers=readers,
+        contamination=contamination,
     )
 
 

@@ -224,7 +224,9 @@ def other_data(
     own_name = {other: own for own, other in matched.items()}
     manifest = replace(manifest, boxes=manifest.boxes.replace({"label": own_name}))  # for the heatmaps
     split = "all images" if part == "all" else f"{data.split.method}, its part {part}"
-    facts = DataFacts(manifest.name, split, manifest.fingerprint(), data.is_named, manifest.negative)
+    facts = DataFacts(
+        manifest.name, split, manifest.fingerprint(), data.is_named, manifest.negative, data.public_name
+    )
     # Its parts are not those of the run's training.
     table = replace(table, part="")
     return PredictedImages(

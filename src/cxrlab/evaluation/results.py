@@ -14,6 +14,7 @@ import pandas as pd
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.baselines import BaselineResult
 from cxrlab.evaluation.cohort import Cohort
+from cxrlab.evaluation.contamination import Contamination
 from cxrlab.evaluation.decision_curve import Decisions
 from cxrlab.evaluation.external_comparison import ExternalComparison
 from cxrlab.evaluation.failures import FailureAnalysis
@@ -445,6 +446,8 @@ class EvaluationResult:
         readers: Several people's readings beside the model; None where there are none.
         interventions: What changes of the images do to the AUROC; None where they were not asked for.
         macro_labels: The labels that the means are of: those with enough patients.
+        contamination: Whether the weights that the training started from had seen these images; None for
+            predictions of another program.
     """
 
     format: int = FORMAT
@@ -481,6 +484,7 @@ class EvaluationResult:
     stratified: Sequence[StratifiedAuroc] = ()
     interventions: InterventionResult | None = None
     readers: ReaderStudy | None = None
+    contamination: Contamination | None = None
 
     @property
     def is_exclusive(self) -> bool:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cxrlab.data.manifest import COVARIATE, Manifest, read_table
 from cxrlab.data.patients import unified
+from cxrlab.data.public import canonical, public_name
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.files import DataRecord
 
@@ -32,6 +33,8 @@ class DataFacts:
         fingerprint: Of its manifest, or None.
         is_named: Whether a person gave the name, which may then stand where names of folders may not.
         negative: What it calls images without its one label, or "".
+        public: Name of the public data set that it is, whatever a person calls it; "" where it is none, or
+            that is not known.
     """
 
     name: str
@@ -39,6 +42,12 @@ class DataFacts:
     fingerprint: str | None = None
     is_named: bool = False
     negative: str = ""
+    public: str = ""
+
+    @property
+    def known_as(self) -> str:
+        """The name by which others know the data set; "" where it has none that may be told."""
+        return self.public or public_name(canonical(self.name), self.is_named)
 
     def record(self) -> DataRecord:
         """Return what is known, as a session of ``provenance.json`` has it."""
@@ -47,6 +56,8 @@ class DataFacts:
             record["fingerprint"] = self.fingerprint
         if self.is_named:
             record["is_named"] = True
+        if self.public:
+            record["public"] = self.public
         return record
 
 

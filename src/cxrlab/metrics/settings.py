@@ -38,6 +38,8 @@ class EvaluationSettings:
         refer_confidence: With which confidence either is guaranteed.
         decision_thresholds: Probabilities from which on one would act, for the table of net benefit.
         baselines: Whether to set simple baselines that see no lung beside the model.
+        allow_seen: Whether to evaluate on images that the weights which the training started from had
+            certainly seen; the page then says so in its first sentence.
         min_threshold_patients: Thresholds chosen on fewer validation patients with a finding, or without it,
             are flagged.
 
@@ -70,6 +72,7 @@ class EvaluationSettings:
     refer_confidence: float = 0.9
     decision_thresholds: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.5)
     min_threshold_patients: int = 20
+    allow_seen: bool = False
 
     @property
     def referral(self) -> ReferralTargets:

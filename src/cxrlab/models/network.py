@@ -15,6 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, ConfigError
+from cxrlab.models.weights.seen import (
+    RANDOM,
+    UNKNOWN_FILE,
+    InitialWeights,
+    timm_weights,
+    torchvision_weights,
+)
 from cxrlab.trust import build, locate
 
 # Classes that a checkpoint may name without anybody's trust.
@@ -45,10 +52,12 @@ class Network(nn.Module):
     Attributes:
         image_size: Height and width of the images that it is made for, in pixels.
         channels: Their channels.
+        initial_weights: What it started from; None where that is not known.
     """
 
     image_size: int
     channels: int
+    initial_weights: InitialWeights | None = None
 
     @property
     def title(self) -> str:
@@ -154,6 +163,8 @@ class PlainNetwork(Network):
         super().__init__()
         self.module = module
         self.image_size, self.channels = image_size, channels
+        own = getattr(module, "initial_weights", None)
+        self.initial_weights = own if isinstance(own, InitialWeights) else None
         self.num_logits, self._feature_name, self._stage_names = _spatial_layers(module, image_size, channels)
 
     @property
@@ -366,6 +377,31 @@ def without_initial_weights(description: Mapping[str, object]) -> dict[str, obje
     if str(kept.get("_target_")).startswith("torchvision."):
         kept.pop("weights", None)
     return kept | {name: _OF_TRAINING[name] for name in ("pretrained", "checkpoint_path") if name in kept}
+
+
+def described_start(description: Mapping[str, object]) -> InitialWeights | None:
+    """Return what a network starts from by its description in a config; None where that does not tell.
+
+    Args:
+        description: ``model`` of a config.
+
+    Example:
+        >>> described_start({"_target_": "torchvision.models.resnet18", "weights": "IMAGENET1K_V1"}).title
+        "torchvision's IMAGENET1K_V1"
+        >>> described_start({"_target_": "my_lab.Net"}) is None
+        True
+    """
+    target = str(description.get("_target_"))
+    if target.startswith("torchvision."):
+        weights = description.get("weights")
+        return RANDOM if weights is None else torchvision_weights(str(weights))
+    if target not in OWN_NETWORKS:
+        return None
+    if description.get("pretrained"):
+        return timm_weights(str(description.get("backbone")))
+    if description.get("weights"):
+        return None
+    return UNKNOWN_FILE if description.get("checkpoint_path") else RANDOM
 
 
 def architecture(description: Mapping[str, object]) -> dict[str, object]:

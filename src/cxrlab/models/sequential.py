@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
 from cxrlab.models.network import Network
+from cxrlab.models.weights.seen import RANDOM
 
 Padding = Literal["valid", "same"]
 Layer = Mapping[str, Any] | str
@@ -78,6 +79,7 @@ class SequentialNetwork(Network):
         output_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.initial_weights = RANDOM
         self.image_size, self.channels = image_size, channels
         self._arguments = {
             "layers": [layer if isinstance(layer, str) else dict(layer) for layer in layers],

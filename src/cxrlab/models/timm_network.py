@@ -20,6 +20,7 @@ from cxrlab.models.weights import (
     BackboneOptions,
     WeightSource,
     check_weights_choice,
+    initial_weights,
     load_backbone,
     load_named,
     load_pretrained,
@@ -147,6 +148,9 @@ class TimmNetwork(Network):
             load_backbone(self.backbone, checkpoint_path)
         if weights is not None:
             load_named(self.backbone, weights)
+        self.initial_weights = initial_weights(
+            backbone, pretrained=pretrained, checkpoint_path=checkpoint_path, weights=weights
+        )
         self.feature_map = nn.Identity()
         self.feature_dropout = nn.Dropout(feature_dropout)
         self.head: nn.Sequential | AttentionHead

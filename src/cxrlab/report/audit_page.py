@@ -17,11 +17,11 @@ from PIL import Image
 from cxrlab.data.audit import AuditReport
 from cxrlab.data.audit.drift import LARGEST
 from cxrlab.data.manifest import COVARIATE, PARTS, Manifest
+from cxrlab.data.public import public_name
 from cxrlab.errors import OutputError
 from cxrlab.files import replacing, write_text
 from cxrlab.report.figures import audit as figures
 from cxrlab.report.html import pages
-from cxrlab.report.model_info import public_name
 
 _JPEG_QUALITY = 80
 _GAP = 4

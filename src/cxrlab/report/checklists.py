@@ -267,16 +267,8 @@ def _software(case: Case) -> Fact | None:
 
 
 def _initialisation(case: Case) -> Fact | None:
-    model = _settings(case, "model")
-    if not model:
-        return None
-    if model.get("checkpoint_path"):
-        start = "weights of another checkpoint (model.checkpoint_path)"
-    elif model.get("pretrained") or model.get("weights"):
-        start = "published weights (of ImageNet, if model.pretrained=true)"
-    else:
-        start = "random weights"
-    return Fact(f"The training started from {start}.", ["repeat"])
+    started = text.start(case.model_info)
+    return Fact(" ".join(started), ["card"]) if started else None
 
 
 def _training(case: Case) -> Fact | None:

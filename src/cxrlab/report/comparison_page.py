@@ -132,11 +132,19 @@ def _numbered(comparison: ComparisonResult) -> ComparisonResult:
         models=[replace(model, name=names[model.name]) for model in comparison.models],
         pairs=[renamed(pair) for pair in comparison.pairs],
         flags=[
-            replace(caveat, message=text.PARTS_DIFFER) if caveat.kind == "parts_differ" else caveat
+            replace(caveat, message=text.PARTS_DIFFER)
+            if caveat.kind == "parts_differ"
+            else replace(caveat, message=_with_name(caveat.message, names))
             for caveat in comparison.flags
             if caveat.kind != "note"
         ],
     )
+
+
+def _with_name(message: str, names: Mapping[str, str]) -> str:
+    """Return a message with the new name of the model that it begins with, if it does with one."""
+    name, colon, rest = message.partition(": ")
+    return f"{names[name]}{colon}{rest}" if name in names else message
 
 
 def _figures(comparison: ComparisonResult) -> dict[str, Figure | None]:

@@ -26,11 +26,13 @@ from cxrlab.evaluation.operating_point import (
 )
 from cxrlab.evaluation.results import EvaluationResult
 from cxrlab.evaluation.run_baselines import run_baselines
+from cxrlab.evaluation.run_contamination import run_contamination
 from cxrlab.metrics.settings import EvaluationSettings
 from cxrlab.report.evaluation_page import Evaluation, with_checks, write_report, write_results
 from cxrlab.report.model_info import ModelInfo, ensemble_model_info, run_model_info
 from cxrlab.report.panels import draw_run_panels, read_panels
 from cxrlab.report.section import Section
+from cxrlab.runs.lineage import run_start
 from cxrlab.runs.run import Run
 from cxrlab.runs.run_data import PredictedImages, with_pixels
 
@@ -111,7 +113,12 @@ def run_evaluation(
         settings: How it is evaluated.
         folder: Where heatmaps go.
         heatmaps_per_label: Hits, and errors, of each label; 0 for none.
+
+    Raises:
+        ConfigError: If the images were certainly seen by what the training started from, and are not to be
+            evaluated then.
     """
+    found = run_contamination([run], [predicted], allow_seen=settings.allow_seen)
     thresholds, calibrator = run_operating_point(run, settings, predicted.table.labels, predicted.validation)
     is_drawn = predicted.images is None and predicted.table.part == "test"  # by the training
     heatmaps_dir = run.files.test_heatmaps if is_drawn else folder / "heatmaps"
@@ -120,6 +127,7 @@ def run_evaluation(
     panels, _ = read_panels(heatmaps_dir, budget_bytes=_PANEL_BYTES)
     notes = predicted.notes if run.has_own_weights else (_OTHER_WEIGHTS, *predicted.notes)
     model_info = run_model_info(run.run_dir, run.config, panels=panels, notes=notes)
+    model_info = replace(model_info, initial_weights=[run_start(run)])
     model_info = _of_other_data(model_info, predicted) if predicted.is_external else model_info
     if is_drawn:
         model_info = with_checks(model_info, run.run_dir)
@@ -138,6 +146,7 @@ def run_evaluation(
         own_part(run, predicted) if predicted.is_external else None,
         validation=validation,
         referral=run_referral(run, settings, labels) if has_own_rules else None,
+        contamination=found,
     )
     return evaluation if thresholds is None else evaluation.with_thresholds(thresholds)
 
@@ -193,10 +202,13 @@ def ensemble_evaluation(
     """Return the mean of several runs' predictions, with thresholds of the mean on their validation part.
 
     Raises:
+        ConfigError: If the images were certainly seen by what a member started from, and are not to be
+            evaluated then.
         DataError: If tasks, images, labels or targets differ, or one was trained on patients of another's
             test part.
     """
     check_same_task(runs)
+    found = run_contamination(runs, predicted, allow_seen=settings.allow_seen)
     is_external = predicted[0].is_external
     tables = [member.table for member in predicted]
     table = ensemble(shared_images(tables) if is_external else tables)
@@ -207,6 +219,7 @@ def ensemble_evaluation(
     thresholds, calibrator = (None, None) if validation is None else from_validation(validation, settings)
     notes = tuple(dict.fromkeys(note for member in predicted for note in member.notes))
     model_info = ensemble_model_info([run.run_dir for run in runs], [run.config for run in runs], notes=notes)
+    model_info = replace(model_info, initial_weights=[run_start(run) for run in runs])
     if is_external:
         unseen = all(member.unseen for member in predicted)
         model_info = _of_other_data(model_info, replace(predicted[0], unseen=unseen))
@@ -219,6 +232,7 @@ def ensemble_evaluation(
         predicted[0].audit,
         _cohort(runs, predicted[0], len(table)),
         validation=None if is_validation else validation,
+        contamination=found,
     )
 
 

@@ -17,6 +17,7 @@ from cxrlab.data.audit import AuditReport
 from cxrlab.errors import OutputError
 from cxrlab.evaluation.baselines import Baselines
 from cxrlab.evaluation.cohort import Cohort
+from cxrlab.evaluation.contamination import Contamination
 from cxrlab.evaluation.evaluate import evaluate
 from cxrlab.evaluation.external_comparison import OwnPart
 from cxrlab.evaluation.image_facts import ImageFacts
@@ -371,6 +372,8 @@ class Evaluation:
         referral: Rules to rule in, rule out, or refer; None to choose them on ``validation``.
         image_facts: Brightness, contrast and sizes of boxes of the images, where they are at hand.
         interventions: What changes of the images do; None where that was not asked for.
+        contamination: Whether the weights that the training started from had seen the images; None where
+            nothing is known of the model.
     """
 
     table: PredictionTable
@@ -386,6 +389,7 @@ class Evaluation:
     referral: ReferralRules | None = None
     image_facts: ImageFacts | None = None
     interventions: InterventionResult | None = None
+    contamination: Contamination | None = None
 
     def with_thresholds(self, thresholds: Thresholds) -> "Evaluation":
         """Return the same with other thresholds, by which the heatmaps' outcomes go too."""
@@ -491,6 +495,7 @@ def write_results(
         baselines=evaluation.baselines,
         image_facts=evaluation.image_facts,
         interventions=evaluation.interventions,
+        contamination=evaluation.contamination,
     )
     kept = result if images else without_folder_names(result)
     kept.save(folder)

@@ -11,17 +11,15 @@ import pandas as pd
 
 from cxrlab.data.audit import Finding
 from cxrlab.data.manifest import PARTS, read_csv, read_table
+from cxrlab.data.public import public_name
 from cxrlab.data.splits import METHODS
 from cxrlab.evaluation.results import EvaluatedData, EvaluationResult
 from cxrlab.files import PROVENANCE_REMEDY, RunDir, read_json, reading
 from cxrlab.heatmaps.results import ExplanationResult
+from cxrlab.models.weights import InitialWeights
 
 Kind = Literal["run", "ensemble", "predictions"]
 Outcome = Literal["TP", "FP", "FN", "TN", "unknown"]
-
-# What readers call public data; any other name may be that of somebody's folder or file.
-_PUBLIC_DATA = ("nih", "pneumonia", "malaria", "synthetic", "chexpert", "nih_course")
-
 
 _METRICS_REMEDY = "Bring it back from a copy, or remove it: the page then has no learning curves."
 _AUDIT_REMEDY = "Bring it back from a copy, or remove it: the page then has no audit."
@@ -79,7 +77,6 @@ class NetworkInfo:
         num_trainable: Those that were trained.
         num_lora: Of low-rank updates (LoRA), which were merged after the training: in the two figures above,
             and no longer in the network.
-        is_pretrained: Whether it began with weights of ImageNet.
     """
 
     name: str
@@ -88,7 +85,6 @@ class NetworkInfo:
     num_parameters: int | None = None
     num_trainable: int | None = None
     num_lora: int = 0
-    is_pretrained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +161,8 @@ class ModelInfo:
         kind: A run of ours, an ensemble of runs, or predictions of another program.
         networks: One for a run; those of an ensemble.
         trained_on: The data of the training.
+        initial_weights: What the training started from, of each network; None among them where that is not
+            recorded. Empty where nothing is known of the model.
         is_external: Whether the evaluated images are of another data set than that of the training.
         unseen: Whether the evaluated patients are known to be none of the training's; None: they are if a run
             or ensemble is evaluated on a test part.
@@ -188,6 +186,7 @@ class ModelInfo:
     kind: Kind = "predictions"
     networks: Sequence[NetworkInfo] = ()
     trained_on: TrainingData | None = None
+    initial_weights: Sequence[InitialWeights | None] = ()
     is_external: bool = False
     unseen: bool | None = None
     config: Mapping[str, Any] | None = None
@@ -234,14 +233,6 @@ def without_names(result: EvaluationResult, model_info: ModelInfo) -> tuple[Eval
         examples=(),
         changed={},
     )
-
-
-def public_name(name: str, is_named: bool) -> str:
-    """Return a name that a person gave (``data.name``) or that of a public data set.
-
-    Any other, which may be that of a folder, becomes empty.
-    """
-    return name if is_named or name in _PUBLIC_DATA else ""
 
 
 def without_folder_name(data: EvaluatedData) -> EvaluatedData:
@@ -334,7 +325,7 @@ def network_name(config: Mapping[str, Any]) -> str:
 
 
 def _network(config: Mapping[str, Any], session: Session) -> NetworkInfo:
-    data, model = config.get("data", {}), config.get("model", {})
+    data = config.get("data", {})
     return NetworkInfo(
         name=network_name(config),
         image_size=data.get("image_size"),
@@ -342,7 +333,6 @@ def _network(config: Mapping[str, Any], session: Session) -> NetworkInfo:
         num_parameters=session.network.get("parameters"),
         num_trainable=session.network.get("trainable"),
         num_lora=session.network.get("lora", 0),
-        is_pretrained=bool(model.get("pretrained")),
     )
 
 

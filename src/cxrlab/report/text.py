@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxrlab.data.audit import Finding, summary
+from cxrlab.data.public import RADIOGRAPHS
 from cxrlab.evaluation.cohort import Cohort
+from cxrlab.evaluation.contamination import seen_words
 from cxrlab.evaluation.results import ComparisonResult, EvaluatedData, EvaluationResult, Gap, IntervalMethod
 from cxrlab.metrics.bootstrap import Estimate
+from cxrlab.models.weights import RANDOM, InitialWeights, SeenData
+from cxrlab.models.weights.seen import UNKNOWN_DATA
 from cxrlab.report.formatting import bounds, count, counted, interval, level, number, percent, seconds
 from cxrlab.report.model_info import ModelInfo, NetworkInfo, Session, TrainingData
 
@@ -104,16 +108,6 @@ _MODEL_NAMES = {
 }
 _PART_NOUNS = {"train": "training", "val": "validation", "test": "test"}
 _RULES = {"youden": "the highest sensitivity + specificity (Youden)", "f1": "the highest F1"}
-RADIOGRAPHS = frozenset(
-    {
-        "brax", "chestmnist", "chestx_det10", "chexpert", "chexpert_plus", "covid_radiography", "covidx",
-        "cxr_lt", "cxr_lt_2023", "mimic", "montgomery", "nih", "nih_chexnet", "nih_course", "nih_cxr_lt",
-        "nih_expert", "nih_google", "nih_sample", "openi", "padchest", "pneumonia", "pneumoniamnist",
-        "rexgradient", "rsna", "shenzhen", "siim", "tbx11k", "vindr",
-    }
-)  # fmt: skip
-"""Names of data sets of chest radiographs."""
-
 _SPLITS = {
     "grouped": "drawn by patient (grouped)",
     "official": "the data set's own (official)",
@@ -123,9 +117,10 @@ _SPLITS = {
 }
 # Kinds of caveats that make a result worthless, the worst first.
 _STRONGEST = (
-    "train_part", "patients_in_folds", "val_part", "guessing", "baseline", "intervention", "shortcut",
-    "randomization",
+    "seen", "perhaps_seen", "train_part", "patients_in_folds", "val_part", "guessing", "baseline",
+    "intervention", "shortcut", "randomization",
 )  # fmt: skip
+_DOUBTS = ("seen", "perhaps_seen", "unknown_start")  # by which images may not be new to the network
 _SHORTCUTS = ("shortcut", "randomization")  # caveats of heatmaps that stand at the top of the page
 
 
@@ -212,6 +207,12 @@ def _evaluated_images(result: EvaluationResult, model_info: ModelInfo) -> str:
         return f"the very {images} that it was trained on, which says nothing about new patients"
     if data.part == "val":
         return f"the very {images} that its best epoch and thresholds were chosen on, which is optimistic"
+    found = result.contamination
+    if found is not None and found.overlap == "certain":
+        return (
+            f"{images}, some or all of which the weights it started from had been trained on "
+            "(evaluation.allow_seen=true)"
+        )
     if is_unseen(result, model_info):
         images += " it had never seen"
     return images if data.patients is not None else f"{images} (patients unknown)"
@@ -223,7 +224,9 @@ def _images_of_patients(images: int, patients: int | None) -> str:
 
 
 def is_unseen(result: EvaluationResult, model_info: ModelInfo) -> bool:
-    """Return whether the evaluated patients are known to be none of the training's."""
+    """Return whether the evaluated patients are known to be new to the network and its start weights."""
+    if any(flag.kind in _DOUBTS for flag in result.flags):
+        return False
     if model_info.unseen is not None:
         return model_info.unseen
     return model_info.kind != "predictions" and result.data.part == "test"
@@ -289,7 +292,66 @@ def training(model_info: ModelInfo) -> str:
         solver = model_info.provenance.solver if model_info.provenance else {}
         chosen = f"strength, C = {solver['strength']:g}," if "strength" in solver else "epoch"
         sentence += f" Its best {chosen} was chosen on {validation} set aside for validation."
-    return sentence
+    return " ".join([sentence, *start(model_info)])
+
+
+def start(model_info: ModelInfo) -> list[str]:
+    """Return what the training started from, what those weights had seen, and their licence.
+
+    Returns:
+        A sentence for each of an ensemble's kinds of weights; none where nothing is recorded.
+    """
+    subject = "Members" if model_info.kind == "ensemble" else "The training"
+    kinds = _kinds_of_start(model_info)
+    return [f"{subject} started from {_start_words(weights)}." for weights in kinds]
+
+
+def _start_words(weights: InitialWeights | None) -> str:
+    if weights is None:
+        return "weights that are not recorded"
+    if weights == RANDOM:
+        return "random weights"
+    licence = f", licence {weights.licence}" if weights.licence else ""
+    if weights.seen is None:
+        return f"{weights.title}{licence}; what they were trained on is not known"
+    known = list(dict.fromkeys(seen_words(seen) for seen in weights.seen if seen.data != UNKNOWN_DATA))
+    more = ["others that are not known"] if len(known) < len(weights.seen) and _has_unknown(weights) else []
+    named = [*known, *more]
+    listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    return f"{weights.title}{licence}, trained on {listed or 'nothing'}"
+
+
+def seen_at_start(model_info: ModelInfo) -> list[str]:
+    """Return what the weights that the training started from had been trained on, with how that is known."""
+    lines = []
+    for weights in _kinds_of_start(model_info):
+        title = "weights that are not recorded" if weights is None else weights.title
+        if weights is None or weights.seen is None:
+            lines.append(f"What the training started from, {title}, had seen is not known.")
+        elif weights.seen:
+            seen = "; ".join(map(_seen_in_detail, weights.seen))
+            lines.append(f"What the training started from, {title}, had seen: {seen}.")
+        if weights is not None and weights.source:
+            lines.append(f"Source of these weights: {weights.source.rstrip('.')}.")
+    return lines
+
+
+def _seen_in_detail(seen: SeenData) -> str:
+    what = "others, which are not known" if seen.data == UNKNOWN_DATA else seen_words(seen)
+    note = seen.note.rstrip(".")
+    return f"{what} [{note}]" if note else what
+
+
+def _kinds_of_start(model_info: ModelInfo) -> list[InitialWeights | None]:
+    kinds: list[InitialWeights | None] = []
+    for weights in model_info.initial_weights:
+        if weights not in kinds:
+            kinds.append(weights)
+    return kinds
+
+
+def _has_unknown(weights: InitialWeights) -> bool:
+    return any(seen.data == UNKNOWN_DATA for seen in weights.seen or ())
 
 
 def describe_network(network: NetworkInfo) -> str:
@@ -311,8 +373,6 @@ def describe_network(network: NetworkInfo) -> str:
             words.append(f"the others changed by {network.num_lora:,} parameters of LoRA")
         elif network.num_trainable not in (None, network.num_parameters):
             words.append(f"{network.num_trainable:,} of them trainable")
-    if network.is_pretrained:
-        words.append("weights of ImageNet at the start")
     return ", ".join(words)
 
 

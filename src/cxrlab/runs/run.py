@@ -143,7 +143,12 @@ class Run:
         if data is not None:
             manifest, is_named = data.manifest, data.is_named
             return DataFacts(
-                manifest.name, data.split.method, manifest.fingerprint(), is_named, manifest.negative
+                manifest.name,
+                data.split.method,
+                manifest.fingerprint(),
+                is_named,
+                manifest.negative,
+                data.public_name,
             )
         return run_facts(self.files)
 

@@ -134,7 +134,10 @@ def run_facts(files: RunDir) -> DataFacts:
         split = None if method is None else str(method)
         is_named = data.get("is_named") is True
         negative = str(data.get("negative", ""))
-        return DataFacts(str(data.get("name", "")), split, data.get("fingerprint"), is_named, negative)
+        public = str(data.get("public", ""))
+        return DataFacts(
+            str(data.get("name", "")), split, data.get("fingerprint"), is_named, negative, public
+        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,12 @@ from cxrlab.data.decode import Resize
 from cxrlab.errors import CheckpointError, ConfigError
 from cxrlab.models.preprocess import STATISTICS_IMAGES, Normalization
 from cxrlab.models.views import check_views
-from cxrlab.models.weights import check_finite_weights, check_plain_weights
+from cxrlab.models.weights import (
+    check_finite_weights,
+    check_plain_weights,
+    read_initial_weights,
+    read_seen,
+)
 from cxrlab.models.weights.files import load_weight_file
 from cxrlab.task import Task
 
@@ -205,6 +210,8 @@ def _check_description(description: Mapping[str, Any], path: Path) -> None:
             check(
                 f"preprocess.{name}", None, lambda values: _are_within(values, channels, least, most), wanted
             )
+    read_seen(description.get("trained_on"), path, "hyper_parameters.trained_on")
+    read_initial_weights(description.get("initial_weights"), path, "hyper_parameters.initial_weights")
     try:
         check_views(description.get("views", ["identity"]))
     except (ConfigError, TypeError) as error:

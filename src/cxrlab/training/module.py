@@ -25,6 +25,7 @@ from cxrlab.models.lora import lora_parameters, merged
 from cxrlab.models.network import Network, build_network, describe, wrap
 from cxrlab.models.preprocess import Preprocess
 from cxrlab.models.views import check_views, view
+from cxrlab.models.weights import plain_seen, read_initial_weights, read_seen
 from cxrlab.task import Task, activate
 from cxrlab.training.checkpoint import check_checkpoint
 from cxrlab.training.loggers import is_table, log_by_label, log_settings, log_test
@@ -35,6 +36,8 @@ from cxrlab.training.schedules import training_length
 log = logging.getLogger(__name__)
 
 Outputs = dict[str, Tensor]
+
+_ARGUMENTS = Path("Classifier")  # where a record stands that is not read from a file
 
 
 class Classifier(pl.LightningModule):
@@ -66,9 +69,16 @@ class Classifier(pl.LightningModule):
         views: Views of an image whose probabilities are averaged, see :func:`cxrlab.models.views.view`.
         grouping: Makes groups of the network's parameters for the optimizer; None for a single one.
         trust: Packages whose networks may be built from a description, such as ``["my_lab"]``.
+        initial_weights: What the network started from, plain, see
+            :meth:`cxrlab.models.weights.InitialWeights.plain`; None for what a network that is given says
+            itself.
+        trained_on: The data that it is trained on, plain, see :func:`cxrlab.models.weights.plain_seen`; None
+            where they are not known.
 
     Attributes:
         network: The network; a module that is no :class:`cxrlab.models.Network` stands in an adapter.
+        initial_weights: What it started from; None where that is not known.
+        trained_on: The data that it is trained on; None where they are not known.
 
     Raises:
         ConfigError: If a view is unknown, the network does not take such images, or its description names a
@@ -103,16 +113,23 @@ class Classifier(pl.LightningModule):
         views: Sequence[str] = ("identity",),
         grouping: Callable[[Network], list[ParameterGroup]] | None = None,
         trust: Sequence[str] = (),
+        initial_weights: Mapping[str, Any] | None = None,
+        trained_on: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.views = check_views(views)
         self.task = task
         self.labels = list(labels)
         self.trust = tuple(trust)
+        given = network if isinstance(network, nn.Module) else module
         if isinstance(network, nn.Module):
             module = network
         elif module is None:
             module = build_network(network, trust)
+        self.trained_on = read_seen(trained_on, _ARGUMENTS, "trained_on")
+        self.initial_weights = read_initial_weights(initial_weights, _ARGUMENTS, "initial_weights")
+        if initial_weights is None and isinstance(given, Network):
+            self.initial_weights = given.initial_weights
         if preprocess is None:
             preprocess = {"normalize": "image"}
             if isinstance(module, Network):
@@ -128,6 +145,8 @@ class Classifier(pl.LightningModule):
                 else describe(self.network, len(self.labels)),
                 "task": task,
                 "views": self.views,
+                "initial_weights": self.initial_weights and self.initial_weights.plain(),
+                "trained_on": self.trained_on and plain_seen(self.trained_on),
             },
             logger=False,  # they go there with those of the training
         )

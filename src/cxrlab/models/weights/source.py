@@ -15,13 +15,17 @@ class SeenData:
 
     Attributes:
         data: Its name, as ``conf/data`` has it where it is there, such as ``nih``; else such as ``imagenet``.
-        parts: Of its official split, such as ``train`` and ``test``; empty where it is not known which.
+        parts: Of its official split, such as ``train`` and ``test``; ``all`` for all of its images; empty
+            where it is not known which.
         note: How it is known, or what is uncertain about it, in a sentence.
+        held_out: Digits of the test part that was kept from them, see
+            :func:`cxrlab.data.manifest.images_digest`; empty where there was none.
     """
 
     data: str
     parts: Sequence[str] = ()
     note: str = ""
+    held_out: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

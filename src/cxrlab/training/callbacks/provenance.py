@@ -12,7 +12,7 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import pytorch_lightning as pl
 import torch
@@ -65,6 +65,7 @@ class SessionRecord(TypedDict):
     network: NotRequired[NetworkRecord]
     features: NotRequired[FeaturesRecord]
     solver: NotRequired[SolverRecord]
+    initial_weights: NotRequired[dict[str, Any] | None]
     seconds: NotRequired[dict[str, float]]
     epochs: NotRequired[int]
     peak_gpu_gib: NotRequired[float]
@@ -168,7 +169,10 @@ class Provenance(Callback):
             "content": data.dataset.content,
             "split": data.split.record(),
             "negative": data.manifest.negative,
+            "public": str(getattr(data, "public_name", "")),
         }
+        start = getattr(pl_module, "initial_weights", None)
+        session["initial_weights"] = None if start is None else start.plain()
         session["network"] = {
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
