@@ -17,6 +17,7 @@ from cxrlab.files import RunDir, SolverRecord
 from cxrlab.losses import class_weights
 from cxrlab.models.blocks import network_blocks
 from cxrlab.models.lora import lora_parameters
+from cxrlab.models.timm_network import count_parameters
 from cxrlab.report.audit_page import without_label
 from cxrlab.report.figures.inputs import draw_inputs, seen
 from cxrlab.report.figures.learning import learning_curves
@@ -60,13 +61,13 @@ def _short(number: int) -> str:
 @rank_zero_only
 def log_network(classifier: Classifier, layers_path: Path) -> None:
     """Say how many parameters the network has, and where its layers are listed."""
-    total = sum(parameter.numel() for parameter in classifier.network.parameters())
-    trainable = sum(p.numel() for p in classifier.network.parameters() if p.requires_grad)
     updates = sum(parameter.numel() for parameter in lora_parameters(classifier.network))
     log.info(
-        "Network: %s parameters, %s of them trainable%s; the layers are in %s",
-        f"{total:,}", f"{trainable:,}", f" ({updates:,} of LoRA)" if updates else "", layers_path,
-    )  # fmt: skip
+        "Network: %s%s; the layers are in %s",
+        count_parameters(classifier.network),
+        f" ({updates:,} of LoRA)" if updates else "",
+        layers_path,
+    )
 
 
 @rank_zero_only

@@ -385,12 +385,24 @@ def layer_table(network: nn.Module, image_size: int, channels: int) -> str:
         network.train(was_training)
         for handle in handles:
             handle.remove()
-    total = sum(parameter.numel() for parameter in network.parameters())
-    trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     rows.insert(0, ("layer", "type", "output", "parameters"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}"
         for row in rows
     ]
-    return "\n".join([*lines, "", f"{total:,} parameters, {trainable:,} of them trainable", ""])
+    return "\n".join([*lines, "", count_parameters(network), ""])
+
+
+def count_parameters(network: nn.Module) -> str:
+    """Return in words how many parameters a network has, and how many of them learn, and from when.
+
+    Example:
+        >>> count_parameters(TimmNetwork("resnet10t", num_labels=1, freeze="backbone", unfreeze_epoch=2))
+        '4,922,569 parameters, 513 of them trainable, all from epoch 2 on'
+    """
+    total = sum(parameter.numel() for parameter in network.parameters())
+    trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    epoch = getattr(network, "unfreeze_epoch", None)
+    later = "" if epoch is None or trainable == total else f", all from epoch {epoch} on"
+    return f"{total:,} parameters, {trainable:,} of them trainable{later}"

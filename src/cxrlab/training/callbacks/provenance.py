@@ -137,6 +137,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def _num_trainable(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
 class Provenance(Callback):
     """Writes and updates the record; a resumed run adds a session to it.
 
@@ -175,7 +179,7 @@ class Provenance(Callback):
         session["initial_weights"] = None if start is None else start.plain()
         session["network"] = {
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "trainable": sum(p.numel() for p in network.parameters() if p.requires_grad),
+            "trainable": _num_trainable(network),
         }
         if (features := getattr(data, "features", None)) is not None:
             images, number = features.shape
@@ -193,6 +197,9 @@ class Provenance(Callback):
             return
         session["seconds"][stage] = round(time.perf_counter() - self._starts[stage], 1)
         session["epochs"] = trainer.current_epoch
+        if stage == "fit":  # what was frozen at first may have learnt later
+            record, network = session["network"], cast("nn.Module", pl_module.network)
+            record["trainable"] = max(record["trainable"], _num_trainable(network))
         if torch.cuda.is_available():
             session["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         if trainer.is_global_zero:
