@@ -74,6 +74,17 @@ def test_an_error_of_the_user_is_a_message_and_status_1(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("program", [["cxrlab", "train"], ["cxrlab.train"]], ids=" ".join)
+def test_timm_s_keywords_need_no_plus(program: list[str], tmp_path: Path):
+    """Any name may stand below model.options, which Hydra would else have appended."""
+    done = subprocess.run(
+        [sys.executable, "-m", *program, "model=resnet10t", "model.options.drop_path_rate=0.1", "--cfg", "job"],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "  options:\n    drop_path_rate: 0.1\n" in done.stdout
+
+
 def test_two_processes_are_started_under_the_command_s_own_name(tiny_command: list[str], tmp_path: Path):
     """Lightning starts the others by the name of the main module, which must not be that of the dispatcher."""
     words = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=1"]

@@ -56,9 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         hint = f" Did you mean {close[0]}?" if close else ""
         print(f"cxrlab has no command {command!r}.{hint}\n\n{overview()}", file=sys.stderr)
         return 2
-    from cxrlab.cli.overrides import appended
-
-    sys.argv = [sys.argv[0], *map(appended, rest)]
+    sys.argv = [sys.argv[0], *rest]
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as python -m does: a person's own package may lie here
     runpy.run_module(f"cxrlab.{command}", run_name="__main__", alter_sys=True)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import user_error
-from cxrlab.cli.overrides import advice
+from cxrlab.cli.overrides import advice, appended
 from cxrlab.cli.suggestions import hint
 from cxrlab.errors import OutOfMemoryError, UserError
 
@@ -141,6 +141,7 @@ def run_command(command: Callable[[], Any]) -> None:
     _stop_by_sigterm()
     _open_streams()
     logging.raiseExceptions = False  # a line that cannot be written is no reason for a traceback
+    sys.argv[1:] = map(appended, sys.argv[1:])
     try:
         command()
     except BrokenPipeError:
