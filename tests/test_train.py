@@ -16,6 +16,8 @@ from sklearn.metrics import roc_auc_score
 import cxrlab
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import CheckpointError, ConfigError, DataError, MissingFileError, TrainingError
+from cxrlab.files import RunDir
+from cxrlab.models import TimmNetwork
 from cxrlab.train import train
 from cxrlab.training.module import Classifier
 
@@ -154,6 +156,27 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(scheduler: str, tiny: Tiny,
     assert whole["lr_schedulers"] == resumed["lr_schedulers"]
     one, other = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("whole", "killed"))
     pd.testing.assert_frame_equal(one, other[one.columns])
+    if scheduler == "frozen":  # at first, and learnt in the end
+        record = RunDir(tmp_path / "whole").sessions()[-1]["network"]
+        assert record["trainable"] == record["parameters"]
+        last_line = (tmp_path / "whole" / "layers.txt").read_text().splitlines()[-1]
+        assert re.search(r" of them trainable, all from epoch 3 on$", last_line)
+
+
+def test_transfer_trains_the_head_and_then_everything_from_the_weights(tiny: Tiny, tmp_path: Path):
+    start = tmp_path / "start.pth"
+    torch.save(TimmNetwork("resnet10t", num_labels=1).backbone.state_dict(), start)
+    overrides = ["experiment=transfer", "weights=none", "model=resnet10t", f"model.checkpoint_path={start}"]
+    train(tiny(tmp_path / "run", *overrides, "optimizer.lr=1e-9", "trainer.max_epochs=2", "test=false"))
+
+    run = cxrlab.load_run(tmp_path / "run")
+    record = run.files.sessions()[-1]["network"]
+    assert record["trainable"] == record["parameters"]
+    assert run.config["layer_rates"]["stage_decay"] == 0.8
+    weights = run.model.network.backbone.state_dict()
+    for name, tensor in torch.load(start, weights_only=True).items():
+        if name.endswith("conv1.weight"):
+            torch.testing.assert_close(weights[name], tensor, atol=1e-4, rtol=0)
 
 
 def test_train_says_how_many_images_and_what_each_label_weighs(tiny: Tiny, tmp_path: Path, caplog):

@@ -90,7 +90,9 @@ def checked(cfg: DictConfig) -> DictConfig:
     if cfg.trainer.get("max_epochs") == 0:
         raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
     unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
-    if unfreeze_epoch is not None and isinstance(max_epochs, int) and 0 < max_epochs <= unfreeze_epoch:
+    is_trial = type(cfg.trainer.get("limit_train_batches")) is int  # of a few batches, as debug=one_batch has
+    is_short = isinstance(max_epochs, int) and 0 < max_epochs <= (unfreeze_epoch or 0)
+    if is_short and not is_trial:
         raise ConfigError(
             f"model.unfreeze_epoch={unfreeze_epoch}: a training of trainer.max_epochs={max_epochs} never "
             "comes there."
