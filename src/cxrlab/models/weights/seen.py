@@ -61,9 +61,16 @@ UNKNOWN_FILE = InitialWeights(name="file", title="weights of a local file")
 
 
 def plain_seen(data: SeenData) -> dict[str, Any]:
-    """Return a data set that was seen as plain values; what is empty is left out but for the parts."""
+    """Return a data set that was seen as plain values; what is empty is left out but for name and parts.
+
+    Data of a folder have no name that may be told.
+
+    Example:
+        >>> plain_seen(SeenData(data="", parts=("train",)))
+        {'data': '', 'parts': ['train']}
+    """
     plain = {name: value for name, value in asdict(data).items() if value}
-    return {**plain, "parts": list(data.parts)}
+    return {"data": data.data, **plain, "parts": list(data.parts)}
 
 
 def initial_weights(
