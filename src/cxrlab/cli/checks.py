@@ -18,7 +18,7 @@ from cxrlab.evaluation.run_contamination import check_before_decoding, check_sta
 from cxrlab.losses import build_loss, check_task, label_frequencies
 from cxrlab.losses.base import known_loss
 from cxrlab.metrics.streaming import WITH_PENALTY, check_monitor, label_metrics
-from cxrlab.models.network import Network
+from cxrlab.models.network import Network, in_eval_mode
 from cxrlab.models.weights import InitialWeights
 from cxrlab.runs.features import check_precision
 from cxrlab.task import check_exclusive
@@ -106,13 +106,9 @@ def _check_frozen(cfg: DictConfig, network: Network, name: str) -> None:
     shape = (1, network.channels, network.image_size, network.image_size)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(shape, generator=generator).to(parameter)
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            features = network.eval().embed(image)
-            is_same = torch.allclose(network.classify(features), network(image), rtol=1e-3, atol=1e-4)
-    finally:
-        network.train(was_training)
+    with in_eval_mode(network), torch.no_grad():
+        features = network.embed(image)
+        is_same = torch.allclose(network.classify(features), network(image), rtol=1e-3, atol=1e-4)
     if network.label_attention is not None or not is_same:
         raise ConfigError(
             f"{name}: the head of {network.title} reads more than the backbone's pooled features. Set model."

@@ -432,8 +432,8 @@ class DataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches, on the device, unless they are to be overfit."""
         is_training = self.trainer is not None and self.trainer.training
-        is_augmented = is_training and self.augment is not None and self.overfit_images is None
-        if is_augmented and self.augment is not None and "images" in batch:
+        is_augmented = is_training and self.overfit_images is None and "images" in batch
+        if is_augmented and self.augment is not None:
             images = batch["images"]
             generator = torch.Generator(images.device).manual_seed(batch["seed"])
             batch["images"] = self.augment(images, generator)

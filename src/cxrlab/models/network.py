@@ -264,7 +264,7 @@ def _num_logits(module: nn.Module, image_size: int, channels: int) -> int:
     """Return how many logits a module gives of one black image; it is left as it was."""
     parameter = next(module.parameters(), torch.zeros(()))
     shape = (1, channels, image_size, image_size)
-    with _in_eval_mode(module), torch.random.fork_rng(devices=[]):
+    with in_eval_mode(module), torch.random.fork_rng(devices=[]):
         try:
             logits = module(torch.zeros(shape, dtype=parameter.dtype, device=parameter.device))
         except Exception as error:  # a person's own code may fail in any way
@@ -283,7 +283,8 @@ def _num_logits(module: nn.Module, image_size: int, channels: int) -> int:
 
 
 @contextmanager
-def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode, and each of its layers back into its own mode at the end."""
     modes = [(layer, layer.training) for layer in module.modules()]
     try:
         module.eval()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cxrlab.errors import ConfigError
+from cxrlab.models.network import in_eval_mode
 from cxrlab.models.weights.skeleton import skeleton
 
 # What has a key of its own, or would choose what is read or fetched.
@@ -89,19 +90,15 @@ def check_features(network: nn.Module, options: Mapping[str, object], image_size
     if not options:
         return
     backbone: Any = network  # timm adds what nn.Module does not declare
-    was_training = network.training
     image = torch.zeros(1, channels, image_size, image_size)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            network.eval()
+        with in_eval_mode(network), torch.no_grad(), torch.random.fork_rng(devices=[]):
             shape = tuple(backbone.forward_head(backbone.forward_features(image), pre_logits=True).shape)
     except Exception as error:  # timm checks few of its keywords
         raise ConfigError(
             f"With model.options={dict(options)} the network fails on an image of {image_size} pixels: "
             f"{type(error).__name__}: {error}"
         ) from error
-    finally:
-        network.train(was_training)
     if shape != (1, int(backbone.head_hidden_size)):
         raise ConfigError(
             f"With model.options={dict(options)} the network gives features of the shape {shape} for an "

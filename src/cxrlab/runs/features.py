@@ -17,6 +17,7 @@ from cxrlab.data.dataset import Images
 from cxrlab.data.feature_file import FeatureFile
 from cxrlab.data.loader import FeatureStore
 from cxrlab.errors import ConfigError
+from cxrlab.models.network import in_eval_mode
 from cxrlab.runs.predict import ImageRows, named_device, outputs
 from cxrlab.training.module import Classifier
 
@@ -107,13 +108,8 @@ def num_features(classifier: Classifier) -> int:
     """
     shape = classifier.preprocess
     black = torch.zeros((1, shape.channels, shape.image_size, shape.image_size), dtype=torch.uint8)
-    modes = [(layer, layer.training) for layer in classifier.modules()]
-    try:
-        with torch.inference_mode():
-            return int(classifier.eval().embed(black.to(classifier.device)).shape[1])
-    finally:
-        for layer, is_training in modes:
-            layer.training = is_training
+    with in_eval_mode(classifier), torch.inference_mode():
+        return int(classifier.embed(black.to(classifier.device)).shape[1])
 
 
 def image_features(
@@ -147,11 +143,10 @@ def image_features(
     start = time.perf_counter()
     check_precision(precision)
     place = named_device(device)
-    modes = [(layer, layer.training) for layer in classifier.modules()]
     classifier.to(place)
     file = FeatureFile(images.cache, feature_key(classifier, precision, place), num_features(classifier))
     positions = images.positions[np.asarray(rows, dtype=np.intp)]
-    with file.locked(), _in_precision(precision, place):
+    with in_eval_mode(classifier), file.locked(), _in_precision(precision, place):
         values, is_kept = file.read(positions)
         if is_kept.any() and not _agree(classifier, images, rows, values, is_kept, place, precision):
             log.warning(
@@ -172,8 +167,6 @@ def image_features(
             chosen = missing[first : first + len(computed)]
             values[chosen] = computed.numpy()
             is_writable = is_writable and _keep(file, positions[chosen], values[chosen])
-    for layer, is_training in modes:
-        layer.training = is_training
     return ImageFeatures(values, list(rows), len(missing), round(time.perf_counter() - start, 2))
 
 
