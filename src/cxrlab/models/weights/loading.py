@@ -11,12 +11,12 @@ from typing import Any, NotRequired, TypedDict
 
 import timm
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from cxrlab.errors import CheckpointError, MissingFileError
 from cxrlab.models.lora import merged
+from cxrlab.models.weights import hub
 from cxrlab.models.weights.families import why_not
 from cxrlab.models.weights.files import load_weight_file
 from cxrlab.models.weights.fitting import Fit, fit, is_computed, is_head, wanted
@@ -39,9 +39,8 @@ _NAMED = 12
 # What a file may hold once and say often, such as an even value in every place.
 _MOST_REPEATED_BYTES = 2**26
 
-# Where timm keeps weights on the Hugging Face Hub, and how long an answer may take.
+# Where timm keeps weights on the Hugging Face Hub.
 _FILES_OF_HUB = ("model.safetensors", "pytorch_model.bin")
-_HUB_SECONDS = 5.0
 
 _MISSING_KEYS = re.compile(r"Missing keys \((.+?)\)")
 
@@ -76,10 +75,9 @@ def load_pretrained(
         with _missing_keys() as missing:
             network: nn.Module = timm.create_model(backbone, pretrained=True, **settings, **(options or {}))
     except Exception as error:  # the hub's client raises errors of many kinds when it is offline
-        reason = (str(error) or "no message").splitlines()[0].rstrip(".")
         raise CheckpointError(
             f"model.pretrained=true: the weights of {backbone} ({source}) could not be loaded: "
-            f"{type(error).__name__}: {reason}. "
+            f"{hub.reason(error)}. "
             "Without a network, fetch model.safetensors elsewhere and set model.checkpoint_path to it, or "
             "train from random weights with model.pretrained=false. HF_HUB_OFFLINE=1 in the environment "
             "takes weights from the cache of an earlier download without asking."
@@ -123,16 +121,12 @@ def _check_hub(repository: str) -> None:
     Raises:
         Exception: Of the hub's client, where it cannot be reached.
     """
-    name, _, tag = repository.partition("@")
-    revision = tag or None
-    cached = [try_to_load_from_cache(name, file, revision=revision) for file in _FILES_OF_HUB]
-    if any(isinstance(path, str) for path in cached):
+    if any(hub.cached(repository, file) for file in _FILES_OF_HUB):
         return
-    url = hf_hub_url(name, _FILES_OF_HUB[0], revision=revision)
     try:
-        get_hf_file_metadata(url, timeout=_HUB_SECONDS)
+        hub.ask(repository, _FILES_OF_HUB[0])
     except HfHubHTTPError:
-        log.debug("The hub has no %s; timm looks for other files", url)
+        log.debug("%s has no %s; timm looks for other files", repository, _FILES_OF_HUB[0])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import GatedRepoError
 from torch import nn
 
 from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, MissingPackageError
 from cxrlab.files import config_dir, read_yaml
+from cxrlab.models.weights import hub
 from cxrlab.models.weights.loading import load_backbone
 from cxrlab.models.weights.source import SeenData, WeightSource
 
 log = logging.getLogger(__name__)
-
-# How long the Hub may take to say that it is there.
-_HUB_SECONDS = 5.0
 
 _NO_SET = "none"
 
@@ -193,24 +190,18 @@ def _timm_repository(weights: WeightSource) -> str:
 
 def _hub_file(weights: WeightSource, repository: str, file: str) -> Path:
     """Return a file of a repository from the Hub's cache, or fetch it; a Hub that is away is told at once."""
-    name, _, tag = repository.partition("@")
-    revision = tag or None
-    cached = try_to_load_from_cache(name, file, revision=revision)
-    if isinstance(cached, str):
-        return Path(cached)
     try:
-        get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=_HUB_SECONDS)
-        return Path(hf_hub_download(name, file, revision=revision))
+        return hub.fetched(repository, file)
     except GatedRepoError as error:
+        name = repository.partition("@")[0]
         raise CheckpointError(
             f"weights={weights.name}: {name} of the Hugging Face Hub is gated. Agree to its terms on its "
             f"page there and log in by hf auth login, or set weights.path to a copy of its file {file}."
         ) from error
     except Exception as error:  # the hub's client raises errors of many kinds when it is offline
-        reason = (str(error) or "no message").splitlines()[0].rstrip(".")
         raise CheckpointError(
             f"weights={weights.name}: {file} of {repository} could not be fetched from the Hugging Face Hub: "
-            f"{type(error).__name__}: {reason}. Without a network, fetch that file elsewhere and set "
+            f"{hub.reason(error)}. Without a network, fetch that file elsewhere and set "
             "weights.path to it. HF_HUB_OFFLINE=1 in the environment takes it from the cache of an earlier "
             "download without asking."
         ) from error
