@@ -73,3 +73,14 @@ def _first_stages(backbone: nn.Module, depth: str | int, name: str) -> Iterator[
         )
     for stage in stages[:depth]:
         yield from stage
+
+
+def num_parameters(network: nn.Module) -> tuple[int, int]:
+    """Return how many parameters a network has, and how many of them learn now.
+
+    Example:
+        >>> num_parameters(nn.Linear(3, 2))
+        (8, 8)
+    """
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)

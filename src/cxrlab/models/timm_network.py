@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cxrlab.errors import ConfigError
 from cxrlab.models.attention_head import AttentionHead
 from cxrlab.models.batch_norm import batch_norm_layers
-from cxrlab.models.freezing import Freeze, stage_parameters
+from cxrlab.models.freezing import Freeze, num_parameters, stage_parameters
 from cxrlab.models.lora import LoRA, add_lora
 from cxrlab.models.network import Network
 from cxrlab.models.timm_options import as_keywords, check_features, checked_options
@@ -401,8 +401,7 @@ def count_parameters(network: nn.Module) -> str:
         >>> count_parameters(TimmNetwork("resnet10t", num_labels=1, freeze="backbone", unfreeze_epoch=2))
         '4,922,569 parameters, 513 of them trainable, all from epoch 2 on'
     """
-    total = sum(parameter.numel() for parameter in network.parameters())
-    trainable = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    total, trainable = num_parameters(network)
     epoch = getattr(network, "unfreeze_epoch", None)
     later = "" if epoch is None or trainable == total else f", all from epoch {epoch} on"
     return f"{total:,} parameters, {trainable:,} of them trainable{later}"

@@ -21,6 +21,7 @@ from torch import nn
 
 import cxrlab
 from cxrlab.files import DataRecord, FeaturesRecord, RunDir, SolverRecord, read_sessions, write_json
+from cxrlab.models.freezing import num_parameters
 from cxrlab.models.lora import lora_parameters
 from cxrlab.training.checkpoint import checkpoint_hash
 from cxrlab.training.solvers import LogisticProbe
@@ -137,10 +138,6 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _num_trainable(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
 class Provenance(Callback):
     """Writes and updates the record; a resumed run adds a session to it.
 
@@ -177,10 +174,8 @@ class Provenance(Callback):
         }
         start = getattr(pl_module, "initial_weights", None)
         session["initial_weights"] = None if start is None else start.plain()
-        session["network"] = {
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "trainable": _num_trainable(network),
-        }
+        total, trainable = num_parameters(network)
+        session["network"] = {"parameters": total, "trainable": trainable}
         if (features := getattr(data, "features", None)) is not None:
             images, number = features.shape
             session["features"] = {"number": number, "images": images, "computed": features.num_computed}
@@ -199,7 +194,7 @@ class Provenance(Callback):
         session["epochs"] = trainer.current_epoch
         if stage == "fit":  # what was frozen at first may have learnt later
             record, network = session["network"], cast("nn.Module", pl_module.network)
-            record["trainable"] = max(record["trainable"], _num_trainable(network))
+            record["trainable"] = max(record["trainable"], num_parameters(network)[1])
         if torch.cuda.is_available():
             session["peak_gpu_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         if trainer.is_global_zero:
