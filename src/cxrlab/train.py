@@ -97,8 +97,8 @@ def checked(cfg: DictConfig) -> DictConfig:
             f"model.unfreeze_epoch={unfreeze_epoch}: a training of trainer.max_epochs={max_epochs} never "
             "comes there."
         )
-    devices, num_nodes = cfg.trainer.get("devices"), cfg.trainer.get("num_nodes")
-    if unfreeze_epoch is not None and (devices not in (1, "1") or num_nodes not in (1, None)):
+    if unfreeze_epoch is not None and not config.trains_on_one_device(cfg):
+        devices, num_nodes = cfg.trainer.get("devices"), cfg.trainer.get("num_nodes")
         raise ConfigError(
             f"model.unfreeze_epoch={unfreeze_epoch} with trainer.devices={devices}, num_nodes={num_nodes}: "
             "processes agree at the start on what learns. Train on one device, or in two runs, the second "

@@ -89,10 +89,8 @@ def check_solver(cfg: DictConfig, network: Network, solver: Solver) -> None:
     name = "solver=logistic" if isinstance(solver, LogisticSolver) else "solver.caches_features=true"
     _check_frozen(cfg, network, name)
     _check_same_images(cfg, name)
-    if (devices := cfg.trainer.get("devices")) not in (1, "1") or cfg.trainer.get("num_nodes") not in (
-        1,
-        None,
-    ):
+    if not config.trains_on_one_device(cfg):
+        devices = cfg.trainer.get("devices")
         raise ConfigError(f"{name} with trainer.devices={devices}: features are read by one process. Set 1.")
     if cfg.trainer.get("precision") != "auto":
         check_precision(str(cfg.trainer.get("precision", "32-true")))

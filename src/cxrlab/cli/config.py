@@ -97,6 +97,11 @@ def _below(run: str, kind: str, name: str | None, stem: str, *, made: str) -> st
     )
 
 
+def trains_on_one_device(cfg: DictConfig) -> bool:
+    """Tell whether a training of this config is one process."""
+    return cfg.trainer.get("devices") in (1, "1") and cfg.trainer.get("num_nodes") in (1, None)
+
+
 def run_above(path: Path, key: str) -> str:
     """Return a hint for a message where a folder above a path is a run directory; else nothing."""
     runs = [str(parent) for parent in path.parents if (parent / ".hydra").is_dir()]

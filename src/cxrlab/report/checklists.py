@@ -21,6 +21,7 @@ from cxrlab.report.figures.flow import PART_NAMES
 from cxrlab.report.formatting import counted, level
 from cxrlab.report.html import markdown
 from cxrlab.report.model_info import ModelInfo
+from cxrlab.report.start_weights import started_from
 
 Checklist = Literal["claim", "tripod_ai"]
 
@@ -267,7 +268,7 @@ def _software(case: Case) -> Fact | None:
 
 
 def _initialisation(case: Case) -> Fact | None:
-    started = text.start(case.model_info)
+    started = started_from(case.model_info)
     return Fact(" ".join(started), ["card"]) if started else None
 
 

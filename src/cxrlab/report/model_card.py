@@ -7,6 +7,7 @@ from cxrlab.evaluation.results import EvaluatedData, EvaluationResult
 from cxrlab.report import text
 from cxrlab.report.formatting import counted, interval
 from cxrlab.report.model_info import ModelInfo
+from cxrlab.report.start_weights import seen_at_start, started_from
 
 _NOT_INTENDED = (
     "Not for: diagnosis, triage, screening or any decision about a patient. It is no medical device, and "
@@ -84,7 +85,7 @@ def model_card(result: EvaluationResult, model_info: ModelInfo) -> list[CardSect
 
 def _details(model_info: ModelInfo) -> list[str]:
     networks = dict.fromkeys(map(text.describe_network, model_info.networks))
-    lines = [_KINDS[model_info.kind], *(f"{network}." for network in networks), *text.start(model_info)]
+    lines = [_KINDS[model_info.kind], *(f"{network}." for network in networks), *started_from(model_info)]
     session = model_info.provenance
     if session is None:
         return lines
@@ -161,14 +162,14 @@ def _evaluation_data(result: EvaluationResult) -> list[str]:
 def _training_data(model_info: ModelInfo) -> list[str]:
     trained = model_info.trained_on
     if trained is None:
-        return ["Not recorded here.", *text.seen_at_start(model_info)]
+        return ["Not recorded here.", *seen_at_start(model_info)]
     facts = [
         trained.name,
         f"split {text.split(trained.split)}" if trained.split else "",
         f"fingerprint {trained.fingerprint}" if trained.fingerprint else "",
     ]
     lines = [", ".join(filter(None, facts)), text.parts(trained)]
-    return [*(f"{line}." for line in lines if line), *text.seen_at_start(model_info)]
+    return [*(f"{line}." for line in lines if line), *seen_at_start(model_info)]
 
 
 def _analyses(result: EvaluationResult) -> list[str]:

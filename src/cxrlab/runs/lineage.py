@@ -12,6 +12,7 @@ from cxrlab.files import RunDir, read_yaml
 from cxrlab.metrics.predictions import DataFacts
 from cxrlab.models.network import described_start
 from cxrlab.models.weights import InitialWeights, SeenData, read_initial_weights
+from cxrlab.runs.run_data import data_facts
 from cxrlab.training.checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
@@ -26,11 +27,7 @@ def training_data(data: DataModule) -> SeenData:
     Args:
         data: Prepared.
     """
-    manifest = data.manifest
-    facts = DataFacts(
-        manifest.name, data.split.method, manifest.fingerprint(), data.is_named, public=data.public_name
-    )
-    return _seen(manifest.table, facts)
+    return _seen(data.manifest.table, data_facts(data))
 
 
 def run_training_data(run: "Run") -> SeenData:

@@ -20,7 +20,7 @@ from cxrlab.files import RunDir, read_json, read_yaml
 from cxrlab.metrics.predictions import DataFacts, prediction_columns
 from cxrlab.runs.features import embed_images
 from cxrlab.runs.predict import ImageRows, predict_images
-from cxrlab.runs.run_data import build_data, run_facts
+from cxrlab.runs.run_data import build_data, data_facts, run_facts
 from cxrlab.training.checkpoint import checkpoint_hash
 from cxrlab.training.module import Classifier
 
@@ -141,15 +141,7 @@ class Run:
         """What it was trained and tested on."""
         data = self._data.get(None)
         if data is not None:
-            manifest, is_named = data.manifest, data.is_named
-            return DataFacts(
-                manifest.name,
-                data.split.method,
-                manifest.fingerprint(),
-                is_named,
-                manifest.negative,
-                data.public_name,
-            )
+            return data_facts(data)
         return run_facts(self.files)
 
     @property

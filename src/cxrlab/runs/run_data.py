@@ -126,6 +126,19 @@ def _texts(values: object) -> Iterator[str]:
             yield from _texts(value)
 
 
+def data_facts(data: DataModule) -> DataFacts:
+    """Return what a data set is that is at hand, prepared."""
+    manifest = data.manifest
+    return DataFacts(
+        manifest.name,
+        data.split.method,
+        manifest.fingerprint(),
+        data.is_named,
+        manifest.negative,
+        data.public_name,
+    )
+
+
 def run_facts(files: RunDir) -> DataFacts:
     """Return what a run was trained and tested on, as its provenance says."""
     data = files.data_record()
