@@ -103,3 +103,17 @@ def finished_run(composed: Compose, synthetic_root: Path, tmp_path_factory: pyte
     everything = [one for one in TINY if one not in small]
     train(composed(*everything, f"data.root={synthetic_root}", f"run_dir={run_dir}", "trainer.max_epochs=2"))
     return run_dir
+
+
+@pytest.fixture(scope="session")
+def colour_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of a small network's weights in colour with a head of 1,000 classes, as sets are published."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(2)
+    donor = timm.create_model("resnet10t", num_classes=1000)
+    path = tmp_path_factory.mktemp("published") / "model.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in donor.state_dict().items()}, path)
+    return path

@@ -9,7 +9,6 @@ import timm
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
 
 from cxrlab.cli.build import decide_normalization, initial_network
 from cxrlab.cli.config import config_dir
@@ -22,16 +21,6 @@ from cxrlab.train import checked, train
 Compose = Callable[..., DictConfig]
 ROOT = ("data.root=/nowhere", "run_dir=/nowhere/run")
 LITE = ("weights=efficientnet_lite0", "model=of_weights")
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of a small network's weights in colour, as timm publishes them."""
-    torch.manual_seed(4)
-    donor = timm.create_model("resnet10t", num_classes=1000)
-    path = tmp_path_factory.mktemp("published") / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in donor.state_dict().items()}, path)
-    return path
 
 
 def test_no_weights_are_chosen_unasked(composed: Compose):
@@ -126,9 +115,9 @@ def test_an_experiment_with_timm_s_weights_says_how_it_normalises(path: Path, co
 
 
 def test_another_size_than_the_weights_is_told(
-    composed: Compose, published: Path, caplog: pytest.LogCaptureFixture
+    composed: Compose, colour_file: Path, caplog: pytest.LogCaptureFixture
 ):
-    overrides = ["weights=resnet10t_imagenet", f"weights.path={published}", "model=of_weights", *ROOT]
+    overrides = ["weights=resnet10t_imagenet", f"weights.path={colour_file}", "model=of_weights", *ROOT]
     with caplog.at_level(logging.INFO, logger="cxrlab"):
         initial_network(checked(composed(*overrides, "data.image_size=64")), 2)
     assert "trained at 176 px, and data.image_size=64" in caplog.text
@@ -140,11 +129,11 @@ def test_another_size_than_the_weights_is_told(
 
 
 def test_frozen_named_weights_are_not_called_random(
-    composed: Compose, published: Path, caplog: pytest.LogCaptureFixture
+    composed: Compose, colour_file: Path, caplog: pytest.LogCaptureFixture
 ):
     overrides = [
         "weights=resnet10t_imagenet",
-        f"weights.path={published}",
+        f"weights.path={colour_file}",
         "model=of_weights",
         "model.freeze=backbone",
     ]
@@ -157,14 +146,14 @@ def test_frozen_named_weights_are_not_called_random(
 # A set of one's own.
 
 
-def test_a_set_of_ones_own_is_chosen_by_its_name(tmp_path: Path, published: Path):
+def test_a_set_of_ones_own_is_chosen_by_its_name(tmp_path: Path, colour_file: Path):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "ours.yaml").write_text(f"""
 _target_: cxrlab.models.weights.WeightSource
 name: ours
 title: Our hospital's
 backbone: resnet10t
-path: {published}
+path: {colour_file}
 image_size: 64
 mean: [0.25, 0.25, 0.25]
 std: [0.25, 0.25, 0.25]
@@ -186,12 +175,12 @@ seen: null
 
 @pytest.fixture(scope="module")
 def run_from_weights(
-    tiny: Compose, published: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny: Compose, colour_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     """A run of one epoch from a named set, whose file is gone afterwards; and that file."""
     run_dir = tmp_path_factory.mktemp("run")
     copy = run_dir.with_name("weights.safetensors")
-    copy.write_bytes(published.read_bytes())
+    copy.write_bytes(colour_file.read_bytes())
     train(
         tiny(
             run_dir,
@@ -205,13 +194,15 @@ def run_from_weights(
     return run_dir, copy
 
 
-def test_a_run_starts_from_the_weights(run_from_weights: tuple[Path, Path], published: Path):
+def test_a_run_starts_from_the_weights(run_from_weights: tuple[Path, Path], colour_file: Path):
     from safetensors.torch import load_file
 
     run_dir, _ = run_from_weights
     state = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     saved = state["network.backbone.layer4.0.conv1.weight"]
-    assert torch.equal(saved, load_file(published)["layer4.0.conv1.weight"])  # nothing was learnt, at rate 0
+    assert torch.equal(
+        saved, load_file(colour_file)["layer4.0.conv1.weight"]
+    )  # nothing was learnt, at rate 0
 
 
 def test_the_checkpoint_holds_the_numbers_and_needs_no_weights(run_from_weights: tuple[Path, Path]):

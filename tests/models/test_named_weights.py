@@ -39,16 +39,6 @@ OURS = WeightSource(
 )
 
 
-@pytest.fixture(scope="module")
-def colour_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of weights in colour with a head of 1,000 classes, as sets are published."""
-    torch.manual_seed(2)
-    donor = timm.create_model("resnet10t", num_classes=1000)
-    path = tmp_path_factory.mktemp("published") / "model.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in donor.state_dict().items()}, path)
-    return path
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of the Hub, at whose address nobody answers."""

@@ -400,6 +400,17 @@ def test_a_hub_that_cannot_be_reached_is_told_in_seconds(answers: bool, tmp_path
     assert "the weights of resnet10t" in message
 
 
+def publish(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let timm find the weights of its registry in a local file."""
+    from timm.models import _builder
+
+    monkeypatch.setattr("cxrlab.models.weights.loading._check_hub", lambda repository: None)
+    original = _builder._resolve_pretrained_source
+    monkeypatch.setattr(
+        _builder, "_resolve_pretrained_source", lambda config: original({**config, "file": str(path)})
+    )
+
+
 def test_pretrained_weights_come_through_timms_own_loading(
     donor: nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -408,15 +419,7 @@ def test_pretrained_weights_come_through_timms_own_loading(
         {name: tensor.contiguous() for name, tensor in donor.state_dict().items()},
         tmp_path / "model.safetensors",
     )
-    from timm.models import _builder
-
-    monkeypatch.setattr("cxrlab.models.weights.loading._check_hub", lambda repository: None)
-    original = _builder._resolve_pretrained_source
-    monkeypatch.setattr(
-        _builder,
-        "_resolve_pretrained_source",
-        lambda config: original({**config, "file": str(tmp_path / "model.safetensors")}),
-    )
+    publish(tmp_path / "model.safetensors", monkeypatch)
     loaded = TimmNetwork(backbone="resnet10t", checkpoint_path=None, **{**OPTIONS, "pretrained": True})
     own = loaded.backbone.state_dict()
     assert torch.equal(own["layer4.0.conv1.weight"], donor.state_dict()["layer4.0.conv1.weight"])
@@ -433,15 +436,7 @@ def test_pretrained_weights_that_leave_one_at_random_are_refused(
     state = {name: tensor.contiguous() for name, tensor in donor.state_dict().items()}
     del state["layer2.0.bn1.running_mean"], state["layer2.0.bn1.num_batches_tracked"]
     save_file(state, tmp_path / "model.safetensors")
-    from timm.models import _builder
-
-    monkeypatch.setattr("cxrlab.models.weights.loading._check_hub", lambda repository: None)
-    original = _builder._resolve_pretrained_source
-    monkeypatch.setattr(
-        _builder,
-        "_resolve_pretrained_source",
-        lambda config: original({**config, "file": str(tmp_path / "model.safetensors")}),
-    )
+    publish(tmp_path / "model.safetensors", monkeypatch)
     timm_log = logging.getLogger("timm.models._builder")
     monkeypatch.setattr(timm_log, "level", level)
     with pytest.raises(CheckpointError, match=r"have none for \['layer2.0.bn1.running_mean'\], 1 in all"):
