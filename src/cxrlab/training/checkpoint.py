@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cxrlab.data.decode import Resize
 from cxrlab.errors import CheckpointError, ConfigError
+from cxrlab.metrics.settings import CalibrationMethod
+from cxrlab.metrics.thresholds import check_rule
 from cxrlab.models.preprocess import STATISTICS_IMAGES, Normalization
 from cxrlab.models.views import check_views
 from cxrlab.models.weights import (
@@ -202,6 +204,8 @@ def _check_description(description: Mapping[str, Any], path: Path) -> None:
         "preprocess.normalize", "training", normalizations.__contains__, _one_of(normalizations)
     )
     check("preprocess.resize", "stretch", resizes.__contains__, _one_of(resizes))
+    methods = get_args(CalibrationMethod)
+    check("calibration", "platt", methods.__contains__, _one_of(methods))
     check("task", "multilabel", tasks.__contains__, _one_of(tasks))
     if normalize in (*STATISTICS_IMAGES, "given"):
         least, most = _STATISTICS if normalize == "given" else (0.0, 1.0)
@@ -212,10 +216,14 @@ def _check_description(description: Mapping[str, Any], path: Path) -> None:
             )
     read_seen(description.get("trained_on"), path, "hyper_parameters.trained_on")
     read_initial_weights(description.get("initial_weights"), path, "hyper_parameters.initial_weights")
-    try:
-        check_views(description.get("views", ["identity"]))
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: hyper_parameters.views: {error}") from error
+    for name, check_value, default in (
+        ("views", check_views, ["identity"]),
+        ("threshold", check_rule, "youden"),
+    ):
+        try:
+            check_value(description.get(name, default))
+        except (ConfigError, TypeError) as error:
+            raise CheckpointError(f"{path}: hyper_parameters.{name}: {error}") from error
 
 
 def _check_mapping(value: object, key: str, path: Path) -> None:

@@ -79,6 +79,8 @@ class Classifier(pl.LightningModule):
         network: The network; a module that is no :class:`cxrlab.models.Network` stands in an adapter.
         initial_weights: What it started from; None where that is not known.
         trained_on: The data that it is trained on; None where they are not known.
+        threshold_rule: How thresholds are chosen on validation.
+        calibration: How probabilities are calibrated there.
 
     Raises:
         ConfigError: If a view is unknown, the network does not take such images, or its description names a
@@ -145,6 +147,8 @@ class Classifier(pl.LightningModule):
                 else describe(self.network, len(self.labels)),
                 "task": task,
                 "views": self.views,
+                "threshold": threshold,
+                "calibration": calibration,
                 "initial_weights": self.initial_weights and self.initial_weights.plain(),
                 "trained_on": self.trained_on and plain_seen(self.trained_on),
             },
@@ -159,7 +163,7 @@ class Classifier(pl.LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._monitor = monitor
-        self._rules = threshold, calibration
+        self.threshold_rule, self.calibration = threshold, calibration
         self._referral = referral or ReferralTargets()
         self._grouping = grouping
         self._warned: set[str] = set()
@@ -247,10 +251,15 @@ class Classifier(pl.LightningModule):
 
         They are the mean over the classifier's views.
         """
-        return self._mean_probabilities(images, {})
+        return self.mean_probabilities(images, {})
 
-    def _mean_probabilities(self, images: Tensor, logits_of_view: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean over the views; the logits of some of them may be there already."""
+    def mean_probabilities(self, images: Tensor, logits_of_view: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean of the probabilities over the views, ``(B, L)``.
+
+        Args:
+            images: Values 0 to 255, shape ``(B, C, H, W)``.
+            logits_of_view: Logits that are there already, by the name of their view, each ``(B, L)``.
+        """
         total = torch.zeros((), device=images.device)
         for name in self.views:
             logits = logits_of_view[name] if name in logits_of_view else self(view(images, name))
@@ -342,7 +351,7 @@ class Classifier(pl.LightningModule):
         if "features" in batch:
             probabilities = activate(logits, self.task)
         else:
-            probabilities = self._mean_probabilities(batch["images"], {"identity": logits})
+            probabilities = self.mean_probabilities(batch["images"], {"identity": logits})
         if not bool(torch.isfinite(logits).all() & torch.isfinite(probabilities).all()):
             manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
             rows = batch["index"].tolist()
@@ -365,7 +374,7 @@ class Classifier(pl.LightningModule):
         if self._is_fitting and not self.trainer.sanity_checking:
             # Before the epoch's checkpoint is written.
             probabilities, targets, index = gathered
-            self.operating_point.fit(probabilities, targets, *self._rules)
+            self.operating_point.fit(probabilities, targets, self.threshold_rule, self.calibration)
             self.operating_point.fit_referral(probabilities, targets, self._patients(index), self._referral)
         # Lightning steps schedules after the epoch's checkpoint is written, so a resumed run would miss one
         # step; a plateau schedule is stepped here instead, and saved with it.

@@ -1,0 +1,72 @@
+"""What computes: decoded images in, probabilities and features out; a classifier, or an exported file."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cxrlab.errors import ConfigError
+from cxrlab.runs.features import num_features
+from cxrlab.runs.predict import named_device
+from cxrlab.training.module import Classifier
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class BatchOutput(NamedTuple):
+    """What a model makes of a batch of images.
+
+    Attributes:
+        probabilities: Mean over the views, before calibration: thresholds are on their scale, ``(B, L)``.
+        calibrated: The same after calibration, or without one the same, ``(B, L)``.
+        features: Pooled, of the image as it is, ``(B, F)``; None where the network does not tell them.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    calibrated: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32] | None
+
+
+class Backend(Protocol):
+    """What computes."""
+
+    def __call__(self, images: Pixels, /) -> BatchOutput:
+        """Return what a model makes of images, decoded to its size, ``(B, C, H, W)``."""
+
+
+class TorchBackend:
+    """A classifier that computes, in 32-bit precision.
+
+    Args:
+        classifier: Left in evaluation mode, on the device.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+
+    def __init__(self, classifier: Classifier, device: str = "cpu") -> None:
+        self.classifier = classifier.to(named_device(device)).eval()
+        self.calibrator = classifier.operating_point.calibrator(classifier.calibration)
+        try:
+            num_features(classifier)
+            self.has_features = True
+        except ConfigError:
+            self.has_features = False
+
+    def __call__(self, images: Pixels, /) -> BatchOutput:
+        """Return what the classifier makes of images, ``(B, C, H, W)``.
+
+        Raises:
+            DataError: If they are not of its size.
+        """
+        classifier = self.classifier
+        with torch.inference_mode():
+            pixels = torch.from_numpy(images).to(classifier.device)
+            features = classifier.embed(pixels) if self.has_features else None
+            known = {} if features is None else {"identity": classifier.network.classify(features)}
+            means = classifier.mean_probabilities(pixels, known)
+        probabilities = means.double().cpu().numpy()
+        calibrated = probabilities if self.calibrator is None else self.calibrator.apply(probabilities)
+        return BatchOutput(probabilities, calibrated, None if features is None else features.cpu().numpy())
