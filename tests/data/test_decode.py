@@ -12,7 +12,15 @@ import pytest
 from PIL import Image, ImageDraw
 
 from cxrlab.data import raster
-from cxrlab.data.decode import FORMATS, MAX_PIXELS, RESIZES, decode, image_format, read_image
+from cxrlab.data.decode import (
+    FORMATS,
+    MAX_PIXELS,
+    RESIZES,
+    decode,
+    image_format,
+    read_image,
+    read_image_bytes,
+)
 from cxrlab.errors import ConfigError, DataError, MissingFileError
 
 pytestmark = pytest.mark.usefixtures("decoder")
@@ -611,3 +619,13 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path, name, capfd):
             refused += 1
     assert refused > 30
     assert capfd.readouterr() == ("", "")
+
+
+def test_bytes_are_decoded_as_their_file_is_and_may_be_held_to_fewer_pixels(tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(png_of_zeros(300, 200))
+    options = {"image_size": 32, "channels": 1, "resize": "pad"}
+    decoded = read_image_bytes(path.read_bytes(), "upload.png", **options, max_pixels=60_000)
+    assert (decoded.pixels == read_image(path, **options).pixels).all()
+    with pytest.raises(DataError, match=r"upload\.png .*300 x 200 pixels are more than the 59,999 allowed"):
+        read_image_bytes(path.read_bytes(), "upload.png", **options, max_pixels=59_999)

@@ -90,7 +90,7 @@ def _scaled(width: int, height: int, image_size: int, resize: str) -> tuple[int,
     return max(1, round(width * image_size / side)), max(1, round(height * image_size / side))
 
 
-def _open(data: bytes, image_size: int, channels: int, resize: str) -> Opened:
+def _open(data: bytes, image_size: int, channels: int, resize: str, max_pixels: int) -> Opened:
     """Decode by what the bytes are; the file's name says nothing."""
     if not data:
         raise ValueError("it is empty")
@@ -98,12 +98,12 @@ def _open(data: bytes, image_size: int, channels: int, resize: str) -> Opened:
     if form is None:
         raise ValueError(f"its content is none of {', '.join(FORMATS)}")
     if form == "DICOM":
-        pixels, mode, warning = read_dicom(data, max_pixels=MAX_PIXELS)
+        pixels, mode, warning = read_dicom(data, max_pixels=max_pixels)
         return Opened(Image.fromarray(pixels), mode, pixels.shape[1], pixels.shape[0], warning)
     # JPEG can decode at a half, quarter or eighth of its size, at a fraction of the cost; twice the size that
     # is wanted leaves the antialiased resize something to average. Its luma is stored apart: it is the grey.
     scale = partial(_scaled, image_size=2 * image_size, resize=resize)
-    return open_raster(data, form, "L" if channels == 1 else None, scale)
+    return open_raster(data, form, "L" if channels == 1 else None, scale, max_pixels)
 
 
 def _format_of(data: bytes) -> str | None:
@@ -175,15 +175,49 @@ def read_image(
     """
     if resize not in RESIZES:
         raise ConfigError(f"data.resize={resize} is unknown; choose one of {', '.join(RESIZES)}.")
-    data = _bytes_of(path)
+    return read_image_bytes(
+        _bytes_of(path),
+        str(path),
+        image_size=image_size,
+        channels=channels,
+        resize=resize,
+        bit_depth=bit_depth,
+    )
+
+
+def read_image_bytes(
+    data: bytes,
+    name: str,
+    *,
+    image_size: int,
+    channels: int,
+    resize: str,
+    bit_depth: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> DecodedImage:
+    """Decode the bytes of an image file, wherever they came from; see `read_image`.
+
+    Args:
+        data: The whole file.
+        name: What the file is called, for messages.
+        image_size: Height and width of the result in pixels.
+        channels: 1 for grey values, 3 for RGB.
+        resize: One of ``RESIZES``.
+        bit_depth: Bits of the grey values of PNG and TIFF files of 16 bits; None for as many as they use.
+        max_pixels: Width times height that is allowed; more is refused before it is decoded.
+
+    Raises:
+        MissingPackageError: If the package that decodes its format is not installed.
+        DataError: If it is empty, truncated or no image, or has more pixels.
+    """
     try:
-        opened = _open(data, image_size, channels, resize)
+        opened = _open(data, image_size, channels, resize, max_pixels)
         image, depth = to_eight_bits(opened, channels, bit_depth)
     except MissingPackageError as error:
-        raise MissingPackageError(f"The image {path} cannot be read: {error}.") from error
+        raise MissingPackageError(f"The image {name} cannot be read: {error}.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         reason = str(error).rstrip(".")
-        raise DataError(f"The image {path} ({len(data)} bytes) cannot be read: {reason}.") from error
+        raise DataError(f"The image {name} ({len(data)} bytes) cannot be read: {reason}.") from error
     array = np.atleast_3d(np.asarray(_resized(image, image_size, resize))).transpose(2, 0, 1)
     pixels = np.array(np.broadcast_to(array, (channels, image_size, image_size)), dtype=np.uint8, order="C")
     digest = hashlib.sha256(data).hexdigest()[:32]

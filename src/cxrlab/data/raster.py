@@ -57,14 +57,14 @@ class Opened(NamedTuple):
     is_inverted: bool = False
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse an image of more than ``MAX_PIXELS`` before it is decoded.
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse an image of more than ``max_pixels`` before it is decoded.
 
     Raises:
         ValueError: If it has more.
     """
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are more than the {MAX_PIXELS:,} allowed")
+    if width * height > max_pixels:
+        raise ValueError(f"{width} x {height} pixels are more than the {max_pixels:,} allowed")
 
 
 def _check_single(has_more: bool, what: str = "frames") -> None:
@@ -72,7 +72,9 @@ def _check_single(has_more: bool, what: str = "frames") -> None:
         raise ValueError(f"it has several {what}, and a radiograph has one")
 
 
-def open_raster(data: bytes, form: str, draft_mode: str | None, enough: Enough) -> Opened:
+def open_raster(
+    data: bytes, form: str, draft_mode: str | None, enough: Enough, max_pixels: int = MAX_PIXELS
+) -> Opened:
     """Decode an image.
 
     Args:
@@ -80,15 +82,16 @@ def open_raster(data: bytes, form: str, draft_mode: str | None, enough: Enough) 
         form: ``PNG``, ``JPEG``, ``TIFF``, ``BMP``, ``WEBP`` or ``GIF``.
         draft_mode: Mode that a JPEG may be decoded to, where that is less work; None for its own.
         enough: How small a JPEG may be decoded.
+        max_pixels: Width times height that is allowed; more is refused before it is decoded.
 
     Raises:
-        ValueError: If it is damaged, larger than ``MAX_PIXELS``, or has several frames.
+        ValueError: If it is damaged, larger than ``max_pixels``, or has several frames.
     """
     try:
         with _quiet():
             if form == "JPEG":
-                return _open_jpeg(data, draft_mode, enough)
-            return _OPENERS[form](data)
+                return _open_jpeg(data, draft_mode, enough, max_pixels)
+            return _OPENERS[form](data, max_pixels)
     except MemoryError:
         raise
     except Exception as error:  # on damaged bytes Pillow raises whatever comes: KeyError, TypeError, its own
@@ -124,40 +127,40 @@ def _fast_png(data: bytes, image: Image.Image) -> Image.Image | None:
     return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
 
 
-def _loaded(image: Image.Image) -> Opened:
-    check_size(*image.size)
+def _loaded(image: Image.Image, max_pixels: int) -> Opened:
+    check_size(*image.size, max_pixels)
     opened = Opened(image, image.mode, *image.size)
     image.load()
     return opened
 
 
-def _open_png(data: bytes) -> Opened:
+def _open_png(data: bytes, max_pixels: int) -> Opened:
     image = PngImageFile(BytesIO(data))
-    check_size(*image.size)
+    check_size(*image.size, max_pixels)
     _check_single(getattr(image, "n_frames", 1) > 1)
     if data[_PNG_DEPTH] == 16:
-        return _loaded(image)._replace(depth=16)
+        return _loaded(image, max_pixels)._replace(depth=16)
     if (fast := _fast_png(data, image)) is not None:
         return Opened(fast, image.mode, *image.size)
-    return _loaded(image)
+    return _loaded(image, max_pixels)
 
 
-def _open_jpeg(data: bytes, draft_mode: str | None, enough: Enough) -> Opened:
+def _open_jpeg(data: bytes, draft_mode: str | None, enough: Enough, max_pixels: int) -> Opened:
     image = JpegImageFile(BytesIO(data))
-    check_size(*image.size)
+    check_size(*image.size, max_pixels)
     opened = Opened(image, image.mode, *image.size)
     image.draft(draft_mode, enough(*image.size))
     image.load()
     return opened
 
 
-def _open_tiff(data: bytes) -> Opened:
+def _open_tiff(data: bytes, max_pixels: int) -> Opened:
     image = TiffImageFile(BytesIO(data))
-    check_size(*image.size)
+    check_size(*image.size, max_pixels)
     _check_single(_has_pages(image), "pages")
     image.seek(0)
     depth, photometric = max(image.tag_v2.get(_BITS) or (1,)), image.tag_v2.get(_PHOTOMETRIC)
-    opened = _loaded(image)
+    opened = _loaded(image, max_pixels)
     # Pillow inverts eight bits and fewer only.
     is_inverted = photometric == _WHITE_IS_ZERO and opened.mode.startswith("I")
     return opened._replace(depth=max(8, depth), is_inverted=is_inverted)
@@ -177,15 +180,15 @@ def _has_pages(image: TiffImageFile) -> bool:
     return True
 
 
-def _open_bmp(data: bytes) -> Opened:
-    return _loaded(BmpImageFile(BytesIO(data)))
+def _open_bmp(data: bytes, max_pixels: int) -> Opened:
+    return _loaded(BmpImageFile(BytesIO(data)), max_pixels)
 
 
-def _open_webp(data: bytes) -> Opened:
-    check_size(*_webp_size(data))  # Pillow makes room for all pixels when it opens one
+def _open_webp(data: bytes, max_pixels: int) -> Opened:
+    check_size(*_webp_size(data), max_pixels)  # Pillow makes room for all pixels when it opens one
     image = WebPImageFile(BytesIO(data))
     _check_single(getattr(image, "n_frames", 1) > 1)
-    return _loaded(image)
+    return _loaded(image, max_pixels)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -199,11 +202,11 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
 
 
-def _open_gif(data: bytes) -> Opened:
+def _open_gif(data: bytes, max_pixels: int) -> Opened:
     image = GifImageFile(BytesIO(data))
-    check_size(*image.size)
+    check_size(*image.size, max_pixels)
     _check_single(image.is_animated)
-    return _loaded(image)
+    return _loaded(image, max_pixels)
 
 
 _OPENERS = {"PNG": _open_png, "TIFF": _open_tiff, "BMP": _open_bmp, "WEBP": _open_webp, "GIF": _open_gif}
