@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # Types of the plain values in conf/train.yaml; all others are checked against what they build.
 _VALUE_TYPES: Mapping[str, object] = {
     "seed": int,
+    "reference_images": int,
     "test": bool | Literal["auto"],
     "resume": str | None,
     "trust": list[str],
@@ -67,6 +68,7 @@ def checked(cfg: DictConfig) -> DictConfig:
         config.build(cfg[name])  # refuses a value out of its range
     load_metrics(cfg.metrics)
     load_sections(cfg.report.sections)
+    check_range("reference_images", cfg.reference_images, 0)
     for name in ("best", "last"):
         if cfg.callbacks.get(name) is None:
             raise ConfigError(f"callbacks.{name}=null: the run needs this checkpoint to test and to resume.")
@@ -285,8 +287,32 @@ def _finish(
         rows += result_rows(trainer, classifier, "test")
     save_results(rows, files)
     if console.is_first_process():
+        _keep_reference(cfg, classifier, data, files)
         _evaluate(cfg, classifier, data, files)
     return metric
+
+
+def _keep_reference(cfg: DictConfig, classifier: "Classifier", data: "DataModule", files: "RunDir") -> None:
+    """Keep in the checkpoint what images of the training look like, so that others can be told from them."""
+    from cxrlab.runs.reference import fit_reference, keep_reference
+
+    if not cfg.reference_images:
+        return
+    reference = fit_reference(
+        classifier,
+        data,
+        num_images=cfg.reference_images,
+        batch_size=cfg.data.batch_size,
+        device=str(classifier.device),
+        seed=cfg.seed,
+    )
+    if reference is None:
+        log.warning(
+            "Training or validation has fewer than 20 patients: the checkpoint cannot tell images that are "
+            "unlike those of the training."
+        )
+    else:
+        keep_reference(files.best_checkpoint, reference)
 
 
 def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", files: "RunDir") -> None:
