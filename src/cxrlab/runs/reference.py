@@ -7,7 +7,7 @@ training's, in its own spread). How far is too far is chosen on validation image
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -239,17 +239,20 @@ def fit_reference(
     place = str(named_device(device))
     features = _features(classifier, data, train, batch_size, place)
     described = _all_described(data, train)
-    spreads = [Spread.of(values) for values in described]
-    unlimited = torch.full((len(_ASPECTS),), torch.inf)
-    reference = TrainingReference(_unit(features).half(), *spreads, unlimited)
-    own = _features(classifier, data, validation, batch_size, place)
-    distances = torch.cat(
-        [
-            reference.distances(data.images[rows], own[start : start + _CHUNK].numpy() if len(own) else None)
-            for start, rows in _chunks(validation)
-        ]
+    layout, grey_levels, detail = (Spread.of(values) for values in described)
+    reference = TrainingReference(
+        features=_unit(features).half(),
+        layout=layout,
+        grey_levels=grey_levels,
+        detail=detail,
+        limits=torch.full((len(_ASPECTS),), torch.inf),
     )
-    return TrainingReference(reference.features, *spreads, _limits(distances))
+    own = _features(classifier, data, validation, batch_size, place)
+    distances = [
+        reference.distances(data.images[rows], own[start : start + _CHUNK].numpy() if len(own) else None)
+        for start, rows in _chunks(validation)
+    ]
+    return replace(reference, limits=_limits(torch.cat(distances)))
 
 
 def _drawn(data: DataModule, part: str, number: int, generator: np.random.Generator) -> list[int]:
