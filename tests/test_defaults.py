@@ -21,6 +21,8 @@ REFERENCES = (
     "evaluation/default.yaml",
     "explanation/default.yaml",
     "logger/default.yaml",
+    "logger/mlflow.yaml",
+    "logger/wandb.yaml",
     "loss/asymmetric.yaml",
     "loss/bce.yaml",
     "loss/cross_entropy.yaml",

@@ -334,6 +334,11 @@ class RunDir:
         return self.path / "unreadable.csv"
 
     @property
+    def trackers(self) -> Path:
+        """Ids of the run in trackers of experiments, by tracker; a resume continues them."""
+        return self.path / "trackers.json"
+
+    @property
     def layers(self) -> Path:
         """The table of the network's layers, for reading."""
         return self.path / "layers.txt"

@@ -155,9 +155,8 @@ def train(cfg: DictConfig) -> float:
 
 
 def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
-    from cxrlab.cli import build, summaries
-    from cxrlab.cli.checks import check_data_fit, check_seen
-    from cxrlab.runs import writing
+    from cxrlab.cli import build
+    from cxrlab.training.trackers import tracked
 
     # What needs no image is told before any is decoded.
     cfg.preprocess = build.decide_normalization(cfg)
@@ -165,6 +164,17 @@ def _train(composed: DictConfig, cfg: DictConfig, files: "RunDir") -> float:
     cfg.trainer.precision = build.decide_precision(cfg, _checked_network(cfg, solver), files)
     build.settle_trainer(cfg, solver)
     trainer = build.build_trainer(cfg)
+    with tracked(trainer, files, page=not cfg.report.images):
+        return _train_with(trainer, composed, cfg, files, solver)
+
+
+def _train_with(
+    trainer: "pl.Trainer", composed: DictConfig, cfg: DictConfig, files: "RunDir", solver: "Solver"
+) -> float:
+    from cxrlab.cli import build, summaries
+    from cxrlab.cli.checks import check_data_fit, check_seen
+    from cxrlab.runs import writing
+
     data: DataModule = config.build(cfg.data)
     network = build.initial_network(cfg, len(data.read().labels))
     check_data_fit(cfg, data.read(), network)
