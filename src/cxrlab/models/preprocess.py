@@ -38,16 +38,26 @@ def equalize(images: Tensor) -> Tensor:
     References:
         Gonzalez and Woods, Digital Image Processing, section 3.3 (histogram equalisation).
     """
-    num_images = len(images)
     greys = images.flatten(1)
     if greys.dtype != torch.uint8:
         greys = greys.clamp(0, 255).round()
-    offsets = torch.arange(num_images, device=images.device, dtype=torch.int32)[:, None] * _NUM_GREYS
-    places = (greys.to(torch.int32) + offsets).flatten()  # one histogram an image, all in one row
-    counts = torch.bincount(places, minlength=num_images * _NUM_GREYS).view(num_images, _NUM_GREYS)
+    counts = _grey_counts(greys)
     darker = counts.cumsum(1) - 0.5 * counts
     scores = (darker / max(greys.shape[1], 1) - 0.5) * math.sqrt(12.0)  # a uniform share has variance 1/12
-    return scores.to(torch.float32).flatten()[places].view(images.shape)
+    return scores.to(torch.float32).gather(1, greys.to(torch.int64)).view(images.shape)
+
+
+def _grey_counts(greys: Tensor) -> Tensor:
+    """Return how many pixels of each image have each of the 256 greys, ``(B, 256)``, of greys ``(B, P)``."""
+    num_images = greys.shape[0]
+    if torch.compiler.is_compiling():  # an exporter knows no bincount, which is faster
+        ones = torch.ones((), device=greys.device).expand(greys.shape)
+        return torch.zeros(num_images, _NUM_GREYS, device=greys.device).scatter_add(
+            1, greys.to(torch.int64), ones
+        )
+    offsets = torch.arange(num_images, device=greys.device, dtype=torch.int32)[:, None] * _NUM_GREYS
+    places = (greys.to(torch.int32) + offsets).flatten()  # one histogram an image, all in one row
+    return torch.bincount(places, minlength=num_images * _NUM_GREYS).view(num_images, _NUM_GREYS)
 
 
 class Preprocess(nn.Module):

@@ -21,7 +21,7 @@ def _moved(
     """Return what zooms, turns (in radians) and shifts (by fractions of the side) all images alike."""
 
     def move(images: Tensor) -> Tensor:
-        size, device = len(images), images.device
+        size, device = images.shape[0], images.device
         height, width = images.shape[-2:]
         matrices = inverse_matrices(
             is_flipped=torch.zeros(size, dtype=torch.bool, device=device),
