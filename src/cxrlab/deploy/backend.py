@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from cxrlab.errors import ConfigError
 from cxrlab.runs.features import num_features
@@ -65,8 +66,22 @@ class TorchBackend:
         with torch.inference_mode():
             pixels = torch.from_numpy(images).to(classifier.device)
             features = classifier.embed(pixels) if self.has_features else None
-            known = {} if features is None else {"identity": classifier.network.classify(features)}
-            means = classifier.mean_probabilities(pixels, known)
+            means = classifier.mean_probabilities(pixels, logits_of_features(classifier, features))
         probabilities = means.double().cpu().numpy()
         calibrated = probabilities if self.calibrator is None else self.calibrator.apply(probabilities)
         return BatchOutput(probabilities, calibrated, None if features is None else features.cpu().numpy())
+
+
+def logits_of_features(classifier: Classifier, features: Tensor | None) -> dict[str, Tensor]:
+    """Return the logits ``(B, L)`` of images as they are, where pooled features give them, else nothing.
+
+    Where each label looks at places by itself, pooled features are not what its logits are computed from.
+
+    Args:
+        classifier: Whose features they are.
+        features: Shape ``(B, F)``; None where it does not tell them.
+    """
+    network = classifier.network
+    if features is None or network.label_attention is not None:
+        return {}
+    return {"identity": network.classify(features.to(classifier.dtype))}
