@@ -37,6 +37,10 @@ class OutOfMemoryError(UserError, MemoryError):
     """The memory of the machine or of the GPU is too small for what was asked."""
 
 
+class ExportError(UserError, RuntimeError):
+    """A model cannot be exported, or the exported file does not compute what the model does."""
+
+
 class OutputError(UserError, OSError):
     """An output could not be written: no space, or no permission."""
 
