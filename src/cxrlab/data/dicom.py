@@ -357,6 +357,24 @@ def _words(dataset: "Dataset", decoder: str) -> Words:
     return unsigned.astype(np.int32)
 
 
+def read_header(data: bytes) -> "Dataset":
+    """Return what a DICOM file says beside its pixels.
+
+    Args:
+        data: The file's bytes.
+
+    Raises:
+        MissingPackageError: If pydicom is not installed.
+        ValueError: If the file is truncated or cannot be read.
+    """
+    with _quiet():
+        dataset = _parsed(data)
+        for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
+            if name in dataset:
+                del dataset[name]
+    return dataset
+
+
 def read_dicom(data: bytes, *, max_pixels: int) -> DicomImage:
     """Decode a DICOM file of one frame as a viewer shows it.
 
