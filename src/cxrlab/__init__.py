@@ -1,7 +1,8 @@
 """Chest X-ray classification with honest splits: from a folder of radiographs to a test in one command.
 
-What a notebook needs comes from here: the data (`Manifest`, `DataModule`), the model (`Classifier`) and a
-finished run (`load_run`, `Run`). All else comes from the rooms, such as `cxrlab.evaluation`.
+What a notebook needs comes from here: the data (`Manifest`, `DataModule`), the model (`Classifier`), a
+finished run (`load_run`, `Run`) and a model for new images (`load_model`, `Model`). All else comes from the
+rooms, such as `cxrlab.evaluation`.
 """
 
 from importlib import import_module
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
     from cxrlab.data.manifest import Manifest
+    from cxrlab.deploy.model import Model, load_model
     from cxrlab.runs.run import Run, load_run
     from cxrlab.training.module import Classifier
 
-__all__ = ["Classifier", "DataModule", "Manifest", "Run", "load_run"]
+__all__ = ["Classifier", "DataModule", "Manifest", "Model", "Run", "load_model", "load_run"]
 
 _HOMES = {
     "Classifier": "cxrlab.training.module",
     "DataModule": "cxrlab.data.datamodule",
     "Manifest": "cxrlab.data.manifest",
+    "Model": "cxrlab.deploy.model",
     "Run": "cxrlab.runs.run",
+    "load_model": "cxrlab.deploy.model",
     "load_run": "cxrlab.runs.run",
 }
 

@@ -10,6 +10,7 @@ COMMANDS = {
     "prepare": "decode a data set into the cache, split it by patient, and audit it",
     "train": "train a classifier, evaluate it on patients it has not seen, and write a report",
     "evaluate": "evaluate a run, an ensemble of runs, or another program's predictions",
+    "predict": "predict new images by a run, a checkpoint, an exported file or a shared folder",
     "compare": "rank runs or predictions over the same images, with paired differences",
     "explain": "draw heatmaps of a run, and check whether they are to be trusted",
     "review": "list labels that are probably wrong, with pictures, as a table to correct",

@@ -94,7 +94,7 @@ def _open(data: bytes, image_size: int, channels: int, resize: str, max_pixels: 
     """Decode by what the bytes are; the file's name says nothing."""
     if not data:
         raise ValueError("it is empty")
-    form = _format_of(data)
+    form = format_of(data)
     if form is None:
         raise ValueError(f"its content is none of {', '.join(FORMATS)}")
     if form == "DICOM":
@@ -106,7 +106,8 @@ def _open(data: bytes, image_size: int, channels: int, resize: str, max_pixels: 
     return open_raster(data, form, "L" if channels == 1 else None, scale, max_pixels)
 
 
-def _format_of(data: bytes) -> str | None:
+def format_of(data: bytes) -> str | None:
+    """Tell by its first bytes which of ``FORMATS`` a file is; None where it is none of them."""
     if is_dicom(data):  # its first 128 bytes may be those of a TIFF
         return "DICOM"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
@@ -127,7 +128,7 @@ def image_format(path: Path) -> str | None:
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for ever
             return None
         with path.open("rb") as file:
-            return _format_of(file.read(_NUM_FIRST))
+            return format_of(file.read(_NUM_FIRST))
     except OSError:
         return None
 

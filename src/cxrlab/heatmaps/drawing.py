@@ -39,7 +39,7 @@ _COLOURS = "inferno"
 _BOX_COLOUR = (0, 255, 255)  # cyan is not in the colour map
 
 
-def _radiograph(image: Tensor) -> Image.Image:
+def radiograph_picture(image: Tensor) -> Image.Image:
     """Return an RGB image whose shorter side is at least 256 pixels; the aspect ratio is kept."""
     values = image.cpu().numpy()
     picture = Image.fromarray(np.repeat(values, 3 // len(values), axis=0).transpose(1, 2, 0))
@@ -50,7 +50,7 @@ def _radiograph(image: Tensor) -> Image.Image:
     return picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def _blend(radiograph: Image.Image, heatmap: Tensor) -> Image.Image:
+def overlay(radiograph: Image.Image, heatmap: Tensor) -> Image.Image:
     """Lay the heatmap over the radiograph; the colder a pixel, the more of the radiograph shows."""
     heat = Image.fromarray(heatmap.cpu().float().numpy()).resize(radiograph.size, Image.Resampling.BILINEAR)
     values: npt.NDArray[np.float32] = np.asarray(heat, dtype=np.float32).clip(0.0, 1.0)
@@ -116,8 +116,8 @@ def panel(
     Returns:
         An RGB image; each side is at least 256 pixels wide.
     """
-    radiograph = _radiograph(image)
-    sides = [radiograph, *(_blend(radiograph, heatmap) for heatmap in heatmaps.values())]
+    radiograph = radiograph_picture(image)
+    sides = [radiograph, *(overlay(radiograph, heatmap) for heatmap in heatmaps.values())]
     for side in sides:
         _draw_boxes(side, boxes)
     is_empty = [not bool((heatmap > 0).any()) for heatmap in heatmaps.values()]
