@@ -20,7 +20,7 @@ class ModelRecord:
     """What is known of a model without its weights: plain values, no name of a patient, no path.
 
     Attributes:
-        title: Of its network, such as ``timm's densenet121``.
+        title: Of its network: timm's name of it, such as ``densenet121``, or that of its class.
         task: Whether labels are by themselves, or classes of which each image has one.
         labels: Names of its outputs, L of them.
         thresholds: Where each label is predicted positive, on the scale of the probabilities before
@@ -79,7 +79,7 @@ def record_of(classifier: "Classifier", path: Path | None = None, *, licence: st
     shape, point = classifier.preprocess, classifier.operating_point
     values = point.thresholds.tolist()
     return ModelRecord(
-        title=classifier.network.title,
+        title=str(classifier.network.arguments().get("backbone", classifier.network.title)),
         task=classifier.task,
         labels=tuple(classifier.labels),
         thresholds={
