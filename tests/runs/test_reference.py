@@ -38,7 +38,9 @@ class Data:
 
     def __init__(self, num_train: int = 300, num_val: int = 200) -> None:
         self.images = radiographs(num_train + num_val, 0)
-        self.manifest = SimpleNamespace(table=pd.DataFrame({"patient": np.arange(len(self.images)).astype(str)}))
+        self.manifest = SimpleNamespace(
+            table=pd.DataFrame({"patient": np.arange(len(self.images)).astype(str)})
+        )
         self._rows = {"train": list(range(num_train)), "val": list(range(num_train, num_train + num_val))}
 
     def rows(self, part: str) -> list[int]:
@@ -144,7 +146,9 @@ def test_it_comes_back_from_a_checkpoint_whose_hash_stays(reference, finished_ru
     kept = read_reference(path)
     assert kept is not None
     images = radiographs(4, 5)
-    torch.testing.assert_close(kept.distances(images, None), reference.distances(images, None), equal_nan=True)
+    torch.testing.assert_close(
+        kept.distances(images, None), reference.distances(images, None), equal_nan=True
+    )
 
 
 def test_it_holds_no_picture_and_no_name(reference):

@@ -420,7 +420,7 @@ def _load(
     path = Path(source).expanduser()
     if not path.exists():
         if _HUB_NAME.fullmatch(str(source)):
-            from cxrlab.deploy.hub import download
+            from cxrlab.deploy.hub import download  # type: ignore[import-not-found]
 
             return _load(download(str(source)), device, trust, views)
         raise MissingFileError(f"run={source}: there is no such file or folder. Give {FORMS}.")
@@ -463,7 +463,7 @@ def _of_folder(path: Path, device: str, trust: Sequence[str], views: Sequence[st
             f"run={path} holds neither checkpoints nor config.json: it is no run directory and no shared "
             f"folder. Give {FORMS}."
         )
-    from cxrlab.deploy.shared_folder import read_shared_folder
+    from cxrlab.deploy.shared_folder import read_shared_folder  # type: ignore[import-not-found]
 
     record, classifier, reference = read_shared_folder(path, device, trust)
     return _of_classifier(classifier, record, reference, device, views)
