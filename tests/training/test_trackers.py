@@ -225,6 +225,17 @@ def test_a_run_that_the_store_does_not_have_starts_anew(tmp_path: Path, caplog: 
     assert read_json(RunDir(tmp_path / "run").trackers) == {"mlflow": tracker.version}
 
 
+def test_a_run_that_cannot_be_started_is_said(database: str, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    tracker = MlflowTracker(run_dir=str(tmp_path / "run"), experiment="gone")
+    client = MlflowClient(database)
+    client.delete_experiment(client.get_experiment_by_name("gone").experiment_id)
+    with pytest.raises(
+        ConfigError, match=r"starts no run \(MlflowException: .* train without it: logger.mlflow=null"
+    ):
+        tracker.start()
+
+
 @pytest.mark.parametrize("run_id", ["../../x", "a b", "", 3])
 def test_an_id_that_is_none_is_refused(run_id: object, tmp_path: Path):
     (tmp_path / "run").mkdir()

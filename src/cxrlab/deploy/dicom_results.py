@@ -211,7 +211,7 @@ def secondary_capture(
     capture.PatientOrientation = list(image.get("PatientOrientation") or [])
     capture.DerivationDescription = f"Heatmap of {finding.label}. {NOT_FOR_CLINICAL_USE}."[:1024]
     capture.SourceImageSequence = [_reference(image)]
-    for key in ("LossyImageCompression", "BurnedInAnnotation", "BodyPartExamined", "ViewPosition"):
+    for key in ("LossyImageCompression", "BurnedInAnnotation", "BodyPartExamined"):
         if image.get(key):
             setattr(capture, key, image.get(key))
     return capture

@@ -125,6 +125,7 @@ def _client(tracking_uri: str | None) -> Any:
         ConfigError: If there is no such store.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")  # half a minute; its own 7 take four
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's mappings, which SQLAlchemy 2.1 deprecates
         try:

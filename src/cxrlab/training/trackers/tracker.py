@@ -78,10 +78,17 @@ class Tracker(Logger, ABC):
         """Start the run, or continue that of the run directory, unless it is started already.
 
         Raises:
-            ConfigError: If the store cannot be reached.
+            ConfigError: If the tracker starts no run, or trackers.json is damaged.
         """
         if self.run_id is None:
-            self.run_id = self._start(saved_ids(self.run_dir).get(self.key))
+            earlier = saved_ids(self.run_dir).get(self.key)
+            try:
+                self.run_id = self._start(earlier)
+            except Exception as error:  # of the network, a server or a disk
+                raise ConfigError(
+                    f"logger.{self.key}: the tracker starts no run ({one_line(error)}). Check its settings, "
+                    f"or train without it: logger.{self.key}=null."
+                ) from error
             write_json(self.run_dir.trackers, saved_ids(self.run_dir) | {self.key: self.run_id})
 
     @rank_zero_only

@@ -67,32 +67,26 @@ class WandbTracker(Tracker):
 
         run_id = run_id or secrets.token_hex(4)
         self.run_dir.path.mkdir(parents=True, exist_ok=True)
-        try:
-            self._run = wandb.init(
-                project=self.project,
-                entity=self.entity,
-                name=self.title,
-                id=run_id,
-                resume="allow",
-                mode=self.mode,  # type: ignore[arg-type]  # what WANDB_MODE may say, wandb checks
-                dir=self.run_dir.path,
-                reinit="create_new",  # a job of a sweep is a run of its own
-                settings=wandb.Settings(
-                    console="off",
-                    disable_git=True,
-                    save_code=False,
-                    silent=True,
-                    symlink=False,
-                    x_disable_meta=True,
-                    x_disable_machine_info=True,
-                    host="",
-                ),
-            )
-        except (wandb.Error, OSError) as error:
-            raise ConfigError(
-                f"logger.wandb: Weights & Biases starts no run ({one_line(error)}). Set "
-                "logger.wandb.mode=offline, or leave logger=wandb out."
-            ) from error
+        self._run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            name=self.title,
+            id=run_id,
+            resume="allow",
+            mode=self.mode,  # type: ignore[arg-type]  # what WANDB_MODE may say, wandb checks
+            dir=self.run_dir.path,
+            reinit="create_new",  # a job of a sweep is a run of its own
+            settings=wandb.Settings(
+                console="off",
+                disable_git=True,
+                save_code=False,
+                silent=True,
+                symlink=False,
+                x_disable_meta=True,
+                x_disable_machine_info=True,
+                host="",
+            ),
+        )
         self._remove_links()
         self._run.define_metric("*", step_metric="trainer/global_step")
         return str(self._run.id)
