@@ -71,7 +71,27 @@ def check_checkpoint(path: Path, *, labels: list[str] | None = None) -> None:
         CheckpointError: Naming the key and the value.
     """
     checkpoint = read_checkpoint(path)
-    description, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    check_model(checkpoint["hyper_parameters"], checkpoint["state_dict"], path, labels=labels)
+
+
+def check_model(
+    description: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    path: Path,
+    *,
+    labels: list[str] | None = None,
+) -> None:
+    """Refuse what no classifier could be built from, or would make its predictions meaningless.
+
+    Args:
+        description: Plain, as ``hyper_parameters`` of a checkpoint.
+        weights: A ``state_dict`` of a classifier.
+        path: Where both are from.
+        labels: What its labels must be, as another file of the same run says; None where nothing else says.
+
+    Raises:
+        CheckpointError: Naming the key and the value.
+    """
     _check_labels(description.get("labels"), path, labels)
     _check_description(description, path)
     check_weights(weights, path)
@@ -262,8 +282,18 @@ def checkpoint_hash(path: Path) -> str:
         CheckpointError: If it cannot be read.
     """
     checkpoint = read_checkpoint(path)
-    digest = hashlib.sha256(json.dumps(checkpoint["hyper_parameters"], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(checkpoint["state_dict"].items()):
+    return model_hash(checkpoint["hyper_parameters"], checkpoint["state_dict"])
+
+
+def model_hash(description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """Return the digits of :func:`checkpoint_hash` for what such a file holds.
+
+    Args:
+        description: Plain, as ``hyper_parameters`` of a checkpoint.
+        weights: A ``state_dict`` of a classifier, on the CPU.
+    """
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(weights.items()):
         if name.startswith("loss."):
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
