@@ -20,7 +20,7 @@ from cxrlab.cli.console import listed
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "cxrlab"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = ("train", "evaluate", "predict", "compare", "explain", "prepare", "review", "config")
+COMMANDS = ("train", "evaluate", "predict", "compare", "explain", "prepare", "share", "review", "config")
 
 
 @pytest.mark.slow

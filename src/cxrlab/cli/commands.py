@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "predict new images by a run, a checkpoint, an exported file or a shared folder",
     "compare": "rank runs or predictions over the same images, with paired differences",
     "explain": "draw heatmaps of a run, and check whether they are to be trusted",
+    "share": "write a model as a folder that can be passed on, or to the Hugging Face Hub",
     "review": "list labels that are probably wrong, with pictures, as a table to correct",
     "config": "show a command's config, each key with its comment; runs nothing",
 }

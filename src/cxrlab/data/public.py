@@ -16,6 +16,21 @@ RADIOGRAPHS = frozenset(
 PUBLIC = RADIOGRAPHS | {"malaria", "synthetic"}
 """Names that may be told; any other may be that of somebody's folder or file."""
 
+UNDER_AGREEMENT = frozenset(
+    {
+        "brax",
+        "chexpert",
+        "chexpert_plus",
+        "cxr_lt",
+        "cxr_lt_2023",
+        "mimic",
+        "padchest",
+        "rexgradient",
+        "vindr",
+    }
+)
+"""Data sets given only to those who agreed not to pass them on, so that no target of theirs may be either."""
+
 # Options of conf/data that read the images of another one.
 _SAME = {
     "chexpert_full": "chexpert",

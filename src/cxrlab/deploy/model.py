@@ -37,7 +37,7 @@ OnUnlike = Literal["warn", "reject", "ignore"]
 """What is done with an image that is unlike those of the training."""
 ON_UNLIKE: tuple[OnUnlike, ...] = ("warn", "reject", "ignore")
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # and a revision
 FORMS = (
     "a run directory, a checkpoint (.ckpt), an exported file (.onnx), a shared folder, or owner/name of the "
     "Hugging Face Hub"
@@ -420,7 +420,7 @@ def _load(
     path = Path(source).expanduser()
     if not path.exists():
         if _HUB_NAME.fullmatch(str(source)):
-            from cxrlab.deploy.hub import download  # type: ignore[import-not-found]
+            from cxrlab.deploy.hub import download
 
             return _load(download(str(source)), device, trust, views)
         raise MissingFileError(f"run={source}: there is no such file or folder. Give {FORMS}.")
@@ -463,7 +463,7 @@ def _of_folder(path: Path, device: str, trust: Sequence[str], views: Sequence[st
             f"run={path} holds neither checkpoints nor config.json: it is no run directory and no shared "
             f"folder. Give {FORMS}."
         )
-    from cxrlab.deploy.shared_folder import read_shared_folder  # type: ignore[import-not-found]
+    from cxrlab.deploy.shared_folder import read_shared_folder
 
     record, classifier, reference = read_shared_folder(path, device, trust)
     return _of_classifier(classifier, record, reference, device, views)

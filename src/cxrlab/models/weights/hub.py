@@ -7,7 +7,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, t
 _SECONDS = 5.0
 
 
-def _parts(repository: str) -> tuple[str, str | None]:
+def parts(repository: str) -> tuple[str, str | None]:
     """Return the name and the revision of ``name@revision``; None for the newest."""
     name, _, revision = repository.partition("@")
     return name, revision or None
@@ -20,7 +20,7 @@ def cached(repository: str, file: str) -> Path | None:
         repository: Such as ``timm/resnet10t.c3_in1k``, with ``@<revision>`` for another than its newest.
         file: In it.
     """
-    name, revision = _parts(repository)
+    name, revision = parts(repository)
     path = try_to_load_from_cache(name, file, revision=revision)
     return Path(path) if isinstance(path, str) else None
 
@@ -31,7 +31,7 @@ def ask(repository: str, file: str) -> None:
     Raises:
         Exception: Of the client, where the Hub cannot be reached, or does not give the file.
     """
-    name, revision = _parts(repository)
+    name, revision = parts(repository)
     get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=_SECONDS)
 
 
@@ -44,7 +44,7 @@ def fetched(repository: str, file: str) -> Path:
     path = cached(repository, file)
     if path is None:
         ask(repository, file)
-        name, revision = _parts(repository)
+        name, revision = parts(repository)
         path = Path(hf_hub_download(name, file, revision=revision))
     return path
 
