@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
@@ -42,6 +41,7 @@ from cxrlab.data.cache_worker import (
     UNREADABLE,
     CacheSettings,
     RowLayout,
+    bare_start,
     changed_at,
     checksum,
     decode_rows,
@@ -71,9 +71,6 @@ _CHUNK = 32
 _FEWEST_A_WORKER = 100
 # How long another process may fill the cache before that is worth a line.
 _PATIENCE_SECONDS = 1.0
-# The workers are as many as the cores; threads of NumPy's libraries would only wait for one another, and make
-# each image take ten times as long.
-_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
 
 _HOW_TO_GO_ON = (
     "Was memory short? What is decoded is kept: start again to go on from there. Where it ends at the same "
@@ -595,7 +592,7 @@ def _by_pool(cache: ImageCache, chunks: Sequence[Rows], count: int) -> Generator
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=start_worker)
     try:
-        with _bare_start():
+        with bare_start():
             lengths = {
                 pool.submit(decode_rows, folder, root, cache.settings, _named(cache, chunk)): len(chunk)
                 for chunk in chunks
@@ -610,30 +607,6 @@ def _by_pool(cache: ImageCache, chunks: Sequence[Rows], count: int) -> Generator
             raise _DeadWorkerError(_how_it_died(cache, np.concatenate(chunks), workers)) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _bare_start() -> Iterator[None]:
-    """Have processes start with one thread a library, and without the main script, which they do not need.
-
-    A spawned process imports the main script again: one without ``if __name__ == "__main__"`` would start
-    itself anew in each of them.
-    """
-    main = sys.modules["__main__"].__dict__
-    hidden: dict[str, object] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
-    threads = {name: os.environ.get(name) for name in _ONE_THREAD}
-    main["__spec__"] = None
-    main.pop("__file__", None)
-    os.environ.update(_ONE_THREAD)
-    try:
-        yield
-    finally:
-        main.update(hidden)
-        for name, value in threads.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _how_it_died(cache: ImageCache, rows: Rows, workers: Sequence[BaseProcess]) -> str:

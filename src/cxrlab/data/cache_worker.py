@@ -4,9 +4,10 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -22,6 +23,9 @@ from cxrlab.errors import MissingFileError, MissingPackageError, UserError
 EMPTY, AT_WORK, DONE, UNREADABLE = range(4)
 
 _TEXT_LENGTH = 400
+# The workers are as many as the cores; threads of NumPy's libraries would only wait for one another, and make
+# each image take ten times as long.
+_ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "VECLIB_MAXIMUM")}
 
 FACTS = np.dtype(
     [
@@ -144,6 +148,30 @@ class RowFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+@contextlib.contextmanager
+def bare_start() -> Iterator[None]:
+    """Have processes start with one thread a library, and without the main script, which they do not need.
+
+    A spawned process imports the main script again: one without ``if __name__ == "__main__"`` would start
+    itself anew in each of them.
+    """
+    main = sys.modules["__main__"].__dict__
+    hidden: dict[str, object] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    threads = {name: os.environ.get(name) for name in _ONE_THREAD}
+    main["__spec__"] = None
+    main.pop("__file__", None)
+    os.environ.update(_ONE_THREAD)
+    try:
+        yield
+    finally:
+        main.update(hidden)
+        for name, value in threads.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def start_worker() -> None:
