@@ -20,7 +20,9 @@ from cxrlab.cli.console import listed
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "cxrlab"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-COMMANDS = ("train", "evaluate", "predict", "compare", "explain", "prepare", "share", "review", "config")
+COMMANDS = (
+    "train", "evaluate", "predict", "compare", "explain", "prepare", "share", "review", "serve", "config",
+)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -32,6 +34,7 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"cxrlab/conf/train.yaml", "cxrlab/conf/data/nih.yaml", "cxrlab/py.typed"} <= names
+    assert {f"cxrlab/deploy/service/page/{name}" for name in ("index.html", "page.js", "page.css")} <= names
     assert not any(name.startswith(("tests", "conf", "outputs")) for name in names)
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
@@ -67,11 +70,13 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
         "docs/models.md",
         "docs/own_code.md",
         "docs/recipes.md",
+        "docs/serve.md",
     ],
 )
 def test_every_command_of_the_pages_composes_and_fits_the_code(
-    page: str, composed: Callable[..., DictConfig]
+    page: str, composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setenv("CXRLAB_TOKEN", "a-token-of-some-length")  # cxrlab serve, for other computers
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     text = "".join(blocks).replace("\\\n", " ")
     commands = re.findall(r"^(?:python -m )?cxrlab[ .](\w+)([^#\n]*)", text, flags=re.MULTILINE)
@@ -85,7 +90,8 @@ def test_every_command_of_the_pages_composes_and_fits_the_code(
         module = importlib.import_module(f"cxrlab.{program}")
         if hasattr(module, "LISTS"):
             singles = listed(overrides, module.LISTS)
-        module.checked(composed(*singles, "run_dir=/nowhere", config_name=program))
+        folder = [] if program == "serve" else ["run_dir=/nowhere"]  # it writes nothing
+        module.checked(composed(*singles, *folder, config_name=program))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ COMMANDS = {
     "explain": "draw heatmaps of a run, and check whether they are to be trusted",
     "share": "write a model as a folder that can be passed on, or to the Hugging Face Hub",
     "review": "list labels that are probably wrong, with pictures, as a table to correct",
+    "serve": "answer requests with a model's predictions, and show a page for a person",
     "config": "show a command's config, each key with its comment; runs nothing",
 }
 """What each command does, in the order in which a person meets them."""
