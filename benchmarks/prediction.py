@@ -1,6 +1,6 @@
 """How fast files are predicted, as ratios to what limits it: decoding alone, or the network alone.
 
-Run ``python benchmarks/prediction.py run=<run or checkpoint> images=<folder>``. The three take their turns in
+Run ``python benchmarks/prediction.py --run <run or checkpoint> --images <folder>``. The three take turns in
 one process, several times, and the median ratio is printed; then the growth of memory over many files.
 """
 
@@ -9,7 +9,6 @@ import resource
 import statistics
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +62,15 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     model = load_model(given.run, device=given.device)
-    rates = []
-    for _ in range(given.turns):
-        rates.append(
-            (
-                decoding(model, given.images, given.number, given.workers),
-                network(model, given.images, given.number, given.batch),
-                prediction(model, given.images, given.number, given.workers, given.batch),
-            )
+    sizes = (given.images, given.number)
+    rates = [
+        (
+            decoding(model, *sizes, given.workers),
+            network(model, *sizes, given.batch),
+            prediction(model, *sizes, given.workers, given.batch),
         )
+        for _ in range(given.turns)
+    ]
     names = ("decoding alone", "network alone", "both: cxrlab predict")
     for name, column in zip(names, np.array(rates).T, strict=True):
         print(f"{name:<22} {statistics.median(column):8.1f} images/s")
@@ -80,8 +79,8 @@ def main() -> None:
     print(f"of what limits it       {statistics.median(shares):8.2f}")
     print(f"of both in turn         {statistics.median(cores):8.2f}")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in islice(model.predict_files(files_of(given.images, 10 * given.number), num_workers=0), None):
-        pass
+    for _ in model.predict_files(files_of(given.images, 10 * given.number), num_workers=0):
+        pass  # one by one, none kept
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"peak memory over ten times as many files: {after / before:.3f} of the peak before")
 
