@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,11 +24,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import cxrlab
+from cxrlab.cli import config
+from cxrlab.cli.config import config_dir
 from cxrlab.deploy.record import record_of
 from cxrlab.deploy.share import share
 from cxrlab.deploy.shared_folder import FILES, is_shared_folder, read_shared_folder, write_shared_folder
 from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, OutputError
 from cxrlab.models import TimmNetwork
+from cxrlab.models.network import architecture
 from cxrlab.runs.reference import Spread, TrainingReference, keep_reference
 from cxrlab.runs.run import load_run
 from cxrlab.share import checked
@@ -49,6 +53,14 @@ def classifier(**options: object) -> Classifier:
     point.thresholds[:], point.slopes[:], point.intercepts[:] = 0.3, 1.5, -0.25
     point.thresholds[-1] = torch.nan
     return made
+
+
+def saved(made: Classifier, folder: Path) -> Path:
+    """The same as a checkpoint."""
+    path = folder / "a.ckpt"
+    content = {"state_dict": made.state_dict(), "hyper_parameters": dict(made.hparams)}
+    torch.save({**content, "pytorch-lightning_version": pl.__version__}, path)
+    return path
 
 
 def written(folder: Path, **options: object) -> Path:
@@ -220,12 +232,8 @@ def test_weights_that_started_from_others_name_them(tmp_path: Path):
         "name": "resnet10t.c3_in1k", "title": "timm's resnet10t.c3_in1k", "licence": "apache-2.0",
         "source": "https://huggingface.co/timm/resnet10t.c3_in1k", "seen": [{"data": "imagenet-1k", "parts": []}],
     }  # fmt: skip
-    content = {"initial_weights": start, "trained_on": {"data": "nih", "parts": ["train"]}}
-    made = classifier(**content)
-    checkpoint = tmp_path / "a.ckpt"
-    content = {"state_dict": made.state_dict(), "hyper_parameters": dict(made.hparams)}
-    torch.save({**content, "pytorch-lightning_version": pl.__version__}, checkpoint)
-    share(checkpoint, tmp_path / "model")
+    made = classifier(initial_weights=start, trained_on={"data": "nih", "parts": ["train"]})
+    share(saved(made, tmp_path), tmp_path / "model")
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert card.data.base_model == "timm/resnet10t.c3_in1k"
     assert card.data.datasets == ["nih", "imagenet-1k"]
@@ -284,6 +292,36 @@ def test_a_network_of_a_package_needs_trust(monkeypatch: pytest.MonkeyPatch, tmp
         read_shared_folder(tmp_path / "model")
     _, read, _ = read_shared_folder(tmp_path / "model", trust=["their_lab"])
     assert read.network.module.bias == 0.5
+
+
+def test_the_card_of_such_a_network_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    made = own_classifier(monkeypatch, {"bias": 0.5}, 0.5)
+    checkpoint = saved(made, tmp_path)
+    with pytest.raises(ConfigError, match=r"their_lab.Own, .*trust=\[their_lab\]"):
+        share(checkpoint, tmp_path / "model")
+    share(checkpoint, tmp_path / "model", trust=["their_lab"])
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "Network: Own." in text
+    assert "Its network is of a package of its authors." in text
+
+
+MODELS = sorted({path.stem for path in (config_dir() / "model").glob("*.yaml")} - {"timm", "of_weights"})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_of_the_configuration_can_be_shared(
+    name: str, composed: Callable[..., DictConfig], tmp_path: Path
+):
+    size = 224 if name == "vit_small" else 64
+    words = ["data=synthetic", f"model={name}", "run_dir=/nowhere", f"data.image_size={size}"]
+    described = config.plain(composed(*words).model) | {"num_labels": 2, "channels": 1, "image_size": size}
+    made = Classifier(
+        labels=["Edema", "Mass"],
+        network=architecture(described),
+        preprocess={"normalize": "image", "image_size": size, "channels": 1},
+    ).eval()
+    write_shared_folder(made, tmp_path / "model", record=record_of(made), card="# Card\n")
+    assert read_shared_folder(tmp_path / "model")[1].labels == ["Edema", "Mass"]
 
 
 def test_a_folder_that_would_predict_otherwise_is_not_written(
@@ -485,6 +523,31 @@ def test_values_are_checked_before_anything_is_read(
         checked(composed(*words, config_name="share"))
 
 
+def test_every_command_of_its_page_composes(composed: Callable[..., DictConfig]):
+    text = (Path(__file__).parents[2] / "docs" / "share.md").read_text()
+    commands = re.findall(r"^cxrlab share (.*)$", text, flags=re.MULTILINE)
+    assert len(commands) == 4
+    for command in commands:
+        checked(composed(*shlex.split(command), config_name="share"))
+
+
+def test_what_is_no_run_is_told(plain: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"run=.*model is a shared folder already: pass it on as it is"):
+        share(plain, tmp_path / "out")
+    (tmp_path / "a.onnx").write_text("somebody's")
+    with pytest.raises(CheckpointError, match=r"a\.onnx .* cannot be loaded: it is a text"):
+        share(tmp_path / "a.onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_one_stands_in_can_be_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoint = saved(classifier(), tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert {path.parent for path in share(checkpoint, ".")} == {tmp_path / "here"}
+    assert "# here" in Path("README.md").read_text()
+
+
 def test_a_run_without_a_best_checkpoint_is_told(composed: Callable[..., DictConfig], tmp_path: Path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     for run, message in (
@@ -505,11 +568,9 @@ def some_reference() -> TrainingReference:
 
 def with_reference(folder: Path, data: str) -> Path:
     """A checkpoint that says what images of its training look like."""
-    made = classifier(trained_on={"data": data, "parts": ["train"]})
-    content = {"state_dict": made.state_dict(), "hyper_parameters": dict(made.hparams)}
-    torch.save({**content, "pytorch-lightning_version": pl.__version__}, folder / "a.ckpt")
-    keep_reference(folder / "a.ckpt", some_reference())
-    return folder / "a.ckpt"
+    checkpoint = saved(classifier(trained_on={"data": data, "parts": ["train"]}), folder)
+    keep_reference(checkpoint, some_reference())
+    return checkpoint
 
 
 def test_what_the_training_s_images_look_like_goes_along(tmp_path: Path):

@@ -14,7 +14,7 @@ from cxrlab.data.public import UNDER_AGREEMENT, canonical
 from cxrlab.deploy.private_names import run_names
 from cxrlab.deploy.record import record_of
 from cxrlab.deploy.shared_card import run_card, run_results, shared_card
-from cxrlab.deploy.shared_folder import FILES, SAMPLE, write_shared_folder
+from cxrlab.deploy.shared_folder import FILES, SAMPLE, is_shared_folder, write_shared_folder
 from cxrlab.errors import ConfigError, MissingFileError
 from cxrlab.models.network import OWN_NETWORKS
 from cxrlab.report.model_info import network_name
@@ -73,7 +73,10 @@ def share(
         CheckpointError: If the checkpoint cannot be read, or what was written predicts something else.
         OutputError: If a file cannot be written.
     """
-    loaded, folder = _load(Path(source).expanduser(), trust, check_weights), Path(folder).expanduser()
+    loaded, folder = (
+        _load(Path(source).expanduser(), trust, check_weights),
+        Path(folder).expanduser().resolve(),
+    )
     classifier, run = loaded.classifier, loaded.run
     drawn = _sample(loaded, sample) if sample else None
     kept = _reference(loaded, reference)
@@ -81,7 +84,7 @@ def share(
     is_evaluated = run is not None and run.has_own_weights
     card = shared_card(
         record,
-        name=name or folder.resolve().name,
+        name=name or folder.name,
         network=network_name({"model": classifier.hparams["network"]}),
         files=[file for file in FILES if file != SAMPLE or drawn is not None],
         results=run_results(run.files) if run is not None and is_evaluated else None,
@@ -104,6 +107,8 @@ def share(
 
 
 def _load(source: Path, trust: Sequence[str], check_weights: bool) -> _Source:
+    if is_shared_folder(source):
+        raise ConfigError(f"run={source} is a shared folder already: pass it on as it is.")
     if source.is_dir():
         run = load_run(source, trust=trust, check_weights=check_weights)
         return _Source(run.model, run.files.best_checkpoint, run)
