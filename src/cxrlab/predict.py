@@ -18,6 +18,7 @@ from cxrlab.cli.claims import claimed
 
 if TYPE_CHECKING:
     from cxrlab.data.inputs import ImageFile
+    from cxrlab.deploy.dicom_folder import DicomFolder
     from cxrlab.deploy.model import Model
     from cxrlab.deploy.prediction_folder import PredictionFolder
 
@@ -37,6 +38,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "on_unlike": Literal["warn", "reject", "ignore"],
     "heatmaps": bool,
     "method": str,
+    "dicom_results": bool,
     "embeddings": bool,
     "page": bool,
     "page_images": int,
@@ -104,6 +106,7 @@ def _predict(cfg: DictConfig, folder: Path) -> Mapping[str, int]:
     model = load_model(_texts(cfg, "run"), device=cfg.device, trust=list(cfg.trust), views=views)
     if cfg.heatmaps:
         model.explained_classifier()
+    dicom = _dicom_folder(cfg, folder, model)
     _say_model(model)
     record = model.record
     settings = PredictionSettings(
@@ -111,10 +114,24 @@ def _predict(cfg: DictConfig, folder: Path) -> Mapping[str, int]:
     )
     rows = num_files if cfg.embeddings else None
     with PredictionFolder(folder, model, settings, num_features_rows=rows) as kept:
-        _fill(cfg, model, kept, num_files)
+        _fill(cfg, model, kept, num_files, dicom)
         kept.finish()
     _say_end(cfg, model, kept)
+    if dicom is not None:
+        log.info("DICOM results of %d files: %s", dicom.num_files, dicom.folder)
     return dict(kept.counts)
+
+
+def _dicom_folder(cfg: DictConfig, folder: Path, model: "Model") -> "DicomFolder | None":
+    """Return where results as DICOM go, where they are wanted."""
+    if not cfg.dicom_results:
+        return None
+    from cxrlab.deploy.dicom_folder import DicomFolder
+
+    dicom = DicomFolder(folder / "dicom_results", model, cfg.method)
+    if dicom.no_heatmaps:
+        log.warning("The DICOM results are reports without heatmaps. %s", dicom.no_heatmaps)
+    return dicom
 
 
 def _files(cfg: DictConfig) -> "Iterator[ImageFile]":
@@ -142,9 +159,16 @@ def _say_model(model: "Model") -> None:
         )
 
 
-def _fill(cfg: DictConfig, model: "Model", folder: "PredictionFolder", num_files: int) -> None:
+def _fill(
+    cfg: DictConfig,
+    model: "Model",
+    folder: "PredictionFolder",
+    num_files: int,
+    dicom: "DicomFolder | None",
+) -> None:
     """Predict every file that has no row yet."""
     from cxrlab.data.decode_files import decode_files
+    from cxrlab.deploy.prediction_folder import writing
     from cxrlab.deploy.prediction_page import write_heatmaps
 
     if folder.done:
@@ -155,8 +179,12 @@ def _fill(cfg: DictConfig, model: "Model", folder: "PredictionFolder", num_files
     with _progress(num_files, len(folder.done)) as advance:
         while batch := list(islice(decoded, cfg.batch_size)):
             predictions = model.predict_decoded(batch, on_unlike=cfg.on_unlike)
+            first = folder.counts.total()
+            if dicom is not None:
+                with writing(folder.folder):
+                    results = zip(batch, predictions, strict=True)
+                    predictions = [dicom.add(*result, row) for row, result in enumerate(results, start=first)]
             if cfg.heatmaps:
-                first = folder.counts.total()
                 for row, (file, prediction) in enumerate(zip(batch, predictions, strict=True), start=first):
                     write_heatmaps(folder.folder / "heatmaps", model, file, prediction, row, cfg.method)
             folder.add(predictions)

@@ -1,12 +1,15 @@
 """Results as DICOM, read back by pydicom and by highdicom: the same numbers, the same patient and study."""
 
+import logging
 import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 # pydicom imports GDCM, which warns on its first import; where that warning is an error the process ends.
 pytest.importorskip("gdcm")
@@ -19,8 +22,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 
 from cxrlab.data.dicom import read_dicom
+from cxrlab.data.inputs import ImageFile
 from cxrlab.deploy.dicom_results import Finding, write_dicom_results
 from cxrlab.deploy.finding_codes import finding_code
+from cxrlab.deploy.model import load_model
 from cxrlab.deploy.record import ModelRecord
 from cxrlab.errors import DataError, MissingPackageError
 
@@ -230,7 +235,7 @@ def test_what_breaks_its_format_or_is_private_stays_out(tmp_path: Path):
 def test_an_image_of_no_patient_or_study_gets_no_results(key: str, tmp_path: Path):
     image = radiograph()
     del image[key]
-    with pytest.raises(DataError, match=rf"image gets no results as DICOM: its header lacks {key} \("):
+    with pytest.raises(DataError, match=rf"It gets no results as DICOM: its header lacks {key} \("):
         results(written(image), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -244,6 +249,86 @@ def test_an_object_that_is_no_image_gets_no_results(tmp_path: Path):
     (tmp_path / "x.png").write_bytes(b"\x89PNG")
     with pytest.raises(DataError, match=r"x.png is no DICOM file"):
         results(tmp_path / "x.png", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("modality", "procedure"), [("CR", "Plain chest X-ray"), ("CT", "Imaging procedure")]
+)
+def test_a_slice_of_a_ct_is_not_called_a_radiograph(modality: str, procedure: str, tmp_path: Path):
+    image = radiograph()
+    image.Modality = modality
+    report = hd.sr.srread(results(written(image), tmp_path)[0])
+    (found,) = hd.sr.utils.find_content_items(report.content[0], name=codes.DCM.ProcedureReported)
+    assert found.value.meaning == procedure
+
+
+def predicted(composed: Any, run: Path, *options: str) -> dict[str, int]:
+    from cxrlab.predict import predict
+
+    words = [f"run={run}", "batch_size=2", "num_workers=0", "device=cpu", "page=false", *options]
+    return dict(predict(composed(*words, config_name="predict")))
+
+
+def test_predict_writes_results_of_dicom_files_and_says_which_get_none(
+    composed: Any, finished_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    folder, output = tmp_path / "new", tmp_path / "out"
+    folder.mkdir()
+    images = {"a.dcm": radiograph(), "b.dcm": radiograph(), "c.dcm": radiograph()}
+    del images["b.dcm"].PatientID
+    images["c.dcm"].PhotometricInterpretation = "MONOCHROME1"
+    for name, image in images.items():
+        (folder / name).write_bytes(written(image))
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(folder / "d.png")
+    (folder / "e.dcm").write_bytes(written(radiograph())[:900])
+    options = (f"input={folder}", f"output={output}", "dicom_results=true", "on_unlike=ignore")
+    with caplog.at_level(logging.INFO):
+        assert predicted(composed, finished_run, *options) == {"ok": 3, "warned": 1, "unreadable": 1}
+    assert f"DICOM results of 2 files: {output / 'dicom_results'}" in caplog.text
+
+    table = pd.read_csv(output / "predictions.csv", keep_default_na=False)
+    assert "It gets no results as DICOM: its header lacks PatientID" in table["reason"][1]
+    reports = sorted((output / "dicom_results").glob("*_report.dcm"))
+    assert [path.name for path in reports] == ["000000_a_report.dcm", "000002_c_report.dcm"]
+    model = load_model(finished_run)
+    for row, path in zip((0, 2), reports, strict=True):
+        (prediction,) = model.predict_files([ImageFile("x", Path(table["file"][row]))], on_unlike="ignore")
+        groups = hd.sr.srread(path).content.get_image_measurement_groups()
+        for number, (group, label) in enumerate(zip(groups, model.labels, strict=True)):
+            values = {item.name.meaning: item.value for item in group.get_measurements()}
+            assert values["Probability"] == pytest.approx(prediction.calibrated[number], abs=1e-9)
+            assert values["Probability before calibration"] == pytest.approx(
+                prediction.probabilities[number], abs=1e-9
+            )
+            assert values["Threshold Value"] == model.thresholds[label]
+            assert values["Probability"] == pytest.approx(float(table[f"calibrated/{label}"][row]), abs=1e-6)
+            (evaluation,) = group.get_qualitative_evaluations()
+            assert (evaluation.value == codes.cid240.Present) == (
+                float(table[f"prediction/{label}"][row]) == 1
+            )
+        positive = [label for label in model.labels if float(table[f"prediction/{label}"][row]) == 1]
+        captures = sorted((output / "dicom_results").glob(f"{row:06d}_*_heatmap_*.dcm"))
+        assert [path.stem.rpartition("_")[2] for path in captures] == positive
+    assert list((output / "dicom_results").glob("*_heatmap_*.dcm"))
+
+
+@pytest.mark.slow
+def test_an_ensemble_gives_reports_without_heatmaps(
+    composed: Any, finished_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "a.dcm").write_bytes(written(radiograph()))
+    best = finished_run / "checkpoints" / "best.ckpt"
+    options = (
+        f"run=[{best},{best}]",
+        f"input={tmp_path / 'a.dcm'}",
+        f"output={tmp_path / 'out'}",
+        "dicom_results=true",
+    )
+    predicted(composed, finished_run, *options, "on_unlike=ignore")
+    assert "The DICOM results are reports without heatmaps. Heatmaps are of one network" in caplog.text
+    (report,) = (tmp_path / "out" / "dicom_results").iterdir()
+    groups = hd.sr.srread(report).content.get_image_measurement_groups()
+    assert {group.get_qualitative_evaluations()[0].value.meaning for group in groups} == {"Undetermined"}
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

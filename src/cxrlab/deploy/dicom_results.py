@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import cxrlab
-from cxrlab.data.dicom import is_dicom, read_header
+from cxrlab.data.dicom import RADIOGRAPH_MODALITIES, is_dicom, read_header
 from cxrlab.deploy.finding_codes import PRIVATE_SCHEME, finding_code
 from cxrlab.deploy.record import ModelRecord
 from cxrlab.errors import DataError, MissingPackageError, UserError
@@ -89,11 +89,11 @@ def write_dicom_results(
         DataError: If the source is no DICOM file, or lacks what ties results to a patient and a study.
         MissingPackageError: If highdicom is not installed.
     """
-    name = source.name if isinstance(source, Path) else stem
+    name = source.name if isinstance(source, Path) else "It"
     data = source.read_bytes() if isinstance(source, Path) else source
     if not is_dicom(data):
         raise DataError(f"{name} is no DICOM file: results as DICOM are for DICOM files.")
-    _check_highdicom()
+    check_highdicom()
     with _quiet():
         try:
             objects = _objects(_described_image(read_header(data), name), findings, heatmaps, record, remark)
@@ -143,13 +143,13 @@ def structured_report(
         remark: What else a reader must know of this image.
     """
     from highdicom import UID
-    from highdicom.sr import CodedConcept, ComprehensiveSR, MeasurementReport, RelationshipTypeValues
+    from highdicom.sr import ComprehensiveSR, MeasurementReport, RelationshipTypeValues
     from highdicom.sr import TextContentItem as Text
     from pydicom.sr.codedict import codes
 
     report = MeasurementReport(
         observation_context=_observer(record),
-        procedure_reported=CodedConcept("399208008", "SCT", "Plain chest X-ray"),
+        procedure_reported=_procedure(image),
         imaging_measurements=[_group(image, finding, record) for finding in findings],
         title=codes.DCM.ImagingMeasurementReport,
     )
@@ -258,6 +258,16 @@ def _is_valid(element: Any) -> bool:
     except (ValueError, TypeError):
         return False
     return True
+
+
+def _procedure(image: "Dataset") -> Any:
+    """Return what was done to have the image; where it is no radiograph, no more than that."""
+    from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
+
+    if str(image.Modality).upper() in RADIOGRAPH_MODALITIES:
+        return CodedConcept("399208008", "SCT", "Plain chest X-ray")
+    return codes.cid100.ImagingProcedure
 
 
 def _group(image: "Dataset", finding: Finding, record: ModelRecord) -> Any:
@@ -399,7 +409,7 @@ def _write(dataset: "Dataset", path: Path) -> Path:
     return path
 
 
-def _check_highdicom() -> None:
+def check_highdicom() -> None:
     """Say which package is missing.
 
     Raises:
