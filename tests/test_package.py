@@ -15,6 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 import cxrlab
+from cxrlab.cli.config import config_dir
 from cxrlab.cli.console import listed
 
 ROOT = Path(__file__).parents[1]
@@ -71,6 +72,7 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
         "docs/own_code.md",
         "docs/recipes.md",
         "docs/serve.md",
+        "docs/share.md",
     ],
 )
 def test_every_command_of_the_pages_composes_and_fits_the_code(
@@ -90,7 +92,8 @@ def test_every_command_of_the_pages_composes_and_fits_the_code(
         module = importlib.import_module(f"cxrlab.{program}")
         if hasattr(module, "LISTS"):
             singles = listed(overrides, module.LISTS)
-        folder = [] if program == "serve" else ["run_dir=/nowhere"]  # it writes nothing
+        has_run_dir = (config_dir() / f"{program}.yaml").read_text().count("\nrun_dir:")
+        folder = ["run_dir=/nowhere"] if has_run_dir else []  # others have output=, or write nothing
         module.checked(composed(*singles, *folder, config_name=program))
 
 

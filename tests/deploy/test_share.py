@@ -4,7 +4,6 @@ import json
 import platform
 import re
 import resource
-import shlex
 import shutil
 import signal
 import subprocess
@@ -521,14 +520,6 @@ def test_values_are_checked_before_anything_is_read(
 ):
     with pytest.raises(ConfigError, match=message):
         checked(composed(*words, config_name="share"))
-
-
-def test_every_command_of_its_page_composes(composed: Callable[..., DictConfig]):
-    text = (Path(__file__).parents[2] / "docs" / "share.md").read_text()
-    commands = re.findall(r"^cxrlab share (.*)$", text, flags=re.MULTILINE)
-    assert len(commands) == 4
-    for command in commands:
-        checked(composed(*shlex.split(command), config_name="share"))
 
 
 def test_what_is_no_run_is_told(plain: Path, tmp_path: Path):
