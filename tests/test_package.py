@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "cxrlab"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = (
-    "train", "evaluate", "predict", "compare", "explain", "prepare", "share", "review", "serve", "config",
+    "train", "evaluate", "predict", "compare", "explain", "prepare", "share", "review", "serve", "export",
+    "config",
 )  # fmt: skip
 
 
@@ -68,6 +69,7 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
         "README.md",
         "docs/datasets.md",
         "docs/evaluation.md",
+        "docs/export.md",
         "docs/models.md",
         "docs/own_code.md",
         "docs/recipes.md",

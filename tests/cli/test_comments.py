@@ -14,9 +14,12 @@ from cxrlab.cli.comments import commented_config, comments_of, keys_of
 Compose = Callable[..., DictConfig]
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "explain", "prepare", "review", "serve"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "compare", "explain", "prepare", "review", "serve", "export"]
+)
 def test_it_is_the_config_that_the_command_has(command: str, composed: Compose):
-    overrides = [] if command in ("compare", "review", "serve") else ["data=nih", "data.root=/nih"]
+    without_data = ("compare", "review", "serve", "export")
+    overrides = [] if command in without_data else ["data=nih", "data.root=/nih"]
     text = commented_config(command, overrides)
     expected = OmegaConf.to_container(composed(*overrides, config_name=command), resolve=False)
     assert yaml.safe_load(text) == expected

@@ -16,6 +16,7 @@ import cxrlab
 from cxrlab import Classifier
 from cxrlab.deploy.backend import TorchBackend
 from cxrlab.deploy.graph import trace
+from cxrlab.deploy.metadata import texts_of
 from cxrlab.deploy.onnx_file import add_metadata, read_onnx, write_onnx
 from cxrlab.deploy.parity import agreement, check_agreement
 from cxrlab.deploy.record import ModelRecord, record_of
@@ -56,7 +57,7 @@ def written(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path
     """An ONNX file of a classifier, with a reference."""
     path = tmp_path_factory.mktemp("written") / "model.onnx"
     write_onnx(trace(model), path)
-    add_metadata(path, record_of(model, licence="CC-BY-4.0"), some_reference())
+    add_metadata(path, texts_of(record_of(model, licence="CC-BY-4.0"), some_reference()))
     return path
 
 
@@ -127,7 +128,7 @@ def test_so_do_other_heads_and_networks_without_features(kind: str, tmp_path: Pa
 
 def compare(made: Classifier, folder: Path) -> None:
     write_onnx(trace(made), folder / "a.onnx")
-    add_metadata(folder / "a.onnx", record_of(made))
+    add_metadata(folder / "a.onnx", texts_of(record_of(made)))
     record, backend, reference = read_onnx(folder / "a.onnx")
     assert record == record_of(made)
     assert reference is None
@@ -152,7 +153,7 @@ def test_certain_probabilities_are_calibrated_as_elsewhere(tmp_path: Path):
     made.operating_point.slopes.fill_(0.2)
     made.operating_point.intercepts.fill_(0.0)
     write_onnx(trace(made), tmp_path / "a.onnx")
-    add_metadata(tmp_path / "a.onnx", record_of(made))
+    add_metadata(tmp_path / "a.onnx", texts_of(record_of(made)))
     found, own = read_onnx(tmp_path / "a.onnx")[1](pixels(2)), TorchBackend(made)(pixels(2))
     assert own.probabilities.max() == 1.0
     assert np.abs(found.calibrated - own.calibrated).max() < 1e-6
@@ -163,7 +164,7 @@ def test_half_precision_halves_the_file_and_moves_probabilities_little(
 ):
     path = tmp_path / "half.onnx"
     write_onnx(trace(model, "fp16"), path)
-    add_metadata(path, record_of(model))
+    add_metadata(path, texts_of(record_of(model)))
     assert path.stat().st_size < 0.55 * written.stat().st_size
     found = read_onnx(path)[1](pixels(4))
     assert 0 < np.abs(found.probabilities - TorchBackend(model)(pixels(4)).probabilities).max() < 5e-3
@@ -238,7 +239,7 @@ def test_metadata_that_do_not_fit_are_refused(model: Classifier, written: Path, 
             read_onnx(edited(written, target, "cxrlab", text))
     with pytest.raises(CheckpointError, match="cxrlab is no JSON"):
         read_onnx(edited(written, target, "cxrlab", "{"))
-    add_metadata(shutil.copy(written, target), record_of(model), some_reference(7))
+    add_metadata(shutil.copy(written, target), texts_of(record_of(model), some_reference(7)))
     with pytest.raises(CheckpointError, match="holds 7 features an image, and the graph gives 512"):
         read_onnx(target)
     for text in ("%", "AAAA"):

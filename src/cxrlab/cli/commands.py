@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": "rank runs or predictions over the same images, with paired differences",
     "explain": "draw heatmaps of a run, and check whether they are to be trusted",
     "share": "write a model as a folder that can be passed on, or to the Hugging Face Hub",
+    "export": "write a model as one file for other programs, where it computes the same",
     "review": "list labels that are probably wrong, with pictures, as a table to correct",
     "serve": "answer requests with a model's predictions, and show a page for a person",
     "config": "show a command's config, each key with its comment; runs nothing",

@@ -111,6 +111,8 @@ def configure_logging() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for name in ("onnxscript", "onnx_ir"):  # each step of their optimiser
+        logging.getLogger(name).setLevel(logging.WARNING)
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")

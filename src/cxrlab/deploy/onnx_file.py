@@ -1,24 +1,20 @@
 """ONNX files: a graph with its preprocessing and calibration, and its record in the metadata."""
 
-import base64
-import json
 import re
 import warnings
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
-from safetensors.torch import save as bytes_of
 from torch.export import ExportedProgram
 
+import cxrlab
 from cxrlab.deploy.backend import BatchOutput, Pixels
 from cxrlab.deploy.graph import INPUT, OUTPUTS
+from cxrlab.deploy.metadata import check_width, read_texts
 from cxrlab.deploy.record import ModelRecord
-from cxrlab.deploy.record_reading import parse_json, read_record
 from cxrlab.errors import CheckpointError, ConfigError, DataError, ExportError, MissingPackageError
 from cxrlab.runs.reference import TrainingReference
 
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
 OPSET = 18
 """Version of ONNX's operators: the first that has all of torch's exporter, and known since 2022."""
 
-_RECORD, _REFERENCE = "cxrlab", "cxrlab_reference"
 _LARGEST_BYTES = 2_000_000_000  # a protobuf message ends at 2 GiB
 _INSTALL = "pip install 'cxrlab[export]'"
 
@@ -84,54 +79,23 @@ def _operator_of(error: Exception) -> str:
     return f"{type(error).__name__}: {text.strip().partition(chr(10))[0][:200]}"
 
 
-def add_metadata(
-    path: Path, record: ModelRecord, reference: TrainingReference | None = None, **others: object
-) -> None:
-    """Write into an ONNX file what goes with its graph, for programs and for people.
+def add_metadata(path: Path, texts: Mapping[str, str]) -> None:
+    """Write into an ONNX file what goes with its graph; what stood there is replaced.
 
     Args:
-        path: The file; it is written anew.
-        record: What is known of the model.
-        reference: By which images are told that are unlike the training's; None for none.
-        others: Dataclasses of plain values, each as JSON under its own name.
+        path: The file.
+        texts: As :func:`cxrlab.deploy.metadata.texts_of` gives them.
     """
     _need("onnx")
     import onnx
 
     model = onnx.load(str(path))
-    model.producer_name, model.producer_version = "cxrlab", record.version
+    model.producer_name, model.producer_version = "cxrlab", cxrlab.__version__
     model.doc_string = "Research only: not for clinical use. Input: decoded grey values, 0 to 255."
-    texts = {_RECORD: json.dumps(record.plain(), allow_nan=False), **_for_people(record)}
-    if reference is not None:
-        tensors = {name: tensor.contiguous() for name, tensor in reference.tensors().items()}
-        texts[_REFERENCE] = base64.b64encode(bytes_of(tensors)).decode("ascii")
-    texts |= {name: json.dumps(asdict(value), allow_nan=False) for name, value in others.items()}  # type: ignore[call-overload]
     del model.metadata_props[:]
     for name, text in texts.items():
         model.metadata_props.add(key=name, value=text)
     onnx.save(model, str(path))
-
-
-def _for_people(record: ModelRecord) -> dict[str, str]:
-    """Return what a viewer of ONNX files shows, by its name there; nothing reads it back."""
-    thresholds = "; ".join(
-        f"{label}: {'none' if value is None else format(value, '.6g')}"
-        for label, value in record.thresholds.items()
-    )
-    start, size = record.initial_weights or {}, record.image_size
-    return {
-        "network": record.title,
-        "task": record.task,
-        "labels": "; ".join(record.labels),
-        "thresholds": f"{thresholds} (of probabilities, not of calibrated; rule: {record.threshold_rule})",
-        "calibration": record.calibration or "none",
-        "input": f"uint8 (batch, {record.channels}, {size}, {size}), resized by {record.resize}",
-        "views": ", ".join(record.views),
-        "trained_on": json.dumps(record.trained_on),
-        "initial_weights": str(start.get("title", "unknown")),
-        "licence": record.licence or "not given",
-        "checkpoint": record.checkpoint,
-    }
 
 
 class OnnxBackend:
@@ -180,16 +144,10 @@ def read_onnx(path: Path, device: str = "auto") -> tuple[ModelRecord, OnnxBacken
         CheckpointError: If it is no ONNX file, one of another program, or its metadata do not fit its graph.
     """
     session = _session(path, device)
-    texts = session.get_modelmeta().custom_metadata_map
-    if _RECORD not in texts:
-        raise CheckpointError(
-            f"{path} is no model of cxrlab: its metadata have no key {_RECORD}, so that neither its labels "
-            "nor its preprocessing are known. Write it by cxrlab export."
-        )
-    record = read_record(parse_json(texts[_RECORD], path, _RECORD), path, _RECORD)
+    record, reference = read_texts(session.get_modelmeta().custom_metadata_map, path)
     _check_graph(session, record, path)
     widths = {output.name: output.shape[-1] for output in session.get_outputs()}
-    reference = _reference_in(texts.get(_REFERENCE), path, widths.get("features"))
+    check_width(reference, widths.get("features"), path)
     return record, OnnxBackend(session, record), reference
 
 
@@ -234,25 +192,6 @@ def _check_graph(session: "InferenceSession", record: ModelRecord, path: Path) -
             f"{path}: the graph takes {inputs} and gives {outputs}, and its metadata speak of {num_labels} "
             f"labels of images {wanted[0][2]}: the file was edited."
         )
-
-
-def _reference_in(text: str | None, path: Path, num_features: int | None) -> TrainingReference | None:
-    """Return the reference that metadata hold, which must be of as many features as the graph gives."""
-    if text is None:
-        return None
-    try:
-        tensors = tensors_of(base64.b64decode(text, validate=True))
-    except (ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: {_REFERENCE} holds no tensors ({error}): the file is damaged."
-        ) from error
-    reference = TrainingReference.from_tensors(tensors, str(path))
-    if len(reference.features) and reference.features.shape[1] != num_features:
-        raise CheckpointError(
-            f"{path}: {_REFERENCE} holds {reference.features.shape[1]} features an image, and the graph "
-            f"gives {num_features}: the file was edited."
-        )
-    return reference
 
 
 def _need(*packages: str) -> None:
