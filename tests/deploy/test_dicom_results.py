@@ -129,7 +129,8 @@ def test_the_report_has_the_same_numbers_with_codes_and_the_algorithm(tmp_path: 
     root = report.content[0]
     assert set(texts(root, codes.DCM.AlgorithmVersion)) == {"cxrlab 0.1.0, checkpoint 0123abcd4567"}
     assert set(texts(root, codes.DCM.AlgorithmName)) == {"timm's densenet121"}
-    assert {"threshold: youden", "calibration: platt"} <= set(texts(root, codes.DCM.AlgorithmParameters))
+    (parameters,) = set(texts(root, codes.DCM.AlgorithmParameters))
+    assert parameters.startswith("threshold: youden; calibration: platt; views: identity; image size: 320")
     comments = texts(root, codes.DCM.Comment)
     assert comments[0].startswith("Research only, not for clinical use")
     assert "It looks unlike the training's images." in comments

@@ -326,7 +326,7 @@ def _algorithm(record: ModelRecord) -> Any:
         name=record.title,
         version=f"cxrlab {record.version}, checkpoint {record.checkpoint or 'unknown'}",
         manufacturer="cxrlab",
-        parameters=[f"{name}: {value}" for name, value in about.items() if value],
+        parameters=["; ".join(f"{name}: {value}" for name, value in about.items() if value)],
     )
 
 
