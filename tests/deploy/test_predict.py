@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -353,6 +354,17 @@ def test_what_cannot_be_used_is_named(finished_run, images, predicted, tmp_path,
     places = {"run": finished_run, "images": images, "texts": tmp_path / "texts"}
     with pytest.raises(error, match=message):
         predicted(*(override.format(**places) for override in overrides))
+
+
+def test_a_network_of_a_package_that_is_not_trusted_is_named_and_not_built(
+    finished_run, images, predicted, tmp_path
+):
+    path = tmp_path / "theirs.ckpt"
+    content = torch.load(finished_run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["hyper_parameters"]["network"]["_target_"] = "their_lab.Network"
+    torch.save(content, path)
+    with pytest.raises(ConfigError, match=r"their_lab.Network, .* add trust=\[their_lab\]"):
+        predicted(f"run={path}", f"input={images}")
 
 
 def test_a_run_without_a_best_checkpoint_is_named(finished_run, images, predicted, tmp_path):
