@@ -8,8 +8,8 @@ no image. Each answer is compared with what ``Model.predict`` says of the file, 
 
 What is printed, as a table: wrong answers and statuses, the median and 95th percentile of the seconds of a
 request, requests/s, beside the images/s of the network alone (a bare forward pass, one image and a full
-batch at a time) and of decoding and network in one process, and memory of all processes after the first
-requests and at the end. Without ``--images`` noise of 1024 x 1024 is taken.
+batch at a time) and of decoding and network in one process, and memory of all processes after as many
+requests before and at the end. Without ``--images`` noise of 1024 x 1024 is taken.
 """
 
 import argparse
@@ -167,7 +167,7 @@ def main() -> None:
     alone, batched = bare_rate(model, 1), bare_rate(model, BATCH)
     process, url = start_service(options.run)
     try:
-        Load(url, files, expected).run(options.requests // 10, options.clients)
+        Load(url, files, expected).run(options.requests, options.clients)  # memory settles
         before = memory_of(process.pid)
         load = Load(url, files, expected)
         seconds = load.run(options.requests, options.clients)
@@ -193,7 +193,7 @@ def main() -> None:
         "the network alone, one image at a time, images/s": f"{alone:.1f}",
         f"the network alone, {BATCH} at a time, images/s": f"{batched:.1f}",
         "decoding and network in one process, files/s": f"{rate:.1f}",
-        "memory of all processes after the first requests, MB": f"{before:.0f}",
+        "memory of all processes after as many requests before, MB": f"{before:.0f}",
         "memory at the end, MB": f"{after:.0f}",
     }
     print("| what | |\n|---|---|")

@@ -10,6 +10,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,16 @@ def test_a_header_that_describes_no_chest_radiograph_is_a_warning(client: TestCl
     assert one["status"] == "warned"
     assert "body part HAND" in one["reason"]
     assert one["probabilities"] is not None
+
+
+def test_what_is_rejected_has_no_values(model: Model):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    settings = replace(SMALL, on_unlike="reject")
+    with TestClient(build_app(model, settings), base_url=HERE) as client:
+        (one,) = post(client, ("a.dcm", dicom(pixels, BodyPartExamined="HAND"))).json()["files"]
+    assert one["status"] == "rejected"
+    assert "body part HAND" in one["reason"]
+    assert one["probabilities"] is one["calibrated"] is one["decisions"] is None
 
 
 @pytest.mark.parametrize(
@@ -398,6 +409,15 @@ def test_heatmaps_of_what_there_is_not(client: TestClient):
     assert "cannot be read" in unreadable["reason"]
 
 
+def test_a_model_that_cannot_be_looked_into_shows_the_picture_alone(model: Model):
+    outputs_only = Model([replace(member, classifier=None) for member in model.members])
+    with TestClient(build_app(outputs_only, SMALL), base_url=HERE) as client:
+        assert not client.get("/card").json()["has_heatmaps"]
+        answer = post(client, png(), path="/heatmaps").json()
+        assert (answer["heatmaps"], answer["reason"]) == ({}, "This model has no heatmaps.")
+        assert answer["image"].startswith("data:image/jpeg")
+
+
 # Facts
 
 
@@ -455,7 +475,9 @@ def test_other_sites_are_turned_away(client: TestClient):
     assert client.get("/card", headers={"Host": "evil.example"}).status_code == 421
     assert client.get("/card", headers={"Origin": "http://evil.example"}).status_code == 403
     assert client.get("/card", headers={"Origin": HERE}).status_code == 200
-    assert client.get("/card", headers={"Host": "localhost:9"}).status_code == 200
+    assert client.get("/card", headers={"Origin": "null"}).status_code == 403
+    for host in ("localhost:9", "[::1]:8000", "127.0.0.2", "LOCALHOST"):
+        assert client.get("/card", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(

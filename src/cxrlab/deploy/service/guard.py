@@ -9,12 +9,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cxrlab.deploy.service.counters import Counters
+from cxrlab.deploy.service.settings import is_loopback
 
 # These show nothing of a model or of a patient; the page asks for the token itself.
 _OPEN_PATHS = (
     "/", "/page.js", "/page.css", "/icon.svg", "/docs", "/docs.js", "/openapi.json", "/health",
 )  # fmt: skip
-_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -60,7 +60,7 @@ class Guard:
 
     def _refusal(self, headers: Headers, scope: Scope) -> JSONResponse | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self._is_local and _without_port(host) not in _LOOPBACK_NAMES:
+        if self._is_local and not is_loopback(_without_port(host)):
             return _error(421, f"This service is for this computer only, and not for {host[:100]!r}.")
         if origin is not None and origin.partition("://")[2] != host:
             return _error(403, "Pages of other sites may not use this service.")
@@ -77,7 +77,7 @@ class Guard:
 
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower()
+    return name if colon and port.isdigit() else host
 
 
 def _error(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
