@@ -334,6 +334,7 @@ BAD = {
         CheckpointError,
         r"0.png .* cannot be loaded",
     ),
+    "a program": (["run={texts}/model.pt2", "input={images}"], ConfigError, r"model.pt2: torch unpickles"),
     "an unknown method": (
         ["run={run}", "input={images}", "method=cam"],
         ConfigError,
@@ -351,6 +352,7 @@ BAD = {
 def test_what_cannot_be_used_is_named(finished_run, images, predicted, tmp_path, overrides, error, message):
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "notes.txt").write_text("no image")
+    (tmp_path / "texts" / "model.pt2").write_bytes(b"")
     places = {"run": finished_run, "images": images, "texts": tmp_path / "texts"}
     with pytest.raises(error, match=message):
         predicted(*(override.format(**places) for override in overrides))

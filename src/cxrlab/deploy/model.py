@@ -430,7 +430,12 @@ def _load(
     if path.is_dir():
         return _of_folder(path, device, trust, views), None
     if path.suffix == ".onnx":
-        return _of_onnx(path, views), None
+        return _of_onnx(path, device, views), None
+    if path.suffix == ".pt2":
+        raise ConfigError(
+            f"run={source}: torch unpickles a program of torch.export, and that can run code. Give the ONNX "
+            "file, or load one of your own by cxrlab.deploy.program_file.read_program."
+        )
     return _of_checkpoint(load_classifier(path, trust=trust), path, device, views), None
 
 
@@ -469,12 +474,12 @@ def _of_folder(path: Path, device: str, trust: Sequence[str], views: Sequence[st
     return _of_classifier(classifier, record, reference, device, views)
 
 
-def _of_onnx(path: Path, views: Sequence[str] | None) -> Member:
+def _of_onnx(path: Path, device: str, views: Sequence[str] | None) -> Member:
     if views is not None:
         raise ConfigError(f"views={list(views)}: those of an exported file such as {path} are part of it.")
     from cxrlab.deploy.onnx_file import read_onnx
 
-    record, backend, reference = read_onnx(path)
+    record, backend, reference = read_onnx(path, device)
     return Member(record, backend, reference)
 
 
