@@ -36,8 +36,8 @@ def checked(cfg: DictConfig) -> DictConfig:
         raise ConfigError("Give output=<a folder>: it is written there, new.")
     check_range("sample", cfg.sample, 0)
     for key in ("name", "licence"):
-        if cfg[key] is not None and (not cfg[key].strip() or not cfg[key].isprintable()):
-            raise ConfigError(f"{key}={cfg[key]!r} must be a line of text.")
+        if cfg[key] is not None and not cfg[key].strip():
+            raise ConfigError(f"{key}={cfg[key]!r} says nothing: give a text, or leave it out.")
     if cfg.push is not None and cfg.licence is None:
         raise ConfigError(
             f"push={cfg.push} needs licence=<of the weights, such as Apache-2.0>: without one nobody may use "

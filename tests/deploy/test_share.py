@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from cxrlab.cli.config import config_dir
 from cxrlab.deploy.record import record_of
 from cxrlab.deploy.share import share
 from cxrlab.deploy.shared_folder import FILES, is_shared_folder, read_shared_folder, write_shared_folder
-from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, OutputError
+from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, OutputError, UserError
 from cxrlab.models import TimmNetwork
 from cxrlab.models.network import architecture
 from cxrlab.runs.reference import Spread, TrainingReference, keep_reference
@@ -379,6 +379,12 @@ def test_a_disk_that_is_full_leaves_nothing_behind(monkeypatch: pytest.MonkeyPat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("text", ["two\nlines", "x" * 501])
+def test_a_licence_is_a_line_of_text(text: str, finished_run: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="licence=.* must be a line of at most 500 characters"):
+        share(finished_run, tmp_path / "model", licence=text)
+
+
 @pytest.mark.parametrize("key", ["name", "licence"])
 def test_a_patient_s_image_in_a_text_is_refused(key: str, finished_run: Path, tmp_path: Path):
     image = load_run(finished_run).manifest["image"][3]
@@ -487,6 +493,35 @@ def test_a_folder_of_a_stranger_chooses_no_code_and_no_size(change: dict, messag
         read_shared_folder(copied)
 
 
+def places(value: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where values stand in what a JSON file holds."""
+    yield place
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        yield from places(one, (*place, name))
+
+
+def test_any_value_of_another_kind_gives_a_message_or_a_model(copied: Path):
+    content = json.loads((copied / "config.json").read_text())
+    tensors = load_file(copied / "model.safetensors")
+    refused = 0
+    for *above, last in filter(None, places(content)):
+        for odd in ([[]], {"_target_": "os.system"}):
+            edited = json.loads(json.dumps(content))
+            node = edited
+            for name in above:
+                node = node[name]
+            node[last] = odd
+            if isinstance(edited["hyper_parameters"], dict) and last != "model_hash":
+                edited["model_hash"] = model_hash(edited["hyper_parameters"], tensors)
+            (copied / "config.json").write_text(json.dumps(edited))
+            try:
+                read_shared_folder(copied)
+            except UserError:
+                refused += 1
+    assert refused > 40
+
+
 def test_another_architecture_than_that_of_the_weights_is_told(copied: Path):
     resealed(copied, lambda content: content["hyper_parameters"]["network"].update(backbone="resnet18"))
     with pytest.raises(CheckpointError, match=r"weights are of another architecture than config\.json says"):
@@ -511,7 +546,7 @@ def test_the_command_lists_the_files_and_writes_nowhere_else(finished_run: Path,
         ([], "Give run="),
         (["run=a"], "Give output="),
         (["run=a", "output=b", "sample=-1"], "sample=-1 must be at least 0"),
-        (["run=a", "output=b", "licence=' '"], "licence=' ' must be a line of text"),
+        (["run=a", "output=b", "licence=' '"], "licence=' ' says nothing"),
         (["run=a", "output=b", "push=c/d"], "push=c/d needs licence="),
     ],
 )

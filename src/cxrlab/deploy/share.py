@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _SAMPLED = ("target/", "probability/", "prediction/")
 _DIGITS = 4  # a probability to the last digit would tell an image to whoever has all images
 _MOST_CHECKED = 16
+_MOST_CHARACTERS = 500
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,14 @@ def share(
 
     Raises:
         MissingFileError: If the source, or what is wanted of it, is not there.
-        ConfigError: If the folder holds something else, no sample of these data may be passed on, or the
-            name of a patient, an image or a folder would stand in a file.
+        ConfigError: If name or licence is no line of text, the folder holds something else, no sample of these
+            data may be passed on, or the name of a patient, an image or a folder would stand in a file.
         CheckpointError: If the checkpoint cannot be read, or what was written predicts something else.
         OutputError: If a file cannot be written.
     """
+    for key, text in (("name", name), ("licence", licence)):
+        if len(text) > _MOST_CHARACTERS or not text.isprintable():
+            raise ConfigError(f"{key}={text[:80]!r} must be a line of at most {_MOST_CHARACTERS} characters.")
     loaded, folder = (
         _load(Path(source).expanduser(), trust, check_weights),
         Path(folder).expanduser().resolve(),
