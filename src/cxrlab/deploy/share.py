@@ -69,8 +69,8 @@ def share(
 
     Raises:
         MissingFileError: If the source, or what is wanted of it, is not there.
-        ConfigError: If name or licence is no line of text, the folder holds something else, no sample of these
-            data may be passed on, or the name of a patient, an image or a folder would stand in a file.
+        ConfigError: If name or licence is no line of text, the folder holds something else, no sample of
+            these data may be passed on, or the name of a patient, an image or a folder would stand in a file.
         CheckpointError: If the checkpoint cannot be read, or what was written predicts something else.
         OutputError: If a file cannot be written.
     """
