@@ -226,6 +226,46 @@ def test_a_checkpoint_alone_is_shared_without_results(finished_run: Path, tmp_pa
         share(checkpoint, tmp_path / "other", sample=3)
 
 
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run to change, without its pictures."""
+    ignored = shutil.ignore_patterns(
+        "heatmaps", "figures", "tensorboard", "*.png", "last.ckpt", "report.html"
+    )
+    return Path(shutil.copytree(finished_run, tmp_path / "run", ignore=ignored))
+
+
+def test_a_run_without_a_model_card_has_its_results_all_the_same(run_copy: Path, tmp_path: Path):
+    (run_copy / "model_card.md").unlink()
+    share(run_copy, tmp_path / "model")
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert len(card.data.eval_results) > 2
+    assert "images of synthetic, part test; in brackets intervals of 95 %" in card.text
+    assert "## Ethical considerations" not in card.text
+
+
+def test_weights_that_were_changed_bring_no_results_of_others(run_copy: Path, tmp_path: Path):
+    path = run_copy / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["operating_point.thresholds"][:] = 0.5
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="set check_weights=false"):
+        share(run_copy, tmp_path / "model")
+    share(run_copy, tmp_path / "model", check_weights=False)
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert "model-index" not in card.data.to_dict()
+    assert "No evaluation came with the model." in card.text
+    assert set(read_shared_folder(tmp_path / "model")[0].thresholds.values()) == {0.5}
+
+
+def test_an_evaluation_that_is_damaged_is_named(run_copy: Path, tmp_path: Path):
+    path = run_copy / "evaluation.json"
+    path.write_text(path.read_text().replace('"labels"', '"lables"'))
+    with pytest.raises(ConfigError, match=r"evaluation\.json cannot be read \(KeyError: 'labels'\)"):
+        share(run_copy, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_weights_that_started_from_others_name_them(tmp_path: Path):
     start = {
         "name": "resnet10t.c3_in1k", "title": "timm's resnet10t.c3_in1k", "licence": "apache-2.0",
