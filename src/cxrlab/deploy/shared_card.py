@@ -43,7 +43,7 @@ _CONTENTS = {
 
 
 @dataclass(frozen=True)
-class TestResults:
+class ModelResults:
     """What an evaluation of the model found, for the header and a table.
 
     Attributes:
@@ -65,7 +65,7 @@ class TestResults:
     macro: Mapping[str, Estimate]
 
 
-def run_results(files: RunDir) -> TestResults | None:
+def run_results(files: RunDir) -> ModelResults | None:
     """Return what a run's evaluation found; None where it has none.
 
     Raises:
@@ -76,7 +76,7 @@ def run_results(files: RunDir) -> TestResults | None:
     content = read_json(files.evaluation, _REMEDY)
     with reading(files.evaluation, _REMEDY):
         data = content["data"]
-        return TestResults(
+        return ModelResults(
             data=public_name(data["name"], data["is_named"]),
             part=data["part"],
             fingerprint=data["fingerprint"] or "",
@@ -107,7 +107,7 @@ def shared_card(
     name: str,
     network: str,
     files: Sequence[str],
-    results: TestResults | None = None,
+    results: ModelResults | None = None,
     card: str = "",
     needs_trust: bool = False,
     has_reference: bool = False,
@@ -144,7 +144,7 @@ def shared_card(
     )  # fmt: skip
 
 
-def header(record: ModelRecord, name: str, results: TestResults | None) -> dict[str, Any]:
+def header(record: ModelRecord, name: str, results: ModelResults | None) -> dict[str, Any]:
     """Return the Hub's header: licence, data sets, base weights, and metrics with their intervals.
 
     Args:
@@ -189,7 +189,7 @@ def _names(seen: Sequence[Mapping[str, Any] | None]) -> list[str]:
 _METRICS = {"auroc": ("roc_auc", "AUROC"), "average_precision": ("average_precision", "Average precision")}
 
 
-def _indexed(results: TestResults) -> dict[str, Any]:
+def _indexed(results: ModelResults) -> dict[str, Any]:
     """Return the metrics as the Hub's ``model-index`` has them."""
     rows = [*results.labels.items()]
     if len(rows) > 1:
@@ -220,7 +220,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _rows(record: ModelRecord, results: TestResults | None) -> list[tuple[str, ...]]:
+def _rows(record: ModelRecord, results: ModelResults | None) -> list[tuple[str, ...]]:
     """Return label, threshold, AUROC, sensitivity and specificity of each label, as text."""
     rows = []
     for label, threshold in record.thresholds.items():
