@@ -39,7 +39,7 @@ _ASPECTS = {
     "detail": "its fine detail",
 }
 # Of images like those of validation each aspect calls one in fifty unlike, at most. Of a network for
-# children's radiographs that was 2.5 % of other children's (all aspects together), 80 % of adults', and a CT
+# children's radiographs that was 2.5 % of other children's (all aspects together), 85 % of adults', and a CT
 # slice.
 _LEVEL = 0.98
 _LAYOUT_SIDE, _NUM_GREY_LEVELS, _MOST_SCALES = 8, 16, 5
