@@ -95,7 +95,7 @@ def export(cfg: DictConfig) -> Path:
 
 def _export(cfg: DictConfig, folder: Path) -> Path:
     from cxrlab.deploy.export import export_model
-    from cxrlab.deploy.record import record_of
+    from cxrlab.deploy.record import network_title, record_of
     from cxrlab.files import write_json
     from cxrlab.runs.reference import read_reference
 
@@ -105,7 +105,7 @@ def _export(cfg: DictConfig, folder: Path) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     has_fewer_bits = settings.quantize is not None or settings.precision != "fp32"
     images = _images(cfg, classifier, run)
-    log.info("Exporting %s, and comparing it on %d images ...", classifier.network.title, len(images))
+    log.info("Exporting %s, and comparing it on %d images ...", network_title(classifier), len(images))
     exported = export_model(
         classifier,
         output,

@@ -181,14 +181,15 @@ def check_change(change: ValidationChange, max_drop: float) -> None:
     Raises:
         ExportError: Naming the metric.
     """
-    for metric in change.metrics:
-        drop = metric.before - metric.after
-        if not drop <= max_drop:
-            raise ExportError(
-                f"The exported file loses {drop:.4f} of the {metric.metric}, and max_drop={max_drop:g} "
-                f"allows less: {change}. Nothing was written. quantize=int8 with more calibration_images=, "
-                "precision=fp16 or a larger max_drop= would be other ways."
-            )
+    drops = {metric.metric: metric.before - metric.after for metric in change.metrics}
+    too_many = {name: drop for name, drop in drops.items() if not drop <= max_drop}
+    if too_many:
+        worst = max(too_many, key=lambda name: np.nan_to_num(too_many[name], nan=np.inf))
+        raise ExportError(
+            f"The exported file loses {too_many[worst]:.4f} of the {worst}, and max_drop={max_drop:g} allows "
+            f"less: {change}. Nothing was written. quantize=int8 with more calibration_images=, "
+            "precision=fp16 or a larger max_drop= would be other ways."
+        )
 
 
 def _probabilities(backend: Backend, validation: ValidationImages, size: int, num_labels: int) -> Floats:

@@ -79,7 +79,7 @@ def record_of(classifier: "Classifier", path: Path | None = None, *, licence: st
     shape, point = classifier.preprocess, classifier.operating_point
     values = point.thresholds.tolist()
     return ModelRecord(
-        title=str(classifier.network.arguments().get("backbone", classifier.network.title)),
+        title=network_title(classifier),
         task=classifier.task,
         labels=tuple(classifier.labels),
         thresholds={
@@ -97,3 +97,8 @@ def record_of(classifier: "Classifier", path: Path | None = None, *, licence: st
         licence=licence,
         checkpoint="" if path is None else checkpoint_hash(path),
     )
+
+
+def network_title(classifier: "Classifier") -> str:
+    """Return what a classifier's network is called: timm's name of it, or that of its class."""
+    return str(classifier.network.arguments().get("backbone", classifier.network.title))
