@@ -87,6 +87,7 @@ def service(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("served")
     with served(finished_run, folder, "service.max_file_mb=5", "service.max_request_mb=10") as one:
         yield one
+        assert re.findall(r'status="5\d\d".*', httpx.get(f"{one.url}/metrics").text) == []
     assert not list(folder.iterdir())  # it writes nothing
 
 
@@ -155,6 +156,21 @@ def test_an_upload_without_end_is_refused_at_the_limit(service: Served):
     assert answer.status_code == 413
     assert "a.png has more than the 5 MB" in answer.json()["detail"]
     assert service.memory() - before < 60 * 10**6
+
+
+def test_a_client_that_leaves_half_way_is_no_error(service: Served):
+    headers = (
+        f"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:{service.port}\r\nContent-Type: multipart/form-data; "
+        "boundary=x\r\nContent-Length: 100000\r\n\r\n--x\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+        connection.sendall(headers.encode())
+        time.sleep(0.2)
+    for _ in range(100):
+        if 'path="/predict",status="400"' in httpx.get(f"{service.url}/metrics").text:
+            return
+        time.sleep(0.05)
+    raise AssertionError(httpx.get(f"{service.url}/metrics").text)
 
 
 def test_a_port_in_use_and_other_slips_are_told(service: Served, finished_run: Path, tmp_path: Path):
@@ -268,7 +284,7 @@ def test_a_file_that_is_chosen_shows_findings_and_heatmaps(
     for label, value in answer["calibrated"].items():
         (row,) = [row for row in rows if row.startswith(label)]
         assert f"{100 * value:.1f} %" in row or f"{100 * value:.0f} %" in row
-        assert f"threshold {answer['thresholds'][label]:.2f}" in row
+        assert f"threshold {answer['thresholds'][label]:.3f}" in row
         assert ("reached" in row) == (answer["decisions"][label] == 1)
     assert "threshold" in text(browser, "#summary")
     assert text(browser, "#name") == "one.png"

@@ -36,7 +36,7 @@ from cxrlab.errors import ConfigError, DataError
 
 HERE = "http://127.0.0.1:8000"
 TOKEN = "a-token-of-some-length"
-SMALL = ServiceSettings(max_file_mb=1, max_request_mb=2, max_waiting_mb=4, max_files=4, num_decoders=2)
+SMALL = ServiceSettings(max_file_mb=2, max_request_mb=4, max_waiting_mb=8, max_files=4, num_decoders=2)
 WAYS = DecodeSettings((CacheSettings(32, 1, "stretch"), CacheSettings(48, 3, "pad")), max_pixels=10**6)
 
 
@@ -113,26 +113,37 @@ def post(client: TestClient, *files: bytes | tuple[str, bytes], path: str = "/pr
 # Predictions
 
 
-def test_each_answer_is_what_the_model_predicts_of_that_file(
-    client: TestClient, model: Model, tmp_path: Path
-):
-    files = [png(seed) for seed in range(4)]
-    paths = []
-    for number, data in enumerate(files):
-        paths.append(tmp_path / f"{number}.png")
-        paths[-1].write_bytes(data)
-    expected = model.predict(paths)
-    answer = post(client, *files).json()
+def check_same(client: TestClient, model: Model, paths: Sequence[Path]) -> None:
+    """Each answer is the row that ``cxrlab predict`` writes of the file, but for the path in its name."""
+    answer = post(client, *[(path.name, path.read_bytes()) for path in paths]).json()
     assert [one["file"] for one in answer["files"]] == [path.name for path in paths]
     assert answer["model"]["version"]
     assert "research only" in answer["note"]
-    for one, (_, row) in zip(answer["files"], expected.iterrows(), strict=True):
-        assert (one["status"], one["reason"]) == (row["status"], row["reason"])
-        for label in model.labels:
+    rows = [row for _, row in model.predict(paths).iterrows()]
+    for path, one, row in zip(paths, answer["files"], rows, strict=True):
+        assert (one["status"], one["reason"]) == (row["status"], row["reason"].replace(str(path), path.name))
+        for label in model.labels if one["status"] != "unreadable" else ():
             assert one["probabilities"][label] == pytest.approx(row[f"probability/{label}"], abs=1e-6)
             assert one["calibrated"][label] == pytest.approx(row[f"calibrated/{label}"], abs=1e-6)
             assert one["thresholds"][label] == row[f"threshold/{label}"]
             assert one["decisions"][label] == row[f"prediction/{label}"]
+
+
+def test_each_answer_is_what_the_model_predicts_of_that_file(
+    client: TestClient, model: Model, tmp_path: Path
+):
+    for number in range(4):
+        (tmp_path / f"{number}.png").write_bytes(png(number) if number != 2 else b"no image")
+    check_same(client, model, sorted(tmp_path.iterdir()))
+
+
+@pytest.mark.real_data
+def test_each_answer_is_what_the_model_predicts_of_real_files(
+    client: TestClient, model: Model, real_data: Path
+):
+    check_same(client, model, sorted((real_data / "nih" / "images").iterdir())[:4])
+    for path in sorted((real_data / "dicom").glob("*.dcm")):
+        check_same(client, model, [path])
 
 
 def test_files_that_cannot_be_read_are_answers_beside_the_others(client: TestClient):
@@ -207,11 +218,11 @@ def test_nothing_is_written(client: TestClient, tmp_path: Path, monkeypatch: pyt
 
 
 def test_too_much_is_413(client: TestClient):
-    large = bytes(1_000_001)
-    assert "0.png has more than the 1 MB" in post(client, large).json()["detail"]
+    large = bytes(2_000_001)
+    assert "0.png has more than the 2 MB" in post(client, large).json()["detail"]
     assert "may have 4 files" in post(client, *[b"x"] * 5).json()["detail"]
-    assert "may have 2 MB" in post(client, *[bytes(900_000)] * 3).json()["detail"]
-    for files in ([large], [b"x"] * 5, [bytes(900_000)] * 3):
+    assert "may have 4 MB" in post(client, *[bytes(1_500_000)] * 3).json()["detail"]
+    for files in ([large], [b"x"] * 5, [bytes(1_500_000)] * 3):
         assert post(client, *files).status_code == 413
 
 
@@ -219,7 +230,7 @@ def test_what_says_that_it_is_too_large_is_not_waited_for(client: TestClient):
     headers = {"content-type": "multipart/form-data; boundary=x", "content-length": str(2 * 10**9)}
     answer = client.post("/predict", headers=headers, content=b"--x")
     assert answer.status_code == 413
-    assert "may have 2 MB" in answer.json()["detail"]
+    assert "may have 4 MB" in answer.json()["detail"]
 
 
 def test_an_upload_of_unknown_length_is_read_up_to_the_limit(client: TestClient):
@@ -426,7 +437,7 @@ def test_health_card_and_metrics(client: TestClient, model: Model):
     card = client.get("/card").json()
     assert card["labels"] == list(model.labels)
     assert card["model"]["checkpoint"] == model.record.checkpoint != ""
-    assert card["limits"]["max_file_mb"] == 1
+    assert card["limits"]["max_file_mb"] == 2
     assert card["has_heatmaps"]
     before = metrics_of(client)
     post(client, png(), b"nothing")

@@ -9,13 +9,14 @@ from pathlib import PurePosixPath, PureWindowsPath
 from fastapi import HTTPException, Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from cxrlab.deploy.service.settings import ServiceSettings
 
 # Of a part's header, and of all that stands between files.
 _LARGEST_HEADER = 2**14
 _LONGEST_NAME = 120
-_TOO_LARGE, _BUSY, _TOO_LATE, _NOT_FILES = 413, 503, 408, 422
+_GONE, _TOO_LATE, _TOO_LARGE, _NOT_FILES, _BUSY = 400, 408, 413, 422, 503
 
 
 @dataclass
@@ -105,6 +106,8 @@ async def read_uploads(request: Request, settings: ServiceSettings, share: _Shar
     try:
         async with asyncio.timeout(settings.request_seconds):
             await _fill(form, options[b"boundary"], request.stream(), settings, share)
+    except ClientDisconnect:
+        raise HTTPException(_GONE, "The client left before the files had arrived.") from None
     except TimeoutError:
         late = f"The files did not arrive within {settings.request_seconds:g} s."
         raise HTTPException(_TOO_LATE, late) from None

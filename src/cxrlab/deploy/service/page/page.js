@@ -169,8 +169,8 @@ function finding(item, label) {
     bar.append(mark);
   }
   const reached = answer.decisions[label] === 1 ? ", reached" : "";
-  const words = threshold === null ? "no threshold" : `threshold ${threshold.toFixed(2)}${reached}`;
-  row.append(make("span", "label", label), make("span", "percent", percent(answer.calibrated[label])), bar, make("small", "", `score ${score.toFixed(2)}, ${words}`));
+  const words = threshold === null ? "no threshold" : `threshold ${threshold.toFixed(3)}${reached}`;
+  row.append(make("span", "label", label), make("span", "percent", percent(answer.calibrated[label])), bar, make("small", "", `score ${score.toFixed(3)}, ${words}`));
   if (card.has_heatmaps) {
     row.type = "button";
     row.dataset.label = label;
