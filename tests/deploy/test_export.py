@@ -1,6 +1,7 @@
 """``cxrlab export``: a run becomes a file that computes the same, or no file at all."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 
 from cxrlab import load_model, load_run
 from cxrlab.deploy.backend import TorchBackend
-from cxrlab.deploy.export import ExportSettings, export_model
+from cxrlab.deploy.export import ExportSettings, Format, export_model
 from cxrlab.deploy.onnx_file import read_onnx, write_onnx
 from cxrlab.deploy.program_file import read_program
 from cxrlab.deploy.quantization import MetricChange, ValidationChange, check_change
@@ -189,6 +190,30 @@ def test_a_graph_that_was_tampered_with_is_not_written(
     assert list(tmp_path.iterdir()) == [output]
 
 
+@pytest.mark.parametrize("form", ["onnx", "torch"])
+def test_a_full_disk_leaves_the_file_that_was_there(form: Format, finished_run: Path, tmp_path: Path):
+    run = load_run(finished_run)
+    pixels = run.data().images[list(range(64))]
+    output = tmp_path / "model"
+    output.write_bytes(b"an earlier one")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, old[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            export_model(
+                run.model,
+                output,
+                record=record_of(run.model),
+                images=pixels,
+                settings=ExportSettings(format=form),
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert caught.value.filename == str(output)
+    assert output.read_bytes() == b"an earlier one"
+    assert list(tmp_path.iterdir()) == [output]
+
+
 def test_the_model_is_left_as_it_was(finished_run: Path, tmp_path: Path):
     run = load_run(finished_run)
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
@@ -214,6 +239,10 @@ def test_few_images_are_told(composed, finished_run: Path, tmp_path: Path):
     [
         ([], "Give run=<a run directory, or a checkpoint>"),
         (["run=a", "format=tflite"], "format=tflite must be one of onnx, torch"),
+        (
+            ["run=a", "format=folder"],
+            "format=folder must be one of onnx, torch; cxrlab share writes a folder",
+        ),
         (["run=a", "precision=bf16"], "precision=bf16 must be one of fp32, fp16"),
         (["run=a", "quantize=int4"], "quantize=int4 must be one of int8, int8_dynamic"),
         (["run=a", "quantize=int8", "format=torch"], "quantize=int8 needs format=onnx, not torch"),

@@ -57,7 +57,8 @@ class ExportSettings:
         for key, kind in (("format", Format), ("precision", Precision), ("quantize", Quantization)):
             value = getattr(self, key)
             if value not in get_args(kind) and not (key == "quantize" and value is None):
-                raise ConfigError(f"{key}={value} must be one of {', '.join(get_args(kind))}.")
+                hint = "; cxrlab share writes a folder" if value == "folder" else ""
+                raise ConfigError(f"{key}={value} must be one of {', '.join(get_args(kind))}{hint}.")
         check_range("max_drop", self.max_drop, 0.0, 1.0)
         check_range("batch_size", self.batch_size, 2)
         if self.quantize is not None and self.format != "onnx":

@@ -4,6 +4,7 @@ Torch unpickles what such a file holds, so that a stranger's may run code: unlik
 who knows where it is from.
 """
 
+import io
 import logging
 import warnings
 import zipfile
@@ -31,8 +32,9 @@ def write_program(program: ExportedProgram, path: Path, texts: Mapping[str, str]
         path: The file, replaced if it is there.
         texts: As :func:`cxrlab.deploy.metadata.texts_of` gives them.
     """
-    with path.open("wb") as file:  # torch insists on a suffix of its own
-        torch.export.save(program, file, extra_files=dict(texts))
+    content = io.BytesIO()  # where a disk is full torch's own writer ends the process
+    torch.export.save(program, content, extra_files=dict(texts))
+    path.write_bytes(content.getbuffer())
 
 
 class ProgramBackend:

@@ -56,6 +56,8 @@ def quantize_onnx(path: Path, calibration: Pixels | None) -> None:
                 op_types_to_quantize=list(_OPERATORS),
                 per_channel=True,
             )
+    except OSError:  # a full disk says so itself
+        raise
     except Exception as error:  # of classes that onnxruntime keeps to itself
         reason = " ".join(str(error).split())[:200]
         raise ExportError(
