@@ -1,6 +1,7 @@
 """``cxrlab export``: a run becomes a file that computes the same, or no file at all."""
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -81,6 +82,24 @@ def test_it_predicts_files_as_the_run_does(onnx_file: Path, finished_run: Path, 
     assert np.allclose(expected[numbers], found[numbers], atol=1e-4, equal_nan=True)
     others = expected.columns.difference(numbers)
     assert expected[others].equals(found[others])
+
+
+def test_the_example_of_the_page_runs_without_cxrlab(onnx_file: Path, finished_run: Path, tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    run = load_run(finished_run)
+    np.save(tmp_path / "images.npy", run.data().images[[0, 1, 2]])
+    shutil.copy(onnx_file, tmp_path / "model.onnx")
+    code = (
+        f"import sys, numpy\nimages = numpy.load('images.npy')\n{example}\n"
+        "print([name for name in ('cxrlab', 'torch') if name in sys.modules], positive.tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    decisions = TorchBackend(run.model)(run.data().images[[0, 1, 2]]).probabilities[:, 0]
+    expected = (decisions >= run.thresholds[run.labels[0]]).tolist()
+    assert done.stdout.strip() == f"[] {expected}"
 
 
 def test_how_far_the_file_lies_from_the_model_is_kept_in_it_and_beside_it(onnx_file: Path):
