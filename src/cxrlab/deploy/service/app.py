@@ -93,7 +93,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         with service.waiting.counted() as share:
             uploads = await read_uploads(request, settings, share)
             waited = asyncio.gather(*map(service.predict, uploads))
-            return answers.PredictAnswer(model=service.name, files=await _in_time(waited, settings))
+            return answers.PredictAnswer(model=service.name, files=await in_time(waited, settings))
 
     @app.post("/heatmaps", responses=_ERRORS, openapi_extra=_BODY)
     async def heatmaps(
@@ -104,12 +104,17 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
             uploads = await read_uploads(request, settings, share)
             if len(uploads) > 1:
                 raise HTTPException(413, f"Heatmaps are of one file; these are {len(uploads)}.")
-            return await _in_time(service.explain(uploads[0], label or service.labels), settings)
+            return await in_time(service.explain(uploads[0], label or service.labels), settings)
 
 
-async def _in_time(
+async def in_time(
     answer: Coroutine[Any, Any, Answer] | asyncio.Future[Answer], settings: ServiceSettings
 ) -> Answer:
+    """Wait for an answer, no longer than a request may take.
+
+    Raises:
+        HTTPException: 503 if it takes longer; it is given up.
+    """
     try:
         async with asyncio.timeout(settings.request_seconds):
             return await answer
