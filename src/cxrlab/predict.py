@@ -105,18 +105,20 @@ def _predict(cfg: DictConfig, folder: Path) -> Mapping[str, int]:
     views = None if cfg.views is None else list(cfg.views)
     model = load_model(_texts(cfg, "run"), device=cfg.device, trust=list(cfg.trust), views=views)
     if cfg.heatmaps:
-        model.explained_classifier()
+        model.check_explained(cfg.method)
+    if cfg.embeddings:
+        model.check_features()
     dicom = _dicom_folder(cfg, folder, model)
     _say_model(model)
     record = model.record
     settings = PredictionSettings(
-        record.checkpoint, record.labels, _texts(cfg, "input"), record.views, cfg.on_unlike
+        model.digest, record.labels, _texts(cfg, "input"), record.views, cfg.on_unlike, _extras(cfg)
     )
     rows = num_files if cfg.embeddings else None
     with PredictionFolder(folder, model, settings, num_features_rows=rows) as kept:
         _fill(cfg, model, kept, num_files, dicom)
+        _write_page(cfg, model, kept)
         kept.finish()
-    _say_end(cfg, model, kept)
     if dicom is not None:
         log.info("DICOM results of %d files: %s", dicom.num_files, dicom.folder)
     return dict(kept.counts)
@@ -222,8 +224,18 @@ def _progress(total: int, done: int) -> "Iterator[Callable[[int], None]]":
         yield advance
 
 
-def _say_end(cfg: DictConfig, model: "Model", folder: "PredictionFolder") -> None:
-    """Write the page, and say what was written."""
+def _extras(cfg: DictConfig) -> list[str]:
+    """Return what is written beside the table: a run that goes on must write the same."""
+    wanted = {
+        f"heatmaps by {cfg.method}": cfg.heatmaps,
+        "embeddings": cfg.embeddings,
+        "dicom_results": cfg.dicom_results,
+    }
+    return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
+def _write_page(cfg: DictConfig, model: "Model", folder: "PredictionFolder") -> None:
+    """Say what was written, and write the page."""
     from cxrlab.deploy.prediction_folder import writing
     from cxrlab.deploy.prediction_page import write_page
 

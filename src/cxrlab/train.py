@@ -313,7 +313,7 @@ def _keep_reference(cfg: DictConfig, classifier: "Classifier", data: "DataModule
         data,
         num_images=cfg.reference_images,
         batch_size=cfg.data.batch_size,
-        device=str(classifier.device),
+        device="cpu" if cfg.trainer.get("accelerator") == "cpu" else "auto",
         seed=cfg.seed,
     )
     if reference is None:

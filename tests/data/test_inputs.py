@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -96,6 +98,35 @@ def test_a_damaged_archive_is_named(tmp_path):
     archive.write_bytes(data)
     (decoded,) = decode_files(image_inputs([str(archive)]), [WAY], num_workers=0)
     assert "a.png cannot be unpacked" in decoded.error
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_member_costs_no_other(tmp_path, kind):
+    draw(tmp_path / "good.png", 9)
+    archive = tmp_path / "images.zip"
+    with zipfile.ZipFile(archive, "w", kind) as file:
+        file.writestr("a.png", np.random.default_rng(0).integers(0, 9, 5000, np.uint8).tobytes())
+        file.write(tmp_path / "good.png", "b.png")
+    data = bytearray(archive.read_bytes())
+    data[60:90] = bytes(reversed(data[60:90]))
+    archive.write_bytes(data)
+    damaged, good = decode_files(image_inputs([str(archive)]), [WAY], num_workers=0)
+    assert "a.png cannot be " in damaged.error  # unpacked; bzip2 tells it as the system would
+    assert int(good.images[0].pixels[0, 0, 0]) == 9
+
+
+def test_a_script_without_a_guard_decodes_in_processes_too(tmp_path):
+    draw(tmp_path / "a.png", 7)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from cxrlab.data.cache_worker import CacheSettings\n"
+        "from cxrlab.data.decode_files import decode_files\n"
+        "from cxrlab.data.inputs import image_inputs\n"
+        f"files = image_inputs([{str(tmp_path / 'a.png')!r}])\n"
+        "print([len(file.images) for file in decode_files(files, [CacheSettings(8, 1, 'pad')], num_workers=2)])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout == "[1]\n", done.stderr
 
 
 def test_what_is_not_there_is_named(tmp_path):

@@ -393,6 +393,75 @@ def test_a_folder_of_other_predictions_is_left_alone(finished_run, images, predi
     assert (other / "predictions.csv").read_text() == "file\n"
 
 
+def test_a_run_that_goes_on_writes_the_same_beside_the_table(finished_run, images, predicted, monkeypatch):
+    def stops(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cxrlab.deploy.prediction_page.write_page", stops)
+        with pytest.raises(KeyboardInterrupt):
+            predicted(f"run={finished_run}", f"input={images}")
+    with pytest.raises(ConfigError, match=r"holds other predictions \(extras differ\)"):
+        predicted(f"run={finished_run}", f"input={images}", "embeddings=true")
+    folder = predicted(f"run={finished_run}", f"input={images}")  # what was missing is the page alone
+    assert (folder / "predictions.html").is_file()
+    assert len(table_of(folder)) == 10
+
+
+def test_an_output_that_is_not_finite_is_no_prediction(finished_run, images):
+    model = load_model(finished_run)
+    with torch.no_grad():
+        next(model.members[0].classifier.network.parameters()).fill_(torch.nan)
+    table = model.predict(images / "0.png")
+    assert table["status"].tolist() == ["rejected"]
+    assert "not finite" in table["reason"][0]
+    assert table["prediction/Nodule"].isna().all()
+
+
+def test_maps_and_features_that_cannot_be_had_are_refused_before_anything_is_decoded(
+    finished_run, images, predicted, tmp_path
+):
+    with pytest.raises(ConfigError, match=r"attention"):
+        predicted(f"run={finished_run}", f"input={images}", "heatmaps=true", "method=attention")
+    with pytest.raises(ConfigError, match=r"on_unlike=rejct must be one of warn, reject, ignore"):
+        load_model(finished_run).predict(images / "0.png", on_unlike="rejct")
+    assert not (tmp_path / "predicted" / "predictions.csv").exists()
+
+
+def test_a_reference_of_another_network_is_named(finished_run, tmp_path):
+    from cxrlab.runs.reference import Spread, TrainingReference, keep_reference
+
+    path = tmp_path / "best.ckpt"
+    shutil.copyfile(finished_run / "checkpoints" / "best.ckpt", path)
+    spreads = [Spread(torch.zeros(size), torch.eye(size)) for size in (64, 16, 11)]
+    keep_reference(path, TrainingReference(torch.zeros(2, 5), *spreads, torch.ones(4)))
+    with pytest.raises(CheckpointError, match=r"reference holds 5 features and 11 numbers on detail"):
+        load_model(path)
+
+
+def test_an_ensemble_s_record_says_only_what_all_members_share(finished_run):
+    from dataclasses import replace
+
+    from cxrlab.deploy.model import _ensemble
+
+    member = load_model(finished_run).members[0]
+    other = replace(member, record=replace(member.record, licence="MIT", trained_on={"data": "nih"}))
+    record = _ensemble([member, other], [None, None], changes_views=False).record
+    assert (record.licence, record.trained_on) == ("", None)
+    assert record.initial_weights == member.record.initial_weights
+    assert len(record.checkpoint) == 16
+
+
+@pytest.mark.parametrize("name", ["outputs/best.ckpt", "models/a.onnx", "src/gone"])
+def test_a_path_that_is_misspelt_is_not_asked_for_at_the_hub(name, monkeypatch):
+    def asks(_: str) -> Path:
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr("cxrlab.deploy.hub.download", asks)
+    with pytest.raises(MissingFileError, match=r"there is no such file or folder"):
+        load_model(name)
+
+
 def test_members_that_do_not_fit_are_named(finished_run, tmp_path):
     model = load_model(finished_run)
     from dataclasses import replace

@@ -53,6 +53,7 @@ class DecodedImage:
         depth: Bits by which its values were scaled, 8 to 16; see :func:`cxrlab.data.raster.to_eight_bits`.
         levels: Grey levels of the picture before it is resized, among 65,536 of its pixels, up to 256; in
             colour, of the channel that has most.
+        doubt: Why this may be no chest radiograph, or empty: the part of the warning that is of the image.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -63,6 +64,7 @@ class DecodedImage:
     warning: str
     depth: int
     levels: int
+    doubt: str = ""
 
 
 class ImageAccessError(DataError):
@@ -98,8 +100,10 @@ def _open(data: bytes, image_size: int, channels: int, resize: str, max_pixels: 
     if form is None:
         raise ValueError(f"its content is none of {', '.join(FORMATS)}")
     if form == "DICOM":
-        pixels, mode, warning = read_dicom(data, max_pixels=max_pixels)
-        return Opened(Image.fromarray(pixels), mode, pixels.shape[1], pixels.shape[0], warning)
+        shown = read_dicom(data, max_pixels=max_pixels)
+        height, width = shown.pixels.shape[:2]
+        picture = Image.fromarray(shown.pixels)
+        return Opened(picture, shown.mode, width, height, shown.warning, doubt=shown.doubt)
     # JPEG can decode at a half, quarter or eighth of its size, at a fraction of the cost; twice the size that
     # is wanted leaves the antialiased resize something to average. Its luma is stored apart: it is the grey.
     scale = partial(_scaled, image_size=2 * image_size, resize=resize)
@@ -225,7 +229,15 @@ def read_image_bytes(
     sample = image if max(image.size) <= _SAMPLED else image.resize((_SAMPLED,) * 2, Image.Resampling.NEAREST)
     levels = max(np.count_nonzero(band) for band in np.array(sample.histogram()).reshape(-1, 256))
     return DecodedImage(
-        pixels, opened.width, opened.height, opened.mode, digest, opened.warning, depth, int(levels)
+        pixels,
+        opened.width,
+        opened.height,
+        opened.mode,
+        digest,
+        opened.warning,
+        depth,
+        int(levels),
+        opened.doubt,
     )
 
 

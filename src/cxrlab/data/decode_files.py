@@ -1,6 +1,7 @@
 """Image files decoded in their order by several processes; one that a file ends is replaced."""
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -8,12 +9,16 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 
-from cxrlab.data.cache_worker import CacheSettings, start_worker
+from cxrlab.data.cache_worker import CacheSettings, bare_start, start_worker
 from cxrlab.data.decode import DecodedImage, read_image_bytes
 from cxrlab.data.inputs import ImageFile
 from cxrlab.errors import MissingPackageError, UserError
 
 _AHEAD = 8  # files a process that are under way: enough to keep it busy while the network computes
+
+
+class DecodingError(UserError, RuntimeError):
+    """Images cannot be decoded here, whatever they are."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def decode_files(
 
     Raises:
         MissingPackageError: If the package that decodes a format is not installed.
+        DecodingError: If no process can be started.
     """
     if num_workers == 0:
         for file in files:
@@ -85,7 +91,7 @@ def decode_files(
             try:
                 for file in islice(waiting, num_workers * _AHEAD - len(under_way)):
                     under_way.append(file)
-                    results.append(pool.submit(decode_file, file, settings))
+                    results.append(_submitted(pool, file, settings))
                 if not under_way:
                     return
                 decoded = results.popleft().result()
@@ -103,14 +109,32 @@ def decode_files(
 
 
 def _alone(file: ImageFile, settings: Sequence[CacheSettings]) -> DecodedFile:
-    """Decode a file that was under way as a process ended, in one of its own, which it may end too."""
+    """Decode a file that was under way as a process ended, in one of its own, which it may end too.
+
+    Raises:
+        DecodingError: If no process can be started at all: it is no file's fault.
+    """
     pool = _pool(1)
     try:
-        return pool.submit(decode_file, file, settings).result()
+        with bare_start():
+            pool.submit(os.getpid).result()
+    except BrokenProcessPool as error:
+        raise DecodingError(
+            "No process that decodes images can be started. Set num_workers=0 to decode in this one."
+        ) from error
+    try:
+        return _submitted(pool, file, settings).result()
     except BrokenProcessPool:
         return DecodedFile(file, error=f"The image {file.name} crashes the program that decodes it.")
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, file: ImageFile, settings: Sequence[CacheSettings]
+) -> Future[DecodedFile]:
+    with bare_start():  # processes are started when there is something to do
+        return pool.submit(decode_file, file, settings)
 
 
 def _pool(num_workers: int) -> ProcessPoolExecutor:

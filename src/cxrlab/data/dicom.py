@@ -71,11 +71,13 @@ class DicomImage(NamedTuple):
         pixels: Values 0 to 255, shape ``(rows, columns)``, or ``(rows, columns, 3)`` in colour.
         mode: The photometric interpretation as stored, for instance ``MONOCHROME1``.
         warning: Why this may be no chest radiograph, what its header says wrongly, or empty.
+        doubt: The first of these alone.
     """
 
     pixels: npt.NDArray[np.uint8]
     mode: str
     warning: str
+    doubt: str
 
 
 class _RefusedError(ValueError):
@@ -331,9 +333,11 @@ def _rendered(dataset: "Dataset") -> DicomImage:
         if decoder == "gdcm":
             _check_lossless_jpeg(dataset)
         pixels = pixel_array(dataset, decoding_plugin=decoder)
-        return DicomImage(_colour(pixels, dataset, mode), mode, _doubt(dataset))
+        doubt = _doubt(dataset)
+        return DicomImage(_colour(pixels, dataset, mode), mode, doubt, doubt)
     pixels, remark = _grey(_words(dataset, decoder), dataset, mode)
-    return DicomImage(pixels, mode, " ".join(filter(None, (_doubt(dataset), remark))))
+    doubt = _doubt(dataset)
+    return DicomImage(pixels, mode, " ".join(filter(None, (doubt, remark))), doubt)
 
 
 def _words(dataset: "Dataset", decoder: str) -> Words:

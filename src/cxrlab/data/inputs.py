@@ -1,10 +1,13 @@
 """Image files that are named on a command line: files, folders, zip archives, tables of paths."""
 
 import csv
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +19,13 @@ _COLUMNS = ("image", "file", "path", "filename", "image_path", "dicom_path")
 _MOST_BYTES = 512 * 2**20  # of a member of an archive, unpacked: no radiograph has as many
 _NUM_FIRST = 512
 _JUNK = ("__MACOSX",)
+
+
+# What zipfile and the unpackers below it raise of damaged members and of those with a password.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError, KeyError,
+    ValueError,
+)  # fmt: skip
 
 
 class ImageFile(NamedTuple):
@@ -42,15 +52,21 @@ class ImageFile(NamedTuple):
                 if not stat.S_ISREG(self.path.stat().st_mode):  # to open a pipe would wait for ever
                     raise DataError(f"The image {self.name} cannot be read: it is no file.")
                 return self.path.read_bytes()
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
+            with _opened(self.path, self.path.stat().st_mtime_ns).open(self.member) as file:
                 data = file.read(_MOST_BYTES + 1)
         except OSError as error:
             raise DataError(f"The image {self.name} cannot be read: {error.strerror or error}.") from error
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+        except _DAMAGED as error:
             raise DataError(f"The image {self.name} cannot be unpacked: {error}.") from error
         if len(data) > _MOST_BYTES:
             raise DataError(f"The image {self.name} has more than {_MOST_BYTES:,} bytes once it is unpacked.")
         return data
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, changed: int) -> zipfile.ZipFile:
+    """Return an archive that stays open: its directory, of all its members, is read once, not for each."""
+    return zipfile.ZipFile(path)
 
 
 def image_inputs(names: Sequence[str]) -> Iterator[ImageFile]:
@@ -111,7 +127,9 @@ def _in_archive(path: Path) -> Iterator[ImageFile]:
             members = [info.filename for info in archive.infolist() if not info.is_dir()]
             images = [member for member in sorted(members) if _is_image(archive, member)]
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"The archive {path} cannot be read: {error}.") from error
+        raise DataError(
+            f"The archive {path} cannot be read: {error}. Give the folder that it was made of."
+        ) from error
     yield from (ImageFile(_shown(f"{path}/{member}"), path, member) for member in images)
 
 
@@ -124,7 +142,7 @@ def _is_image(archive: zipfile.ZipFile, member: str) -> bool:
     try:
         with archive.open(member) as file:
             return format_of(file.read(_NUM_FIRST)) is not None
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError):
+    except _DAMAGED:
         return False  # such as one with a password
 
 
@@ -145,4 +163,4 @@ def _in_table(path: Path) -> Iterator[ImageFile]:
                 image = path.parent / Path(cell).expanduser()
                 yield ImageFile(_shown(str(image)), image)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"The table {path} cannot be read: {error}.") from error
+        raise DataError(f"The table {path} cannot be read: {error}. It must be CSV, in UTF-8.") from error

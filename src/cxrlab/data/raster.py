@@ -43,9 +43,10 @@ class Opened(NamedTuple):
         mode: Pillow's, or a DICOM file's photometric interpretation.
         width: Of the file, in pixels.
         height: Of the file, in pixels.
-        warning: Why this may be no chest radiograph, or empty.
+        warning: Why this may be no chest radiograph, what its header says wrongly, or empty.
         depth: Bits that a value may take, as far as the format says; 16 says little.
         is_inverted: Whether 0 is white.
+        doubt: Why this may be no chest radiograph, or empty.
     """
 
     image: Image.Image
@@ -55,6 +56,7 @@ class Opened(NamedTuple):
     warning: str = ""
     depth: int = 8
     is_inverted: bool = False
+    doubt: str = ""
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -7,8 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cxrlab.errors import ConfigError
-from cxrlab.runs.features import num_features
+from cxrlab.runs.features import tells_features
 from cxrlab.runs.predict import named_device
 from cxrlab.training.module import Classifier
 
@@ -50,11 +49,7 @@ class TorchBackend:
     def __init__(self, classifier: Classifier, device: str = "cpu") -> None:
         self.classifier = classifier.to(named_device(device)).eval()
         self.calibrator = classifier.operating_point.calibrator(classifier.calibration)
-        try:
-            num_features(classifier)
-            self.has_features = True
-        except ConfigError:
-            self.has_features = False
+        self.has_features = tells_features(classifier)
 
     def __call__(self, images: Pixels, /) -> BatchOutput:
         """Return what the classifier makes of images, ``(B, C, H, W)``.

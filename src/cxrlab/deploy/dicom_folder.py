@@ -36,7 +36,7 @@ class DicomFolder:
         self.folder, self.num_files, self.no_heatmaps = folder, 0, ""
         self._model, self._method = model, method
         try:
-            model.explained_classifier()
+            model.check_explained(method)
         except ConfigError as error:
             self.no_heatmaps = str(error)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from cxrlab.deploy.backend import logits_of_features
-from cxrlab.errors import ConfigError, ExportError
-from cxrlab.runs.features import num_features
+from cxrlab.errors import ExportError
+from cxrlab.runs.features import tells_features
 from cxrlab.training.module import Classifier
 
 Precision = Literal["fp32", "fp16"]
@@ -43,11 +43,7 @@ class InferenceGraph(nn.Module):
         if calibrator is not None:
             for name, values in (("slopes", calibrator.slopes), ("intercepts", calibrator.intercepts)):
                 self.register_buffer(name, torch.from_numpy(values).float().to(classifier.device))
-        try:
-            num_features(classifier)
-            self.has_features = True
-        except ConfigError:
-            self.has_features = False
+        self.has_features = tells_features(classifier)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return calibrated probabilities, probabilities before that, and features where there are any.

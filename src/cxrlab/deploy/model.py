@@ -1,12 +1,12 @@
 """A trained model, ready for new images: loaded from whatever form it was kept or passed on in."""
 
-import re
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import nan
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from cxrlab.data.cache_worker import CacheSettings
+from cxrlab.data.decode import DecodedImage
 from cxrlab.data.decode_files import DecodedFile, decode_files
 from cxrlab.data.inputs import ImageFile
 from cxrlab.deploy.backend import Backend, BatchOutput, Pixels, TorchBackend
@@ -22,7 +23,7 @@ from cxrlab.errors import ConfigError, DataError, MissingFileError
 from cxrlab.evaluation.ensemble import check_same_task, ensemble_validation
 from cxrlab.evaluation.operating_point import from_validation
 from cxrlab.files import RunDir
-from cxrlab.heatmaps.methods import Explainer
+from cxrlab.heatmaps.methods import Explainer, check_fit
 from cxrlab.heatmaps.settings import ExplanationSettings, check_methods
 from cxrlab.metrics.calibration import Calibrator
 from cxrlab.metrics.predictions import decisions_at
@@ -32,12 +33,13 @@ from cxrlab.runs.reference import TrainingReference, read_reference
 from cxrlab.runs.run import Run, load_classifier, load_run
 from cxrlab.training.module import Classifier
 
+_Value = TypeVar("_Value")
 Status = Literal["ok", "warned", "rejected", "unreadable"]
 OnUnlike = Literal["warn", "reject", "ignore"]
 """What is done with an image that is unlike those of the training."""
 ON_UNLIKE: tuple[OnUnlike, ...] = ("warn", "reject", "ignore")
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # and a revision
+_SUFFIXES = (".ckpt", ".onnx", ".pt2", ".pt", ".pth", ".safetensors")
 FORMS = (
     "a run directory, a checkpoint (.ckpt), an exported file (.onnx), a shared folder, or owner/name of the "
     "Hugging Face Hub"
@@ -77,12 +79,15 @@ class Member:
         backend: What computes.
         reference: What the images of its training look like; None where that was not kept.
         classifier: Its classifier; None for an exported file.
+        digest: Digits that no other network has, nor the same one in fewer bits; "" for those of its
+            checkpoint.
     """
 
     record: ModelRecord
     backend: Backend
     reference: TrainingReference | None = None
     classifier: Classifier | None = None
+    digest: str = ""
 
     @property
     def decoding(self) -> CacheSettings:
@@ -138,6 +143,11 @@ class Model:
         return {label: nan if (value := known[label]) is None else value for label in self.labels}
 
     @property
+    def digest(self) -> str:
+        """Digits by which this model's predictions are told from any other's."""
+        return "+".join(member.digest or member.record.checkpoint for member in self.members)
+
+    @property
     def card(self) -> ModelRecord:
         """What is known of the model."""
         return self.record
@@ -158,15 +168,14 @@ class Model:
                 names no chest radiograph.
 
         Raises:
-            TrainingError: If an output is not finite.
+            ConfigError: If there is no such way to treat them.
         """
+        check_on_unlike(on_unlike, "on_unlike")
         readable = [file for file in files if file.images]
-        said: dict[int, ImagePrediction] = {}
-        if readable:
-            for file, prediction in zip(readable, self._predicted(readable, on_unlike), strict=True):
-                said[id(file)] = prediction
+        predictions = self._predicted(readable, on_unlike) if readable else iter(())
         return [
-            said[id(file)] if file.images else self._nothing(file, "unreadable", file.error) for file in files
+            next(predictions) if file.images else self._nothing(file, "unreadable", file.error)
+            for file in files
         ]
 
     def _nothing(self, file: DecodedFile, status: Status, reason: str) -> ImagePrediction:
@@ -184,12 +193,16 @@ class Model:
         outputs = [member.backend(pixels[ways.index(member.decoding)]) for member in self.members]
         probabilities, calibrated = self._combined(outputs)
         decisions = decisions_at(probabilities, np.array(list(self.thresholds.values())))
-        reasons = self._reasons(files, pixels, outputs) if on_unlike != "ignore" else [""] * len(files)
-        for row, (file, reason) in enumerate(zip(files, reasons, strict=True)):
-            if reason and on_unlike == "reject":
-                yield self._nothing(file, "rejected", reason)
+        doubts = self._doubts(files, pixels, outputs) if on_unlike != "ignore" else [""] * len(files)
+        features = outputs[0].features
+        for row, (file, doubt) in enumerate(zip(files, doubts, strict=True)):
+            if not np.isfinite(probabilities[row]).all():
+                yield self._nothing(file, "rejected", _NOT_FINITE)
                 continue
-            features = outputs[0].features
+            if doubt and on_unlike == "reject":
+                yield self._nothing(file, "rejected", doubt)
+                continue
+            reason = _joined([doubt, *(_remark(image) for image in file.images)])
             yield ImagePrediction(
                 file.file.name,
                 "warned" if reason else "ok",
@@ -211,17 +224,17 @@ class Model:
             return probabilities, self._calibrator.apply(probabilities)
         return probabilities, np.mean([output.calibrated for output in outputs], axis=0)
 
-    def _reasons(
+    def _doubts(
         self, files: Sequence[DecodedFile], pixels: Sequence[Pixels], outputs: Sequence[BatchOutput]
     ) -> list[str]:
-        """Return of each file why its prediction may mean little; "" where nothing says so."""
-        reasons = [file.images[0].warning for file in files]
+        """Return of each file why it may be no image for this model; "" where nothing says so."""
+        doubts = [[file.images[0].doubt for file in files]]
         ways = self.decoding
         for member, output in zip(self.members, outputs, strict=True):
             if member.reference is not None:
                 unlike = member.reference.reasons(pixels[ways.index(member.decoding)], output.features)
-                reasons = [_joined(*both) for both in zip(reasons, unlike, strict=True)]
-        return reasons
+                doubts.append(unlike)
+        return [_joined(of_file) for of_file in zip(*doubts, strict=True)]
 
     def predict_files(
         self,
@@ -352,6 +365,25 @@ class Model:
         pairs = [(0, column) for column in columns]
         return explainer(self.explained_classifier(), torch.from_numpy(pixels[None].copy()), pairs)
 
+    def check_explained(self, method: str) -> None:
+        """Refuse heatmaps that cannot be had, before any image is decoded for them.
+
+        Raises:
+            ConfigError: If the model is an exported file or an ensemble, or its network cannot
+                have such maps.
+        """
+        check_fit(self.explained_classifier(), ExplanationSettings(methods=[method]))
+
+    def check_features(self) -> None:
+        """Refuse features that cannot be had.
+
+        Raises:
+            ConfigError: If the network, or the exported file, does not tell them.
+        """
+        first = self.members[0]
+        if _num_features(first.backend, first.record) is None:
+            raise ConfigError(f"{first.record.title} does not tell its features from its head.")
+
     def explained_classifier(self) -> Classifier:
         """Return the classifier that heatmaps are of.
 
@@ -370,8 +402,37 @@ class Model:
         return self.members[0].classifier
 
 
-def _joined(first: str, second: str) -> str:
-    return second if not first or first == second else f"{first} {second}".strip()
+_NOT_FINITE = "The network's output for this image is not finite, so that there is no probability."
+
+
+def check_on_unlike(value: str, key: str) -> None:
+    """Refuse a way to treat images that are unlike those of the training which there is not.
+
+    Raises:
+        ConfigError: With those that there are.
+    """
+    if value not in ON_UNLIKE:
+        raise ConfigError(f"{key}={value} must be one of {', '.join(ON_UNLIKE)}.")
+
+
+def _remark(image: DecodedImage) -> str:
+    """Return what a file's header says wrongly, without the doubt whether it is a radiograph."""
+    return image.warning.removeprefix(image.doubt).strip()
+
+
+def _joined(sentences: Iterable[str]) -> str:
+    """Return sentences as one text, each once."""
+    return " ".join(dict.fromkeys(filter(None, sentences)))
+
+
+def _num_features(backend: Backend, record: ModelRecord) -> int | None:
+    size = record.image_size
+    features = backend(np.zeros((1, record.channels, size, size), np.uint8)).features
+    return None if features is None else int(features.shape[1])
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _paths(paths: Iterable[Path | str] | Path | str) -> list[Path]:
@@ -419,7 +480,7 @@ def _load(
 ) -> tuple[Member, Run | None]:
     path = Path(source).expanduser()
     if not path.exists():
-        if _HUB_NAME.fullmatch(str(source)):
+        if _may_be_of_hub(str(source)):
             from cxrlab.deploy.hub import download
 
             return _load(download(str(source)), device, trust, views)
@@ -439,11 +500,23 @@ def _load(
     return _of_checkpoint(load_classifier(path, trust=trust), path, device, views), None
 
 
+def _may_be_of_hub(source: str) -> bool:
+    """Tell whether a name is asked for at the Hub: not where it looks like a local path that is misspelt."""
+    from cxrlab.deploy.hub import is_hub_name
+
+    return (
+        is_hub_name(source)
+        and not source.lower().endswith(_SUFFIXES)
+        and not Path(source.partition("/")[0]).exists()
+    )
+
+
 def _of_checkpoint(classifier: Classifier, path: Path, device: str, views: Sequence[str] | None) -> Member:
-    return _of_classifier(classifier, record_of(classifier, path), read_reference(path), device, views)
+    return _of_classifier(path, classifier, record_of(classifier, path), read_reference(path), device, views)
 
 
 def _of_classifier(
+    path: Path,
     classifier: Classifier,
     record: ModelRecord,
     reference: TrainingReference | None,
@@ -453,7 +526,10 @@ def _of_classifier(
     if views is not None:
         classifier.views = check_views(views)
         record = replace(record, views=tuple(classifier.views), caveats=(*record.caveats, _OTHER_VIEWS))
-    return Member(record, TorchBackend(classifier, device), reference, classifier)
+    backend = TorchBackend(classifier, device)
+    if reference is not None:
+        reference.check_fits(record.image_size, _num_features(backend, record), str(path))
+    return Member(record, backend, reference, classifier)
 
 
 _OTHER_VIEWS = (
@@ -471,7 +547,7 @@ def _of_folder(path: Path, device: str, trust: Sequence[str], views: Sequence[st
     from cxrlab.deploy.shared_folder import read_shared_folder
 
     record, classifier, reference = read_shared_folder(path, device, trust)
-    return _of_classifier(classifier, record, reference, device, views)
+    return _of_classifier(path, classifier, record, reference, device, views)
 
 
 def _of_onnx(path: Path, device: str, views: Sequence[str] | None) -> Member:
@@ -480,16 +556,24 @@ def _of_onnx(path: Path, device: str, views: Sequence[str] | None) -> Member:
     from cxrlab.deploy.onnx_file import read_onnx
 
     record, backend, reference = read_onnx(path, device)
-    return Member(record, backend, reference)
+    if reference is not None:
+        reference.check_fits(record.image_size, _num_features(backend, record), str(path))
+    return Member(record, backend, reference, digest=_digest(path.read_bytes()))
 
 
 def _ensemble(members: Sequence[Member], runs: Sequence[Run | None], *, changes_views: bool) -> Model:
     """Return several networks as one; thresholds are chosen on their validation predictions."""
-    first = members[0].record
+    records = [member.record for member in members]
+    first = records[0]
     record = replace(
         first,
         title=f"an ensemble of {len(members)}: {', '.join(member.record.title for member in members)}",
-        checkpoint="+".join(member.record.checkpoint for member in members),
+        checkpoint=hashlib.sha256("+".join(record.checkpoint for record in records).encode()).hexdigest()[
+            :16
+        ],
+        licence=_shared(record.licence for record in records) or "",
+        trained_on=_shared(record.trained_on for record in records),
+        initial_weights=_shared(record.initial_weights for record in records),
         thresholds=dict.fromkeys(first.labels),
         calibration="",
         threshold_rule="",
@@ -517,6 +601,12 @@ def _ensemble(members: Sequence[Member], runs: Sequence[Run | None], *, changes_
         calibration="" if calibrator is None else calibrator.method,
     )
     return Model(members, record, calibrator)
+
+
+def _shared(values: Iterable[_Value]) -> _Value | None:
+    """Return what all values are; None where they differ."""
+    first, *others = values
+    return first if all(value == first for value in others) else None
 
 
 _NO_THRESHOLD = (

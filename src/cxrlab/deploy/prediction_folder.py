@@ -27,11 +27,12 @@ class PredictionSettings:
     """What decides which predictions stand in a folder.
 
     Attributes:
-        model: Digits of the checkpoint.
+        model: Digits by which it is told from others.
         labels: Of the model.
         inputs: As they were named.
         views: Whose probabilities are averaged.
         on_unlike: What is done with images unlike those of the training.
+        extras: What is written beside the table, such as ``heatmaps by gradcam``.
     """
 
     model: str
@@ -39,6 +40,7 @@ class PredictionSettings:
     inputs: Sequence[str]
     views: Sequence[str]
     on_unlike: str
+    extras: Sequence[str] = ()
 
     def plain(self) -> dict[str, Any]:
         """Return the same as plain values."""
@@ -48,6 +50,7 @@ class PredictionSettings:
             "inputs": list(self.inputs),
             "views": list(self.views),
             "on_unlike": self.on_unlike,
+            "extras": list(self.extras),
         }
 
 

@@ -35,9 +35,10 @@ _STATUS = {
     "unreadable": "not readable",
 }
 _HOW = (
-    "A calibrated probability is what the model gives the finding, corrected on validation images so that it "
-    "means what it says on images like those. A finding is marked where its probability before calibration "
-    "reaches the threshold that was chosen on validation. No prediction is a diagnosis."
+    "A calibrated probability is what the model gives the finding, corrected on validation images, where the "
+    "model has such a calibration, so that it means what it says on images like those. A finding is marked "
+    "where its probability before that reaches its threshold; without a threshold none is. No prediction is "
+    "a diagnosis."
 )
 _COLD = "Brighter and warmer is what spoke for the finding."
 

@@ -112,6 +112,15 @@ def num_features(classifier: Classifier) -> int:
         return int(classifier.embed(black.to(classifier.device)).shape[1])
 
 
+def tells_features(classifier: Classifier) -> bool:
+    """Tell whether a classifier's network tells its features from its head; it is left as it was."""
+    try:
+        num_features(classifier)
+    except ConfigError:
+        return False
+    return True
+
+
 def image_features(
     classifier: Classifier,
     images: Images,

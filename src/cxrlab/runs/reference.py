@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from cxrlab.data.datamodule import DataModule
-from cxrlab.errors import CheckpointError, ConfigError
-from cxrlab.runs.features import num_features
+from cxrlab.errors import CheckpointError
+from cxrlab.runs.features import tells_features
 from cxrlab.runs.predict import named_device, outputs
 from cxrlab.training.callbacks import AtomicCheckpointIO
 from cxrlab.training.checkpoint import read_checkpoint
@@ -132,6 +132,27 @@ class TrainingReference:
             named |= {f"{name}.mean": spread.mean, f"{name}.precision": spread.precision}
         return named
 
+    def check_fits(self, image_size: int, num_features: int | None, source: str) -> None:
+        """Refuse a reference that was made for other images, or another network.
+
+        Args:
+            image_size: Height and width in pixels of the network's images.
+            num_features: That it tells of an image; None where it tells none.
+            source: The file, for messages.
+
+        Raises:
+            CheckpointError: If it does not fit.
+        """
+        black = np.zeros((1, 1, image_size, image_size), np.uint8)
+        is_of_size = _described(black)[2].shape[1] == len(self.detail.mean)
+        is_of_network = not len(self.features) or self.features.shape[1] == num_features
+        if not (is_of_size and is_of_network):
+            raise CheckpointError(
+                f"{source}: {KEY} holds {self.features.shape[1]} features and {len(self.detail.mean)} "
+                f"numbers on detail, and the network gives {num_features} features of images of "
+                f"{image_size} pixels: the file was edited."
+            )
+
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any], source: str) -> "TrainingReference":
         """Return it from named tensors.
@@ -148,8 +169,9 @@ class TrainingReference:
             name: Spread(checked[f"{name}.mean"].float(), checked[f"{name}.precision"].float())
             for name in ("layout", "grey_levels", "detail")
         }
-        sizes = (_LAYOUT_SIDE**2, _NUM_GREY_LEVELS, len(spreads["detail"].mean))
+        sizes = (_LAYOUT_SIDE**2, _NUM_GREY_LEVELS, spreads["detail"].mean.numel())
         fits = checked["limits"].shape == (len(_ASPECTS),) and checked["features"].ndim == 2
+        fits &= checked["detail.mean"].ndim == 1
         for size, spread in zip(sizes, spreads.values(), strict=True):
             fits &= spread.mean.shape == (size,) and spread.precision.shape == (size, size)
         if not fits:
@@ -269,9 +291,7 @@ def _drawn(data: DataModule, part: str, number: int, generator: np.random.Genera
 def _features(
     classifier: Classifier, data: DataModule, rows: Sequence[int], batch_size: int, device: str
 ) -> Tensor:
-    try:
-        num_features(classifier)
-    except ConfigError:
+    if not tells_features(classifier):
         return torch.zeros(0, 0)
     computed = outputs(
         classifier, classifier.embed, data.images, rows, batch_size=batch_size, device=device, shown=None
