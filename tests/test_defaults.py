@@ -33,6 +33,7 @@ REFERENCES = (
     "scheduler/cosine.yaml",
     "scheduler/one_cycle.yaml",
     "scheduler/plateau.yaml",
+    "service/default.yaml",
     "solver/gradient.yaml",
     "solver/logistic.yaml",
 )
@@ -92,6 +93,7 @@ def test_every_option_of_a_signature_stands_in_conf():
         "data/base.yaml",
         "evaluation/default.yaml",
         "explanation/default.yaml",
+        "service/default.yaml",
     ):
         node = read(file)
         parameters = inspect.signature(located(node["_target_"], file)).parameters
