@@ -32,6 +32,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "precision": str,
     "quantize": str | None,
     "max_drop": float,
+    "reference": bool | None,
     "calibration_images": int,
     "images": str | list[str] | None,
     "num_images": int,
@@ -97,7 +98,7 @@ def _export(cfg: DictConfig, folder: Path) -> Path:
     from cxrlab.deploy.export import export_model
     from cxrlab.deploy.record import network_title, record_of
     from cxrlab.files import write_json
-    from cxrlab.runs.reference import read_reference
+    from cxrlab.runs.reference import reference_for_others
 
     classifier, checkpoint, run = _model(cfg)
     settings = _settings(cfg)
@@ -111,7 +112,7 @@ def _export(cfg: DictConfig, folder: Path) -> Path:
         output,
         record=record_of(classifier, checkpoint, licence=cfg.licence),
         images=images,
-        reference=read_reference(checkpoint),
+        reference=reference_for_others(classifier, checkpoint, cfg.reference),
         calibration=_training_images(cfg, run) if settings.quantize == "int8" else None,
         validation=_validation(cfg, run) if has_fewer_bits else None,
         settings=settings,
@@ -172,8 +173,10 @@ def _images(cfg: DictConfig, classifier: "Classifier", run: "Run | None") -> "Pi
 
 def _spread(rows: list[int], number: int) -> list[int]:
     """Return some of the rows, evenly spaced."""
-    step = max(1, len(rows) // number)
-    return sorted(rows[::step][:number])
+    import numpy as np
+
+    places = np.linspace(0, len(rows) - 1, min(number, len(rows))).astype(int)
+    return sorted(rows[place] for place in places)
 
 
 def _training_images(cfg: DictConfig, run: "Run | None") -> "Pixels | None":

@@ -303,3 +303,37 @@ def test_a_command_line_says_what_it_compared(words: list[str], tmp_path: Path):
     assert len(done.stdout.splitlines()) < 8
     assert (tmp_path / "out" / "model.onnx").is_file()
     assert (tmp_path / "out" / "export.log").is_file()
+
+
+def test_a_reference_goes_along_where_it_may(
+    composed, finished_run: Path, radiographs: Path, tmp_path: Path, caplog
+):
+    from cxrlab.runs.reference import Spread, TrainingReference, keep_reference
+
+    path = tmp_path / "best.ckpt"
+    path.write_bytes((finished_run / "checkpoints" / "best.ckpt").read_bytes())
+    spreads = [Spread(torch.zeros(size), torch.eye(size)) for size in (64, 16, 5)]
+    keep_reference(path, TrainingReference(torch.zeros(2, 512), *spreads, torch.ones(4)))
+
+    def has_one(name: str, *overrides: str) -> bool:
+        given = [f"run={path}", f"images={radiographs}", f"output={tmp_path / name}", f"run_dir={tmp_path}"]
+        export(composed(*given, *overrides, config_name="export"))
+        return read_onnx(tmp_path / name)[2] is not None
+
+    assert has_one("a.onnx")
+    assert not has_one("b.onnx", "reference=false")
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["trained_on"] = {"data": "mimic", "parts": [], "note": "", "held_out": ""}
+    torch.save(content, path)
+    assert not has_one("c.onnx")
+    assert "mimic is under an agreement" in caplog.text
+    assert has_one("d.onnx", "reference=true")
+
+
+def test_images_are_spread_over_all_rows():
+    from cxrlab.export import _spread
+
+    assert _spread(list(range(250)), 128)[0] == 0
+    assert _spread(list(range(250)), 128)[-1] == 249
+    assert len(set(_spread(list(range(250)), 128))) == 128
+    assert _spread([5, 3], 64) == [3, 5]

@@ -18,7 +18,7 @@ from cxrlab.deploy.shared_folder import FILES, SAMPLE, is_shared_folder, write_s
 from cxrlab.errors import ConfigError, MissingFileError
 from cxrlab.models.network import OWN_NETWORKS
 from cxrlab.report.model_info import network_name
-from cxrlab.runs.reference import TrainingReference, read_reference
+from cxrlab.runs.reference import reference_for_others
 from cxrlab.runs.run import Run, load_classifier, load_run
 from cxrlab.training.module import Classifier
 
@@ -83,7 +83,7 @@ def share(
     )
     classifier, run = loaded.classifier, loaded.run
     drawn = _sample(loaded, sample) if sample else None
-    kept = _reference(loaded, reference)
+    kept = reference_for_others(loaded.classifier, loaded.checkpoint, reference)
     record = record_of(classifier, loaded.checkpoint, licence=licence)
     is_evaluated = run is not None and run.has_own_weights
     card = shared_card(
@@ -125,19 +125,6 @@ def _data(classifier: Classifier) -> str:
     """Return the name of the training's data; "" where it is not known, or not told."""
     trained_on = classifier.trained_on
     return canonical("" if trained_on is None else trained_on.data)
-
-
-def _reference(source: _Source, is_wanted: bool | None) -> TrainingReference | None:
-    data = _data(source.classifier)
-    if is_wanted is None and data in UNDER_AGREEMENT:
-        log.warning(
-            "What images of the training look like does not go along, for features of single images are "
-            "among it and %s is under an agreement: images that are unlike them will not be told. "
-            "reference=true has it go along.",
-            data,
-        )
-        return None
-    return read_reference(source.checkpoint) if is_wanted is not False else None
 
 
 def _sample(source: _Source, count: int) -> pd.DataFrame:

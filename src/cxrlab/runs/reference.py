@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from cxrlab.data.datamodule import DataModule
+from cxrlab.data.public import UNDER_AGREEMENT, canonical
 from cxrlab.errors import CheckpointError
 from cxrlab.runs.features import tells_features
 from cxrlab.runs.predict import named_device, outputs
@@ -339,3 +340,29 @@ def read_reference(path: Path) -> TrainingReference | None:
     if not isinstance(kept, Mapping):
         raise CheckpointError(f"{path}: {KEY} is a {type(kept).__name__}, no tensors: the file was edited.")
     return TrainingReference.from_tensors(kept, str(path))
+
+
+def reference_for_others(
+    classifier: Classifier, path: Path, is_wanted: bool | None
+) -> TrainingReference | None:
+    """Return the reference that goes along where a model is passed on: it holds features of single images.
+
+    Args:
+        classifier: Of the checkpoint.
+        path: The checkpoint.
+        is_wanted: Whether a person wants it to; None for yes, unless the training data are under an
+            agreement.
+
+    Raises:
+        CheckpointError: As :func:`read_reference`.
+    """
+    data = "" if classifier.trained_on is None else canonical(classifier.trained_on.data)
+    if is_wanted is None and data in UNDER_AGREEMENT:
+        log.warning(
+            "What images of the training look like does not go along, for features of single images are "
+            "among it and %s is under an agreement: images that are unlike them will not be told. "
+            "reference=true has it go along.",
+            data,
+        )
+        return None
+    return read_reference(path) if is_wanted is not False else None
