@@ -393,6 +393,25 @@ def test_a_folder_that_holds_something_else_is_named(plain: Path, tmp_path: Path
     assert {path.name: path.read_bytes() for path in other.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("README.md", "my notes"),
+        ("model.safetensors", "my weights"),
+        ("config.json", '{"model_type": "vit", "model_hash": "0"}'),
+    ],
+)
+def test_a_file_of_one_s_own_by_a_name_of_ours_is_kept(name: str, text: str, tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text(text)
+    with pytest.raises(
+        ConfigError, match=rf"output=.*mine holds {re.escape(name)}, and no config\.json of a model of cxrlab"
+    ):
+        written(tmp_path / "mine")
+    assert [path.read_text() for path in (tmp_path / "mine").iterdir()] == [text]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_the_same_model_is_written_anew_without_what_is_no_longer_asked_for(
     finished_run: Path, tmp_path: Path
 ):

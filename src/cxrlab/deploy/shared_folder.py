@@ -199,21 +199,31 @@ def _check_unused(folder: Path, digest: str) -> None:
     """Refuse a folder that holds anything but this model."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output={folder} is a file, not a folder. Choose another name.")
-    others = (
-        sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.is_dir() else []
-    )
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if name not in FILES]
     if others:
         raise ConfigError(
             f"output={folder} holds {others[0]}, which is none of the files of a shared model. Choose a "
             "folder of its own, new or empty."
         )
-    if (folder / CONFIG).is_file():
-        there = read_json(folder / CONFIG, "Choose another folder.").get("model_hash")
-        if there != digest:
-            raise ConfigError(
-                f"output={folder} holds another model (hash {there}; this one has {digest}). Choose another "
-                "folder, or remove that one."
-            )
+    if names:
+        _check_holds(folder, names[0], digest)
+
+
+def _check_holds(folder: Path, name: str, digest: str) -> None:
+    """Refuse a folder that is not empty and holds no model of cxrlab, or another than this."""
+    path = folder / CONFIG
+    content = read_json(path, "Choose another folder.") if path.is_file() else {}
+    if content.get("library_name") != "cxrlab":
+        raise ConfigError(
+            f"output={folder} holds {name}, and no {CONFIG} of a model of cxrlab: it would be lost. Choose a "
+            "folder of its own, new or empty."
+        )
+    if content.get("model_hash") != digest:
+        raise ConfigError(
+            f"output={folder} holds another model (hash {content.get('model_hash')}; this one has {digest}). "
+            "Choose another folder, or remove that one."
+        )
 
 
 @contextmanager

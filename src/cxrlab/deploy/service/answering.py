@@ -24,8 +24,6 @@ from cxrlab.deploy.service.pictures import data_url, heat_png
 from cxrlab.deploy.service.settings import ServiceSettings
 from cxrlab.deploy.service.uploads import Upload, Waiting
 from cxrlab.errors import ConfigError, DataError
-from cxrlab.heatmaps.methods import check_fit
-from cxrlab.heatmaps.settings import ExplanationSettings
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +127,9 @@ class Service:
         image = data_url(decoded.picture, "jpeg")
         if not self.has_heatmaps:
             return self._heatmaps(upload.name, "This model has no heatmaps.", image, {})
-        heatmaps = await self.batcher.run(lambda: self._pictures(decoded, labels))
+        heatmaps: dict[str, answers.Heatmap] = {}
+        for label in dict.fromkeys(labels):  # one by one: who asks for many does not keep others waiting
+            heatmaps[label] = await self.batcher.run(partial(self._picture, decoded, label))
         return self._heatmaps(upload.name, "", image, heatmaps)
 
     def _heatmaps(
@@ -139,10 +139,9 @@ class Service:
             model=self.name, file=name, reason=reason, method=METHOD, image=image, heatmaps=heatmaps
         )
 
-    def _pictures(self, decoded: DecodedUpload, labels: Sequence[str]) -> dict[str, answers.Heatmap]:
-        columns = [self.labels.index(label) for label in labels]
-        maps = self.model.explain(decoded.images[0].pixels, columns, METHOD)
-        return {label: _heatmap(one.numpy()) for label, one in zip(labels, maps, strict=True)}
+    def _picture(self, decoded: DecodedUpload, label: str) -> answers.Heatmap:
+        (heatmap,) = self.model.explain(decoded.images[0].pixels, [self.labels.index(label)], METHOD)
+        return _heatmap(heatmap.numpy())
 
 
 def _heatmap(values: npt.NDArray[np.float32]) -> answers.Heatmap:
@@ -151,7 +150,7 @@ def _heatmap(values: npt.NDArray[np.float32]) -> answers.Heatmap:
 
 def _has_heatmaps(model: Model) -> bool:
     try:
-        check_fit(model.explained_classifier(), ExplanationSettings(methods=(METHOD,)))
+        model.check_explained(METHOD)
     except ConfigError as error:
         log.warning("There are no heatmaps. %s", error)
         return False

@@ -1,11 +1,13 @@
 """Uploads decoded in processes of their own: one that dies, or takes too long, is replaced."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
 import multiprocessing
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, NamedTuple
@@ -80,16 +82,24 @@ class _Decoder:
         """
         self.wait_until_ready()
         request = json.dumps({"name": name, "with_picture": with_picture})
+        # A process that was taken over may stop in the midst of an answer: whatever it is at, it is ended.
+        deadline = time.monotonic() + seconds
+        watch = threading.Timer(seconds, self._end)
+        watch.start()
         try:
             self._connection.send_bytes(request.encode())
             self._connection.send_bytes(data)
-            if not self._connection.poll(seconds):
-                raise _SlowDecoderError
             return self._received()
         except UserError:
             raise
         except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
-            raise _DeadDecoderError from error
+            raise _SlowDecoderError if time.monotonic() >= deadline else _DeadDecoderError from error
+        finally:
+            watch.cancel()
+
+    def _end(self) -> None:
+        with contextlib.suppress(ValueError):  # it was closed meanwhile
+            self._process.kill()
 
     def _received(self) -> DecodedUpload:
         facts: Any = json.loads(self._connection.recv_bytes(_LARGEST_TEXT))
@@ -210,4 +220,4 @@ class DecoderPool:
         self._is_closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for decoder in self._decoders:
-            decoder.kill()
+            decoder.close()

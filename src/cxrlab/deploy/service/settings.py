@@ -3,8 +3,8 @@
 import ipaddress
 import os
 from dataclasses import dataclass
-from typing import Literal
 
+from cxrlab.deploy.model import OnUnlike, check_on_unlike
 from cxrlab.errors import ConfigError, check_range
 
 TOKEN_VARIABLE = "CXRLAB_TOKEN"
@@ -43,7 +43,7 @@ class ServiceSettings:
     request_seconds: float = 120.0
     num_decoders: int | None = None
     batch_size: int = 16
-    on_unlike: Literal["warn", "reject", "ignore"] = "warn"
+    on_unlike: OnUnlike = "warn"
 
     def __post_init__(self) -> None:
         for name in ("max_file_mb", "max_files", "num_decoders", "batch_size"):
@@ -51,6 +51,7 @@ class ServiceSettings:
         check_range("service.max_megapixels", self.max_megapixels, 1, 134)
         check_range("service.max_request_mb", self.max_request_mb, self.max_file_mb)
         check_range("service.max_waiting_mb", self.max_waiting_mb, self.max_request_mb)
+        check_on_unlike(self.on_unlike, "service.on_unlike")
         for name in ("decode_seconds", "request_seconds"):
             check_range(f"service.{name}", getattr(self, name), 0.1)
 

@@ -80,7 +80,8 @@ async function take(files) {
   if (!files.length) return;
   if (!card) await start();
   if (!card) return;
-  items = [];
+  const own = [];  // files that are dropped meanwhile take the place of these
+  items = own;
   current = null;
   byId("result").hidden = true;
   byId("files").hidden = true;
@@ -92,8 +93,10 @@ async function take(files) {
     }
     try {
       const answer = await send("predict", file);
-      items.push({file, answer: answer.files[0], image: null, heatmaps: {}, label: null});
+      if (items !== own) return;
+      items.push({file, answer: answer.files[0], image: null, heatmaps: {}, label: null, reason: ""});
     } catch (error) {
+      if (items !== own) return;
       showError(error.message);
       break;
     }
@@ -126,7 +129,7 @@ function show(item) {
   byId("warning").className = isRead ? "warning" : "error";
   byId("warning").textContent = answer.reason;
   byId("right").hidden = !isRead;
-  byId("viewer").hidden = answer.status === "unreadable";
+  byId("viewer").hidden = !isRead;
   document.querySelector(".sides").classList.toggle("alone", !isRead);
   drawImage(item);
   if (!isRead) return;
@@ -196,10 +199,10 @@ async function look(item, label) {
   try {
     const answer = await send(`heatmaps?label=${encodeURIComponent(label)}`, item.file);
     item.image = answer.image;
+    item.reason = answer.reason;
     Object.assign(item.heatmaps, answer.heatmaps);
   } catch (error) {
-    showError(error.message);
-    return;
+    item.reason = error.message;
   }
   if (item === current && item.label === label) drawImage(item);
 }
@@ -216,6 +219,7 @@ function drawImage(item) {
   byId("opacity-line").hidden = !card.has_heatmaps || item.answer.calibrated === null;
   let words = "";
   if (heatmap) words = heatmap.is_empty ? `Nothing in the image speaks for ${item.label}: its heatmap is empty.` : `Where the network looks for ${item.label}`;
+  else if (item.reason) words = item.reason;
   else if (card.has_heatmaps && item.label) words = `Looking for ${item.label} …`;
   byId("shown").textContent = words;
 }
