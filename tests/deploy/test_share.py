@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from cxrlab.deploy.shared_folder import FILES, is_shared_folder, read_shared_fol
 from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, OutputError, UserError
 from cxrlab.models import TimmNetwork
 from cxrlab.models.network import architecture
+from cxrlab.report.html import plain_markdown
 from cxrlab.runs.reference import Spread, TrainingReference, keep_reference
 from cxrlab.runs.run import load_run
 from cxrlab.share import checked
@@ -452,6 +454,32 @@ def test_a_patient_s_image_in_a_text_is_refused(key: str, finished_run: Path, tm
     ):
         share(finished_run, tmp_path / "model", **{key: f"as in {image}"})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scan(17).png", "scan[17]_<a>.png", "person=17,a", "a\\b 17.png", "Müller17.png", "Mu\u0308ller17.png",
+        "Ann  & Bob 17", "study+17.png", "person17", "18/person17.png", "/data/ours",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("text", ["as in {}.", "“{}”!"])
+def test_a_name_is_found_however_it_is_spelt_or_escaped(name: str, text: str, tmp_path: Path):
+    made = classifier()
+    record = replace(record_of(made), licence=text.format(name))
+    card = f"# Card\n\nLicence: {plain_markdown(record.licence)}\n"
+    for change in ({"record": record, "card": "# Card\n"}, {"record": record_of(made), "card": card}):
+        with pytest.raises(ConfigError, match="would hold .*, the name of an image, a patient or a folder"):
+            write_shared_folder(made, tmp_path / "model", names=[name], **change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_only_resembles_a_name_is_written(tmp_path: Path):
+    made = classifier()
+    card = "# Card\n\nOf 117 images, scan (17), person170, 00000001_0001.\n"
+    names = ["scan(17).png", "person17", "00000001_000", "17.png"]
+    write_shared_folder(made, tmp_path / "model", record=record_of(made), card=card, names=names)
+    assert is_shared_folder(tmp_path / "model")
 
 
 def edit_config(folder: Path, change: Callable[[dict], object]) -> None:

@@ -1,6 +1,9 @@
 """Names of patients, images and folders, none of which may stand in what is passed on."""
 
+import html
+import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -11,7 +14,8 @@ from cxrlab.files import RunDir, read_json
 
 _LEAST = 6  # characters of a name that is told from an ordinary word or number
 _TEXTS = (".json", ".md", ".csv")
-_BETWEEN = re.compile(r"[\s\"'`|<>(){}\[\],;:*=\\]+")
+_BETWEEN = re.compile(r"[^\w./-]+")  # words of a text; a name that holds such a sign is no word
+_ESCAPED = re.compile(r"\\([^\w\s]|_)")  # in Markdown
 
 
 def run_names(files: RunDir, manifest: pd.DataFrame) -> set[str]:
@@ -56,24 +60,55 @@ def check_no_names(folder: Path, names: Collection[str]) -> None:
     """Refuse texts in a folder in which a name stands.
 
     Args:
-        folder: Its text files are searched, word by word.
+        folder: Its text files are searched as a reader would see them, without JSON's and Markdown's escapes.
         names: Of patients, images and folders, such as :func:`run_names` gives.
 
     Raises:
         ConfigError: Naming the file and what stands in it.
     """
-    names = set(names)
-    if not names:
+    plain_names = {_plain(name) for name in names} - {""}
+    if not plain_names:
         return
+    no_words = {name for name in plain_names if name[0] == "/" or _BETWEEN.search(name)}
     for path in sorted(path for path in folder.iterdir() if path.suffix in _TEXTS):
-        text = path.read_text(encoding="utf-8").replace("\\_", "_")
-        words = {word.strip(".") for word in _BETWEEN.split(text)}
-        words |= {part for word in words for part in word.split("/")}
-        paths = {name for name in names if (name[0] == "/" or " " in name) and name in text}
-        found = sorted((words & names) | paths)
+        text = _readable(path)
+        found = sorted((_words(text) & plain_names) | {name for name in no_words if name in text})
         if found:
             raise ConfigError(
                 f"{path.name} would hold {found[0]}, the name of an image, a patient or a folder of the "
                 "training, and nothing was written. Take it out of name=, licence= or the run's own "
                 "model_card.md."
             )
+
+
+def _plain(text: str) -> str:
+    """Return a text on one line, its letters and their accents composed, as file names of a Mac are not."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _readable(path: Path) -> str:
+    """Return the text of a file as it stands, and as it is read."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        read = "\n".join(_strings(json.loads(text)))
+    else:
+        read = html.unescape(_ESCAPED.sub(r"\1", text))
+    return _plain(f"{text}\n{read}")
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Give the texts in what a JSON file holds, keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in (*value, *value.values()):
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _words(text: str) -> set[str]:
+    words = set(_BETWEEN.split(text))
+    words |= {word.strip(".") for word in words}
+    return words | {part for word in words for part in word.split("/")}
