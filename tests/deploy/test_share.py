@@ -253,6 +253,11 @@ def test_weights_that_were_changed_bring_no_results_of_others(run_copy: Path, tm
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="set check_weights=false"):
         share(run_copy, tmp_path / "model")
+    with pytest.raises(
+        ConfigError, match=r"sample=2: the predictions of .*run are of the weights that its training wrote"
+    ):
+        share(run_copy, tmp_path / "model", sample=2, check_weights=False)
+    assert not (tmp_path / "model").exists()
     share(run_copy, tmp_path / "model", check_weights=False)
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert "model-index" not in card.data.to_dict()

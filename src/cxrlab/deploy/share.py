@@ -70,7 +70,8 @@ def share(
     Raises:
         MissingFileError: If the source, or what is wanted of it, is not there.
         ConfigError: If name or licence is no line of text, the folder holds something else, no sample of
-            these data may be passed on, or the name of a patient, an image or a folder would stand in a file.
+            these data may be passed on, or is of these weights, or the name of a patient, an image or a
+            folder would stand in a file.
         CheckpointError: If the checkpoint cannot be read, or what was written predicts something else.
         OutputError: If a file cannot be written.
     """
@@ -142,6 +143,11 @@ def _sample(source: _Source, count: int) -> pd.DataFrame:
         raise MissingFileError(
             f"sample={count} needs the predictions of a test part, and {source.checkpoint} comes without "
             "them. Give run=<a run directory>, or leave sample=0."
+        )
+    if not source.run.has_own_weights:
+        raise ConfigError(
+            f"sample={count}: the predictions of {source.run.run_dir} are of the weights that its training "
+            "wrote, and these are others. Leave sample=0, or bring the run's own checkpoint back."
         )
     table = read_table(source.run.files.predictions("test"))
     columns = [column for column in table.columns if str(column).startswith(_SAMPLED)]
