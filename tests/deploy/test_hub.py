@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import cxrlab
 from cxrlab.deploy import hub
 from cxrlab.deploy.record import record_of
 from cxrlab.deploy.shared_folder import read_shared_folder, write_shared_folder
-from cxrlab.errors import ConfigError, MissingFileError, OutputError
+from cxrlab.errors import CheckpointError, ConfigError, MissingFileError, OutputError, UserError
 from cxrlab.models import TimmNetwork
 from cxrlab.training.module import Classifier
 
@@ -100,6 +101,8 @@ class Answers(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 content = base64.b64decode(line["value"]["content"])
                 self.stand_in.files[name][line["value"]["path"]] = content
+            elif line["key"] == "deletedFile":
+                del self.stand_in.files[name][line["value"]["path"]]
         self.answer({"commitUrl": f"{self.stand_in.address}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
 
     def do_GET(self) -> None:
@@ -214,6 +217,46 @@ def test_pushing_again_keeps_the_repository(model: Path, stand_in: StandIn):
     hub.push(model, "our-lab/edema", token=TOKEN, private=False)
     hub.push(model, "our-lab/edema", token=TOKEN, private=True)
     assert stand_in.private == {"our-lab/edema": False}
+
+
+def test_pushing_again_without_a_sample_takes_the_earlier_one_back(
+    model: Path, stand_in: StandIn, tmp_path: Path
+):
+    folder = Path(shutil.copytree(model, tmp_path / "edema"))
+    (folder / "predictions_sample.csv").write_text("target/Edema\n1\n")
+    hub.push(folder, "our-lab/edema", token=TOKEN)
+    assert "predictions_sample.csv" in stand_in.files["our-lab/edema"]
+    stand_in.files["our-lab/edema"] |= {"LICENSE": b"theirs", ".gitattributes": b"* text"}
+    hub.push(folder, "our-lab/edema", token=TOKEN)
+    assert "predictions_sample.csv" in stand_in.files["our-lab/edema"]
+    (folder / "predictions_sample.csv").unlink()
+    hub.push(folder, "our-lab/edema", token=TOKEN)
+    assert sorted(stand_in.files["our-lab/edema"]) == [
+        ".gitattributes", "LICENSE", "README.md", "config.json", "model.safetensors", "thresholds.json"
+    ]  # fmt: skip
+
+
+def test_what_is_no_shared_folder_is_not_pushed(stand_in: StandIn, tmp_path: Path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(MissingFileError, match=r"push=our-lab/edema: .* is no shared model of cxrlab"):
+        hub.push(tmp_path, "our-lab/edema", token=TOKEN)
+    assert not stand_in.calls
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        ({"config.json": b'{"model_type": "vit"}'}, CheckpointError, r"config\.json is of another program"),
+        ({}, MissingFileError, r"our-lab/vit of the Hugging Face Hub is no .* it has no config\.json"),
+    ],
+)
+def test_weights_of_another_program_are_not_fetched(
+    files: dict[str, bytes], error: type[UserError], message: str, stand_in: StandIn
+):
+    stand_in.files["our-lab/vit"] = {"model.safetensors": b"much", **files}
+    with pytest.raises(error, match=message):
+        hub.download("our-lab/vit")
+    assert not [call for call in stand_in.calls if "model.safetensors" in call]
 
 
 def test_without_the_hub_a_model_comes_from_the_cache(

@@ -1,7 +1,7 @@
 """Shared folders on the Hugging Face Hub: pushed to it, and fetched from it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from cxrlab.deploy.shared_folder import FILES
+from cxrlab.deploy.shared_folder import CONFIG, FILES, is_shared_folder, read_config
 from cxrlab.errors import ConfigError, MissingFileError, OutputError
 from cxrlab.models.weights.hub import parts, reason
 
@@ -57,6 +57,9 @@ def check_can_push(name: str, token: str | None = None) -> None:
 def push(folder: Path, name: str, *, token: str | None = None, private: bool = True) -> str:
     """Upload a shared folder, and return the address of its page.
 
+    Of an earlier upload, files that the folder no longer has, such as a sample, are deleted there; older
+    versions of the repository keep them.
+
     Args:
         folder: As :func:`cxrlab.deploy.shared_folder.write_shared_folder` wrote it; other files in it stay.
         name: ``owner/name``; the repository is made where it is not there.
@@ -65,9 +68,13 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool = T
 
     Raises:
         ConfigError: If the name or the token cannot be used.
+        MissingFileError: If the folder is none.
         OutputError: If the Hub cannot be reached, or does not take it.
     """
     check_can_push(name, token)
+    if not is_shared_folder(folder):
+        raise MissingFileError(f"push={name}: {folder} is no shared model of cxrlab.")
+    gone = [file for file in FILES if not (folder / file).is_file()]
     api = HfApi(token=token, library_name="cxrlab")
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
@@ -75,6 +82,7 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool = T
             repo_id=name,
             folder_path=folder,
             allow_patterns=list(FILES),
+            delete_patterns=gone,
             commit_message="Upload a model of cxrlab",
         )
     except Exception as error:  # the hub's client raises errors of many kinds
@@ -88,20 +96,34 @@ def push(folder: Path, name: str, *, token: str | None = None, private: bool = T
 def download(name: str) -> Path:
     """Return the folder of a shared model of the Hub; the cache of an earlier download where it is there.
 
+    Weights are fetched only where ``config.json`` describes a model of cxrlab.
+
     Args:
         name: ``owner/name``, with ``@<revision>`` for another than its newest.
 
     Raises:
         MissingFileError: If there is no such model, or it is not in the cache and the Hub cannot be reached.
         ConfigError: If its owner has to let people in first.
+        CheckpointError: If it is of another program.
     """
+    folder = _fetched(name, [CONFIG])
+    if not (folder / CONFIG).is_file():
+        raise MissingFileError(
+            f"{name} of the Hugging Face Hub is no shared model of cxrlab: it has no {CONFIG}."
+        )
+    read_config(folder)
+    return _fetched(name, FILES, folder.name)
+
+
+def _fetched(name: str, files: Sequence[str], commit: str | None = None) -> Path:
+    """Return the folder of some files of a repository, of a commit or of what its name says."""
     repository, revision = parts(name)
     with _fetching(name):
         return Path(
             snapshot_download(
                 repository,
-                revision=revision,
-                allow_patterns=list(FILES),
+                revision=commit or revision,
+                allow_patterns=list(files),
                 etag_timeout=_SECONDS,
                 library_name="cxrlab",
             )

@@ -132,7 +132,7 @@ def read_shared_folder(
         CheckpointError: If one was cut short or edited, or is of another program.
         ConfigError: If its network is of a package that is not trusted, or there is no such device.
     """
-    content = _read_config(folder)
+    content = read_config(folder)
     tensors = _read_tensors(folder / WEIGHTS)
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_REFERENCE)}
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(_REFERENCE)}
@@ -143,6 +143,38 @@ def read_shared_folder(
     classifier = _built(description, weights, folder, trust).to(named_device(device)).eval()
     _check_thresholds(classifier, folder / THRESHOLDS)
     return _record(classifier, content, folder / CONFIG), classifier, _reference(kept, folder / WEIGHTS)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the ``config.json`` of a shared folder, of which the other files need not be there.
+
+    Raises:
+        MissingFileError: If there is no such folder or file.
+        CheckpointError: If it was cut short or edited, or is of another program.
+    """
+    if not folder.is_dir():
+        raise MissingFileError(f"There is no folder {folder}.")
+    path = folder / CONFIG
+    if not path.is_file():
+        raise MissingFileError(f"{folder} is no shared model of cxrlab: it has no {CONFIG}.")
+    try:
+        content = read_json(path, _REMEDY)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    if content.get("library_name") != "cxrlab" or not isinstance(content.get("hyper_parameters"), Mapping):
+        raise CheckpointError(
+            f"{path} is of another program: it describes no model of cxrlab. Its weights can start a "
+            "training by model.checkpoint_path."
+        )
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: format={content.get('format')!r} is not {FORMAT}, the one that cxrlab "
+            f"{cxrlab.__version__} reads. Another version wrote it: pip install --upgrade cxrlab."
+        )
+    unknown = sorted(set(content["hyper_parameters"]) - set(_DESCRIPTION))
+    if unknown:
+        raise CheckpointError(f"{path}: hyper_parameters has {unknown[0]}, which is unknown. {_REMEDY}")
+    return content
 
 
 def is_shared_folder(folder: Path) -> bool:
@@ -267,32 +299,6 @@ def _random_images(classifier: Classifier) -> Tensor:
     rng = np.random.default_rng(_CHECK_SEED)
     size = (_NUM_CHECKED, shape.channels, shape.image_size, shape.image_size)
     return torch.from_numpy(rng.integers(0, 256, size, dtype=np.uint8))
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise MissingFileError(f"There is no folder {folder}.")
-    path = folder / CONFIG
-    if not path.is_file():
-        raise MissingFileError(f"{folder} is no shared model of cxrlab: it has no {CONFIG}.")
-    try:
-        content = read_json(path, _REMEDY)
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from error
-    if content.get("library_name") != "cxrlab" or not isinstance(content.get("hyper_parameters"), Mapping):
-        raise CheckpointError(
-            f"{path} is of another program: it describes no model of cxrlab. Its weights can start a "
-            "training by model.checkpoint_path."
-        )
-    if content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: format={content.get('format')!r} is not {FORMAT}, the one that cxrlab "
-            f"{cxrlab.__version__} reads. Another version wrote it: pip install --upgrade cxrlab."
-        )
-    unknown = sorted(set(content["hyper_parameters"]) - set(_DESCRIPTION))
-    if unknown:
-        raise CheckpointError(f"{path}: hyper_parameters has {unknown[0]}, which is unknown. {_REMEDY}")
-    return content
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
