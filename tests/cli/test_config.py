@@ -16,7 +16,7 @@ Compose = Callable[..., DictConfig]
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in config.config_dir().glob("*/*.yaml")
-    if path.parent.name not in ("local", "synonyms")  # no group of train.yaml
+    if path.parent.name not in ("local", "service", "synonyms")  # no group of train.yaml
     and path.stem != "base"
     and "model=timm" not in f"{path.parent.name}={path.stem}"
 )
