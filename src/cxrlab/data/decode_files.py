@@ -14,7 +14,7 @@ from cxrlab.data.decode import DecodedImage, read_image_bytes
 from cxrlab.data.inputs import ImageFile
 from cxrlab.errors import MissingPackageError, UserError
 
-_AHEAD = 8  # files a process that are under way: enough to keep it busy while the network computes
+_AHEAD = 32  # files a process that are under way: enough to keep it busy while the network has a batch
 
 
 class DecodingError(UserError, RuntimeError):

@@ -279,8 +279,10 @@ class Model:
             >>> model.predict(["a.png", "b.dcm"])[["file", "status"]]  # doctest: +SKIP
         """
         files = [ImageFile(str(path), path) for path in _paths(paths)]
-        said = self.predict_files(files, batch_size=batch_size, num_workers=num_workers, on_unlike=on_unlike)
-        return pd.DataFrame([self.row(prediction) for prediction in said], columns=self.columns)
+        predictions = self.predict_files(
+            files, batch_size=batch_size, num_workers=num_workers, on_unlike=on_unlike
+        )
+        return pd.DataFrame([self.row(prediction) for prediction in predictions], columns=self.columns)
 
     @property
     def columns(self) -> list[str]:
