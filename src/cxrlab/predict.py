@@ -151,7 +151,9 @@ def _say_model(model: "Model") -> None:
     record = model.record
     rule = f", thresholds by {record.threshold_rule} on validation" if record.threshold_rule else ""
     calibration = f", calibrated by {record.calibration}" if record.calibration else ""
-    log.info("%s, %d labels%s%s.", record.title, len(record.labels), rule, calibration)
+    number = len(record.labels)
+    labels = "1 label" if number == 1 else f"{number} labels"
+    log.info("%s, %s%s%s.", record.title, labels, rule, calibration)
     for caveat in record.caveats:
         log.warning("%s", caveat)
     if not model.knows_its_images:
@@ -271,7 +273,9 @@ def main() -> None:
     sys.argv[1:] = console.listed(sys.argv[1:], LISTS)
     console.run_command(_main)
     if any(_num_not_ok):
-        print(f"{sum(_num_not_ok)} files are not ok: see the columns status and reason.", file=sys.stderr)
+        number = sum(_num_not_ok)
+        are = "1 file is" if number == 1 else f"{number} files are"
+        print(f"{are} not ok: see the columns status and reason.", file=sys.stderr)
         sys.exit(NOT_ALL_OK)
 
 

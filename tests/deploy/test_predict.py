@@ -312,7 +312,7 @@ def test_the_exit_status_says_whether_all_is_well(finished_run, images, tmp_path
     assert status(images / "0.png", "ok")[0] == 0
     code, text = status(images, "some")
     assert code == 3
-    assert "1 files are not ok" in text
+    assert "1 file is not ok" in text
     code, text = status(images / "gone.png", "none")
     assert code == 1
     assert "gone.png: there is no such file or folder" in text
