@@ -89,7 +89,8 @@ def test_checkpoints_load_with_weights_only_and_hold_no_patient_and_no_image(fin
         assert ".png" not in text
         checkpoint = torch.load(path, weights_only=True)
         assert set(checkpoint["hyper_parameters"]) == {
-            "labels", "preprocess", "network", "task", "views", "initial_weights", "trained_on",
+            "labels", "preprocess", "network", "task", "views", "threshold", "calibration", "initial_weights",
+            "trained_on",
         }  # fmt: skip
         assert set(checkpoint["hyper_parameters"]["trained_on"]) <= {"data", "parts", "note", "held_out"}
 
