@@ -147,13 +147,15 @@ def _files(cfg: DictConfig) -> "Iterator[ImageFile]":
             yield file
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _say_model(model: "Model") -> None:
     record = model.record
     rule = f", thresholds by {record.threshold_rule} on validation" if record.threshold_rule else ""
     calibration = f", calibrated by {record.calibration}" if record.calibration else ""
-    number = len(record.labels)
-    labels = "1 label" if number == 1 else f"{number} labels"
-    log.info("%s, %s%s%s.", record.title, labels, rule, calibration)
+    log.info("%s, %s%s%s.", record.title, _counted(len(record.labels), "label"), rule, calibration)
     for caveat in record.caveats:
         log.warning("%s", caveat)
     if not model.knows_its_images:
@@ -243,7 +245,11 @@ def _write_page(cfg: DictConfig, model: "Model", folder: "PredictionFolder") -> 
 
     counts = folder.counts
     parts = [f"{counts[status]} {status}" for status in ("ok", "warned", "rejected", "unreadable")]
-    log.info("%d files: %s.", counts.total(), ", ".join(part for part in parts if not part.startswith("0 ")))
+    log.info(
+        "%s: %s.",
+        _counted(counts.total(), "file"),
+        ", ".join(part for part in parts if not part.startswith("0 ")),
+    )
     log.info("The table: %s", folder.table)
     if not cfg.page:
         return
@@ -274,8 +280,8 @@ def main() -> None:
     console.run_command(_main)
     if any(_num_not_ok):
         number = sum(_num_not_ok)
-        are = "1 file is" if number == 1 else f"{number} files are"
-        print(f"{are} not ok: see the columns status and reason.", file=sys.stderr)
+        are = "is" if number == 1 else "are"
+        print(f"{_counted(number, 'file')} {are} not ok: see the columns status and reason.", file=sys.stderr)
         sys.exit(NOT_ALL_OK)
 
 
