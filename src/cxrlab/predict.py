@@ -1,7 +1,6 @@
 """``cxrlab predict``: new image files by a trained model, as a table, a page and heatmaps."""
 
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -173,6 +172,7 @@ def _fill(
     dicom: "DicomFolder | None",
 ) -> None:
     """Predict every file that has no row yet."""
+    from cxrlab.data.cache_worker import num_cores
     from cxrlab.data.decode_files import decode_files
     from cxrlab.deploy.prediction_folder import writing
     from cxrlab.deploy.prediction_page import write_heatmaps
@@ -180,7 +180,7 @@ def _fill(
     if folder.done:
         log.info("%d of %d files have their row already.", len(folder.done), num_files)
     missing = (file for file in _files(cfg) if file.name not in folder.done)
-    workers = cfg.num_workers if cfg.num_workers is not None else _num_cores()
+    workers = cfg.num_workers if cfg.num_workers is not None else num_cores()
     decoded = decode_files(missing, model.decoding, num_workers=workers)
     with _progress(num_files, len(folder.done)) as advance:
         while batch := list(islice(decoded, cfg.batch_size)):
@@ -195,10 +195,6 @@ def _fill(
                     write_heatmaps(folder.folder / "heatmaps", model, file, prediction, row, cfg.method)
             folder.add(predictions)
             advance(len(batch))
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from cxrlab.data.cache_worker import (
     changed_at,
     checksum,
     decode_rows,
+    num_cores,
     seals,
     start_worker,
 )
@@ -161,7 +162,7 @@ class ImageCache:
                 for row, image in zip(chunk, pixels[chunk], strict=True)
             ]
 
-        with ThreadPoolExecutor(_num_cores()) as threads:
+        with ThreadPoolExecutor(num_cores()) as threads:
             found = list(threads.map(differ, range(0, len(decoded), _AT_ONCE)))
         damaged: Rows = decoded[np.array([is_one for chunk in found for is_one in chunk], dtype=bool)]
         return damaged
@@ -182,7 +183,7 @@ class ImageCache:
         """
         facts = self.facts()
         paths = [self.root / self.files[row] for row in rows]
-        with ThreadPoolExecutor(2 * _num_cores()) as threads:  # on a network file system they wait
+        with ThreadPoolExecutor(2 * num_cores()) as threads:  # on a network file system they wait
             digests = np.array(list(threads.map(_digest, paths)), dtype="S32")
         exchanged: Rows = rows[(digests != facts["digest"][rows]) & (digests != b"")]
         return exchanged
@@ -513,7 +514,7 @@ def _fill(cache: ImageCache, rows: Rows, num_workers: int | None, shows_progress
     states[np.flatnonzero(states == AT_WORK)] = EMPTY  # a killed process left them so
     if len(rows) * _image_bytes(cache) + _SPARE_BYTES > _num_free(cache.folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    count = _num_cores() if num_workers is None else num_workers
+    count = num_cores() if num_workers is None else num_workers
     count = min(count, -(-len(rows) // _FEWEST_A_WORKER))
     chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
     with _progress(shows_progress) as progress, _kept_when_stopped():
@@ -532,10 +533,6 @@ def _kept_when_stopped() -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit):
         _log.warning("What is decoded is kept: the same command goes on from there.")
         raise
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _progress(is_shown: bool) -> Progress:

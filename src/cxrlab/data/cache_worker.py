@@ -174,6 +174,11 @@ def bare_start() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def start_worker() -> None:
     """Prepare a process that decodes: the main one handles Ctrl-C for it, and it ends when that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cxrlab.errors import DataError
 from cxrlab.runs.features import tells_features
 from cxrlab.runs.predict import named_device
 from cxrlab.training.module import Classifier
@@ -33,6 +34,23 @@ class Backend(Protocol):
 
     def __call__(self, images: Pixels, /) -> BatchOutput:
         """Return what a model makes of images, decoded to its size, ``(B, C, H, W)``."""
+
+
+def check_pixels(images: Pixels, shape: tuple[int, int, int]) -> None:
+    """Refuse images that an exported file was not made for.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        shape: ``(C, H, W)`` of the file.
+
+    Raises:
+        DataError: If they are not of its size, or no uint8.
+    """
+    if images.shape[1:] != shape or images.dtype != np.uint8:
+        raise DataError(
+            f"Images of shape {images.shape[1:]} and type {images.dtype} were given to an exported model "
+            f"of {shape} (channels, height, width), uint8."
+        )
 
 
 class TorchBackend:

@@ -10,6 +10,7 @@ from torch.export import Dim, ExportedProgram
 
 from cxrlab.deploy.backend import logits_of_features
 from cxrlab.errors import ExportError
+from cxrlab.metrics.cox import SMALLEST
 from cxrlab.runs.features import tells_features
 from cxrlab.training.module import Classifier
 
@@ -17,9 +18,6 @@ Precision = Literal["fp32", "fp16"]
 
 INPUT = "images"
 OUTPUTS = ("calibrated", "probabilities", "features")
-
-# As cxrlab.metrics.cox.logits_of has it: probabilities of 0 and 1 have finite logits.
-_SMALLEST = 1e-7
 
 
 class InferenceGraph(nn.Module):
@@ -66,7 +64,7 @@ class InferenceGraph(nn.Module):
         if not self.is_calibrated:
             return probabilities.clone()
         # 1 - 1e-7 is no float32: both ends are clamped where they are small.
-        logits = probabilities.clamp_min(_SMALLEST).log() - (1.0 - probabilities).clamp_min(_SMALLEST).log()
+        logits = probabilities.clamp_min(SMALLEST).log() - (1.0 - probabilities).clamp_min(SMALLEST).log()
         calibrated = torch.sigmoid(self.slopes * logits + self.intercepts)
         return torch.where(torch.isnan(probabilities), probabilities, calibrated)
 

@@ -11,11 +11,11 @@ import torch
 from torch.export import ExportedProgram
 
 import cxrlab
-from cxrlab.deploy.backend import BatchOutput, Pixels
+from cxrlab.deploy.backend import BatchOutput, Pixels, check_pixels
 from cxrlab.deploy.graph import INPUT, OUTPUTS
 from cxrlab.deploy.metadata import check_width, read_texts
 from cxrlab.deploy.record import ModelRecord
-from cxrlab.errors import CheckpointError, ConfigError, DataError, ExportError, MissingPackageError
+from cxrlab.errors import CheckpointError, ConfigError, ExportError, MissingPackageError
 from cxrlab.runs.reference import TrainingReference
 
 if TYPE_CHECKING:
@@ -117,11 +117,7 @@ class OnnxBackend:
         Raises:
             DataError: If they are not of its size, or no uint8.
         """
-        if images.shape[1:] != self.shape or images.dtype != np.uint8:
-            raise DataError(
-                f"Images of shape {images.shape[1:]} and type {images.dtype} were given to an exported model "
-                f"of {self.shape} (channels, height, width), uint8."
-            )
+        check_pixels(images, self.shape)
         values = dict(zip(self.outputs, self.session.run(None, {INPUT: images}), strict=True))
         features = values.get("features")
         return BatchOutput(

@@ -16,10 +16,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-from cxrlab.deploy.backend import BatchOutput, Pixels
+from cxrlab.deploy.backend import BatchOutput, Pixels, check_pixels
 from cxrlab.deploy.metadata import RECORD, check_width, read_texts
 from cxrlab.deploy.record import ModelRecord
-from cxrlab.errors import CheckpointError, DataError
+from cxrlab.errors import CheckpointError
 from cxrlab.runs.predict import named_device
 from cxrlab.runs.reference import TrainingReference
 
@@ -62,11 +62,7 @@ class ProgramBackend:
         Raises:
             DataError: If they are not of its size, or no uint8.
         """
-        if images.shape[1:] != self.shape or images.dtype != np.uint8:
-            raise DataError(
-                f"Images of shape {images.shape[1:]} and type {images.dtype} were given to an exported model "
-                f"of {self.shape} (channels, height, width), uint8."
-            )
+        check_pixels(images, self.shape)
         with torch.inference_mode():
             values = [value.cpu() for value in self.module(torch.from_numpy(images).to(self.device))]
         features = values[2].numpy() if len(values) > 2 else None

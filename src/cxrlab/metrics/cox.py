@@ -17,7 +17,7 @@ from cxrlab.metrics.predictions import Floats
 Integers = npt.NDArray[np.int64]
 
 _STEPS = 100
-_SMALLEST = 1e-7  # what a float32 of 1 - p still tells from 1
+SMALLEST = 1e-7  # what a float32 of 1 - p still tells from 1
 _LEAST_SPREAD = 1e-9  # of logits that are not all alike
 
 
@@ -46,7 +46,7 @@ def logits_of(probabilities: Floats) -> Floats:
         >>> logits_of(np.array([0.5, 1.0])).round(2)
         array([ 0.  , 16.12])
     """
-    return np.asarray(logit(np.clip(probabilities, _SMALLEST, 1 - _SMALLEST)), dtype=np.float64)
+    return np.asarray(logit(np.clip(probabilities, SMALLEST, 1 - SMALLEST)), dtype=np.float64)
 
 
 def fit_line(logits: Floats, targets: Floats) -> tuple[float, float]:
