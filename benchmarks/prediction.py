@@ -15,7 +15,8 @@ import numpy as np
 
 from cxrlab.data.decode_files import decode_files
 from cxrlab.data.inputs import ImageFile, image_inputs
-from cxrlab.deploy.model import Model, load_model
+from cxrlab.deploy.loading import load_model
+from cxrlab.deploy.model import Model
 
 
 def files_of(folder: Path, number: int) -> Iterator[ImageFile]:

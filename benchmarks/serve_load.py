@@ -30,7 +30,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cxrlab.deploy.model import Model, load_model
+from cxrlab.deploy.loading import load_model
+from cxrlab.deploy.model import Model
 
 BAD = 8  # one file in so many
 TOLERANCE = 1e-5

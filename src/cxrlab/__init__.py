@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cxrlab.data.datamodule import DataModule
     from cxrlab.data.manifest import Manifest
-    from cxrlab.deploy.model import Model, load_model
+    from cxrlab.deploy.loading import load_model
+    from cxrlab.deploy.model import Model
     from cxrlab.runs.run import Run, load_run
     from cxrlab.training.module import Classifier
 
@@ -24,7 +25,7 @@ _HOMES = {
     "Manifest": "cxrlab.data.manifest",
     "Model": "cxrlab.deploy.model",
     "Run": "cxrlab.runs.run",
-    "load_model": "cxrlab.deploy.model",
+    "load_model": "cxrlab.deploy.loading",
     "load_run": "cxrlab.runs.run",
 }
 

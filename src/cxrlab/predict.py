@@ -92,7 +92,7 @@ def predict(cfg: DictConfig) -> Mapping[str, int]:
 
 
 def _predict(cfg: DictConfig, folder: Path) -> Mapping[str, int]:
-    from cxrlab.deploy.model import load_model
+    from cxrlab.deploy.loading import load_model
     from cxrlab.deploy.prediction_folder import PredictionFolder, PredictionSettings
     from cxrlab.errors import MissingFileError
 

@@ -61,7 +61,7 @@ def serve(cfg: DictConfig) -> None:
     require_packages()
     console.configure_logging()
     with listen(cfg.host, cfg.port) as server, console.says_what_needs_memory(_LESS_MEMORY):
-        from cxrlab.deploy.model import load_model
+        from cxrlab.deploy.loading import load_model
         from cxrlab.deploy.service.app import build_app
         from cxrlab.deploy.service.settings import is_loopback
 

@@ -25,7 +25,7 @@ from cxrlab.data.dicom import read_dicom
 from cxrlab.data.inputs import ImageFile
 from cxrlab.deploy.dicom_results import Finding, write_dicom_results
 from cxrlab.deploy.finding_codes import finding_code
-from cxrlab.deploy.model import load_model
+from cxrlab.deploy.loading import load_model
 from cxrlab.deploy.record import ModelRecord
 from cxrlab.errors import DataError, MissingPackageError
 

@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import cxrlab
-from cxrlab.deploy.model import Model, load_model
+from cxrlab.deploy.loading import load_model
+from cxrlab.deploy.model import Model
 from cxrlab.deploy.prediction_folder import PredictionFolder, PredictionSettings
 from cxrlab.errors import CheckpointError, ConfigError, DataError, MissingFileError, OutputError
 from cxrlab.predict import predict
@@ -442,7 +443,7 @@ def test_a_reference_of_another_network_is_named(finished_run, tmp_path):
 def test_an_ensemble_s_record_says_only_what_all_members_share(finished_run):
     from dataclasses import replace
 
-    from cxrlab.deploy.model import _ensemble
+    from cxrlab.deploy.loading import _ensemble
 
     member = load_model(finished_run).members[0]
     other = replace(member, record=replace(member.record, licence="MIT", trained_on={"data": "nih"}))

@@ -27,7 +27,8 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from cxrlab.data.cache_worker import CacheSettings
-from cxrlab.deploy.model import Model, load_model
+from cxrlab.deploy.loading import load_model
+from cxrlab.deploy.model import Model
 from cxrlab.deploy.service.app import build_app, in_time
 from cxrlab.deploy.service.batching import Batcher
 from cxrlab.deploy.service.decoder_process import DecodeSettings

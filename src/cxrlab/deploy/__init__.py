@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cxrlab.deploy.model import ImagePrediction, Model, load_model
+    from cxrlab.deploy.loading import load_model
+    from cxrlab.deploy.model import ImagePrediction, Model
     from cxrlab.deploy.record import ModelRecord
 
 __all__ = ["ImagePrediction", "Model", "ModelRecord", "load_model"]
@@ -17,7 +18,7 @@ _HOMES = {
     "ImagePrediction": "cxrlab.deploy.model",
     "Model": "cxrlab.deploy.model",
     "ModelRecord": "cxrlab.deploy.record",
-    "load_model": "cxrlab.deploy.model",
+    "load_model": "cxrlab.deploy.loading",
 }
 
 

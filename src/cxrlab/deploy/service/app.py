@@ -50,7 +50,7 @@ def build_app(
     """Return the application that answers for a model.
 
     Args:
-        model: Of :func:`cxrlab.deploy.model.load_model`.
+        model: Of :func:`cxrlab.deploy.loading.load_model`.
         settings: Limits.
         token: That requests must bear; "" where none must.
         is_local: Whether it is for this computer only; see :class:`cxrlab.deploy.service.guard.Guard`.
