@@ -116,6 +116,8 @@ def configure_logging() -> None:
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # Said wherever SLURM is installed, of a command on one device too.
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available on your system")
     # Every epoch is logged whatever the interval of trainer.log_every_n_steps.
     warnings.filterwarnings(
         "ignore", message=r"The number of training batches .* is smaller than the logging"
