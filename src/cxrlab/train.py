@@ -1,6 +1,7 @@
 """``cxrlab train``: compose the config, check it, train, evaluate, write it down."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.cli import config, console
 from cxrlab.cli.claims import claimed
+from cxrlab.sweeps.callback import ending_is_told
+from cxrlab.sweeps.resume import with_sweep
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -29,6 +32,7 @@ _VALUE_TYPES: Mapping[str, object] = {
     "reference_images": int,
     "test": bool | Literal["auto"],
     "resume": str | None,
+    "resume_sweep": str | None,
     "trust": list[str],
     "task": Literal["multilabel", "multiclass"],
     "views": list[str],
@@ -106,10 +110,11 @@ def checked(cfg: DictConfig) -> DictConfig:
             "processes agree at the start on what learns. Train on one device, or in two runs, the second "
             "with model.checkpoint_path."
         )
-    if config.is_multirun() and cfg.trainer.get("devices") not in (1, "1"):
+    if config.shares_process() and not config.trains_on_one_device(cfg):
         raise ConfigError(
-            f"trainer.devices={cfg.trainer.get('devices')} in a multirun: each process would start the sweep "
-            "anew. Sweep on one device, or start the jobs one by one."
+            f"trainer.devices={cfg.trainer.get('devices')}, num_nodes={cfg.trainer.get('num_nodes')} in a "
+            "multirun: each process of a job would start the whole sweep anew. Add hydra/launcher=processes, "
+            "or hydra/launcher=slurm on a cluster: each job is a command of its own then."
         )
     return cfg
 
@@ -127,7 +132,10 @@ def train(cfg: DictConfig) -> float:
         UserError: If the config, the data or a checkpoint cannot be used; the message says what to do.
     """
     from cxrlab.cli.resume import resumed_config
+    from cxrlab.errors import ConfigError
 
+    if cfg.resume_sweep and not config.is_multirun():
+        raise ConfigError(f"resume_sweep={cfg.resume_sweep} needs -m: cxrlab train -m resume_sweep=…")
     is_resumed = bool(cfg.resume)
     cfg = resumed_config(cfg) if is_resumed else cfg.copy()
     if cfg.test == "auto":
@@ -371,12 +379,18 @@ def _evaluate(cfg: DictConfig, classifier: "Classifier", data: "DataModule", fil
 
 @hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="train")
 def _main(cfg: DictConfig) -> float:
-    return train(cfg)
+    with ending_is_told():
+        return train(cfg)
+
+
+def _command() -> object:
+    sys.argv[1:] = with_sweep(sys.argv[1:])
+    return _main()
 
 
 def main() -> None:
     """Run the command line."""
-    console.run_command(_main)
+    console.run_command(_command)
 
 
 if __name__ == "__main__":

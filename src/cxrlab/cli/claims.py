@@ -162,7 +162,7 @@ def claim(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     key = folder.resolve()
-    if (key in _held and _held[key].pid == os.getpid()) or _is_later_process():
+    if (key in _held and _held[key].pid == os.getpid()) or is_later_process():
         return
     while True:
         paths = _claims(folder)
@@ -277,8 +277,8 @@ def _owner(path: Path) -> Owner | None:
     return None
 
 
-def _is_later_process() -> bool:
-    """Tell whether torchrun, srun or the like started this as a later one of a training's processes."""
+def is_later_process() -> bool:
+    """Tell whether torchrun, srun, Lightning or the like started this as a later one of a training's."""
     for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):  # in Lightning's order
         if (value := os.environ.get(name, "")).isdigit():
             return int(value) > 0

@@ -118,6 +118,13 @@ def _run_or_resumed(resume: str | None, fresh: str) -> str:
     return str(resume)
 
 
+def _sweep_or_resumed(resume_sweep: str | None, fresh: str) -> str:
+    if resume_sweep is None:
+        return fresh
+    check_links(Path(resume_sweep), Path(resume_sweep))
+    return str(resume_sweep)
+
+
 def _output_subdir(resume: str | None) -> str | None:
     """Claim the folder that Hydra is about to write the config to, and return where in it.
 
@@ -186,6 +193,7 @@ def register_resolvers() -> None:
     """Make the functions that the YAML files call known to OmegaConf."""
     OmegaConf.register_new_resolver("user_cache", lambda: str(user_cache_dir()), replace=True)
     OmegaConf.register_new_resolver("run_or_resumed", _run_or_resumed, replace=True)
+    OmegaConf.register_new_resolver("sweep_or_resumed", _sweep_or_resumed, replace=True)
     OmegaConf.register_new_resolver("output_subdir", _output_subdir, replace=True)
     # Kept, or their answers would change once the folder that they name is made.
     OmegaConf.register_new_resolver("evaluation_dir", evaluation_dir, replace=True, use_cache=True)
@@ -196,7 +204,19 @@ register_resolvers()
 
 
 def is_multirun() -> bool:
-    """Tell whether this is a job of a sweep."""
+    """Tell whether this is a job of a sweep, be it in the sweep's process or in one of its own."""
+    return HydraConfig.initialized() and is_job_of_sweep(HydraConfig.instance().cfg)
+
+
+def is_job_of_sweep(config: Any) -> bool:
+    """Tell whether a config, ``hydra`` included, is of a job of a sweep, in whatever process."""
+    if config.hydra.mode == RunMode.MULTIRUN:
+        return True
+    return not OmegaConf.is_missing(config.hydra.job, "num")
+
+
+def shares_process() -> bool:
+    """Tell whether this is a job in the process of its sweep, beside others."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 

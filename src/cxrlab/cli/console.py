@@ -249,11 +249,14 @@ def _status(stop: SystemExit) -> int | str | None:
 
 
 def stop_reason(stop: BaseException) -> str | None:
-    """Return by what a command is stopped, ``Ctrl-C`` or ``SIGTERM``; None where by neither."""
+    """Return by what a command is stopped, ``Ctrl-C``, ``SIGTERM`` or ``SIGUSR1``; None where by none."""
     if isinstance(stop, KeyboardInterrupt):
         return "Ctrl-C"
     status = _status(stop) if isinstance(stop, SystemExit) else None
-    return {130: "Ctrl-C", 128 + signal.SIGTERM: "SIGTERM"}.get(status) if isinstance(status, int) else None
+    reasons = {
+        128 + number: number.name for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR1")
+    }
+    return (reasons | {130: "Ctrl-C"}).get(status) if isinstance(status, int) else None
 
 
 def _print_reason(stop: BaseException) -> None:

@@ -64,8 +64,9 @@ class OutputFolder(Callback):
         """
         _check_outside_data(config, "hydra.sweep.dir")
         wanted = Path(str(config.hydra.sweep.dir))
-        if _names(config, "hydra.sweep.dir"):
-            _claim_named_sweep(wanted)
+        is_resumed = OmegaConf.select(config, "resume_sweep") is not None
+        if is_resumed or _names(config, "hydra.sweep.dir"):
+            _claim_named_sweep(wanted, is_resumed=is_resumed)
             return
         with contextlib.suppress(OSError):
             folder = claim_free(wanted)
@@ -154,17 +155,17 @@ def _is_free(folder: Path, made: str | None) -> bool:
     return all(is_claim(path) for path in folder.iterdir())
 
 
-def _claim_named_sweep(folder: Path) -> None:
+def _claim_named_sweep(folder: Path, *, is_resumed: bool) -> None:
     try:
         claim(folder)
     except FolderInUseError as error:
         raise SystemExit(str(error).replace("hydra.run.dir", "hydra.sweep.dir")) from None
     except OSError:  # Hydra meets it too
         return
-    if (folder / "sweep.csv").is_file():
+    if (folder / "sweep.csv").is_file() and not is_resumed:
         raise SystemExit(
             f"{folder} holds a sweep already (sweep.csv), whose table this one would replace. Choose another "
-            "folder by hydra.sweep.dir=<folder>."
+            f"folder by hydra.sweep.dir=<folder>, or go on with that sweep: -m resume_sweep={folder}"
         )
 
 

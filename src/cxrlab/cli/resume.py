@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cxrlab.cli.config import config_dir, is_multirun, plain, resolved, task_overrides
+from cxrlab.cli.config import config_dir, plain, resolved, shares_process, task_overrides
 from cxrlab.cli.validation import texts_below
 from cxrlab.errors import ConfigError, MissingFileError
 from cxrlab.files import RunDir, read_yaml, reading
@@ -78,8 +78,11 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
         MissingFileError: If the run never finished an epoch.
     """
     files = RunDir(Path(cfg.resume))
-    if is_multirun():
-        raise ConfigError("resume= continues one run; it cannot be part of a multirun.")
+    if shares_process():
+        raise ConfigError(
+            "resume= continues one run; it cannot be part of a multirun. A sweep goes on by "
+            "-m resume_sweep=<its folder>."
+        )
     starts_again = not files.last_checkpoint.is_file()
     if starts_again and not files.best_checkpoint.is_file():
         raise MissingFileError(
@@ -96,8 +99,9 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     _take_references(node)
     _take_values(node, read_yaml(files.resolved_config, _REMEDY) if files.resolved_config.is_file() else {})
     saved: DictConfig = OmegaConf.create(node)
+    at_start = _overrides_of(files)
     for override in task_overrides():
-        _apply(override, cfg, saved)
+        _apply(override, cfg, saved, at_start)
     if starts_again:
         log.warning(
             "%s was killed as its first epoch was saved: there is a best.ckpt, but no last.ckpt to go on "
@@ -111,7 +115,13 @@ def resumed_config(cfg: DictConfig) -> DictConfig:
     return saved
 
 
-def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> None:
+def _overrides_of(files: RunDir) -> list[str]:
+    """Return what the command line set as the run was started; nothing where that is not known."""
+    words = yaml.safe_load(files.overrides.read_text(encoding="utf-8")) if files.overrides.is_file() else []
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
+def _apply(override: str, cfg: DictConfig, saved: DictConfig, at_start: Sequence[str]) -> None:
     """Put what the command line sets into a run's config, if it may be changed or is what it was."""
     key = override.split("=", 1)[0].lstrip("+~")
     if key == "resume":
@@ -125,7 +135,7 @@ def _apply(override: str, cfg: DictConfig, saved: DictConfig) -> None:
         OmegaConf.update(saved, key, _with_option(key, value, saved), merge=False, force_add=True)
     elif any(key == name or key.startswith(f"{name}.") for name in _CHANGEABLE):
         OmegaConf.update(saved, key, value, merge=False, force_add=True)
-    elif value is None or OmegaConf.select(saved, key) != value:
+    elif override not in at_start and (value is None or OmegaConf.select(saved, key) != value):
         raise ConfigError(
             f"{override} cannot change a run that is resumed; only {', '.join(_CHANGEABLE)} can. "
             "Start a new run."

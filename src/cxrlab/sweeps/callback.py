@@ -1,20 +1,28 @@
 """Hydra's callback that keeps the table of a multirun."""
 
 import atexit
+import contextlib
 import gc
 import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from cxrlab.cli.claims import is_later_process
+from cxrlab.cli.config import is_job_of_sweep
+from cxrlab.cli.console import stop_reason
 from cxrlab.errors import UserError
+
+if TYPE_CHECKING:
+    from cxrlab.sweeps.jobs import Job
 
 
 class SweepTable(Callback):
@@ -37,43 +45,82 @@ class SweepTable(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Start the clock; the job's row says "running" until it ends, or for ever where it is killed."""
         self.start = time.perf_counter()
-        if config.hydra.mode == RunMode.MULTIRUN:
+        if _writes_row(config):
             self._write(config, "running", None, "")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Write the job's row."""
         outcome = job_return._return_value
         error = outcome if job_return.status is JobStatus.FAILED else None
-        if config.hydra.mode == RunMode.MULTIRUN:
-            metric = outcome if isinstance(outcome, float) else None
-            status = "completed" if error is None else "failed"
+        if _writes_row(config):
+            from cxrlab.sweeps.jobs import JobPruned
+
+            metric = outcome if isinstance(outcome, float) else getattr(error, "metric", None)
+            status = "completed" if error is None else "pruned" if isinstance(error, JobPruned) else "failed"
             self._write(config, status, metric, "" if error is None else _reason(error))
             _free(error)
 
     def _write(self, config: DictConfig, status: str, metric: float | None, error: str) -> None:
-        from cxrlab.sweeps.table import add_job  # pandas is not needed to answer --help
+        folder = os.path.relpath(config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute())
+        _add_row(config, folder, status, metric, round(time.perf_counter() - self.start, 1), error)
 
-        row: dict[str, object] = {
-            "job": int(config.hydra.job.num),
-            "status": status,
-            "metric": metric,
-            "seconds": round(time.perf_counter() - self.start, 1),
-            "overrides": " ".join(str(override) for override in config.hydra.overrides.task),
-            "error": error,
-            "task": [str(override) for override in config.hydra.overrides.task],
-            "monitor": str(config.monitor),
-            "folder": os.path.relpath(
-                config.hydra.runtime.output_dir, Path(config.hydra.sweep.dir).absolute()
-            ),
-        }
-        row |= _seed(config) | _fold(config)
-        path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
-        add_job(path, row, maximize=config.monitor_mode == "max")
+
+def add_waiting_job(config: DictConfig, job: "Job") -> None:
+    """Add a job to the sweep's table that is yet to be started."""
+    _add_row(config, job.folder, "waiting", None, None, "")
+
+
+@contextlib.contextmanager
+def ending_is_told() -> Iterator[None]:
+    """Write down, of a job of a sweep, that a signal ended it: it is cut off, and no success."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        reason = stop_reason(stop)
+        if reason is not None and HydraConfig.initialized():
+            config: Any = HydraConfig.instance().cfg
+            if config is not None and _writes_row(config):
+                from cxrlab.sweeps.jobs import mark
+
+                status = "interrupted" if reason == "Ctrl-C" else "preempted"
+                sweep_dir = Path(config.hydra.sweep.dir).absolute()
+                mark(sweep_dir, int(config.hydra.job.num), status, f"stopped by {reason}")
+        raise
+
+
+def _writes_row(config: DictConfig) -> bool:
+    """Tell whether this process has a row in a sweep's table: the first one of a job."""
+    return is_job_of_sweep(config) and not is_later_process()
+
+
+def _add_row(
+    config: DictConfig, folder: str, status: str, metric: float | None, seconds: float | None, error: str
+) -> None:
+    from cxrlab.sweeps.jobs import of_sweep
+    from cxrlab.sweeps.table import add_job  # pandas is not needed to answer --help
+
+    task = of_sweep(config.hydra.overrides.task)
+    row: dict[str, object] = {
+        "job": int(config.hydra.job.num),
+        "status": status,
+        "metric": metric,
+        "seconds": seconds,
+        "overrides": " ".join(task),
+        "error": error,
+        "task": task,
+        "monitor": str(config.monitor),
+        "folder": folder,
+    }
+    row |= _seed(config) | _fold(config)
+    path = Path(config.hydra.sweep.dir).absolute() / "sweep.csv"
+    add_job(path, row, maximize=config.monitor_mode == "max")
 
 
 def _overrides_but(config: DictConfig, key: str) -> str:
     """Return what the command line sets besides a key."""
-    overrides = [str(override) for override in config.hydra.overrides.task]
+    from cxrlab.sweeps.jobs import of_sweep
+
+    overrides = of_sweep(config.hydra.overrides.task)
     return " ".join(override for override in overrides if override.lstrip("+").split("=", 1)[0] != key)
 
 

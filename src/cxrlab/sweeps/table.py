@@ -48,6 +48,20 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     return _rewrite(path, maximize=maximize)
 
 
+def change_job(path: Path, number: int, **changes: object) -> None:
+    """Change values of a job that the table has, and rewrite the table.
+
+    Args:
+        path: ``sweep.csv`` in the sweep's directory.
+        number: The job's; of one that has no row, nothing happens.
+        changes: Such as ``status="preempted"``.
+    """
+    for job in _read_jobs(path):
+        if job["job"] == number:
+            _write_job(path, job | changes)
+            _rewrite(path, maximize=bool(job["maximize"]))
+
+
 def swept_columns(table: pd.DataFrame) -> list[str]:
     """Return the columns of a sweep's table that hold what the jobs differ in, such as ``optimizer.lr``."""
     others = {*COLUMNS, "fold"}
@@ -87,7 +101,7 @@ def printed(path: Path, monitor: str) -> str:
     ]
     table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
     is_job = ~table["job"].isin(SUMMARIES)
-    num_failed = int((table["status"][is_job] != "completed").sum())
+    num_left = int((~table["status"][is_job].isin(("completed", "pruned"))).sum())
     words = [str(overrides).split() for overrides in table["overrides"]]
     of_jobs = [set(line) for line, is_shown in zip(words, is_job, strict=True) if is_shown]
     shared = set.intersection(*of_jobs) if len(of_jobs) > 1 else set()
@@ -101,7 +115,9 @@ def printed(path: Path, monitor: str) -> str:
         shown = shown.drop(columns="error")
     shown = shown.rename(columns={"metric": monitor})
     lines = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
-    end = f"{is_job.sum()} jobs, {num_failed} failed or interrupted. The table: {path}"
+    end = f"{is_job.sum()} jobs, {num_left} failed or interrupted. The table: {path}"
+    if num_left:
+        end += f"\nGo on with them: cxrlab train -m resume_sweep={path.parent}"
     below = notes(table.assign(overrides=differing), path.parent)
     return "\n".join(["", lines, end, *below, *printed_spread(path.parent / "sweep_seeds.csv", shared)])
 

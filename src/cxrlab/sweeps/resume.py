@@ -1,0 +1,88 @@
+"""``resume_sweep=<folder>``: the command line of a sweep that goes on, from what its folder says."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrlab.errors import ConfigError, MissingFileError, override
+from cxrlab.files import read_yaml
+
+_KEY = "resume_sweep"
+
+# Of Hydra's own settings, those that a folder may bring back; the others could choose what code runs.
+_HYDRA = (
+    "hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.subdir",
+)  # fmt: skip
+
+# What the folder's files are written by, and not settings of the sweep.
+_NOT_KEPT = ("hydra.mode", "hydra.sweep.dir", _KEY)
+
+_CODE = re.compile(r"_target_|^trust$|^metrics$|^report\.sections$|^hydra\.launcher\.(setup|python|command)")
+
+_PLAIN = re.compile(r"[^$`;|&]*")
+
+
+def with_sweep(arguments: Sequence[str]) -> list[str]:
+    """Return a command line with the settings of the sweep that ``resume_sweep=`` names.
+
+    Hydra's settings given beside it, such as ``hydra.launcher.workers=4``, take the place of the sweep's own.
+
+    Args:
+        arguments: Of the command line.
+
+    Returns:
+        The same where no sweep is named.
+
+    Raises:
+        MissingFileError: If the folder is no sweep's.
+        ConfigError: If other settings are given than the sweep's, or the folder's could choose what code
+            runs and were not given again.
+    """
+    folders = [word.partition("=")[2].strip("'\"") for word in arguments if _key(word) == _KEY]
+    if not folders or not {"-m", "--multirun"} & set(arguments):
+        return list(arguments)
+    folder = Path(folders[-1])
+    path = folder / "multirun.yaml"
+    if not path.is_file():
+        raise MissingFileError(f"resume_sweep={folder} is no sweep's folder: it holds no multirun.yaml.")
+    saved: Any = read_yaml(path, "Start a new sweep.")
+    overrides = (saved.get("hydra") or {}).get("overrides") if isinstance(saved, dict) else None
+    if not isinstance(overrides, dict):
+        raise ConfigError(f"{path} has no hydra.overrides: it was cut short or edited. Start a new sweep.")
+    task, of_hydra = (
+        [str(word) for word in overrides.get(name) or [] if _key(str(word)) not in _NOT_KEPT]
+        for name in ("task", "hydra")
+    )
+    given = [word for word in arguments if "=" in word and _key(word) != _KEY]
+    for word in given:
+        if not _key(word).startswith("hydra") and word not in task:
+            raise ConfigError(
+                f"{word} is not of the sweep in {folder}, whose settings are {' '.join(task) or 'none'}: "
+                "start a new sweep for it, or leave it out."
+            )
+    keys = {_key(word) for word in given}
+    kept = [word for word in of_hydra if _key(word) not in keys]
+    for word in [*task, *kept]:
+        _check(word, given, path)
+    if not any(_key(word) == "hydra/launcher" for word in [*kept, *given]) and "hydra/sweeper" not in keys | {
+        _key(word) for word in kept
+    }:
+        kept.append("hydra/launcher=processes")  # jobs in the sweep's own process cannot go on
+    return [*arguments, *(word for word in task if word not in given), *kept]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0]
+
+
+def _check(word: str, given: Sequence[str], path: Path) -> None:
+    """Refuse a setting of a folder, which may be a stranger's, that could choose what code runs."""
+    key, _, value = word.lstrip("+~").partition("=")
+    is_known = not key.startswith("hydra") or key.startswith(_HYDRA)
+    if word in given or (is_known and not _CODE.search(key) and _PLAIN.fullmatch(value)):
+        return
+    raise ConfigError(
+        f"{path} sets {word}, which could choose what code runs: if it is yours, give it on the command line "
+        f"again: {override(key, value)}"
+    )

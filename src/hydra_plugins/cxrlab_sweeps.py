@@ -1,0 +1,39 @@
+"""What cxrlab adds to Hydra, which takes launchers and sweepers from this package only.
+
+Hydra imports this file for every command: what the classes need is imported once they are used.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from cxrlab.sweeps.processes import JobProcesses
+
+
+class Processes(Launcher):
+    """``hydra/launcher=processes``, see :class:`cxrlab.sweeps.processes.JobProcesses`."""
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+        self._jobs: JobProcesses | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take the sweep's config."""
+        from cxrlab.sweeps.processes import JobProcesses
+
+        self._jobs = JobProcesses(self.workers, hydra_context, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run jobs, and return once all have ended."""
+        assert self._jobs is not None
+        return self._jobs.launch(job_overrides, initial_job_idx)
+
+    def stop(self, number: int) -> None:
+        """Send a signal to the jobs at work, and start no others."""
+        if self._jobs is not None:
+            self._jobs.stop(number)
