@@ -123,7 +123,8 @@ def test_only_the_config_and_the_commands_import_hydra():
             if any(name.split(".")[0] == "hydra" for name in names):
                 users.add(path.relative_to(PACKAGE).as_posix())
     commands = {f"{command}.py" for command in COMMANDS}
-    assert {user for user in users if not user.startswith("cli/")} <= {"sweeps/callback.py", *commands}
+    launchers = {f"sweeps/{name}.py" for name in ("callback", "jobs", "processes")}
+    assert {user for user in users if not user.startswith("cli/")} <= launchers | commands
 
 
 def test_no_source_asserts():
