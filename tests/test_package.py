@@ -75,6 +75,7 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
         "docs/recipes.md",
         "docs/serve.md",
         "docs/share.md",
+        "docs/slurm.md",
     ],
 )
 def test_every_command_of_the_pages_composes_and_fits_the_code(
@@ -123,7 +124,7 @@ def test_only_the_config_and_the_commands_import_hydra():
             if any(name.split(".")[0] == "hydra" for name in names):
                 users.add(path.relative_to(PACKAGE).as_posix())
     commands = {f"{command}.py" for command in COMMANDS}
-    launchers = {f"sweeps/{name}.py" for name in ("callback", "jobs", "processes")}
+    launchers = {f"sweeps/{name}.py" for name in ("callback", "jobs", "processes", "slurm")}
     assert {user for user in users if not user.startswith("cli/")} <= launchers | commands
 
 

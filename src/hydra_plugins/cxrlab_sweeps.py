@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from cxrlab.sweeps.processes import JobProcesses
+    from cxrlab.sweeps.slurm import SlurmJobs
 
 
 class Processes(Launcher):
@@ -35,5 +36,29 @@ class Processes(Launcher):
 
     def stop(self, number: int) -> None:
         """Send a signal to the jobs at work, and start no others."""
+        if self._jobs is not None:
+            self._jobs.stop(number)
+
+
+class Slurm(Launcher):
+    """``hydra/launcher=slurm``, see :class:`cxrlab.sweeps.slurm.SlurmJobs`."""
+
+    def __init__(self, **settings: object) -> None:
+        self.settings = settings
+        self._jobs: SlurmJobs | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take the sweep's config."""
+        from cxrlab.sweeps.slurm import SlurmJobs, SlurmSettings
+
+        self._jobs = SlurmJobs(SlurmSettings.of_config(self.settings), hydra_context, config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Submit jobs, and return once all have ended."""
+        assert self._jobs is not None
+        return self._jobs.launch(job_overrides, initial_job_idx)
+
+    def stop(self, number: int) -> None:
+        """Cancel the jobs that are not done, and submit no others."""
         if self._jobs is not None:
             self._jobs.stop(number)

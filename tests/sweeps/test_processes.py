@@ -164,6 +164,7 @@ def test_another_sweep_s_settings_are_refused(tmp_path: Path):
         ([], ["hydra.searchpath=[file:///evil]"]),
         ([], ["+hydra.callbacks.x._target_=evil.X"]),
         ([], ["hydra.launcher.setup=[rm]"]),
+        ([], ["hydra.launcher.additional_parameters={wrap: rm}"]),
     ],
 )
 def test_a_folder_does_not_choose_what_code_runs(tmp_path: Path, task: list[str], hydra: list[str]):

@@ -115,3 +115,11 @@ def test_metrics_of_ones_own_have_columns(tmp_path: Path):
     assert list(table.columns)[5:] == ["overrides", "error", "val/squared_error"]
     assert table["val/squared_error"].tolist()[:2] == [0.2, 0.1]
     assert "val/squared_error" in printed(path, "val/auroc")
+
+
+def test_a_sweep_that_goes_on_elsewhere_has_jobs_at_work(tmp_path: Path):
+    path = tmp_path / "sweep.csv"
+    for job, status in enumerate(("completed", "running", "waiting", "failed")):
+        add_job(path, {**row(job, 0.5 if job == 0 else None), "status": status}, maximize=True)
+    text = printed(path, "val/auroc", is_open=True)
+    assert "4 jobs, 1 failed or interrupted, 2 waiting or at work." in text

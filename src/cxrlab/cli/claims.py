@@ -224,6 +224,17 @@ def user_of(folder: Path) -> str | None:
     return None if owner is None or owner.is_dead() else owner.words()
 
 
+def forget_claim(folder: Path) -> None:
+    """Remove the claim that a job of SLURM has left in a folder, once SLURM has ended it.
+
+    Whether a process of another machine lives cannot be seen from here; the queue knows.
+    """
+    for path in _claims(folder).values():
+        owner = _owner(path)
+        if owner is not None and owner.job:
+            path.unlink(missing_ok=True)
+
+
 def is_claim(path: Path) -> bool:
     """Tell whether a file of a folder is a claim of it."""
     return _NAME.fullmatch(path.name) is not None

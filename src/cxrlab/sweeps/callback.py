@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 
 class SweepTable(Callback):
-    """Keeps the table of a multirun, also where jobs fail."""
+    """Keeps the table of a multirun, also where jobs fail.
+
+    Attributes:
+        is_open: Whether jobs may be at work still when this process ends.
+    """
+
+    is_open = False
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
@@ -155,8 +161,9 @@ def _print_table(path: Path, monitor: str) -> None:
     if path.is_file():
         from cxrlab.sweeps.table import close, printed
 
-        close(path)
-        print(printed(path, monitor))
+        if not SweepTable.is_open:
+            close(path)
+        print(printed(path, monitor, is_open=SweepTable.is_open))
 
 
 def _reason(error: BaseException) -> str:

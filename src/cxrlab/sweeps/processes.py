@@ -6,7 +6,7 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
@@ -65,18 +65,20 @@ class JobProcesses:
         Raises:
             ConfigError: If one of that number has other settings in the sweep's table, or is at work still.
         """
-        jobs = [self._described(list(words), initial_job_idx + n) for n, words in enumerate(job_overrides)]
-        waiting = [job for job in jobs if not self._is_done(job)]
+        jobs = [
+            prepared_job(self._context, self._config, list(words), initial_job_idx + n)
+            for n, words in enumerate(job_overrides)
+        ]
+        waiting = [job for job in jobs if not is_done(job)]
         if len(jobs) > 1:
             log.info(
                 "%d jobs, %d of them done before, %d at once, in %s",
                 len(jobs), len(jobs) - len(waiting), self.workers, jobs[0].sweep_dir,
             )  # fmt: skip
-        words = [set(job.overrides) for job in jobs]
-        shared = set.intersection(*words) if len(words) > 1 else set()
+        titles = short_titles(jobs)
         with ThreadPoolExecutor(max(1, min(self.workers, len(waiting)))) as pool:
             try:
-                ended = as_completed(pool.submit(self._run, job, _differing(job, shared)) for job in waiting)
+                ended = as_completed(pool.submit(self._run, job, titles[job.number]) for job in waiting)
                 for number, future in enumerate(ended, len(jobs) - len(waiting) + 1):
                     if (told := future.result()) and len(jobs) > 1:
                         log.info("%s (%d of %d)", told, number, len(jobs))
@@ -92,27 +94,6 @@ class JobProcesses:
             for process in self._running.values():
                 process.send_signal(number)
 
-    def _described(self, overrides: list[str], number: int) -> Job:
-        composed = self._context.config_loader.load_sweep_config(self._config, overrides)
-        job, config = describe_job(composed, number, overrides)
-        row = read_row(job.sweep_dir, number)
-        if row is None:
-            add_waiting_job(config, job)
-        elif row["status"] != "unknown":
-            check_same(job, row)
-            if row["status"] not in DONE and (user := user_of(job.path)) is not None:
-                raise ConfigError(
-                    f"Job {number} of {job.sweep_dir} is at work: {job.path} is in use by {user}."
-                )
-            if row["status"] == "failed":
-                job.set_aside()
-        job.save()
-        return job
-
-    def _is_done(self, job: Job) -> bool:
-        row = read_row(job.sweep_dir, job.number)
-        return row is not None and row["status"] in DONE
-
     def _run(self, job: Job, title: str) -> str:
         """Run a job, and return how it ended, in words; nothing where it was not started any more."""
         share = self._slots.get()
@@ -127,7 +108,7 @@ class JobProcesses:
             returncode = process.wait()
             with self._lock:
                 del self._running[job.number]
-            return f"{title} {_ending(outcome_of(job, returncode))}"
+            return f"{title} {ending_of(outcome_of(job, returncode))}"
         finally:
             self._slots.put(share)
 
@@ -145,11 +126,58 @@ class JobProcesses:
             return subprocess.Popen(job.command(), stdout=file, stderr=subprocess.STDOUT, **arguments)
 
 
-def _differing(job: Job, shared: Collection[str]) -> str:
-    return " ".join([f"#{job.number}", *(word for word in job.overrides if word not in shared)])
+def prepared_job(
+    context: HydraContext, config: DictConfig, overrides: list[str], number: int, *, is_at_work: bool = False
+) -> Job:
+    """Return a job of a sweep, written down and with a row in the table, ready to be started or gone on with.
+
+    Args:
+        context: Of the sweep.
+        config: Of the sweep.
+        overrides: What the job sets.
+        number: Of the job.
+        is_at_work: Whether it is known to be started already, and so left as it is.
+
+    Raises:
+        ConfigError: If one of that number has other settings in the sweep's table, or is at work and not
+            known to be.
+    """
+    composed = context.config_loader.load_sweep_config(config, overrides)
+    job, config = describe_job(composed, number, overrides)
+    row = read_row(job.sweep_dir, number)
+    if row is None:
+        add_waiting_job(config, job)
+    elif row["status"] != "unknown":
+        check_same(job, row)
+        if row["status"] not in DONE and not is_at_work:
+            if (user := user_of(job.path)) is not None:
+                raise ConfigError(
+                    f"Job {number} of {job.sweep_dir} is at work: {job.path} is in use by {user}."
+                )
+            if row["status"] == "failed":
+                job.set_aside()
+    job.save()
+    return job
 
 
-def _ending(row: Mapping[str, Any]) -> str:
+def is_done(job: Job) -> bool:
+    """Tell whether the sweep's table has a job as one that is not run again."""
+    row = read_row(job.sweep_dir, job.number)
+    return row is not None and row["status"] in DONE
+
+
+def short_titles(jobs: Sequence[Job]) -> dict[int, str]:
+    """Return of each job, by its number, in what it differs from the others."""
+    words = [set(job.overrides) for job in jobs]
+    shared = set.intersection(*words) if len(words) > 1 else set()
+    return {
+        job.number: " ".join([f"#{job.number}", *(word for word in job.overrides if word not in shared)])
+        for job in jobs
+    }
+
+
+def ending_of(row: Mapping[str, Any]) -> str:
+    """Return how a job ended, from its row."""
     if isinstance(metric := row.get("metric"), float) and row["status"] in DONE:
         return f"{row['status']}: {row['monitor']} {metric:.4f}, {row['seconds']:.0f} s"
     return f"{row['status']}: {row['error']}"

@@ -18,7 +18,9 @@ _HYDRA = (
 # What the folder's files are written by, and not settings of the sweep.
 _NOT_KEPT = ("hydra.mode", "hydra.sweep.dir", _KEY)
 
-_CODE = re.compile(r"_target_|^trust$|^metrics$|^report\.sections$|^hydra\.launcher\.(setup|python|command)")
+_CODE = re.compile(
+    r"_target_|^trust$|^metrics$|^report\.sections$|^hydra\.launcher\.(setup|python|command|additional_parameters)"
+)
 
 _PLAIN = re.compile(r"[^$`;|&]*")
 

@@ -91,8 +91,14 @@ def close(path: Path) -> None:
     _rewrite(path, maximize=all(job["maximize"] for job in jobs if job["status"] != "unknown"))
 
 
-def printed(path: Path, monitor: str) -> str:
-    """Return the table as text for the terminal; of the overrides it shows those in which the jobs differ."""
+def printed(path: Path, monitor: str, *, is_open: bool = False) -> str:
+    """Return the table as text for the terminal; of the overrides it shows those in which the jobs differ.
+
+    Args:
+        path: ``sweep.csv`` in the sweep's directory.
+        monitor: What the metric is.
+        is_open: Whether jobs are at work still, elsewhere; else those without an end have none to come.
+    """
     columns = [str(name) for name in pd.read_csv(path, nrows=0)]
     numbers = [
         name
@@ -101,7 +107,9 @@ def printed(path: Path, monitor: str) -> str:
     ]
     table = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
     is_job = ~table["job"].isin(SUMMARIES)
-    num_left = int((~table["status"][is_job].isin(("completed", "pruned"))).sum())
+    status = table["status"][is_job]
+    num_open = int(status.isin(("waiting", "running")).sum()) if is_open else 0
+    num_left = int((~status.isin(("completed", "pruned"))).sum())
     words = [str(overrides).split() for overrides in table["overrides"]]
     of_jobs = [set(line) for line, is_shown in zip(words, is_job, strict=True) if is_shown]
     shared = set.intersection(*of_jobs) if len(of_jobs) > 1 else set()
@@ -115,7 +123,9 @@ def printed(path: Path, monitor: str) -> str:
         shown = shown.drop(columns="error")
     shown = shown.rename(columns={"metric": monitor})
     lines = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
-    end = f"{is_job.sum()} jobs, {num_left} failed or interrupted. The table: {path}"
+    end = f"{is_job.sum()} jobs, {num_left - num_open} failed or interrupted"
+    end += f", {num_open} waiting or at work" if num_open else ""
+    end += f". The table: {path}"
     if num_left:
         end += f"\nGo on with them: cxrlab train -m resume_sweep={path.parent}"
     below = notes(table.assign(overrides=differing), path.parent)
