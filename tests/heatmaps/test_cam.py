@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import cxrlab.models
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.heatmaps.methods.cam import Pair, activation_maps, grad_cam
+from cxrlab.heatmaps.methods.layers import target_layers
 from cxrlab.heatmaps.settings import CAM_METHODS
 from cxrlab.models.sequential import Layer, SequentialNetwork
 from cxrlab.models.timm_network import TimmNetwork
@@ -421,6 +422,54 @@ def test_maps_of_a_transformer_are_those_of_the_package(method: str) -> None:
     expected = by_package(network, images, pairs, method, [network.backbone.blocks[-1].norm1], grid)
     torch.testing.assert_close(from_the_least(maps), expected, atol=1e-4, rtol=0)
     assert float(maps.std(dim=(1, 2)).max()) > 0.05
+
+
+@pytest.mark.parametrize("method", CAM_METHODS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_maps_of_every_family_are_those_of_the_package(backbone: str, method: str) -> None:
+    """In a batch, of several labels an image; the package has one image and one label at a time."""
+    network, images = timm(backbone), torch.randn(3, 1, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for name, scale in network.named_parameters():
+            if name.endswith(".gamma"):  # ConvNeXt's blocks add next to nothing at first: all places are alike
+                scale.fill_(1.0)
+    pairs = [(2, 1), (0, 0), (2, 0), (1, 1)]
+    maps = explain(network, images, pairs, method=method)
+    layers = target_layers(network, "auto", images[:1])
+    if method == "eigencam":
+        expected = by_singular_values(network, layers[0], images)[[image for image, _ in pairs]]
+    else:
+        expected = by_package(network, images, pairs, method, layers, network.to_grid)
+    # Of features below 0 the quotient in Grad-CAM++ has poles, which magnify rounding.
+    rounding = 1e-4 if method == "gradcam++" else 1e-5
+    torch.testing.assert_close(from_the_least(maps), from_the_least(expected), atol=rounding, rtol=0)
+    assert (maps.amax(dim=(1, 2)) > 0.9).sum() >= 2
+    assert float(maps.std(dim=(1, 2)).max()) > 0.05
+
+
+@torch.no_grad()
+def by_singular_values(network: TimmNetwork, layer: nn.Module, images: Tensor) -> Tensor:
+    """Return the package's projection of what a layer gives, its larger extreme up, in the images' size."""
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
+
+    kept: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, __, output: kept.append(network.to_grid(output)))
+    network.eval()(images)
+    handle.remove()
+    heat = torch.from_numpy(get_2d_projection_with_sign_correction(kept[0].numpy()))
+    return F.interpolate(heat[:, None].clamp_min(0), size=images.shape[-2:], mode="bilinear")[:, 0]
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_the_grids_of_a_network_are_measured_once_for_a_size(size: int) -> None:
+    network, passed = timm("resnet10t"), []
+    network.head.register_forward_hook(lambda _, __, logits: passed.append(len(logits)))
+    for images in (torch.randn(3, 1, 64, 64), torch.randn(3, 1, size, size), torch.randn(2, 1, size, size)):
+        explain(network, images, [(0, 1), (1, 0)], method="gradcam")
+    assert passed == ([1, 3, 3, 2] if size == 64 else [1, 3, 1, 3, 2])
+    layers = target_layers(network, "auto", torch.randn(1, 1, 224, 224))
+    assert layers == [network.feature_map]
+    assert target_layers(network, "auto", torch.randn(1, 1, 64, 64)) != layers
 
 
 def first_component(features: Tensor) -> Tensor:

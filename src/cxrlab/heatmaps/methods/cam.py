@@ -1,11 +1,14 @@
-"""Class activation maps: float images and labels -> heatmaps in [0, 1], by the grad-cam package."""
+"""Class activation maps: float images and labels -> heatmaps in [0, 1].
+
+The arithmetic is done in torch where the network is, and one copy brings the maps of a call to the CPU: the
+package grad-cam, whose formulas these are, computes them in NumPy. It is what tests compare the maps with.
+"""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,11 +16,7 @@ from torch import Tensor, nn
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.heatmaps.methods.layers import layer_name, target_layers, undisturbed
 from cxrlab.heatmaps.methods.perturbation import as_heatmaps
-from cxrlab.heatmaps.settings import CAM_METHODS
 from cxrlab.models.network import Network
-
-if TYPE_CHECKING:
-    from pytorch_grad_cam.base_cam import BaseCAM
 
 log = logging.getLogger(__name__)
 
@@ -65,59 +64,169 @@ def activation_maps(
     check_images(pairs, len(images))
     data_type = next(network.parameters()).dtype
     with undisturbed(network):
-        maps = torch.zeros(len(pairs), *images.shape[-2:])
+        shape = (len(pairs), *images.shape[-2:])
         if not len(pairs):
-            return maps
+            return torch.zeros(shape)
         # A copy is no inference tensor, and the first layer may write into it.
         chosen = target_layers(network, layers, images[:1].to(data_type, copy=True))
+        # Pinned, so that the copies need not be waited for one by one.
+        maps = torch.empty(shape, pin_memory=images.is_cuda)
+        order: list[int] = []
+        checks: list[_Checks] = []
         for start in range(0, len(images), batch_size):
             places = [place for place, (image, _) in enumerate(pairs) if start <= image < start + batch_size]
             if not places:
                 continue
             copies = images[start : start + batch_size].to(data_type, copy=True)
             of_batch = [(pairs[place][0] - start, pairs[place][1]) for place in places]
-            maps[places] = _maps_of_batch(network, copies, of_batch, chosen, method)
+            shown, found = _maps_of_batch(network, copies, of_batch, chosen, method)
+            maps[len(order) : len(order) + len(places)].copy_(shown, non_blocking=shown.is_cuda)
+            order += places
+            checks.append(found)
+        if images.is_cuda:
+            torch.cuda.current_stream(images.device).synchronize()
+    for activations in zip(*(found.is_finite for found in checks), strict=True):
+        _check_all_finite(torch.cat(activations))
+    if blind := [found.is_blind for found in checks if found.is_blind is not None]:
+        _check_places(cast(Network, network), chosen, blind)
+    if order != sorted(order):
+        maps = maps[torch.tensor(order).argsort()]
     check_finite(maps)
     return maps
 
 
+class _Checks(NamedTuple):
+    """What is looked at once all batches are done: on a GPU each look waits for it.
+
+    Attributes:
+        is_finite: Of each layer, whether the activations of each image are finite, ``(B,)``.
+        is_blind: Of each layer, whether gradients reach it and none of its places, ``(layers,)``; None where
+            none are asked for.
+    """
+
+    is_finite: list[Tensor]
+    is_blind: Tensor | None
+
+
 def _maps_of_batch(
     network: nn.Module, images: Tensor, pairs: Sequence[Pair], layers: list[nn.Module], method: str
-) -> Tensor:
+) -> tuple[Tensor, _Checks]:
+    """Return the maps of pairs, ``(P, H, W)``, on the network's device."""
     with _recorded(layers) as kept:
         logits = network(images)
     check_labels(pairs, logits.shape[1])
     spatial = cast(Network, network)
     _check_reached(network, layers, kept)
     activations = [_grid(spatial, kept[layer]) for layer in layers]
-    for values in activations:
-        check_finite(values)
     if all(min(values.shape[-2:]) < 2 for values in activations):
         log.warning(
             "Heatmaps are empty: the layer they are read from has a single place for an image of %d pixels. "
             "Choose an earlier one by explanation.layers, or train on larger images (data.image_size).",
             images.shape[-1],
         )
-    explainer = _explainer(network, layers, method)
-    maps = torch.zeros(len(pairs), *images.shape[-2:])
-    rounds = _rounds(pairs)
-    for number, places in enumerate(rounds):
-        rows = [pairs[place][0] for place in places]
-        scores = torch.stack([logits[pairs[place]] for place in places])
-        gradients = torch.autograd.grad(
-            scores.sum(), [kept[layer] for layer in layers], retain_graph=number + 1 < len(rounds)
+    checks = [values.isfinite().flatten(1).all(dim=1) for values in activations]
+    rows = [image for image, _ in pairs]
+    if method == "eigencam":
+        by_layer, is_blind = [_eigen_cam(values) for values in activations], None
+    else:
+        by_layer, is_blind = _by_gradients(
+            spatial, logits, [kept[layer] for layer in layers], activations, pairs, METHODS[method]
         )
-        if method != "eigencam":
-            _check_places(spatial, layers, gradients)
-        grids = zip(layers, activations, (_grid(spatial, values) for values in gradients), strict=True)
-        by_layer = [
-            explainer.get_cam_image(
-                images[rows], layer, [], *(grid[rows].cpu().numpy() for grid in both), False
-            )
-            for layer, *both in grids
-        ]
-        maps[places] = upsampled([torch.from_numpy(shown) for shown in by_layer], images.shape[-2:])
-    return maps
+        rounds = enumerate(_rounds(pairs))
+        turns = {place: number for number, places in rounds for place in places}
+        rows = [turns[place] * len(images) + row for place, row in enumerate(rows)]
+    cells = _to_device(torch.tensor(rows), images.device)
+    maps = upsampled([shown.index_select(0, cells) for shown in by_layer], images.shape[-2:])
+    return maps, _Checks(checks, is_blind)
+
+
+def _by_gradients(
+    network: Network,
+    logits: Tensor,
+    read: list[Tensor],
+    activations: list[Tensor],
+    pairs: Sequence[Pair],
+    method: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[list[Tensor], Tensor]:
+    """Return what each layer shows of each image in each round, ``(rounds * B, h, w)``, and if it is blind."""
+    rounds = _rounds(pairs)
+    wanted = _wanted(pairs, rounds, logits)
+    by_layer: list[list[Tensor]] = [[] for _ in read]
+    is_blind = torch.zeros(len(read), dtype=torch.bool, device=logits.device)
+    for number in range(len(rounds)):
+        gradients = torch.autograd.grad(
+            logits, read, grad_outputs=wanted[number], retain_graph=number + 1 < len(rounds)
+        )
+        grids = [_grid(network, values) for values in gradients]
+        pairs_of = zip(gradients, grids, strict=True)
+        is_blind |= torch.stack([values.any() & ~grid.any() for values, grid in pairs_of])
+        for shown, features, slopes in zip(by_layer, activations, grids, strict=True):
+            shown.append(method(features, slopes))
+    return [torch.cat(shown) for shown in by_layer], is_blind
+
+
+def _wanted(pairs: Sequence[Pair], rounds: list[list[int]], logits: Tensor) -> Tensor:
+    """Return, for each round, of which logit of each image gradients are asked: ``(rounds, B, L)``."""
+    wanted = torch.zeros(len(rounds), *logits.shape, dtype=logits.dtype)
+    for number, places in enumerate(rounds):
+        for place in places:
+            wanted[(number, *pairs[place])] = 1
+    return _to_device(wanted, logits.device)
+
+
+def _to_device(values: Tensor, device: torch.device) -> Tensor:
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
+def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
+
+
+def _grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Chattopadhay et al., equations 10 and 19, with the package's 1e-6 against a division by 0."""
+    squares = gradients**2
+    sums = activations.sum(dim=(2, 3), keepdim=True)
+    shares = squares / (2 * squares + sums * squares * gradients + 1e-6)
+    weights = (gradients.clamp_min(0) * shares).sum(dim=(2, 3), keepdim=True)
+    return (weights * activations).sum(dim=1)
+
+
+def _hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients * activations).sum(dim=1)
+
+
+def _layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients.clamp_min(0) * activations).sum(dim=1)
+
+
+def _eigen_cam(activations: Tensor) -> Tensor:
+    """Return where places lie along the features' first principal axis, its larger extreme up.
+
+    Of products in double precision, on the smaller side: a GPU has no fast singular values of many matrices.
+
+    References:
+        Chung and Ying, Seg-Eigen-CAM, Appl. Sci. 15:7562, 2025, equation 13, for the side.
+    """
+    places = activations.flatten(2).transpose(1, 2).double().nan_to_num(0.0, 0.0, 0.0)  # (B, h w, F)
+    places = places - places.mean(dim=1, keepdim=True)
+    if places.shape[1] <= places.shape[2]:
+        values, vectors = torch.linalg.eigh(places @ places.transpose(1, 2))
+        shown = vectors[..., -1] * values[:, -1:].clamp_min(0).sqrt()
+    else:
+        axis = torch.linalg.eigh(places.transpose(1, 2) @ places)[1][..., -1:]
+        shown = (places @ axis)[..., 0]
+    is_upside_down = shown.amin(dim=1).abs() > shown.amax(dim=1).abs()
+    shown = torch.where(is_upside_down[:, None], -shown, shown)
+    return shown.view(len(shown), *activations.shape[-2:]).float()
+
+
+METHODS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gradcam": _grad_cam,
+    "gradcam++": _grad_cam_plus_plus,
+    "hirescam": _hires_cam,
+    "layercam": _layer_cam,
+}
+"""Of activations and the logit's gradients, both ``(B, F, h, w)``: what a layer shows, ``(B, h, w)``."""
 
 
 def upsampled(by_layer: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -157,7 +266,7 @@ def _recorded(layers: list[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
 
 
 def _grid(network: Network, values: Tensor) -> Tensor:
-    """Return activations or gradients as ``(B, F, h, w)`` in what NumPy has: it lacks bfloat16."""
+    """Return activations or gradients as ``(B, F, h, w)`` in float32."""
     try:
         grid = network.to_grid(values.detach()).float() if values.ndim in (3, 4) else values
     except RuntimeError:  # tokens that make no square
@@ -192,10 +301,10 @@ def _check_reached(network: nn.Module, layers: list[nn.Module], kept: dict[nn.Mo
             )
 
 
-def _check_places(network: Network, layers: list[nn.Module], gradients: Sequence[Tensor]) -> None:
+def _check_places(network: Network, layers: list[nn.Module], is_blind: Sequence[Tensor]) -> None:
     """Refuse a layer of which only what stands for the whole image, a class token, is read behind it."""
-    for layer, values in zip(layers, gradients, strict=True):
-        if values.any() and not _grid(network, values).any():
+    for layer, blind in zip(layers, torch.stack(list(is_blind)).any(dim=0).tolist(), strict=True):
+        if blind:
             last = network.feature_layer
             raise ConfigError(
                 f"explanation.layers names {layer_name(network, layer)!r}, of which only the class token is "
@@ -226,35 +335,6 @@ def check_labels(pairs: Sequence[Pair], num_labels: int) -> None:
         raise ValueError(
             f"There is no label {wrong[0]}: the network has {num_labels} logits, counted from 0."
         )
-
-
-def _explainer(network: nn.Module, layers: list[nn.Module], method: str) -> "BaseCAM":
-    """Return the package's arithmetic for a method, without its hooks: the passes are our own."""
-    # Importing it takes more than a second, which runs without heatmaps need not pay.
-    import pytorch_grad_cam
-
-    make: Any = getattr(pytorch_grad_cam, CAM_METHODS[method])
-    if method == "eigencam":
-        make = _oriented(make)
-    explainer: BaseCAM = make(network, layers)
-    explainer.activations_and_grads.release()
-    return explainer
-
-
-def _oriented(eigen_cam: Any) -> Any:
-    """Return Eigen-CAM with the side of its singular vector settled, which the decomposition leaves open.
-
-    References:
-        Chung and Ying, Seg-Eigen-CAM, Appl. Sci. 15:7562, 2025, equation 13.
-    """
-
-    class OrientedEigenCAM(eigen_cam):  # type: ignore[misc]
-        def get_cam_image(self, *args: Any, **kwargs: Any) -> Any:
-            maps = super().get_cam_image(*args, **kwargs)
-            is_upside_down = np.abs(maps.min(axis=(1, 2))) > np.abs(maps.max(axis=(1, 2)))
-            return np.where(is_upside_down[:, None, None], -maps, maps)
-
-    return OrientedEigenCAM
 
 
 def grad_cam(
@@ -288,10 +368,14 @@ def check_finite(maps: Tensor) -> None:
     Raises:
         TrainingError: Naming the first ones.
     """
-    wrong = (~maps.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    _check_all_finite(maps.isfinite().flatten(1).all(dim=1))
+
+
+def _check_all_finite(is_finite: Tensor) -> None:
+    wrong = (~is_finite).nonzero().flatten().tolist()
     if wrong:
         raise TrainingError(
-            f"{len(wrong)} of {len(maps)} heatmaps are not finite (images {wrong[:3]}): the network's "
+            f"{len(wrong)} of {len(is_finite)} heatmaps are not finite (images {wrong[:3]}): the network's "
             "weights or activations hold NaN or infinity. "
             "Use an earlier checkpoint, or a lower learning rate."
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from cxrlab.heatmaps.settings import CAM_METHODS
 from cxrlab.models.network import Network
 
 _LEAST_SIDE = 7  # cells
+
+# By network: cells a side of its layers, for each size of images.
+_SIDES: WeakKeyDictionary[nn.Module, dict[tuple[int | nn.Module, ...], list[int]]] = WeakKeyDictionary()
 
 
 def is_explainable(network: nn.Module) -> bool:
@@ -101,7 +105,7 @@ def layer_name(network: nn.Module, layer: nn.Module) -> str:
 def _by_grid(network: Network, last: nn.Module, image: Tensor, *, fused: bool) -> list[nn.Module]:
     """Choose among the last spatial features and the stages whose grids are finer than theirs."""
     stages = list(network.stage_layers.values())
-    sides = _sides(network, [*stages, last], image)
+    sides = _sides_of(network, [*stages, last], image)
     finer = [layer for layer in stages if sides.get(layer, 0) > sides[last]]
     candidates = [*finer, last]  # the grids get coarser
     chosen = next((n for n in reversed(range(len(candidates))) if sides[candidates[n]] >= _LEAST_SIDE), 0)
@@ -114,6 +118,19 @@ def _by_grid(network: Network, last: nn.Module, image: Tensor, *, fused: bool) -
             "explanation.layers=auto, or name layers."
         )
     return candidates[chosen - 1 :]
+
+
+def _sides_of(network: Network, layers: Sequence[nn.Module], image: Tensor) -> dict[nn.Module, int]:
+    """Return how many cells a side the output of each layer has, measured once for a size of images.
+
+    On a GPU one image takes as long as a batch, and heatmaps are made a batch at a time.
+    """
+    measured = _SIDES.setdefault(network, {})
+    key = (*image.shape[1:], *layers)
+    if key not in measured:
+        sides = _sides(network, layers, image)
+        measured[key] = [sides.get(layer, 0) for layer in layers]
+    return dict(zip(layers, measured[key], strict=True))
 
 
 def _sides(network: Network, layers: Sequence[nn.Module], image: Tensor) -> dict[nn.Module, int]:
