@@ -429,13 +429,11 @@ def test_maps_of_a_transformer_are_those_of_the_package(method: str) -> None:
 def test_maps_of_every_family_are_those_of_the_package(backbone: str, method: str) -> None:
     """In a batch, of several labels an image; the package has one image and one label at a time."""
     network, images = timm(backbone), torch.randn(3, 1, 64, 64, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        for name, scale in network.named_parameters():
-            if name.endswith(".gamma"):  # ConvNeXt's blocks add next to nothing at first: all places are alike
-                scale.fill_(1.0)
     pairs = [(2, 1), (0, 0), (2, 0), (1, 1)]
-    maps = explain(network, images, pairs, method=method)
-    layers = target_layers(network, "auto", images[:1])
+    # A layer before ConvNeXt's layer norm has gradients at right angles to its features: HiResCAM of it is 0.
+    wanted = "feature_map" if backbone == "convnext_tiny" else "auto"
+    maps = explain(network, images, pairs, method=method, layers=wanted)
+    layers = target_layers(network, wanted, images[:1])
     if method == "eigencam":
         expected = by_singular_values(network, layers[0], images)[[image for image, _ in pairs]]
     else:

@@ -148,7 +148,10 @@ def _by_gradients(
     pairs: Sequence[Pair],
     method: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[list[Tensor], Tensor]:
-    """Return what each layer shows of each image in each round, ``(rounds * B, h, w)``, and if it is blind."""
+    """Return what each layer shows of each image in each round, ``(rounds * B, h, w)``, and if it is blind.
+
+    Each backward pass asks for one label of each image.
+    """
     rounds = _rounds(pairs)
     wanted = _wanted(pairs, rounds, logits)
     by_layer: list[list[Tensor]] = [[] for _ in read]
