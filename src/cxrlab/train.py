@@ -64,6 +64,7 @@ def checked(cfg: DictConfig) -> DictConfig:
     from cxrlab.errors import ConfigError, check_range
     from cxrlab.metrics import load_metrics
     from cxrlab.report.section import load_sections
+    from cxrlab.training.compilation import check_compile
 
     check_architecture_is_told(cfg)
     cfg = config.checked(cfg, _VALUE_TYPES, "train")
@@ -93,6 +94,7 @@ def checked(cfg: DictConfig) -> DictConfig:
             f"trainer.gradient_clip_val={clip} must be at least 0; with a negative norm gradients would not "
             "be clipped at all. 0 or null: no clipping."
         )
+    check_compile(cfg.trainer.get("compile", False))
     if cfg.trainer.get("max_epochs") == 0:
         raise ConfigError("trainer.max_epochs=0 trains nothing: give 1 or more.")
     unfreeze_epoch, max_epochs = cfg.model.get("unfreeze_epoch"), cfg.trainer.get("max_epochs")
@@ -201,7 +203,8 @@ def _train_with(
         f"{cfg.data.image_size})."
     ):
         build.use_features(cfg, trainer, classifier, data, solver)
-        build.fit(trainer, classifier, data, files, resume=bool(cfg.resume))
+        compile_choice = cfg.trainer.get("compile", False)
+        build.fit(trainer, classifier, data, files, resume=bool(cfg.resume), compile=compile_choice)
         summaries.log_training(trainer, cfg.monitor, files)
         return _finish(cfg, trainer, classifier, data, files)
 

@@ -35,6 +35,7 @@ from cxrlab.runs.lineage import saved_start, training_data
 from cxrlab.runs.writing import remove_evaluation
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
 from cxrlab.training.callbacks.resume import StopTogether, TodaysSettings
+from cxrlab.training.compilation import compiled
 from cxrlab.training.module import Classifier
 from cxrlab.training.precision import choose_precision, saved_precision
 from cxrlab.training.solvers import GradientSolver, Solver
@@ -308,7 +309,8 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
-    trainer: pl.Trainer = config.guarded(cfg.trainer, "trainer")(
+    settings = OmegaConf.masked_copy(cfg.trainer, [name for name in cfg.trainer if name != "compile"])
+    trainer: pl.Trainer = config.guarded(settings, "trainer")(
         callbacks=[callback for callback in callbacks if is_shown or callback not in bars],
         logger=[config.build(node) for node in cfg.logger.values() if node is not None],
         plugins=[AtomicCheckpointIO()],
@@ -318,12 +320,19 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
 
 
 def fit(
-    trainer: pl.Trainer, classifier: Classifier, data: DataModule, files: RunDir, *, resume: bool
+    trainer: pl.Trainer,
+    classifier: Classifier,
+    data: DataModule,
+    files: RunDir,
+    *,
+    resume: bool,
+    compile: bool | str = False,
 ) -> None:
     """Train, from the start or from the last checkpoint of a run.
 
     Raises:
-        ConfigError: If the trainer refuses its settings, or they leave nothing to train or to validate.
+        ConfigError: If the trainer refuses its settings, they leave nothing to train or to validate, or the
+            network cannot be compiled as ``compile`` wants it.
         CheckpointError: If the state of the training in the last checkpoint does not fit.
     """
     _check_length(trainer, data)
@@ -332,7 +341,8 @@ def fit(
         remove = pl.callbacks.LambdaCallback(on_train_start=lambda *_: remove_evaluation(files))
         trainer.callbacks.append(remove)  # type: ignore[attr-defined]
     try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
+        with compiled(classifier.network, compile):
+            trainer.fit(classifier, datamodule=data, ckpt_path=last, weights_only=True)
     except UserError:
         raise
     except MisconfigurationException as error:

@@ -92,6 +92,11 @@ def check_solver(cfg: DictConfig, network: Network, solver: Solver) -> None:
     if not config.trains_on_one_device(cfg):
         devices = cfg.trainer.get("devices")
         raise ConfigError(f"{name} with trainer.devices={devices}: features are read by one process. Set 1.")
+    if cfg.trainer.get("compile", False) is not False:
+        raise ConfigError(
+            f"{name} with trainer.compile={cfg.trainer.compile}: features are read, and images pass the "
+            "network once. Leave it out."
+        )
     if cfg.trainer.get("precision") != "auto":
         check_precision(str(cfg.trainer.get("precision", "32-true")))
     if isinstance(solver, LogisticSolver):

@@ -272,6 +272,8 @@ def checked(cfg: DictConfig, hints: Mapping[str, object], command: str) -> DictC
     node = plain(cfg)
     if OmegaConf.select(cfg, "trainer.precision") == "auto":
         node["trainer"]["precision"] = "32-true"  # Lightning does not know our word for it
+    if isinstance(node.get("trainer"), dict):
+        node["trainer"].pop("compile", None)  # nor this key
     check_node(node)
     if "seed" in cfg and not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed} must lie between 0 and 4294967295.")

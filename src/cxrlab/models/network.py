@@ -469,3 +469,13 @@ def _whole_number(description: Mapping[str, object], name: str, source: str) -> 
             "and pass module=<the network>."
         )
     return value
+
+
+@contextmanager
+def uncompiled(network: nn.Module) -> Iterator[None]:
+    """Let a network's layers be called one by one: compiled, it does not see hooks that came later."""
+    compiled_call, network._compiled_call_impl = network._compiled_call_impl, None
+    try:
+        yield
+    finally:
+        network._compiled_call_impl = compiled_call

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cxrlab.errors import ConfigError
 from cxrlab.heatmaps.settings import CAM_METHODS
-from cxrlab.models.network import Network
+from cxrlab.models.network import Network, uncompiled
 
 _LEAST_SIDE = 7  # cells
 
@@ -152,7 +152,7 @@ def _sides(network: Network, layers: Sequence[nn.Module], image: Tensor) -> dict
 
 @contextmanager
 def undisturbed(network: nn.Module) -> Iterator[None]:
-    """Record gradients in evaluation mode and full precision; leave the network as it was.
+    """Record gradients in evaluation mode and full precision, uncompiled; leave the network as it was.
 
     Parameters need no gradient here, and libraries that call ``zero_grad`` would drop the ones that training
     has accumulated. Inference mode, ``no_grad`` and autocast may be active around the call.
@@ -160,7 +160,7 @@ def undisturbed(network: nn.Module) -> Iterator[None]:
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in network.parameters()]
     modes = [(module, module.training) for module in network.modules()]
     autocast_off = torch.autocast(parameters[0][0].device.type, enabled=False)
-    with torch.inference_mode(False), torch.enable_grad(), autocast_off:
+    with torch.inference_mode(False), torch.enable_grad(), autocast_off, uncompiled(network):
         try:
             network.eval()
             for parameter, _, _ in parameters:
