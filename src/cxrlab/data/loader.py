@@ -149,6 +149,9 @@ class ImageStore:
             there is one and they fit into half of what is free on it, else ``disk``.
         device: Where the network is.
 
+    Attributes:
+        pins: Whether what is copied to the device stands in pinned memory, of which a GPU is not waited for.
+
     Raises:
         ConfigError: If ``image_device`` is ``gpu`` and the network is on none.
     """
@@ -166,7 +169,7 @@ class ImageStore:
         num_bytes = len(positions) * math.prod(pixels.shape[1:])
         self.image_device = _chosen(image_device, num_bytes, device)
         self._moved: Tensor | None = None
-        self._pins = device.type == "cuda" and self.image_device != "gpu"
+        self.pins = device.type == "cuda"
         if self.image_device != "disk":
             self._move(device if self.image_device == "gpu" else torch.device("cpu"))
 
@@ -182,8 +185,8 @@ class ImageStore:
     def gather(self, rows: Tensor) -> Tensor:
         """Return images, uint8, shape ``(len(rows), C, H, W)``: on the GPU or pinned where there is one."""
         if self._moved is not None and self._moved.is_cuda:
-            return self._moved[rows.to(self._moved.device, non_blocking=True)]
-        images = torch.empty((len(rows), *self._pixels.shape[1:]), dtype=torch.uint8, pin_memory=self._pins)
+            return self._moved[rows.pin_memory().to(self._moved.device, non_blocking=True)]
+        images = torch.empty((len(rows), *self._pixels.shape[1:]), dtype=torch.uint8, pin_memory=self.pins)
         if self._moved is not None:
             return torch.index_select(self._moved, 0, rows, out=images)
         images.numpy()[:] = self._pixels[self._positions[rows].numpy()]
@@ -286,6 +289,8 @@ class Loader:
             batch["features"] = self.store.gather(index)
         else:
             batch["images"] = self.store.gather(index)
+            if self.store.pins:
+                batch["targets"], batch["index"] = batch["targets"].pin_memory(), index.pin_memory()
         return batch
 
     def state_dict(self) -> dict[str, int]:

@@ -85,18 +85,21 @@ class LabelMetrics(torchmetrics.Metric):
         self.add_state("targets", default=[], dist_reduce_fx="cat")
         self.add_state("index", default=[], dist_reduce_fx="cat")
 
-    def update(self, probabilities: Tensor, targets: Tensor, index: Tensor | None = None) -> None:
+    def update(
+        self, probabilities: Tensor, targets: Tensor, index: Tensor | None = None, *, are_checked: bool = False
+    ) -> None:
         """Add a batch.
 
         Args:
             probabilities: Values in [0, 1], shape ``(B, L)``.
             targets: 1 present, 0 absent, NaN unknown, shape ``(B, L)``.
             index: Rows of the images in their manifest, shape ``(B,)``; None where nobody asks for them.
+            are_checked: Whether they are known to be probabilities: a look at them waits for the device.
 
         Raises:
             ValueError: If a value is no probability; logits want a sigmoid first.
         """
-        if probabilities.numel() and not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
+        if not are_checked and probabilities.numel() and not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
             low, high = float(probabilities.min()), float(probabilities.max())
             raise ValueError(
                 f"Values from {low:.3g} to {high:.3g} are no probabilities; apply a sigmoid to logits."

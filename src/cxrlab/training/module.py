@@ -28,6 +28,7 @@ from cxrlab.models.views import check_views, view
 from cxrlab.models.weights import plain_seen, read_initial_weights, read_seen
 from cxrlab.task import Task, activate
 from cxrlab.training.checkpoint import check_checkpoint
+from cxrlab.training.delayed import Delayed
 from cxrlab.training.loggers import is_table, log_by_label, log_settings, log_test
 from cxrlab.training.operating_point import OperatingPoint
 from cxrlab.training.optim import ParameterGroup
@@ -170,6 +171,7 @@ class Classifier(pl.LightningModule):
         self._epoch_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # sum, images
         # Right predictions and known targets of the epoch: by label, or of exclusive classes one.
         self._epoch_hits: Tensor = torch.zeros(2, 1)
+        self._unchecked: tuple[Delayed, Tensor] | None = None  # if outputs are finite, and their rows
         # Images, and by label known targets and positives, of the part that was evaluated last.
         self.evaluated: tuple[int, list[int], list[int]] = (0, [], [])
 
@@ -352,20 +354,30 @@ class Classifier(pl.LightningModule):
             probabilities = activate(logits, self.task)
         else:
             probabilities = self.mean_probabilities(batch["images"], {"identity": logits})
-        if not bool(torch.isfinite(logits).all() & torch.isfinite(probabilities).all()):
-            manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
-            rows = batch["index"].tolist()
-            images = manifest.named(rows) if manifest is not None else f"rows {rows}"
-            raise TrainingError(
-                f"The network's outputs are not finite on these images of the {part} part: {images}. "
-                "Training has broken the weights: lower optimizer.lr."
-            )
+        self._check_outputs(part)  # of the batch before this one, so that a GPU always has one to work on
+        is_finite = torch.isfinite(logits).all() & torch.isfinite(probabilities).all()
+        self._unchecked = (Delayed(is_finite), batch["index"])
+        if not logits.is_cuda:
+            self._check_outputs(part)
         if self.loss is not None:
             loss = self._loss(logits, batch["targets"])
             size = len(batch["index"])
             self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_logged)
-        metrics.update(probabilities, batch["targets"], batch["index"])
+        metrics.update(probabilities, batch["targets"], batch["index"], are_checked=True)
         return {"index": batch["index"], "probabilities": probabilities, "targets": batch["targets"]}
+
+    def _check_outputs(self, part: str) -> None:
+        """Stop where the outputs of the last evaluated batch are not finite, naming its images."""
+        unchecked, self._unchecked = self._unchecked, None
+        if unchecked is None or bool(unchecked[0].read()):
+            return
+        manifest = getattr(getattr(self.trainer, "datamodule", None), "manifest", None)
+        rows = unchecked[1].tolist()
+        images = manifest.named(rows) if manifest is not None else f"rows {rows}"
+        raise TrainingError(
+            f"The network's outputs are not finite on these images of the {part} part: {images}. "
+            "Training has broken the weights: lower optimizer.lr."
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/auroc`` and the rest; step a plateau schedule."""
@@ -454,6 +466,7 @@ class Classifier(pl.LightningModule):
 
     def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor, Tensor]:
         """Log the metrics of a part, and return probabilities, targets and rows of all processes' images."""
+        self._check_outputs(part)
         # Every process takes part in the gathering, also one that had no image to evaluate.
         nothing = torch.empty(0, len(self.labels), device=self.device)
         metrics.update(nothing, nothing)

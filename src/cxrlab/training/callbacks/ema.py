@@ -43,9 +43,9 @@ class WeightAveraging(EMAWeightAveraging):
     def _averaged(self, average: Tensor, current: Tensor, num_averaged: Tensor) -> Tensor:
         if not average.is_floating_point():
             return current
-        step = float(num_averaged)
-        decay = min(self._decay, (_WARMUP[0] + step) / (_WARMUP[1] + step))
-        return average.lerp(current.to(average), 1.0 - decay)
+        step = num_averaged.double()  # as a number it would have to be waited for, once a parameter
+        decay = ((_WARMUP[0] + step) / (_WARMUP[1] + step)).clamp_max(self._decay)
+        return average.lerp(current.to(average), (1.0 - decay).to(average.dtype))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start an average for training; evaluating a checkpoint needs none, for it holds the average."""

@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from cxrlab.errors import TrainingError
+from cxrlab.training.delayed import Delayed
 
 
 class FiniteLoss(Callback):
@@ -18,8 +19,7 @@ class FiniteLoss(Callback):
     """
 
     def __init__(self) -> None:
-        self._pending: tuple[Tensor, Tensor, int] | None = None  # loss, rows of the manifest, step
-        self._copied: torch.cuda.Event | None = None
+        self._pending: tuple[Delayed, Tensor, int] | None = None  # loss, rows of the manifest, step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -30,10 +30,7 @@ class FiniteLoss(Callback):
         if not isinstance(loss, Tensor):
             return
         # The copy starts now and is waited for after the next step was queued.
-        self._pending = (loss.detach().to("cpu", non_blocking=True), batch["index"], batch_idx)
-        if loss.is_cuda:
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+        self._pending = (Delayed(loss), batch["index"], batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the epoch's last step, before its checkpoint is written."""
@@ -47,9 +44,8 @@ class FiniteLoss(Callback):
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        if self._copied is not None:
-            self._copied.synchronize()
-        loss, index, batch_idx = pending
+        delayed, index, batch_idx = pending
+        loss = delayed.read()
         if not bool(torch.isfinite(loss)):
             manifest = trainer.datamodule.manifest  # type: ignore[attr-defined]
             raise TrainingError(
