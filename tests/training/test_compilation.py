@@ -118,11 +118,15 @@ def test_copies_are_not_compiled_and_heatmaps_see_its_layers():
 @pytest.mark.slow
 def test_what_is_frozen_stays_until_it_learns():
     torch.manual_seed(0)
-    module = TimmNetwork("resnet10t", num_labels=2, image_size=32, freeze="backbone", unfreeze_epoch=1).train()
+    module = TimmNetwork(
+        "resnet10t", num_labels=2, image_size=32, freeze="backbone", unfreeze_epoch=1
+    ).train()
     start = {name: value.clone() for name, value in module.state_dict().items()}
     with compiled(module, True):
         steps(module)
-        assert all(torch.equal(module.state_dict()[name], start[name]) for name in start if "backbone" in name)
+        assert all(
+            torch.equal(module.state_dict()[name], start[name]) for name in start if "backbone" in name
+        )
         module.at_epoch(1)
         weights = steps(module)
     assert not any(torch.equal(weights[name], start[name]) for name in start if "conv" in name)
@@ -160,7 +164,9 @@ def test_what_torch_cannot_compile_is_told(monkeypatch: pytest.MonkeyPatch):
         raise RuntimeError("no C++ compiler")
 
     monkeypatch.setattr(compilation, "BACKEND", broken)
-    message = r"trainer\.compile=true: torch cannot compile .*no C\+\+ compiler.* Set trainer\.compile=false\."
+    message = (
+        r"trainer\.compile=true: torch cannot compile .*no C\+\+ compiler.* Set trainer\.compile=false\."
+    )
     with pytest.raises(ConfigError, match=message), compiled(Counted(), True) as _:
         module = Counted()
         with compiled(module, True):
@@ -182,7 +188,9 @@ def test_a_run_is_the_same_and_its_checkpoints_too(
     ]  # fmt: skip
     for name, choice in {"plain": "false", "compiled": "true"}.items():
         train(composed(*options, f"run_dir={tmp_path / name}", f"trainer.compile={choice}"))
-    pd.testing.assert_frame_equal(scores(tmp_path / "plain"), scores(tmp_path / "compiled"), atol=1e-3, rtol=1e-3)
+    pd.testing.assert_frame_equal(
+        scores(tmp_path / "plain"), scores(tmp_path / "compiled"), atol=1e-3, rtol=1e-3
+    )
     saved = [
         torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True)
         for name in ("plain", "compiled")

@@ -31,7 +31,15 @@ NETWORKS = {
     "convnext": lambda: TimmNetwork("convnext_atto", num_labels=2, image_size=32),
     "vit": lambda: TimmNetwork("vit_tiny_patch16_224", num_labels=2, image_size=32),
 }
-STRONG = {"brightness": 0.1, "contrast": 0.1, "gamma": 0.1, "noise": 0.05, "blur": 1.0, "erasing": 0.5, "shear": 3.0}
+STRONG = {
+    "brightness": 0.1,
+    "contrast": 0.1,
+    "gamma": 0.1,
+    "noise": 0.05,
+    "blur": 1.0,
+    "erasing": 0.5,
+    "shear": 3.0,
+}
 
 
 def step(network: nn.Module, loss: nn.Module, augment: nn.Module, **settings: Any) -> None:

@@ -86,7 +86,12 @@ class LabelMetrics(torchmetrics.Metric):
         self.add_state("index", default=[], dist_reduce_fx="cat")
 
     def update(
-        self, probabilities: Tensor, targets: Tensor, index: Tensor | None = None, *, are_checked: bool = False
+        self,
+        probabilities: Tensor,
+        targets: Tensor,
+        index: Tensor | None = None,
+        *,
+        are_checked: bool = False,
     ) -> None:
         """Add a batch.
 
@@ -99,7 +104,11 @@ class LabelMetrics(torchmetrics.Metric):
         Raises:
             ValueError: If a value is no probability; logits want a sigmoid first.
         """
-        if not are_checked and probabilities.numel() and not bool(((probabilities >= 0) & (probabilities <= 1)).all()):
+        if (
+            not are_checked
+            and probabilities.numel()
+            and not bool(((probabilities >= 0) & (probabilities <= 1)).all())
+        ):
             low, high = float(probabilities.min()), float(probabilities.max())
             raise ValueError(
                 f"Values from {low:.3g} to {high:.3g} are no probabilities; apply a sigmoid to logits."

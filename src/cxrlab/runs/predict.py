@@ -13,6 +13,7 @@ from torch import Tensor
 from cxrlab.data.manifest import Manifest
 from cxrlab.errors import ConfigError, TrainingError
 from cxrlab.metrics.predictions import PredictionTable, predictions_frame
+from cxrlab.training.delayed import Delayed
 
 if TYPE_CHECKING:
     from cxrlab.training.module import Classifier
@@ -98,12 +99,25 @@ def outputs(
         raise ConfigError(f"batch_size={batch_size} must be at least 1.")
     place = named_device(device)
     classifier.to(place).eval()
+    # One batch behind, so that a GPU has the next one to work on while this one is read.
+    ahead: tuple[int, list[int], Delayed] | None = None
     for start in _shown(range(0, len(rows), batch_size), shown):
         chunk = [int(row) for row in rows[start : start + batch_size]]
         with torch.inference_mode():
-            computed = compute(torch.from_numpy(images[chunk]).to(place))
-        _check_finite(computed, chunk)
-        yield start, computed.cpu()
+            computed = compute(_on_device(images[chunk], place))
+        ready, ahead = ahead, (start, chunk, Delayed(computed))
+        if ready is not None:
+            yield ready[0], _finite(ready[2].read(), ready[1])
+    if ahead is not None:
+        yield ahead[0], _finite(ahead[2].read(), ahead[1])
+
+
+def _on_device(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return images where they are wanted; a GPU is waited for with memory that is not pinned."""
+    tensor = torch.from_numpy(images)
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def predict_table(
@@ -169,7 +183,8 @@ def _shown(starts: range, shown: str | None) -> Iterable[int]:
     return track(starts, shown or "", console=Console(stderr=True), disable=shown is None)
 
 
-def _check_finite(computed: Tensor, rows: Sequence[int]) -> None:
+def _finite(computed: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return what was computed of some rows; refuse what is not finite."""
     is_wrong = ~torch.isfinite(computed).all(dim=1)
     if bool(is_wrong.any()):
         wrong = [rows[place] for place in is_wrong.nonzero().flatten().tolist()]
@@ -178,3 +193,4 @@ def _check_finite(computed: Tensor, rows: Sequence[int]) -> None:
             f"{wrong[:_NUM_NAMED]} of their manifest): its weights or activations hold NaN or infinity. Use "
             "another checkpoint, or train with a lower optimizer.lr."
         )
+    return computed
