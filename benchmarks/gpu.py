@@ -1,8 +1,8 @@
-"""What training, evaluation, prediction and heatmaps reach on a GPU, beside the bare passes that they are made of.
+"""What training, evaluation, prediction and heatmaps reach on a GPU, beside the bare passes they are made of.
 
-Run ``python benchmarks/gpu.py`` on a machine with a CUDA device; ``--models densenet121 --compile eager`` does
-a part of it, ``--rehearse-nih`` goes through experiment=nih_speedrun with generated images in NIH's numbers. A
-Markdown table is printed, with card, version and date. ``--device cpu --small`` shows on a CPU that it runs.
+Run ``python benchmarks/gpu.py`` on a machine with a CUDA device; ``--models densenet121 --compile eager``
+does a part of it, ``--rehearse-nih`` goes through experiment=nih_speedrun with generated images in NIH's numbers.
+A Markdown table is printed, with card, version and date. ``--device cpu --small`` shows that it runs.
 
 It needs neither Hydra nor grad-cam. Images are generated, decoded and cached as a training finds them. The
 bare step has one batch on the device, normalised already: forward, loss, backward, clipping, AdamW. An epoch
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from cxrlab.augment import RandomAugment
 from cxrlab.data.datamodule import DataModule
-from cxrlab.data.dataset import Dataset
+from cxrlab.data.dataset import Dataset, Unreadable
 from cxrlab.data.loader import ImageDevice
 from cxrlab.data.manifest import Manifest
 from cxrlab.data.pixel_file import PixelFile
@@ -89,7 +89,8 @@ class GeneratedData(DataModule):
                 for start in range(0, count, _WRITTEN_AT_ONCE):
                     pixels[start : start + _WRITTEN_AT_ONCE] = noise[: count - start]
                 pixels.flush()
-            self._dataset = Dataset(self._made_up(count, rng), _InFile(path, count), None)  # type: ignore[arg-type]
+            images: Any = _InFile(path, count)
+            self._dataset = Dataset(self._made_up(count, rng), images, Unreadable(pd.DataFrame()))
         return self._dataset.manifest
 
     def _made_up(self, count: int, rng: np.random.Generator) -> Manifest:
@@ -171,7 +172,7 @@ def make_classifier(backbone: str, options: argparse.Namespace, loss: nn.Module 
     network = TimmNetwork(backbone, num_labels=len(LABELS), image_size=options.size)
     statistics_ = {"normalize": "training", "mean": [0.5], "std": [0.25]}
     preprocess = {**statistics_, "image_size": options.size, "channels": 1}
-    optimizer = partial(torch.optim.AdamW, lr=1e-4)
+    optimizer = partial(torch.optim.AdamW, lr=1e-4, fused=True)
     return Classifier(
         labels=LABELS,
         network=network,
@@ -240,7 +241,7 @@ def bare(backbone: str, options: argparse.Namespace, choice: bool | str) -> tupl
     network, loss = classifier.network, BCE()
     images = resident(classifier, options, options.batch_size)
     targets = torch.zeros(len(images), len(LABELS), device=device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
         with autocast(options):
@@ -275,7 +276,7 @@ def epoch(
 
 
 def prediction(backbone: str, options: argparse.Namespace, folder: Path) -> tuple[float, float]:
-    """Return images a second of ``predict_images`` from the cache, and of the forward pass; both in 32 bits."""
+    """Return images a second of ``predict_images`` from the cache, and of the forward pass, in 32 bits."""
     counts = {"train": options.images, "val": options.images // 4, "test": 1}
     data, device = make_data(folder, options, "disk", counts), torch.device(options.device)
     data.prepare()
@@ -375,9 +376,8 @@ def rehearse(options: argparse.Namespace, folder: Path) -> None:
           f"{'all of them' if is_whole else f'{steps} of each epoch'} measured, AUROC not.\n")  # fmt: skip
     print("| start and first steps, s | an epoch, s | its validation, s | test, s | whole, minutes |")
     print("|---|---|---|---|---|")
-    print(
-        f"| {start + first:.1f} | {of_epoch:.1f} | {clock.validation[-1]:.1f} | {tested:.1f} | {whole / 60:.2f} |"
-    )
+    values = (start + first, of_epoch, clock.validation[-1], tested)
+    print(f"| {' | '.join(f'{value:.1f}' for value in values)} | {whole / 60:.2f} |")
 
 
 def heading(options: argparse.Namespace) -> str:
@@ -392,7 +392,8 @@ def table(options: argparse.Namespace, folder: Path) -> None:
     """Print a row a network, eager and compiled, as it is measured."""
     places: list[ImageDevice] = ["gpu", "host", "disk"] if options.device == "cuda" else ["host", "disk"]
     print(f"\n### Images a second: {heading(options)}\n")
-    print(f"| network | compile | bare step | {' | '.join(f'epoch, {place}' for place in places)} | epoch / step | "
+    epochs = " | ".join(f"epoch, {place}" for place in places)
+    print(f"| network | compile | bare step | {epochs} | epoch / step | "
           "forward | validation | validation / forward |")  # fmt: skip
     print("|" + "---|" * (7 + len(places)))
     for name, choice in itertools.product(options.models, options.choices):

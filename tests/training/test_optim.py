@@ -2,13 +2,14 @@ from functools import partial
 
 import pytest
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from cxrlab.errors import ConfigError
 from cxrlab.models.network import wrap
 from cxrlab.models.sequential import SequentialNetwork
 from cxrlab.models.timm_network import TimmNetwork
-from cxrlab.training.optim import LayerRates, parameter_groups, without_decay_of_vectors
+from cxrlab.training.optim import LayerRates, allow_clipping, parameter_groups, without_decay_of_vectors
 
 NEUTRAL = {"stage_decay": 1.0, "floor": 0.0, "head_factor": 1.0}
 RESNET = partial(
@@ -123,3 +124,49 @@ def test_factors_need_a_rate():
     with pytest.raises(ConfigError, match=r"layer_rates needs optimizer\.lr"):
         parameter_groups(RESNET(), rates=rates, lr=None, decay_norms_and_biases=True)
     assert parameter_groups(RESNET(), rates=LayerRates(**NEUTRAL), lr=None, decay_norms_and_biases=True)
+
+
+FUSED = {
+    "adamw": partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1),
+    "adam": partial(torch.optim.Adam, lr=1e-2, eps=1e-7),
+    "sgd": partial(torch.optim.SGD, lr=1e-2, momentum=0.9, nesterov=True),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_fused_optimizer_takes_the_same_steps_and_goes_on_from_the_others_state(name: str):
+    def trained(switch_to: bool | None) -> tuple[nn.Module, dict]:
+        torch.manual_seed(0)
+        network, choice = SMALL(), None
+        optimizer = FUSED[name](network.parameters())
+        for step in range(6):
+            if step == 3 and switch_to is not choice:
+                state = optimizer.state_dict()
+                optimizer = FUSED[name](network.parameters(), fused=switch_to)
+                optimizer.load_state_dict(state)
+                optimizer.param_groups[0]["fused"] = switch_to
+            optimizer.zero_grad()
+            network(torch.ones(2, 1, 8, 8) * step).square().sum().backward()
+            optimizer.step()
+        return network, optimizer.state_dict()
+
+    (plain, state), (fused, state_of_fused) = trained(None), trained(True)
+    for one, other in zip(plain.parameters(), fused.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    assert [sorted(one) for one in state["state"].values()] == [
+        sorted(one) for one in state_of_fused["state"].values()
+    ]
+
+
+def test_gradients_are_clipped_for_a_fused_optimizer_in_mixed_precision():
+    plugin = MixedPrecision("bf16-mixed", "cpu")
+    network = SMALL()
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
+        plugin.clip_gradients(optimizer, 1.0)
+    allow_clipping(optimizer)
+    network(torch.ones(2, 1, 8, 8)).mul(1000).sum().backward()
+    plugin.clip_gradients(optimizer, 1.0)
+    norm = torch.stack([parameter.grad.norm() for parameter in network.parameters()]).norm()
+    assert float(norm) == pytest.approx(1.0, abs=1e-3)
+    optimizer.step()

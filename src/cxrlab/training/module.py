@@ -31,7 +31,7 @@ from cxrlab.training.checkpoint import check_checkpoint
 from cxrlab.training.delayed import Delayed
 from cxrlab.training.loggers import is_table, log_by_label, log_settings, log_test
 from cxrlab.training.operating_point import OperatingPoint
-from cxrlab.training.optim import ParameterGroup
+from cxrlab.training.optim import ParameterGroup, allow_clipping
 from cxrlab.training.schedules import training_length
 
 log = logging.getLogger(__name__)
@@ -505,6 +505,7 @@ class Classifier(pl.LightningModule):
         optimizer = make_optimizer(
             [dict(group) for group in self._grouping(network)] if self._grouping else network.parameters()
         )
+        allow_clipping(optimizer)
         if self._scheduler is None:
             return optimizer
         num_steps, num_epochs = training_length(self.trainer)

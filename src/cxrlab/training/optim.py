@@ -1,10 +1,11 @@
-"""The groups that an optimizer gets: which parameters decay, and which rate each stage has."""
+"""What an optimizer gets: which parameters decay, which rate each stage has; and gradients that are clipped."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Required, TypedDict
 
 from torch import nn
+from torch.optim import Optimizer
 
 from cxrlab.errors import ConfigError
 from cxrlab.models.network import Network
@@ -129,3 +130,14 @@ def without_decay_of_vectors(parameters: Iterable[nn.Parameter]) -> list[Paramet
         (kernels if parameter.ndim > 1 else vectors).append(parameter)
     groups: list[ParameterGroup] = [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def allow_clipping(optimizer: Optimizer) -> None:
+    """Let gradients be clipped in mixed precision also where ``fused=True``.
+
+    A fused optimizer offers to undo the scaling of gradients in its own pass, after any clipping, so that
+    Lightning refuses to clip for it. Without that offer they are brought back to scale first, as for others;
+    bf16 has no such scaling at all.
+    """
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
