@@ -1,8 +1,9 @@
 """What training, evaluation, prediction and heatmaps reach on a GPU, beside the bare passes they are made of.
 
 Run ``python benchmarks/gpu.py`` on a machine with a CUDA device; ``--models densenet121 --compile eager``
-does a part of it, ``--rehearse-nih`` goes through experiment=nih_speedrun with generated images in NIH's numbers.
-A Markdown table is printed, with card, version and date. ``--device cpu --small`` shows that it runs.
+does a part of it. ``--rehearse-nih`` goes through experiment=nih_speedrun with generated images in NIH's
+numbers. A Markdown table is printed, with card, version and date. ``--device cpu --small`` shows that it
+runs.
 
 It needs neither Hydra nor grad-cam. Images are generated, decoded and cached as a training finds them. The
 bare step has one batch on the device, normalised already: forward, loss, backward, clipping, AdamW. An epoch
@@ -90,7 +91,7 @@ class GeneratedData(DataModule):
                     pixels[start : start + _WRITTEN_AT_ONCE] = noise[: count - start]
                 pixels.flush()
             images: Any = _InFile(path, count)
-            self._dataset = Dataset(self._made_up(count, rng), images, Unreadable(pd.DataFrame()))
+            self._dataset = Dataset(self._made_up(count, rng), images, Unreadable(pd.DataFrame(), images))
         return self._dataset.manifest
 
     def _made_up(self, count: int, rng: np.random.Generator) -> Manifest:

@@ -1,4 +1,4 @@
-"""What an optimizer gets: which parameters decay, which rate each stage has; and gradients that are clipped."""
+"""What an optimizer gets: which parameters decay, which rate each stage has; gradients that are clipped."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
