@@ -28,6 +28,7 @@ from cxrlab.training.module import Classifier
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype feature"),
 ]
 
 
@@ -162,37 +163,45 @@ def test_evaluation_does_not_wait_for_the_gpu():
                 made.validation_step(moved, 0)  # type: ignore[arg-type]
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolve in 32 bits, whatever the card offers."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+# torch's compiler warns of its own innards, and of TF32.
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("choice", [True, "reduce-overhead"])
 def test_a_compiled_network_gives_the_same_on_the_gpu(choice: bool | str):
     module, plain = network().cuda(), network().cuda()
     images = torch.randn(8, 1, SIZE, SIZE, device="cuda")
-    with compiled(module, choice):
+    with full_precision(), compiled(module, choice):
         for size in (8, 7, 8):
             for one in (module, plain):
-                one.train()(images[:size]).square().sum().backward()
+                one.train()(images[:size]).square().mean().backward()
         with torch.inference_mode():
             first, second = module.eval()(images), module(images * 2)
             expected = plain.eval()(images)
-    torch.testing.assert_close(first, expected, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(first, expected, atol=1e-3, rtol=1e-2)
     assert not torch.equal(first, second)
     for one, other in zip(module.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, atol=5e-2, rtol=5e-2)
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-3, rtol=1e-2)
 
 
 @pytest.mark.parametrize("method", CAM_METHODS)
 def test_heatmaps_on_the_gpu_are_those_of_the_cpu(method: str):
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        images = torch.randn(5, 1, SIZE, SIZE)
-        pairs = [(4, 1), (0, 0), (4, 0), (2, 1)]
+    images, pairs = torch.randn(5, 1, SIZE, SIZE), [(4, 1), (0, 0), (4, 0), (2, 1)]
+    with full_precision():
         maps = [
             activation_maps(
                 network().to(device), images.to(device), pairs, method=method, layers="auto", batch_size=2
             )
             for device in ("cpu", "cuda")
         ]
-    finally:
-        torch.backends.cudnn.allow_tf32 = True
     assert maps[1].device.type == "cpu"
     torch.testing.assert_close(maps[1], maps[0], atol=1e-3, rtol=0)
 

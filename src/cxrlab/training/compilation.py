@@ -65,6 +65,7 @@ def compiled(network: nn.Module, choice: bool | str) -> Iterator[None]:
         ) from error
     finally:
         network._compiled_call_impl = None
+        torch.compiler.reset()  # torch keeps 8 programs of all networks together, and a sweep trains many
 
 
 def _cloned(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
