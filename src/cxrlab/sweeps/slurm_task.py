@@ -3,6 +3,7 @@
 It is asked to write its checkpoint when SLURM is about to take the machine away, and queued again.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,9 @@ from cxrlab.sweeps.jobs import DONE, Job, mark, outcome_of
 
 # What SLURM sends before the time limit (submitit's choice, since NCCL may catch SIGUSR1), and a person may.
 _WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+
+# From a signal to this process until the same one has reached those below it.
+_SECONDS_TO_HEAR = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,7 @@ class Task:
         with _Process(job, is_first=is_first) as process:
             returncode = process.wait()
         if not is_first:
-            # Of the processes of a job that is to make room, the first may be writing the checkpoint still:
-            # it must not be killed since this one ended.
-            raise SystemExit(_status(returncode) if process.received is None else 0)
+            raise SystemExit(_status(returncode))
         row = outcome_of(job, returncode)
         if row["status"] in DONE:
             return
@@ -74,13 +76,16 @@ class Task:
 class _Process:
     """A job's training as a child of this process, which passes SLURM's signals on to it.
 
-    SLURM sends to the processes that it started, or to all below them too, as the cluster is configured. One
-    that nobody passes on must end no process by itself: the training and those it starts ignore SIGUSR2.
+    SLURM sends to the processes that it started, or to all below them too, as the cluster is configured; the
+    training is to hear it once, for a second one would end it before its checkpoint is written. SIGUSR2 it
+    ignores. Whether it heard another by itself is seen at a second child, which any of them ends.
     """
 
     def __init__(self, job: Job, *, is_first: bool) -> None:
         self._job, self._is_first = job, is_first
         self._process: subprocess.Popen[bytes] | None = None
+        self._probe: subprocess.Popen[bytes] | None = None
+        self._is_asked = False
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "_Process":
@@ -96,20 +101,24 @@ class _Process:
         arguments: dict[str, Any] = {
             "stdin": subprocess.DEVNULL,
             "env": _environment(),
-            "preexec_fn": _ignore_warnings,
+            "preexec_fn": _ignore_sigusr2,
         }
+        self._probe = subprocess.Popen(["cat"], stdin=subprocess.PIPE, preexec_fn=_ignore_sigusr2)
         if not self._is_first:
             self._process = subprocess.Popen(command, **arguments)
         else:
             with self._job.log.open("ab") as file:
                 self._process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, **arguments)
-        if self.received is not None:  # while it was started
-            self._process.send_signal(_passed(self.received))
+        self._ask()  # where the signal came while it was started
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+        for process in (self._process, self._probe):
+            if process is not None and process.poll() is None:
+                process.kill()
+        if self._probe is not None and self._probe.stdin is not None:
+            self._probe.stdin.close()
+            self._probe.wait()
 
     def wait(self) -> int:
         """Return the training's status, negative for a signal."""
@@ -117,19 +126,26 @@ class _Process:
         return self._process.wait()
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        """Pass a signal on, once: a second one would end the training before its checkpoint is written."""
+        """Pass a signal on, once."""
         if self.received is None:
             self.received = signal.Signals(number)
             print(f"{self.received.name}: the training is asked to write its checkpoint.", flush=True)
-            if self._process is not None and self._process.poll() is None:
-                self._process.send_signal(_passed(self.received))
+            self._ask()
+
+    def _ask(self) -> None:
+        if self.received is not None and self._process is not None and not self._is_asked:
+            self._is_asked = True
+            if self.received is signal.SIGUSR2 or not self._is_heard_below():
+                self._process.send_signal(signal.SIGTERM)  # which does nothing to one that has ended
+
+    def _is_heard_below(self) -> bool:
+        if self._probe is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._probe.wait(_SECONDS_TO_HEAR) < 0
+        return False
 
 
-def _passed(received: signal.Signals) -> signal.Signals:
-    return signal.SIGTERM if received is signal.SIGTERM else signal.SIGUSR1
-
-
-def _ignore_warnings() -> None:
+def _ignore_sigusr2() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
