@@ -92,7 +92,10 @@ class Job:
         """
         path = _path(sweep_dir, number)
         if not path.is_file():
-            raise MissingFileError(f"{sweep_dir} has no job {number}: {path} is missing.")
+            raise MissingFileError(
+                f"{sweep_dir} has no job {number}: {path} is missing. It is written anew by cxrlab train -m "
+                f"resume_sweep={sweep_dir}"
+            )
         with reading(path):
             node = read_json(path)
             return cls(
@@ -209,17 +212,24 @@ def outcome_of(job: Job, returncode: int) -> dict[str, Any]:
     row = read_row(job.sweep_dir, job.number)
     if row is not None and row["status"] not in ("running", "waiting"):
         return row
-    number = -returncode if returncode < 0 else returncode - 128
-    if number in (signal.SIGTERM, signal.SIGUSR1):
-        status, error = "preempted", f"stopped by {signal.Signals(number).name}"
-    elif number == signal.SIGINT:
+    name = _signal_name(-returncode if returncode < 0 else returncode - 128)
+    if name in ("SIGTERM", "SIGUSR1"):
+        status, error = "preempted", f"stopped by {name}"
+    elif name == "SIGINT":
         status, error = "interrupted", "stopped by Ctrl-C"
     elif returncode < 0:
-        status, error = "interrupted", f"killed by {signal.Signals(number).name}"
+        status, error = "interrupted", f"killed by {name}"
     else:
         status, error = "failed", f"ended with status {returncode} and no result; see {job.log}"
     mark(job.sweep_dir, job.number, status, error)
     return read_row(job.sweep_dir, job.number) or {"job": job.number, "status": status, "error": error}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name  # which signals there are, the system decides
+    except ValueError:
+        return f"signal {number}"
 
 
 def job_return(job: Job, row: Mapping[str, Any]) -> JobReturn:

@@ -11,18 +11,19 @@ from cxrlab.files import read_yaml
 _KEY = "resume_sweep"
 
 # Of Hydra's own settings, those that a folder may bring back; the others could choose what code runs.
-_HYDRA = (
-    "hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.", "hydra.sweep.subdir",
-)  # fmt: skip
+_HYDRA = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")
 
 # What the folder's files are written by, and not settings of the sweep.
 _NOT_KEPT = ("hydra.mode", "hydra.sweep.dir", _KEY)
 
 _CODE = re.compile(
-    r"_target_|^trust$|^metrics$|^report\.sections$|^hydra\.launcher\.(setup|python|command|additional_parameters)"
+    r"trust\b.*|metrics\b.*|report|report\.sections\b.*"
+    r"|hydra\.launcher\.(setup|python|command|additional_parameters)\b.*"
 )
 
+# Neither a function of the config nor a shell's signs; the features of a node are combined by & and |.
 _PLAIN = re.compile(r"[^$`;|&]*")
+_FEATURES = "hydra.launcher.constraint"
 
 
 def with_sweep(arguments: Sequence[str]) -> list[str]:
@@ -56,7 +57,7 @@ def with_sweep(arguments: Sequence[str]) -> list[str]:
         [str(word) for word in overrides.get(name) or [] if _key(str(word)) not in _NOT_KEPT]
         for name in ("task", "hydra")
     )
-    given = [word for word in arguments if "=" in word and _key(word) != _KEY]
+    given = [word for word in arguments if "=" in word and not word.startswith("-") and _key(word) != _KEY]
     for word in given:
         if not _key(word).startswith("hydra") and word not in task:
             raise ConfigError(
@@ -67,6 +68,7 @@ def with_sweep(arguments: Sequence[str]) -> list[str]:
     kept = [word for word in of_hydra if _key(word) not in keys]
     for word in [*task, *kept]:
         _check(word, given, path)
+    _check_config_dir(saved, arguments, path)
     if not any(_key(word) == "hydra/launcher" for word in [*kept, *given]) and "hydra/sweeper" not in keys | {
         _key(word) for word in kept
     }:
@@ -82,9 +84,23 @@ def _check(word: str, given: Sequence[str], path: Path) -> None:
     """Refuse a setting of a folder, which may be a stranger's, that could choose what code runs."""
     key, _, value = word.lstrip("+~").partition("=")
     is_known = not key.startswith("hydra") or key.startswith(_HYDRA)
-    if word in given or (is_known and not _CODE.search(key) and _PLAIN.fullmatch(value)):
+    is_plain = "_target_" not in word and (key == _FEATURES or _PLAIN.fullmatch(value) is not None)
+    if word in given or (is_known and is_plain and not _CODE.fullmatch(key)):
         return
     raise ConfigError(
         f"{path} sets {word}, which could choose what code runs: if it is yours, give it on the command line "
         f"again: {override(key, value)}"
     )
+
+
+def _check_config_dir(saved: Any, arguments: Sequence[str], path: Path) -> None:
+    """Ask for a folder of configs again that the sweep was started with."""
+    if any(word.partition("=")[0] in ("--config-dir", "-cd") for word in arguments):
+        return
+    sources = ((saved.get("hydra") or {}).get("runtime") or {}).get("config_sources") or []
+    for source in sources:
+        if isinstance(source, dict) and source.get("provider") == "command-line":
+            raise ConfigError(
+                f"{path} was written with --config-dir={source.get('path')}: give it on the command line "
+                "again, or the folder of configs that is to take its place."
+            )
