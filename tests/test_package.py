@@ -124,7 +124,19 @@ def test_only_the_config_and_the_commands_import_hydra():
             if any(name.split(".")[0] == "hydra" for name in names):
                 users.add(path.relative_to(PACKAGE).as_posix())
     commands = {f"{command}.py" for command in COMMANDS}
-    launchers = {f"sweeps/{name}.py" for name in ("callback", "jobs", "processes", "slurm")}
+    launchers = {
+        f"sweeps/{name}.py"
+        for name in (
+            "callback",
+            "jobs",
+            "processes",
+            "search",
+            "search_results",
+            "search_space",
+            "search_sweeper",
+            "slurm",
+        )
+    }
     assert {user for user in users if not user.startswith("cli/")} <= launchers | commands
 
 

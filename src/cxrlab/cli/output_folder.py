@@ -65,6 +65,13 @@ class OutputFolder(Callback):
         _check_outside_data(config, "hydra.sweep.dir")
         wanted = Path(str(config.hydra.sweep.dir))
         is_resumed = OmegaConf.select(config, "resume_sweep") is not None
+        if OmegaConf.select(config, "hydra.sweeper.join"):  # of a search, beside the one whose folder it is
+            if not (is_resumed or _names(config, "hydra.sweep.dir")):
+                raise SystemExit(
+                    "hydra.sweeper.join=true: which search? Give resume_sweep=<its folder>, or the same "
+                    "hydra.sweep.dir=<folder> in each of its commands."
+                )
+            return
         if is_resumed or _names(config, "hydra.sweep.dir"):
             _claim_named_sweep(wanted, is_resumed=is_resumed)
             return

@@ -103,7 +103,7 @@ def _add_row(
     config: DictConfig, folder: str, status: str, metric: float | None, seconds: float | None, error: str
 ) -> None:
     from cxrlab.sweeps.jobs import of_sweep
-    from cxrlab.sweeps.table import add_job  # pandas is not needed to answer --help
+    from cxrlab.sweeps.table import add_job, without_pruning  # pandas is not needed to answer --help
 
     task = of_sweep(config.hydra.overrides.task)
     row: dict[str, object] = {
@@ -111,7 +111,7 @@ def _add_row(
         "status": status,
         "metric": metric,
         "seconds": seconds,
-        "overrides": " ".join(task),
+        "overrides": " ".join(without_pruning(task)),
         "error": error,
         "task": task,
         "monitor": str(config.monitor),
@@ -125,8 +125,9 @@ def _add_row(
 def _overrides_but(config: DictConfig, key: str) -> str:
     """Return what the command line sets besides a key."""
     from cxrlab.sweeps.jobs import of_sweep
+    from cxrlab.sweeps.table import without_pruning
 
-    overrides = of_sweep(config.hydra.overrides.task)
+    overrides = without_pruning(of_sweep(config.hydra.overrides.task))
     return " ".join(override for override in overrides if override.lstrip("+").split("=", 1)[0] != key)
 
 

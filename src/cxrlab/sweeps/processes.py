@@ -22,6 +22,9 @@ from cxrlab.sweeps.jobs import DONE, Job, check_same, describe_job, job_return, 
 
 log = logging.getLogger(__name__)
 
+# Hydra has one config at a time, and a search starts jobs from several threads.
+_COMPOSING = threading.Lock()
+
 
 class JobProcesses:
     """Starts each job as ``cxrlab train`` would be started for it alone, and waits for them.
@@ -142,8 +145,9 @@ def prepared_job(
         ConfigError: If one of that number has other settings in the sweep's table, or is at work and not
             known to be.
     """
-    composed = context.config_loader.load_sweep_config(config, overrides)
-    job, config = describe_job(composed, number, overrides)
+    with _COMPOSING:
+        composed = context.config_loader.load_sweep_config(config, overrides)
+        job, config = describe_job(composed, number, overrides)
     row = read_row(job.sweep_dir, number)
     if row is None:
         add_waiting_job(config, job)
@@ -169,7 +173,7 @@ def is_done(job: Job) -> bool:
 def short_titles(jobs: Sequence[Job]) -> dict[int, str]:
     """Return of each job, by its number, in what it differs from the others."""
     words = [set(job.overrides) for job in jobs]
-    shared = set.intersection(*words) if len(words) > 1 else set()
+    shared = set.intersection(*words) if words else set()  # of one alone, as a search starts them, all
     return {
         job.number: " ".join([f"#{job.number}", *(word for word in job.overrides if word not in shared)])
         for job in jobs

@@ -1,13 +1,15 @@
 """The table of a sweep: one row a job, failures included, rewritten after every job."""
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cxrlab.cli.claims import user_of
 from cxrlab.files import sweep_jobs, write_text
 from cxrlab.metrics.registry import IN_TRAINING
 from cxrlab.sweeps.cross_validation import SUMMARIES, configurations, notes, summarised
@@ -17,6 +19,9 @@ COLUMNS = ("job", "status", "metric", "seconds", "overrides", "error")
 FOLD_COLUMNS = ("fold", "num_folds", "configuration")
 SEED_COLUMNS = ("seed", "but_seed")
 _KEPT = (*FOLD_COLUMNS, *SEED_COLUMNS, "folder", "monitor", "task")
+# Threads of one process would write the same temporary file.
+_WRITING = threading.RLock()
+_PRUNING = "callbacks.pruning"
 _HAS_COLUMN = ("data.split.fold",)  # as ``fold``
 
 
@@ -44,8 +49,9 @@ def add_job(path: Path, row: dict[str, object], *, maximize: bool) -> pd.DataFra
     """
     job = {name: row[name] for name in COLUMNS} | {name: row.get(name) for name in _KEPT}
     (path.parent / ".jobs").mkdir(parents=True, exist_ok=True)
-    _write_job(path, job | {"maximize": maximize})
-    return _rewrite(path, maximize=maximize)
+    with _WRITING:
+        _write_job(path, job | {"maximize": maximize})
+        return _rewrite(path, maximize=maximize)
 
 
 def change_job(path: Path, number: int, **changes: object) -> None:
@@ -56,10 +62,16 @@ def change_job(path: Path, number: int, **changes: object) -> None:
         number: The job's; of one that has no row, nothing happens.
         changes: Such as ``status="preempted"``.
     """
-    for job in _read_jobs(path):
-        if job["job"] == number:
-            _write_job(path, job | changes)
-            _rewrite(path, maximize=bool(job["maximize"]))
+    with _WRITING:
+        for job in _read_jobs(path):
+            if job["job"] == number:
+                _write_job(path, job | changes)
+                _rewrite(path, maximize=bool(job["maximize"]))
+
+
+def without_pruning(overrides: Iterable[str]) -> list[str]:
+    """Return overrides without that by which a search tells a job which trial it is."""
+    return [word for word in overrides if word.lstrip("+").partition("=")[0] != _PRUNING]
 
 
 def swept_columns(table: pd.DataFrame) -> list[str]:
@@ -77,16 +89,19 @@ def _swept(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _values(job: Mapping[str, Any]) -> dict[str, str]:
-    overrides = job.get("task") or str(job["overrides"]).split()
+    overrides = without_pruning(job.get("task") or str(job["overrides"]).split())
     pairs = (str(override).partition("=") for override in overrides)
     return {key.lstrip("+~"): value for key, sign, value in pairs if sign}
 
 
 def close(path: Path) -> None:
-    """Call jobs that did not come to an end interrupted, when their sweep is over."""
+    """Call jobs that did not come to an end interrupted, when their sweep is over.
+
+    One that is at work still is of another process of the same search.
+    """
     jobs = _read_jobs(path)
     for job in jobs:
-        if job["status"] == "running":
+        if job["status"] == "running" and user_of(path.parent / str(job.get("folder"))) is None:
             _write_job(path, job | {"status": "interrupted"})
     _rewrite(path, maximize=all(job["maximize"] for job in jobs if job["status"] != "unknown"))
 
