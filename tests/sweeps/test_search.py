@@ -16,6 +16,8 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 from optuna import Study
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -30,6 +32,7 @@ from cxrlab.sweeps.search_pruning import Pruning
 from cxrlab.sweeps.search_results import experiment_yaml, read_result, write_results
 from cxrlab.sweeps.search_space import parse_space
 from cxrlab.sweeps.search_study import JOURNAL, SearchSettings, check_same_search, open_storage
+from cxrlab.sweeps.search_sweeper import launcher_of
 
 MONITOR = "val/auroc"
 
@@ -635,3 +638,17 @@ def test_two_workers_search_trainings_and_go_on(tmp_path: Path, tiny_command: li
     after = pd.read_csv(sweep / "trials.csv")
     pd.testing.assert_frame_equal(after[:4], before, check_dtype=False)
     assert len(after) == 5
+
+
+def test_jobs_of_a_search_that_goes_on_lie_in_its_folder(tmp_path: Path, monkeypatch):
+    """Hydra composes the config of each job anew, without ``resume_sweep``."""
+    monkeypatch.chdir(tmp_path)
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        arguments = ["hydra/sweeper=optuna", "resume_sweep=outputs/mine", "hydra.job.chdir=false"]
+        loader = GlobalHydra.instance().hydra.config_loader
+        cfg = loader.load_configuration("train", arguments, run_mode=RunMode.MULTIRUN)
+        context = HydraContext(config_loader=loader, callbacks=None)
+        launcher_of({"n_jobs": 2}, context, print, cfg)
+        job = loader.load_sweep_config(cfg, ["seed=1"])
+    assert job.hydra.sweep.dir == str(tmp_path / "outputs" / "mine")
+    assert cfg.hydra.launcher.workers == 2

@@ -12,7 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
-from cxrlab.errors import ConfigError, TrainingError
+from cxrlab.errors import ConfigError, TrainingError, quoted
 from cxrlab.sweeps.jobs import of_sweep
 from cxrlab.sweeps.search import Plan, Search
 from cxrlab.sweeps.search_space import as_overrides, parse_space
@@ -40,9 +40,26 @@ def launcher_of(
     if isinstance(node.get("workers"), int) and isinstance(n_jobs, int) and node.workers < n_jobs:
         with read_write(config), open_dict(config):
             node.workers = n_jobs
+    _pin_folder(config)
     return Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=task_function, config=config
     )
+
+
+def _pin_folder(config: DictConfig) -> None:
+    """Have the config of each job, which Hydra composes anew, name the folder of this search.
+
+    Where ``resume_sweep`` chose it, that is no override of the jobs.
+    """
+    folder = str(Path(str(config.hydra.sweep.dir)).absolute())
+    with read_write(config), open_dict(config):
+        others = [
+            str(word)
+            for word in config.hydra.overrides.hydra
+            if str(word).lstrip("+").partition("=")[0] != "hydra.sweep.dir"
+        ]
+        config.hydra.sweep.dir = folder
+        config.hydra.overrides.hydra = [*others, f"hydra.sweep.dir={quoted(folder)}"]
 
 
 def sweep(
