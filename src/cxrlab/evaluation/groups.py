@@ -62,7 +62,7 @@ def covariate_groups(name: str, values: "pd.Series[Any]", ages: Sequence[float])
         >>> [(group.name, int(group.members.sum())) for group in groups]
         [('0-17 years', 1), ('18-79 years', 1), ('80+ years', 1), ('unknown', 1)]
     """
-    text = values.astype(object).where(values.notna(), "").map(lambda value: str(value).strip())
+    text = _stripped(values)
     is_unknown = text.str.lower().isin(["", UNKNOWN]).to_numpy(dtype=bool)
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
     is_number = bool((~np.isnan(numbers) == ~is_unknown).all()) and not is_unknown.all()
@@ -76,6 +76,16 @@ def covariate_groups(name: str, values: "pd.Series[Any]", ages: Sequence[float])
         groups = _values(text, is_unknown)
     groups.append(Group(UNKNOWN, is_unknown, is_compared=False))
     return [group for group in groups if group.members.any()]
+
+
+def _stripped(values: "pd.Series[Any]") -> "pd.Series[str]":
+    """Return values as text, "" for none; where few fill many rows, each is looked at once."""
+    is_plain = pd.api.types.is_string_dtype(values) or pd.api.types.is_numeric_dtype(values)
+    if not is_plain:  # objects that are equal, as 1 and True, may differ as text
+        return values.astype(object).where(values.notna(), "").map(lambda value: str(value).strip())
+    codes, words = pd.factorize(values)
+    stripped = np.array([*(str(word).strip() for word in words), ""], dtype=object)
+    return pd.Series(stripped[codes], index=values.index)
 
 
 def _bands(ages: npt.NDArray[np.float64], edges: Sequence[float]) -> list[Group]:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cxrlab.data.duplicates.sorted_search import neighbours
+
 Hashes = npt.NDArray[np.uint64]
 
 HASH_WORDS = 4
@@ -27,6 +29,9 @@ RADIUS = 60
 FIRST_RADIUS = 12
 # Bounds memory and time where a set holds thousands of look-alikes; radiographs have a few each.
 MOST_LOOKALIKES = 32
+# Up to so many pairs all are compared: those of 131,072 images, half a minute of one core. Beyond, the time
+# would grow with the square.
+MOST_COMPARED = 2**34
 
 _NUM_FREQUENCIES = 18
 # Grey levels of standard deviation: below it there is noise only, whose signs say nothing.
@@ -86,8 +91,10 @@ def mirrored_hash(hashes: Hashes) -> Hashes:
 def find_candidates(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
     """Return the pairs of images whose hashes are close, as candidates to compare by their pixels.
 
-    Every pair is compared in its first word, and those that are close there in all words: 112,120 images take
-    some seconds, and twice as many four times as long.
+    Every pair is compared in its first word, and those that are close there in all words: 112,120 images
+    take some seconds, and twice as many four times as long. So beyond 131,072 images, or as many pairs of two
+    sets, only neighbours in sorted orders are compared: see :mod:`cxrlab.data.duplicates.sorted_search`, and
+    docs/scale.md for what that finds.
 
     Args:
         hashes: Shape ``(N, HASH_WORDS)``.
@@ -100,6 +107,8 @@ def find_candidates(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
     rows = np.flatnonzero(hashes.any(axis=1))
     columns = rows if others is None else np.flatnonzero(others.any(axis=1))
     queries, targets = hashes[rows], (hashes if others is None else others)[columns]
+    if len(queries) * len(targets) > MOST_COMPARED:
+        return _named(_neighbours(queries, None if others is None else targets), rows, columns)
     first = np.ascontiguousarray(targets[:, 0])
 
     def search(start: int) -> npt.NDArray[np.int64]:
@@ -111,9 +120,31 @@ def find_candidates(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         tables = list(threads.map(search, range(0, len(queries), _ROWS)))
-    table = np.concatenate([np.empty((0, 5), dtype=np.int64), *tables])
+    return _named(np.concatenate([np.empty((0, 5), dtype=np.int64), *tables]), rows, columns)
+
+
+def _named(
+    table: npt.NDArray[np.int64], rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
+) -> pd.DataFrame:
+    """Return candidates with the rows of the images in place of those that were compared."""
     pairs = pd.DataFrame({"one": rows[table[:, 0]], "other": columns[table[:, 1]], "distance": table[:, 2]})
     return pairs.assign(mirrored=table[:, 3].astype(bool), inverted=table[:, 4].astype(bool))
+
+
+def _neighbours(queries: Hashes, others: Hashes | None) -> npt.NDArray[np.int64]:
+    """Return the candidates that sorting finds, as :func:`_search` does."""
+    both = queries if others is None else np.concatenate([queries, others])
+    table = neighbours(
+        both,
+        None if others is None else len(queries),
+        _ODD,
+        first_radius=FIRST_RADIUS,
+        radius=RADIUS,
+        most=MOST_LOOKALIKES,
+    )
+    if others is not None:
+        table[:, 1] -= len(queries)
+    return table
 
 
 def _search(queries: Hashes, targets: Hashes, first: Hashes, offset: int | None) -> npt.NDArray[np.int64]:

@@ -15,6 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from cxrlab.data.duplicates.alignment import differences, thumbnails
 from cxrlab.data.duplicates.hashing import Hashes, find_candidates
@@ -132,12 +134,15 @@ def mostly_alike(pairs: pd.DataFrame, num_images: int) -> npt.NDArray[np.bool_]:
     Returns:
         Shape ``(num_images,)``; none where there is no such chain, or it has fewer than ten images.
     """
-    links = zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True)
-    groups = linked_groups([str(row) for row in range(num_images)], links)
-    names, members = np.unique(groups.astype(str), return_inverse=True)
-    counts = np.bincount(members, minlength=len(names))
-    largest = int(counts.argmax()) if num_images else 0
-    if not num_images or 2 * counts[largest] <= num_images or counts[largest] < _MANY:
+    one, other = pairs["one"].to_numpy(dtype=np.intp), pairs["other"].to_numpy(dtype=np.intp)
+    num_linked = len(np.union1d(one, other))
+    if 2 * num_linked <= num_images or num_linked < _MANY:
+        return np.zeros(num_images, dtype=bool)
+    linked = coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(num_images, num_images))
+    _, members = connected_components(linked, directed=False)
+    counts = np.bincount(members)
+    largest = int(counts.argmax())
+    if 2 * counts[largest] <= num_images or counts[largest] < _MANY:
         return np.zeros(num_images, dtype=bool)
     return np.asarray(members == largest)
 
@@ -172,5 +177,6 @@ def linked_groups(patients: Sequence[str], links: Iterable[tuple[int, int]]) -> 
         first, second = sorted((find(patients[one]), find(patients[other])))
         leader[second] = first
     groups = np.empty(len(patients), dtype=object)
-    groups[:] = [find(name) for name in patients]
+    group_of_linked = {name: find(name) for name in list(leader)}
+    groups[:] = [group_of_linked.get(name, name) for name in patients]
     return groups
