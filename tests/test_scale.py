@@ -33,7 +33,7 @@ def test_the_benchmark_of_a_million_images_runs_at_two_thousand():
     assert done.returncode == 0, done.stderr
     table = [row for row in done.stdout.splitlines() if row.startswith("|")]
     assert len(table) == 2 + len(stages)
-    assert {row.count("|") for row in table} == {7}
+    assert {row.count("|") for row in table} == {8}
     assert "20 of 20 planted" in done.stderr
 
 

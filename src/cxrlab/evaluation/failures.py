@@ -215,7 +215,9 @@ def _tests(
     """Return the comparisons of a factor; None where no group has enough patients."""
     members = factor.members[rows]
     belongs, errors = members.any(axis=1), is_error
-    if not belongs.all():  # else nothing is copied: of a million images, the rows of all factors are gigabytes
+    if (
+        not belongs.all()
+    ):  # else nothing is copied: of a million images, the rows of all factors are gigabytes
         rows, members, errors = rows[belongs], members[belongs], is_error[belongs]
     patients, num_patients = table.patients[rows], table.num_patients
     rarer = errors if 2 * errors.sum() <= len(errors) else ~errors

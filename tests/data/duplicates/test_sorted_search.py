@@ -37,8 +37,9 @@ def rows_of(pairs: pd.DataFrame) -> set[tuple[object, ...]]:
 
 @pytest.fixture
 def sorting(monkeypatch):
-    """Sets of any size are sorted."""
+    """Sets of any size are sorted, and nothing that is found is left out."""
     monkeypatch.setattr(hashing, "MOST_COMPARED", 0)
+    monkeypatch.setattr(hashing, "MOST_AN_IMAGE", 1000)
 
 
 def exact(hashes: np.ndarray, others: np.ndarray | None = None) -> set[tuple[object, ...]]:
@@ -103,6 +104,18 @@ def test_a_row_begins_no_more_pairs_than_its_closest_ones(monkeypatch):
     pairs = find_candidates(hashes, None)
     assert pairs[pairs["one"] == 0]["other"].tolist() == [1, 2, 4, 8]
     assert pairs["one"].value_counts().max() == 4
+
+
+@pytest.mark.usefixtures("sorting")
+def test_of_many_candidates_the_closest_are_kept(monkeypatch):
+    hashes = with_copies(alike(600), 40, turned=20)
+    monkeypatch.setattr(hashing, "MOST_AN_IMAGE", 100)
+    every = find_candidates(hashes, None)
+    monkeypatch.setattr(hashing, "MOST_AN_IMAGE", 1)
+    closest = find_candidates(hashes, None)
+    assert len(every) > len(hashes) == len(closest)
+    assert rows_of(closest) < rows_of(every)
+    assert sorted(closest["distance"]) == sorted(every["distance"])[: len(closest)]
 
 
 @pytest.mark.usefixtures("sorting")

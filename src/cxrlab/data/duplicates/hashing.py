@@ -32,6 +32,9 @@ MOST_LOOKALIKES = 32
 # Up to so many pairs all are compared: those of 131,072 images, half a minute of one core. Beyond, the time
 # would grow with the square.
 MOST_COMPARED = 2**34
+# Then there are so many candidates an image, on average: some 2,000 are compared by their pixels in a second
+# of one core, where one or two hundred images are decoded.
+MOST_AN_IMAGE = 2
 
 _NUM_FREQUENCIES = 18
 # Grey levels of standard deviation: below it there is noise only, whose signs say nothing.
@@ -141,6 +144,7 @@ def _neighbours(queries: Hashes, others: Hashes | None) -> npt.NDArray[np.int64]
         first_radius=FIRST_RADIUS,
         radius=RADIUS,
         most=MOST_LOOKALIKES,
+        most_in_all=MOST_AN_IMAGE * len(queries),
     )
     if others is not None:
         table[:, 1] -= len(queries)

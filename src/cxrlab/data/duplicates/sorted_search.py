@@ -32,6 +32,7 @@ def neighbours(
     first_radius: int,
     radius: int,
     most: int,
+    most_in_all: int,
     num_orders: int = NUM_ORDERS,
     num_neighbours: int = NUM_NEIGHBOURS,
 ) -> Rows:
@@ -44,6 +45,8 @@ def neighbours(
         first_radius: Bits in which the first words may differ.
         radius: Bits in which the hashes may.
         most: Pairs that a row may begin: the closest.
+        most_in_all: Pairs that are returned: the closest. Those that are close by chance grow with the square
+            of the rows, and each is compared by its pixels.
         num_orders: Orders of the bits.
         num_neighbours: Rows with which each is compared in each order.
 
@@ -67,6 +70,8 @@ def neighbours(
             if len(keys) > _SLACK * most * num_rows:
                 keys, distances = _thinned(keys, distances, most)
     keys, distances = _thinned(keys, distances, most)
+    kept = np.sort(np.argsort(distances, kind="stable")[:most_in_all])
+    keys, distances = keys[kept], distances[kept]
     kinds = keys & np.uint64(3)
     return np.stack(
         [
