@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cxrlab.data.cache_worker import RowFile, RowLayout
-from cxrlab.data.duplicates.search import linked_groups, mostly_alike
+from cxrlab.data.duplicates.search import identical_groups, linked_groups, mostly_alike
 from cxrlab.data.pixel_file import PixelFile
 from cxrlab.evaluation import groups
 from cxrlab.evaluation.groups import covariate_groups
@@ -35,6 +35,17 @@ def test_the_benchmark_of_a_million_images_runs_at_two_thousand():
     assert len(table) == 2 + len(stages)
     assert {row.count("|") for row in table} == {8}
     assert "20 of 20 planted" in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_identical_files_are_those_of_every_digest_with_its_rows(seed):
+    rng = np.random.default_rng(seed)
+    digests = [f"{number}" if number else "" for number in rng.integers(0, 40, seed * 10)]
+    rows: dict[str, list[int]] = {}
+    for row, digest in enumerate(digests):
+        rows.setdefault(digest, []).append(row)
+    expected = [group for digest, group in rows.items() if digest and len(group) > 1]
+    assert identical_groups(digests) == expected
 
 
 def former_linked_groups(patients: list[str], links: list[tuple[int, int]]) -> list[str]:

@@ -53,11 +53,12 @@ def identical_groups(digests: Sequence[str]) -> list[list[int]]:
         >>> identical_groups(["a", "b", "a", "", ""])
         [[0, 2]]
     """
+    names = pd.Series(list(digests), dtype=object)
+    is_copied = (names.duplicated(keep=False) & (names != "")).to_numpy(dtype=bool)
     rows: dict[str, list[int]] = {}
-    for row, digest in enumerate(digests):
-        if digest:
-            rows.setdefault(digest, []).append(row)
-    return [group for group in rows.values() if len(group) > 1]
+    for row in np.flatnonzero(is_copied).tolist():
+        rows.setdefault(digests[row], []).append(row)
+    return list(rows.values())
 
 
 def find_near_duplicates(
