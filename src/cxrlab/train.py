@@ -184,6 +184,7 @@ def _train_with(
     from cxrlab.cli import build, summaries
     from cxrlab.cli.checks import check_data_fit, check_seen
     from cxrlab.runs import writing
+    from cxrlab.training.processes import tells_of_lost_process
 
     data: DataModule = config.build(cfg.data)
     network = build.initial_network(cfg, len(data.read().labels))
@@ -197,10 +198,13 @@ def _train_with(
     if cfg.resume:
         writing.check_same_run(data, classifier, files)
     _write_start(composed, cfg, classifier, data, files)
-    with console.says_what_needs_memory(
-        f"Start a new run with a smaller data.batch_size (now {cfg.data.batch_size}; "
-        "trainer.accumulate_grad_batches makes up for it), or a smaller data.image_size (now "
-        f"{cfg.data.image_size})."
+    with (
+        tells_of_lost_process(),
+        console.says_what_needs_memory(
+            f"Start a new run with a smaller data.batch_size (now {cfg.data.batch_size}; "
+            "trainer.accumulate_grad_batches makes up for it), or a smaller data.image_size (now "
+            f"{cfg.data.image_size})."
+        ),
     ):
         build.use_features(cfg, trainer, classifier, data, solver)
         compile_choice = cfg.trainer.get("compile", False)

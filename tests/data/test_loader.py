@@ -171,6 +171,28 @@ def test_training_repeats_no_image_and_leaves_out_fewer_than_the_processes(
     assert len({tuple(len(batch) for batch in shard) for shard in shards}) == 1
 
 
+@given(
+    batches=st.integers(1, 6), share=st.integers(1, 8), num_processes=st.integers(2, 4), drawn=st.booleans()
+)
+def test_a_step_of_several_processes_has_the_images_of_one_with_the_same_global_batch(
+    batches: int, share: int, num_processes: int, drawn: bool
+):
+    count = batches * share * num_processes
+
+    def steps(rank: int, number: int) -> list[list[int]]:
+        sampler = Batches(
+            list(range(count // 2 + 1 if drawn else count)), batch_size=share * num_processes // number,
+            shuffle=True, seed=0, rank=rank, num_processes=number, steps=batches if drawn else None,
+        )  # fmt: skip
+        return list(sampler)
+
+    together = [
+        list(chain(*of_all))
+        for of_all in zip(*(steps(rank, num_processes) for rank in range(num_processes)), strict=True)
+    ]
+    assert [sorted(step) for step in together] == [sorted(step) for step in steps(0, 1)]
+
+
 @given(count=st.integers(2, 500), batch_size=st.integers(2, 40))
 def test_no_batch_is_left_with_one_image(count: int, batch_size: int):
     sizes = [len(batch) for batch in Batches(list(range(count)), batch_size=batch_size, shuffle=True, seed=0)]

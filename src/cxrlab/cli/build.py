@@ -17,6 +17,7 @@ from torch import nn
 from cxrlab.cli import config
 from cxrlab.cli.checks import build_groups
 from cxrlab.cli.initial_weights import chosen_weights, expected_statistics, log_image_size
+from cxrlab.cli.processes import check_started
 from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import CheckpointError, ConfigError, UserError
 from cxrlab.files import RunDir
@@ -34,10 +35,11 @@ from cxrlab.runs.features import image_features
 from cxrlab.runs.lineage import saved_start, training_data
 from cxrlab.runs.writing import remove_evaluation
 from cxrlab.training.callbacks.checkpoints import AtomicCheckpointIO
-from cxrlab.training.callbacks.resume import StopTogether, TodaysSettings
+from cxrlab.training.callbacks.resume import Interruption, StopTogether, TodaysSettings
 from cxrlab.training.compilation import compiled
 from cxrlab.training.module import Classifier
 from cxrlab.training.precision import choose_precision, saved_precision
+from cxrlab.training.processes import SyncBatchNorm
 from cxrlab.training.solvers import GradientSolver, Solver
 
 log = logging.getLogger(__name__)
@@ -99,16 +101,21 @@ def names_override(key: str) -> bool:
 
 
 def check_device(cfg: DictConfig) -> None:
-    """Refuse ``trainer.accelerator=gpu`` where there is none.
+    """Refuse a GPU where there is none, and another number of processes than were started.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: Naming what to set.
     """
+    check_started(cfg)
     accelerator = cfg.trainer.get("accelerator")
     is_there = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not is_there:
         raise ConfigError(
             f"trainer.accelerator={accelerator}, but no GPU is found. Set trainer=auto or trainer=cpu."
+        )
+    if cfg.trainer.get("sync_batchnorm") and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ConfigError(
+            "trainer.sync_batchnorm=true needs GPUs: torch has no synchronised batch normalisation for CPUs."
         )
 
 
@@ -305,7 +312,9 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         ConfigError: If one of them cannot be built.
     """
     callbacks = [config.build(node) for node in cfg.callbacks.values() if node is not None]
-    callbacks += [TodaysSettings(), StopTogether()]
+    callbacks.append(TodaysSettings())
+    if not any(isinstance(callback, Interruption) for callback in callbacks):
+        callbacks.append(StopTogether(run_dir=cfg.run_dir))
     # Lightning refuses a bar that is switched off, and puts in one of its own where none is given.
     bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
     is_shown = bool(bars) and cfg.trainer.get("enable_progress_bar", True)
@@ -313,7 +322,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     trainer: pl.Trainer = config.guarded(settings, "trainer")(
         callbacks=[callback for callback in callbacks if is_shown or callback not in bars],
         logger=[config.build(node) for node in cfg.logger.values() if node is not None],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *([SyncBatchNorm()] if cfg.trainer.get("sync_batchnorm") else [])],
         enable_progress_bar=is_shown,
     )
     return trainer

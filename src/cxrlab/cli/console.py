@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cxrlab.cli.config import user_error
 from cxrlab.cli.overrides import advice, appended
+from cxrlab.cli.processes import is_later
 from cxrlab.cli.suggestions import hint
 from cxrlab.errors import OutOfMemoryError, UserError
 
@@ -27,6 +28,12 @@ log = logging.getLogger(__name__)
 
 # As a shell tells of a program whose reader is gone.
 _BROKEN_PIPE = 128 + 13
+
+# Which command has set HYDRA_FULL_ERROR for itself: the processes that it starts inherit it, and want none.
+_SET_BY = "CXRLAB_FULL_ERROR_OF"
+
+# What ends a command, beside Ctrl-C; Windows has no SIGUSR1.
+_STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 _DISK_ERRORS = {
     errno.ENOSPC,
@@ -139,10 +146,13 @@ def is_first_process() -> bool:
 
 def run_command(command: Callable[[], Any]) -> None:
     """Run an entry point: a user's error ends it with a message and status 1, a bug with its traceback."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    own = str(os.getpid())
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and os.environ.get(_SET_BY, own) == own
+    if not wants_traceback:
+        os.environ[_SET_BY] = own
     ErrorLog.wants_traceback = wants_traceback
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints its own shortened traceback and exits
-    _stop_by_sigterm()
+    _stop_by_signals()
     _open_streams()
     logging.raiseExceptions = False  # a line that cannot be written is no reason for a traceback
     sys.argv[1:] = map(appended, sys.argv[1:])
@@ -223,13 +233,12 @@ def _is_memory_error(error: BaseException) -> bool:
     return is_own or any(word in str(error) for word in words)
 
 
-def _stop_by_sigterm() -> None:
-    """Let SIGTERM end the command as Ctrl-C does: what is open is closed, what is kept is said, status 143.
+def _stop_by_signals() -> None:
+    """Let SIGTERM and SIGUSR1 end the command as Ctrl-C does: what is open is closed, what is kept is said.
 
-    A process that was forked from this one ends as it would have.
+    The status is 143 or 138. SIGUSR1 is what SLURM sends before a job's time is up. A process that was forked
+    from this one ends as it would have.
     """
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        return
     owner = os.getpid()
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -238,7 +247,9 @@ def _stop_by_sigterm() -> None:
             os.kill(os.getpid(), number)
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in _STOPPING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def _status(stop: SystemExit) -> int | str | None:
@@ -261,7 +272,7 @@ def stop_reason(stop: BaseException) -> str | None:
 
 def _print_reason(stop: BaseException) -> None:
     reason = stop_reason(stop)
-    is_first = "lightning_utilities" not in sys.modules or is_first_process()
+    is_first = not is_later() if "lightning_utilities" not in sys.modules else is_first_process()
     if reason is not None and is_first and not _is_explained(stop):
         print(f"Stopped by {reason}.", file=sys.stderr)
 
@@ -273,7 +284,7 @@ def _is_explained(stop: BaseException) -> bool:
 
 @contextlib.contextmanager
 def says_when_stopped(what_is_kept: str | Callable[[], str]) -> Iterator[None]:
-    """Say what is kept, and which command goes on, where Ctrl-C or SIGTERM stops what is inside.
+    """Say what is kept, and which command goes on, where Ctrl-C or a signal stops what is inside.
 
     Of several blocks around each other only the innermost speaks, for it knows most.
 

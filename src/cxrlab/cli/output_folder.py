@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from cxrlab.cli import processes
 from cxrlab.cli.claims import FolderInUseError, claim, is_claim, release
 from cxrlab.cli.config import check_outside_data
 from cxrlab.errors import ConfigError
@@ -39,10 +40,19 @@ class OutputFolder(Callback):
         """Choose and claim the folder of a single run.
 
         Raises:
-            SystemExit: If it lies among the images of the data: Hydra would turn an error into a warning.
+            SystemExit: If it lies among the images of the data, or the first of several processes does not
+                tell it: Hydra would turn an error into a warning.
         """
+        if processes.is_later():
+            processes.take_folder(config)
+            return
         if OmegaConf.select(config, "resume") is None:
             _check_outside_data(config, "hydra.run.dir")
+        self._choose(config)
+        with _hydra_config(config):
+            processes.tell_folder(config)
+
+    def _choose(self, config: DictConfig) -> None:
         if _names(config, "hydra.run.dir") or any(
             OmegaConf.select(config, key) is not None for key in ("resume", "name")
         ):
@@ -62,6 +72,7 @@ class OutputFolder(Callback):
             SystemExit: If it was named, and is another's, or lies among the images of the data: Hydra would
                 turn an error into a warning.
         """
+        processes.check_alone()
         _check_outside_data(config, "hydra.sweep.dir")
         wanted = Path(str(config.hydra.sweep.dir))
         is_resumed = OmegaConf.select(config, "resume_sweep") is not None
@@ -93,6 +104,7 @@ class OutputFolder(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Let others have the folder of the job."""
         release(Path(config.hydra.runtime.output_dir))
+        processes.remove_told()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Let others have the folder of the sweep."""

@@ -23,8 +23,8 @@ from cxrlab.heatmaps.methods import Explainer, check_fit
 from cxrlab.heatmaps.methods.layers import unexplainable_reason
 from cxrlab.heatmaps.settings import METHOD_NAMES, ExplanationSettings
 from cxrlab.heatmaps.task import training_images
-from cxrlab.training.callbacks.predictions import gathered
 from cxrlab.training.operating_point import OperatingPoint
+from cxrlab.training.processes import gathered
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Heatmaps(pl.Callback):
             for name, none in empty.items()
         )
         self._outputs = []
-        shares = gathered(trainer, own)
+        shares = gathered(own)
         rows, probabilities, targets = (np.concatenate(arrays) for arrays in zip(*shares, strict=True))
         return case_table(rows, probabilities, targets, labels, _thresholds(pl_module))
 

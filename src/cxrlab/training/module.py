@@ -32,6 +32,7 @@ from cxrlab.training.delayed import Delayed
 from cxrlab.training.loggers import is_table, log_by_label, log_settings, log_test
 from cxrlab.training.operating_point import OperatingPoint
 from cxrlab.training.optim import ParameterGroup, allow_clipping
+from cxrlab.training.processes import summed, take_buffers_of_first, weight_of_mean
 from cxrlab.training.schedules import training_length
 
 log = logging.getLogger(__name__)
@@ -172,6 +173,7 @@ class Classifier(pl.LightningModule):
         # Right predictions and known targets of the epoch: by label, or of exclusive classes one.
         self._epoch_hits: Tensor = torch.zeros(2, 1)
         self._unchecked: tuple[Delayed, Tensor] | None = None  # if outputs are finite, and their rows
+        self._evaluation_loss: tuple[Tensor, int] = (torch.zeros(()), 0)  # of a part; sum, images
         # Images, and by label known targets and positives, of the part that was evaluated last.
         self.evaluated: tuple[int, list[int], list[int]] = (0, [], [])
 
@@ -276,7 +278,7 @@ class Classifier(pl.LightningModule):
         """Return the loss of a batch, and what the network adds for the size of its weights."""
         self.network.at_epoch(self.current_epoch)
         logits = self._logits(batch)
-        loss = self._loss(logits, batch["targets"])
+        loss = self._loss(logits, batch["targets"]) * weight_of_mean(batch["targets"])
         self._add_to_epoch(loss, logits, batch["targets"])
         if self.trainer.loggers:  # those that have a value for every step; metrics.csv has rows of epochs
             size = len(batch["index"])
@@ -295,9 +297,26 @@ class Classifier(pl.LightningModule):
         self._epoch_hits = self._epoch_hits.to(hits.device) + hits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sums over the epoch so far."""
-        checkpoint["epoch_loss"] = [float(self._epoch_loss[0]), self._epoch_loss[1]]
-        checkpoint["epoch_hits"] = self._epoch_hits.tolist()
+        """Keep the sums over the epoch so far, those of all processes."""
+        loss, size, hits = self._epoch_sums()
+        checkpoint["epoch_loss"] = [float(loss), size]
+        checkpoint["epoch_hits"] = hits.tolist()
+
+    def _epoch_sums(self) -> tuple[Tensor, int, Tensor]:
+        """Return the sum of the losses, the images, and the hits of the epoch so far, over all processes."""
+        loss, size = self._over_processes(*self._epoch_loss)
+        return loss, size, summed(self._epoch_hits.to(self.device))
+
+    @property
+    def _is_of_several(self) -> bool:
+        return self._trainer is not None and self._trainer.world_size > 1
+
+    def _over_processes(self, total: Tensor, count: int) -> tuple[Tensor, int]:
+        """Return a sum and a number of images over all processes."""
+        if not self._is_of_several:
+            return total, count
+        together = summed(torch.tensor([float(total), count], dtype=torch.float64, device=self.device))
+        return together[0], int(together[1])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with these sums; a classifier without a loss leaves out what a loss has kept of its own.
@@ -314,6 +333,16 @@ class Classifier(pl.LightningModule):
         self._epoch_loss = (torch.tensor(loss, device=self.device), size)
         hits = checkpoint.get("epoch_hits", [[0.0], [0.0]])  # not in those of earlier versions
         self._epoch_hits = torch.tensor(hits, device=self.device)
+        if self._trainer is not None and self._trainer.global_rank > 0:  # the first process has those of all
+            self._epoch_loss = (torch.zeros((), device=self.device), 0)
+            self._epoch_hits = torch.zeros_like(self._epoch_hits)
+
+    def on_validation_epoch_start(self) -> None:
+        """Evaluate the network that a checkpoint keeps, in all processes."""
+        take_buffers_of_first(self.network)
+        self._evaluation_loss = (torch.zeros((), device=self.device), 0)
+
+    on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Outputs:
         """Return index, probabilities and targets of a batch, for the callbacks."""
@@ -360,9 +389,12 @@ class Classifier(pl.LightningModule):
         if not logits.is_cuda:
             self._check_outputs(part)
         if self.loss is not None:
-            loss = self._loss(logits, batch["targets"])
-            size = len(batch["index"])
-            self.log(f"{part}/loss", loss, batch_size=size, sync_dist=True, logger=self._is_logged)
+            loss, size = self._loss(logits, batch["targets"]), len(batch["index"])
+            if self._is_of_several:
+                total, images = self._evaluation_loss
+                self._evaluation_loss = (total + loss.detach().float() * size, images + size)
+            else:
+                self.log(f"{part}/loss", loss, batch_size=size, logger=self._is_logged)
         metrics.update(probabilities, batch["targets"], batch["index"], are_checked=True)
         return {"index": batch["index"], "probabilities": probabilities, "targets": batch["targets"]}
 
@@ -409,9 +441,8 @@ class Classifier(pl.LightningModule):
 
     def _log_epoch(self) -> None:
         """Log loss and accuracy of the epoch's training images, and forget them."""
-        loss, size = self._epoch_loss
+        loss, size, (hits, known) = self._epoch_sums()
         self.log("train/loss", loss / max(size, 1), prog_bar=True, sync_dist=True)
-        hits, known = self._epoch_hits
         self.log("train/accuracy", (hits / known).nanmean(), sync_dist=True)
         self._epoch_loss = (torch.zeros((), device=self.device), 0)
         self._epoch_hits = torch.zeros(2, 1, device=self.device)
@@ -464,9 +495,20 @@ class Classifier(pl.LightningModule):
         names = manifest.table["patient"].to_numpy()[index.cpu().numpy()]
         return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
+    def _log_evaluation_loss(self, part: str) -> None:
+        """Log the mean loss of a part's images, of several processes together.
+
+        Lightning's own mean over processes rounds their mean number of images down.
+        """
+        total, images = self._over_processes(*self._evaluation_loss)
+        self._evaluation_loss = (torch.zeros((), device=self.device), 0)
+        if images:
+            self.log(f"{part}/loss", total / images, sync_dist=True, logger=self._is_logged)
+
     def _log_metrics(self, metrics: LabelMetrics, part: str) -> tuple[Tensor, Tensor, Tensor]:
         """Log the metrics of a part, and return probabilities, targets and rows of all processes' images."""
         self._check_outputs(part)
+        self._log_evaluation_loss(part)
         # Every process takes part in the gathering, also one that had no image to evaluate.
         nothing = torch.empty(0, len(self.labels), device=self.device)
         metrics.update(nothing, nothing)

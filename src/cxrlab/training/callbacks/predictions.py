@@ -1,7 +1,7 @@
 """Predictions tables: one row an image, what every later evaluation of a run starts from."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -10,17 +10,7 @@ from torch import Tensor
 
 from cxrlab.files import replacing
 from cxrlab.metrics.predictions import predictions_frame
-
-T = TypeVar("T")
-
-
-def gathered(trainer: pl.Trainer, own: T) -> list[T]:
-    """Return what each process holds, in the order of their ranks; each image is evaluated by one of them."""
-    if trainer.world_size == 1:
-        return [own]
-    shares: list[T | None] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(shares, own)
-    return [share for share in shares if share is not None]
+from cxrlab.training.processes import gathered
 
 
 class Predictions(Callback):
@@ -62,7 +52,7 @@ class Predictions(Callback):
     def _write(self, trainer: pl.Trainer, pl_module: Any, part: str) -> None:
         if trainer.state.fn == "fit":
             return
-        outputs = [batch for share in gathered(trainer, self._outputs) for batch in share]
+        outputs = [batch for share in gathered(self._outputs) for batch in share]
         self._outputs = []
         if not outputs or not trainer.is_global_zero:
             return

@@ -18,25 +18,42 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from cxrlab.errors import ConfigError
 from cxrlab.files import RunDir
+from cxrlab.training.processes import (
+    ended_processes,
+    forget_started,
+    gathered,
+    in_words,
+    is_of_lost_process,
+    is_started_by_first,
+    largest,
+    num_processes,
+    started_processes,
+)
 
 log = logging.getLogger(__name__)
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 # That the other processes of a training have to end, once this one stops.
 _SECONDS_TO_STOP = 10
 
+# Within which another signal to one of several processes is the same one, which a launcher passed on.
+_SECONDS_ALIKE = 10
+
 
 class Interruption(Callback):
-    """Writes ``last.ckpt`` every few minutes, and when Ctrl-C or SIGTERM asks the training to stop.
+    """Writes ``last.ckpt`` every few minutes, and when a signal asks the training to stop.
 
-    Both signals let the batch at work come to its end first, and at the end of an epoch its validation; a
-    second one stops at once. A training of several processes keeps whole epochs only: each of its
-    processes would have to be told of the signal at the same batch.
+    Ctrl-C, SIGTERM and SIGUSR1 (which SLURM sends before a job's time is up) let the batch at work come to
+    its end first, and at the end of an epoch its validation; a second one stops at once. Of several processes
+    it is enough to ask one: at the end of each batch they agree whether to go on, so that all of them stop at
+    the same one. One that left alone would leave the others waiting for it.
+
+    Lightning's own handlers of signals are kept out: its SIGTERM ends with status 0, and of several processes
+    sends to the others from wherever it met this one; its SIGUSR1 requeues a job of SLURM by itself.
 
     Args:
         run_dir: The run directory.
@@ -46,12 +63,16 @@ class Interruption(Callback):
         ConfigError: If ``minutes`` is not above 0.
     """
 
+    _saves = True
+
     def __init__(self, *, run_dir: str, minutes: float = 10) -> None:
         if not minutes > 0:
             raise ConfigError(f"callbacks.interruption.minutes={minutes} must be above 0.")
         self.run_dir = RunDir(Path(run_dir))
         self.minutes = minutes
+        self._trainer: pl.Trainer | None = None
         self._received: signal.Signals | None = None
+        self._received_at = 0.0
         self._handlers: dict[signal.Signals, Any] = {}
         self._saved_at = 0.0
         self._position = "the last finished epoch"
@@ -60,8 +81,18 @@ class Interruption(Callback):
     def _path(self) -> Path:
         return self.run_dir.last_checkpoint
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Listen to the signals, and let nobody else do so."""
+        self._trainer = trainer
+        trainer._signal_connector.register_signal_handlers = _do_nothing  # type: ignore[method-assign]
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = _do_nothing  # type: ignore[method-assign]
+        if threading.current_thread() is threading.main_thread() and not self._handlers:
+            # What is ignored stays so: a job in the background is not to be stopped by Ctrl-C.
+            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._note) for number in heard}
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to the signals, and come last: a checkpoint holds what the others make of a batch.
+        """Come last: a checkpoint holds what the others make of a batch.
 
         The average of the weights (``callbacks=ema``), for one: without its update of the batch, a resumed
         training would leave it out.
@@ -69,32 +100,61 @@ class Interruption(Callback):
         # A list of its own, since Lightning is going through the old one.
         trainer.callbacks = [callback for callback in trainer.callbacks if callback is not self] + [self]  # type: ignore[attr-defined]
         self._saved_at = time.monotonic()
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            # What is ignored stays so: a job in the background is not to be stopped by Ctrl-C.
-            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-            self._handlers = {number: signal.signal(number, self._note) for number in heard}
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        received = signal.Signals(number)
         if self._received is not None:
+            if self._is_of_several and time.monotonic() - self._received_at < _SECONDS_ALIKE:
+                return
             self._stop()
-        self._received = received
-        name = "Ctrl-C" if received is signal.SIGINT else received.name
-        log.warning(
-            "\n%s: stopping at the end of this batch, or of the validation; again stops at once.", name
-        )
+        self._received, self._received_at = signal.Signals(number), time.monotonic()
+        is_training = self._trainer is not None and self._trainer.state.fn == "fit"
+        if not self._is_of_several and not (is_training and self._saves):
+            self._stop()
+        self._say_that_it_stops()
+
+    def _say_that_it_stops(self) -> None:
+        again = "" if self._is_of_several else "; again stops at once"
+        log.warning("\n%s: stopping at the end of this batch, or of the validation%s.", self._reason, again)
+
+    @property
+    def _is_of_several(self) -> bool:
+        return self._trainer is not None and self._trainer.world_size > 1
+
+    @property
+    def _reason(self) -> str:
+        if self._received is None:
+            return ""
+        return "Ctrl-C" if self._received is signal.SIGINT else self._received.name
 
     def _stop(self) -> None:
-        if self._received is signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt
+        if self._received is signal.SIGINT or self._received is None:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + self._received)
+
+    def _agree(self, *, is_due: bool = False) -> tuple[bool, bool]:
+        """Return whether a process was asked to stop, and whether the first one's watch says to save.
+
+        What comes in a moment later is for the next batch: only what all have heard may be acted upon.
+        """
+        is_first = self._trainer is None or self._trainer.is_global_zero
+        number, is_due_now = largest([int(self._received or 0), int(is_due and is_first)])
+        if number:
+            is_new = self._received is None
+            self._received = signal.Signals(number)
+            if is_new:
+                self._received_at = time.monotonic()
+                self._say_that_it_stops()
+        return bool(number), bool(is_due_now)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save where it is time to, and stop where that was asked for."""
-        is_due = time.monotonic() - self._saved_at >= 60 * self.minutes
-        if trainer.world_size > 1 or not (self._received or is_due) or not _is_safe(trainer, outputs):
+        is_due = self._saves and time.monotonic() - self._saved_at >= 60 * self.minutes
+        is_asked, is_due = self._agree(is_due=is_due)
+        if is_asked and not self._saves:
+            self._stop()
+        if not (is_asked or is_due) or not _is_safe(trainer, outputs):
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(self._path)
@@ -102,22 +162,42 @@ class Interruption(Callback):
         self._position = (
             f"epoch {trainer.current_epoch}, batch {batch_idx + 1} of {trainer.num_training_batches}"
         )
-        if self._received:
+        if is_asked:
             self._stop()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop where that was asked for during validation, now that the epoch's checkpoint is written."""
         if trainer.current_epoch > 0:
             self._position = "the last finished epoch"
-        if self._received:
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        is_asked, _ = self._agree()
+        if is_asked:
             self._stop()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the signals back, and stop where that was asked for."""
+        """Stop where that was asked for; the epoch is kept."""
         self._position = "the last finished epoch"
+        self._stop_if_asked()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Stop together where a trained network is evaluated."""
+        if trainer.state.fn != "fit":
+            self._stop_if_asked()
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop together where that was asked for at the very end of an evaluation."""
+        if trainer.state.fn != "fit":
+            self._stop_if_asked()
+
+    on_test_end = on_validation_end
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the signals back."""
         self._give_back()
-        if self._received:
-            self._stop()
 
     def _give_back(self) -> None:
         for number, handler in self._handlers.items():
@@ -127,25 +207,85 @@ class Interruption(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Tell the user what is kept; the exception goes on its way."""
+        """Tell the user what is kept, and end what was started; the exception goes on its way."""
         self._give_back()
-        if not trainer.is_global_zero:
-            return
-        reason = {KeyboardInterrupt: "Ctrl-C", SystemExit: "SIGTERM", SIGTERMException: "SIGTERM"}.get(
-            type(exception), type(exception).__name__
-        )
+        if is_of_lost_process(exception):
+            self._explain_loss(trainer, exception)
+        elif trainer.is_global_zero:
+            self._explain(exception)
+        _end_started(trainer)
+
+    def _explain(self, exception: BaseException) -> None:
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+        reason = (stop_reason(exception) if stopped else None) or type(exception).__name__
         if not self._path.is_file():
-            if reason in ("Ctrl-C", "SIGTERM"):
+            if stopped:
                 exception.is_explained = True  # type: ignore[attr-defined]
                 log.warning(
                     "\nStopped by %s before anything was saved: there is nothing to go on from.", reason
                 )
             return
         exception.is_explained = True  # type: ignore[attr-defined]
-        log.warning(
-            "\nStopped by %s. %s is kept in %s. Resume with: cxrlab train resume=%s",
-            reason, self._position[0].upper() + self._position[1:], self._path, self.run_dir,
-        )  # fmt: skip
+        log.warning("\nStopped by %s. %s", reason, self._what_is_kept())
+
+    def _what_is_kept(self) -> str:
+        if not self._path.is_file():
+            return "Nothing was saved yet: the same command starts again."
+        position = self._position[0].upper() + self._position[1:]
+        return f"{position} is kept in {self._path}. Resume with: cxrlab train resume={self.run_dir}"
+
+    def _explain_loss(self, trainer: pl.Trainer, exception: BaseException) -> None:
+        """Note on an error of torch's what it means: words to say, or the status to end with in silence."""
+        ended = ended_processes(started_processes(trainer))
+        asked = [status for status in ended.values() if status - 128 in _SIGNALS]
+        if asked and len(asked) == len(ended):  # before they could agree
+            log.warning(
+                "\nStopped by %s to another process. %s",
+                signal.Signals(asked[0] - 128).name, self._what_is_kept(),
+            )  # fmt: skip
+            exception.lost_process = asked[0]  # type: ignore[attr-defined]
+            exception.is_explained = True  # type: ignore[attr-defined]
+            return
+        # One speaks for all; the second where it is the first that is lost.
+        if trainer.global_rank > 1 or (trainer.global_rank == 1 and is_started_by_first(trainer)):
+            exception.lost_process = 1  # type: ignore[attr-defined]
+            return
+        who = " and ".join(
+            f"process {rank} of {trainer.world_size} {in_words(status)}" for rank, status in ended.items()
+        )
+        who = who or (
+            f"the connection to another of the {trainer.world_size} processes broke: it has ended (what it "
+            f"says, or what started it, tells why), or the network has ({str(exception).splitlines()[0]})"
+        )
+        exception.lost_process = (  # type: ignore[attr-defined]
+            f"{who[0].upper()}{who[1:]}; the others cannot go on without it. {self._what_is_kept()}"
+        )
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def stop_reason(exception: BaseException) -> str | None:
+    """Return by what a training is stopped, such as ``Ctrl-C`` or ``SIGTERM``; None where by none of them."""
+    if isinstance(exception, KeyboardInterrupt):
+        return "Ctrl-C"
+    code = exception.code if isinstance(exception, SystemExit) else None
+    numbers = {128 + number: number.name for number in _SIGNALS}
+    return numbers.get(code) if isinstance(code, int) else None
+
+
+def _end_started(trainer: pl.Trainer) -> None:
+    """Wait for the processes that this one started, and end those that wait for it."""
+    processes = started_processes(trainer)
+    forget_started(trainer)
+    end = time.monotonic() + _SECONDS_TO_STOP
+    for process in processes:
+        try:
+            process.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _is_safe(trainer: pl.Trainer, outputs: Any) -> bool:
@@ -158,7 +298,14 @@ def _is_safe(trainer: pl.Trainer, outputs: Any) -> bool:
     if loop.batch_progress.is_last_batch or loop._num_ready_batches_reached() or loop._should_accumulate():
         return False
     loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-    return not isinstance(loss, torch.Tensor) or bool(torch.isfinite(loss))
+    is_broken = isinstance(loss, torch.Tensor) and not bool(torch.isfinite(loss))
+    return not largest([is_broken])[0]
+
+
+class StopTogether(Interruption):
+    """Where nothing is to be saved within an epoch (``callbacks.interruption=null``): stops, and no more."""
+
+    _saves = False
 
 
 class TodaysSettings(Callback):
@@ -205,83 +352,25 @@ class TodaysSettings(Callback):
         trainer.fit_loop.epoch_loop.max_steps = self._max_steps
 
 
-class StopTogether(Callback):
-    """Stops all processes of a training at the same batch, once SIGTERM has reached one of them.
-
-    One that left alone would leave the others waiting for it for ever; so would Lightning's own handler,
-    which sends to the others from wherever the signal met it. What is evaluated is stopped at once.
-    """
-
-    def __init__(self) -> None:
-        self._trainer: pl.Trainer | None = None
-        self._is_received = False
-        self._handler: Any = None
-
-    def _listen(self, trainer: pl.Trainer) -> None:
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
-            self._trainer = trainer
-            before = signal.signal(signal.SIGTERM, self._note)
-            if self._handler is None:
-                self._handler = before
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        trainer = self._trainer
-        if trainer is None or self._is_received:
-            raise SystemExit(128 + number)
-        self._is_received = True
-        if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(number)  # what this process has started
-        if trainer.state.fn != "fit":
-            raise SystemExit(128 + number)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen."""
-        self._listen(trainer)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, also where a trained network is evaluated."""
-        self._listen(trainer)
-
-    on_test_start = on_validation_start
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop if one of the processes was asked to."""
-        if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(self._is_received, all=False):
-            raise SystemExit(128 + signal.SIGTERM)
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Wait for the other processes, and end those that wait for this one."""
-        for process in getattr(trainer.strategy.launcher, "procs", ()):
-            try:
-                process.wait(_SECONDS_TO_STOP)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signal back."""
-        if self._handler is not None:
-            signal.signal(signal.SIGTERM, self._handler)
-        self._handler = None
-
-
 class RandomState(Callback):
     """Saves and restores the generators of Python, NumPy, torch and CUDA.
 
     Lightning saves none of them. They are kept as tensors and whole numbers, since NumPy's own state object
     cannot be loaded with ``weights_only=True``. With several processes the others draw numbers of their own,
-    derived from those of the first: each image is to be augmented in its own way. A resumed run of several
-    processes is therefore as good as the uninterrupted one, but not equal to it.
+    derived from those of the first: each image is to be dropped out in its own way. A checkpoint holds the
+    state of each; one of as many processes resumes with them, another number derives them anew.
     """
 
     def __init__(self) -> None:
-        self._restored: dict[str, Any] | None = None
+        self._restored: list[dict[str, Any]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of every generator."""
+        """Return the state of every generator; all processes are to ask for it."""
+        first, *others = gathered(self._own_state())
+        return {**first, "others": others}
+
+    @staticmethod
+    def _own_state() -> dict[str, Any]:
         version, words, gauss = random.getstate()
         _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
         words_of_numpy = torch.from_numpy(np.asarray(keys).astype(np.int64))
@@ -298,17 +387,22 @@ class RandomState(Callback):
         Raises:
             Exception: If it is none, before anything is trained or taken away.
         """
-        python, numpy = _states(state_dict)
-        random.Random().setstate(python)
-        np.random.RandomState().set_state(numpy)
-        torch.Generator().set_state(state_dict["torch"].cpu())
-        self._restored = state_dict
+        states = [state_dict, *state_dict.get("others", [])]  # earlier versions had the first one's only
+        for state in states:
+            python, numpy = _states(state)
+            random.Random().setstate(python)
+            np.random.RandomState().set_state(numpy)
+            torch.Generator().set_state(state["torch"].cpu())
+        self._restored = states
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the saved state, also within an epoch, and part the ways of the processes."""
-        if self._restored is not None:
-            _restore(self._restored)
-            self._restored = None
+        states, self._restored = self._restored, []
+        if len(states) == num_processes():
+            _restore(states[trainer.global_rank])
+            return
+        if states:
+            _restore(states[0])
         if trainer.global_rank > 0:
             torch.manual_seed(int(torch.randint(2**31, ())) + trainer.global_rank)
 
