@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from cxrlab.cli import processes
 from cxrlab.cli.config import config_dir
 from cxrlab.errors import ConfigError
 from cxrlab.sweeps import slurm
@@ -356,3 +357,17 @@ def test_a_sweep_that_does_not_wait_is_found_again_and_ctrl_c_cancels_it(
     row = read_row(tmp_path / "sweep", 0)
     assert row is not None
     assert row["status"] == "preempted"
+
+
+def test_the_first_of_srun_s_processes_tells_the_others_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"SLURM_STEP_NUM_TASKS": "2", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(name, value)
+    node = {"hydra": {"run": {"dir": "outputs/one"}, "job": {"name": "train"}, "output_subdir": ".hydra"}}
+    first, second = OmegaConf.create(node), OmegaConf.create(node)
+    processes.tell_folder(first)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    processes.take_folder(second)
+    assert second.hydra.run.dir == str(tmp_path / "outputs" / "one")

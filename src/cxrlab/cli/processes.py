@@ -97,8 +97,12 @@ def check_alone() -> None:
 def _tell(folder: str) -> None:
     if starter() == "torchrun":
         _store().set(_key(), folder)
-    else:
-        write_text(_file(), folder)
+        return
+    while True:
+        _file().parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # a job that has just ended here took it away
+            write_text(_file(), folder)
+            return
 
 
 def _told() -> str:
