@@ -17,6 +17,8 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import ConfigCompositionException
 from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 from optuna import Study
@@ -199,12 +201,30 @@ def test_what_does_not_compose_fails_alone(tmp_path: Path):
     class Picky(Jobs):
         def launch(self, job_overrides, initial_job_idx):
             if initial_job_idx == 1:
-                raise ConfigError("lr and size do not go together")
+                raise ConfigCompositionException("lr and size do not go together")
             return super().launch(job_overrides, initial_job_idx)
 
     _, study = searched(plan(tmp_path, n_trials=3), launcher=Picky(tmp_path, bowl))
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert "do not go together" in study.trials[1].user_attrs["error"]
+
+
+def test_what_no_trial_can_be_run_with_ends_the_search_and_costs_no_trial(tmp_path: Path):
+    class NoPartition(Jobs):
+        def launch(self, job_overrides, initial_job_idx):
+            raise ConfigError("no such partition")
+
+    with pytest.raises(ConfigError, match="no such partition"):
+        searched(plan(tmp_path, n_trials=3), launcher=NoPartition(tmp_path, bowl))
+    launcher, study = searched(plan(tmp_path, n_trials=3))
+    assert [number for number, _ in launcher.ran] == [0, 1, 2]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+
+
+def test_a_search_waits_for_its_jobs():
+    config = OmegaConf.create({"hydra": {"launcher": {"_target_": "hydra_plugins.x.Slurm", "wait": False}}})
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.wait=false"):
+        launcher_of({"n_jobs": 1}, None, None, config)
 
 
 def killed_after(tmp_path: Path, plan: Plan, number: int) -> None:
@@ -267,7 +287,7 @@ def test_a_study_is_not_gone_on_with_for_something_else(tmp_path: Path):
 
 
 def test_several_trials_at_the_same_time(tmp_path: Path):
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=300)
 
     def objective(number: int, values: dict[str, str]) -> float:
         together.wait()  # is passed by two at a time only
@@ -299,7 +319,7 @@ def test_two_processes_work_at_one_study(tmp_path: Path, has_url: bool):
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
-    ran = [process.communicate()[0].split() for process in processes]
+    ran = [process.communicate(timeout=300)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(int(number) for numbers in ran for number in numbers) == list(range(12))
     _, alone = searched(plan(tmp_path / "alone", sampler="random", n_trials=12))
@@ -340,6 +360,21 @@ def test_halving_runs_the_best_again_with_more(tmp_path: Path, n_jobs: int):
     assert (result.best.number, result.best.rung) == (12, 2)
     assert len(result.parameters) == 2
     assert sum(one.importance or 0 for one in result.parameters) == pytest.approx(1)
+
+
+def test_halving_ends_where_a_trial_of_a_rung_was_cut_off(tmp_path: Path):
+    class CutOff(Jobs):
+        def launch(self, job_overrides, initial_job_idx):
+            if initial_job_idx != 1:
+                return super().launch(job_overrides, initial_job_idx)
+            self.row(1, "interrupted", job_overrides[0])
+            result = JobReturn(status=JobStatus.FAILED)
+            result._return_value = UserError("Job 1 interrupted: killed by SIGKILL")
+            return [result]
+
+    halving = plan(tmp_path, sampler="random", pruner="none", n_trials=3, rungs=RUNGS)
+    launcher, _ = searched(halving, launcher=CutOff(tmp_path, of_rungs))
+    assert [number for number, _ in launcher.ran] == [0, 2]  # and no later rung before it is known
 
 
 def test_halving_goes_on_where_it_was_killed(tmp_path: Path):
@@ -630,7 +665,7 @@ def test_two_workers_search_trainings_and_go_on(tmp_path: Path, tiny_command: li
     assert set(before["state"]) <= {"completed", "pruned"}
     assert (before["images"] > 0).all()
     rows = pd.read_csv(sweep / "sweep.csv")
-    assert "callbacks" not in " ".join([*rows.columns, *rows["overrides"]])
+    assert "callbacks.pruning" not in " ".join([*rows.columns, *rows["overrides"]])
     assert set(rows["status"]) <= {"completed", "pruned"}
     assert not list(sweep.glob("*/predictions/test.csv"))
     done = run(f"resume_sweep={sweep}", "hydra.sweeper.n_trials=5")

@@ -25,7 +25,7 @@ from cxrlab.sweeps.slurm_task import Task
 from cxrlab.sweeps.table import add_job
 
 pytest.importorskip("submitit")
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SLURM is of Linux")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="SLURM is of Linux")
 
 STAND_IN = Path(__file__).with_name("slurm_stand_in.py")
 
@@ -208,7 +208,7 @@ def test_a_signal_of_slurm_reaches_the_training_once_and_is_never_a_success(
     for name in sent:
         task.send_signal(signal.Signals[name])
         time.sleep(0.1)
-    assert task.wait(60) == 143
+    assert task.wait(300) == 143
     assert received(job) == "SIGTERM"
     row = read_row(job.sweep_dir, 0)
     assert row is not None
@@ -223,7 +223,7 @@ def test_a_signal_that_slurm_sends_to_all_processes_is_not_sent_again(cluster: P
     assert len(children) == 2
     for pid in [*map(int, children), task.pid]:
         os.kill(pid, signal.SIGTERM)
-    assert task.wait(60) == 143
+    assert task.wait(300) == 143
     assert received(job) == "SIGTERM"
 
 
@@ -231,7 +231,7 @@ def test_a_signal_that_slurm_sends_to_all_processes_is_not_sent_again(cluster: P
 def test_after_so_many_requeues_a_job_stays_cut_off(cluster: Path, job: Job):
     task = started_task(job, max_requeues=2, SLURM_RESTART_COUNT="2")
     task.send_signal(signal.SIGUSR2)
-    assert task.wait(60) == 143
+    assert task.wait(300) == 143
     row = read_row(job.sweep_dir, 0)
     assert row is not None
     assert row["error"] == "stopped by SIGUSR2; not queued again: hydra.launcher.max_requeues=2"
@@ -241,7 +241,7 @@ def test_after_so_many_requeues_a_job_stays_cut_off(cluster: Path, job: Job):
 def test_a_queue_that_does_not_take_it_again_is_told(cluster: Path, job: Job):
     task = started_task(job)
     task.send_signal(signal.SIGUSR2)
-    assert task.wait(60) == 143
+    assert task.wait(300) == 143
     row = read_row(job.sweep_dir, 0)
     assert row is not None
     assert row["status"] == "preempted"
@@ -255,10 +255,10 @@ def test_of_several_processes_the_first_alone_writes(cluster: Path, job: Job):
     second = started_task(job, **several, SLURM_PROCID="1")
     assert (job.sweep_dir / "started-0-0").read_text() == "2"
     second.send_signal(signal.SIGUSR2)
-    assert second.wait(60) == 143
+    assert second.wait(300) == 143
     assert read_row(job.sweep_dir, 0)["status"] == "waiting"  # type: ignore[index]
     first.send_signal(signal.SIGUSR2)
-    assert first.wait(60) == 143
+    assert first.wait(300) == 143
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from cxrlab.errors import ConfigError, MissingFileError, UserError, quoted
 from cxrlab.files import RunDir, read_json, reading, sweep_jobs, write_text
-from cxrlab.sweeps.table import change_job
+from cxrlab.sweeps.table import change_job, without_pruning
 
 log = logging.getLogger(__name__)
 
@@ -252,11 +252,12 @@ def check_same(job: Job, row: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Naming both.
     """
-    before = of_sweep(row.get("task") or str(row["overrides"]).split())
-    if before != list(job.overrides):
+    before = without_pruning(of_sweep(row.get("task") or str(row["overrides"]).split()))
+    now = without_pruning(job.overrides)
+    if before != now:
         raise ConfigError(
-            f"Job {job.number} of {job.sweep_dir} has the settings {' '.join(before)}, not "
-            f"{' '.join(job.overrides)}: start a new sweep for those."
+            f"Job {job.number} of {job.sweep_dir} has the settings {' '.join(before)}, not {' '.join(now)}: "
+            "start a new sweep for those."
         )
 
 

@@ -8,6 +8,8 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -17,7 +19,7 @@ from omegaconf import DictConfig
 from cxrlab.cli.claims import user_of
 from cxrlab.cli.console import ErrorLog
 from cxrlab.data.cache_worker import num_cores
-from cxrlab.errors import ConfigError, check_range
+from cxrlab.errors import ConfigError, UserError, check_range
 from cxrlab.sweeps.callback import add_waiting_job
 from cxrlab.sweeps.jobs import DONE, Job, check_same, describe_job, job_return, mark, outcome_of, read_row
 
@@ -96,7 +98,10 @@ class JobProcesses:
         with self._lock:
             self._is_stopped = True
             for process in self._running.values():
-                process.send_signal(number)
+                if os.name == "nt":  # Windows has no signals to send
+                    process.terminate()
+                else:
+                    process.send_signal(number)
 
     def _run(self, job: Job, title: str) -> str:
         """Run a job, and return how it ended, in words; nothing where it was not started any more."""
@@ -159,12 +164,23 @@ def prepared_job(
         if row["status"] not in DONE and not is_at_work:
             if (user := user_of(job.path)) is not None:
                 raise ConfigError(
-                    f"Job {number} of {job.sweep_dir} is at work: {job.path} is in use by {user}."
+                    f"Job {number} of {job.sweep_dir} is at work: {job.path} is in use by {user}. Wait for "
+                    "it, or stop it."
                 )
             if row["status"] == "failed":
                 job.set_aside()
+    job = _where_it_was(job)
     job.save()
     return job
+
+
+def _where_it_was(job: Job) -> Job:
+    """Return a job as it is started from where the sweep was: relative paths of the config lie there."""
+    try:
+        before = Path(Job.load(job.sweep_dir, job.number).cwd)
+    except UserError:  # there was none, or what was saved of it is damaged
+        return job
+    return replace(job, cwd=str(before)) if before.is_dir() else job
 
 
 def is_done(job: Job) -> bool:

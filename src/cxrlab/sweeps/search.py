@@ -205,8 +205,8 @@ class Search:
             here = [trial for trial in trials if trial.user_attrs.get("rung", 0) == rung]
             if len(here) < len(wanted):
                 return self._of_rung(study, rung, wanted[len(here)]), True
-            if any(_is_open(trial) for trial in here):
-                return None, True
+            if left := [trial.number for trial in here if _is_open(trial)]:
+                return None, any(number not in self.cut_off for number in left)
             wanted = list(promoted(here, self.plan.settings.keep, mode=self.plan.mode))
         return None, False
 
@@ -228,7 +228,10 @@ class Search:
         started = time.monotonic()
         try:
             (result,) = self.launcher.launch([[*overrides, pruning]], number)
-        except (UserError, HydraException, OmegaConfBaseException) as error:  # it does not even compose
+        except UserError:  # of the launcher, such as a partition that there is not: no trial can be run
+            self.cut_off.append(number)
+            raise
+        except (HydraException, OmegaConfBaseException) as error:  # it does not even compose
             result = JobReturn(status=JobStatus.FAILED)
             result._return_value = UserError(message(error))
         row = read_row(self.plan.sweep_dir, number) or {}

@@ -37,6 +37,11 @@ def launcher_of(
             f"hydra.sweeper.n_jobs={n_jobs} with hydra/launcher=basic, which runs jobs in one process: leave "
             "it out, or take hydra/launcher=processes."
         )
+    if node.get("wait") is False:
+        raise ConfigError(
+            "hydra.launcher.wait=false: a search chooses each trial from what others gave, and waits for "
+            "them. Leave it out."
+        )
     if isinstance(node.get("workers"), int) and isinstance(n_jobs, int) and node.workers < n_jobs:
         with read_write(config), open_dict(config):
             node.workers = n_jobs
@@ -184,7 +189,9 @@ def _record(plan: Plan) -> dict[str, Any]:
         "space": [parameter.text for parameter in plan.space],
         "settings": list(plan.fixed),
         "sampler": plan.settings.sampler,
+        "sampler_options": dict(plan.settings.sampler_options or {}),
         "seed": plan.settings.seed,
+        "keep": plan.settings.keep,
         "rungs": [" ".join(as_overrides(rung)) for rung in plan.settings.rungs],
     }
 

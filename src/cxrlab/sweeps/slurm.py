@@ -186,6 +186,7 @@ class SlurmJobs:
         self.settings = settings
         self._context, self._config = hydra_context, config
         self._is_stopped = threading.Event()
+        self._submitting = threading.Lock()  # Hydra has one config at a time, and this process one stderr
         self._open: dict[str, Job] = {}
         self._requeued: Counter[str] = Counter()
 
@@ -203,11 +204,12 @@ class SlurmJobs:
             ConfigError: If SLURM refuses them, in its words, or one has other settings in the sweep's table.
         """
         numbered = [(initial_job_idx + n, list(words)) for n, words in enumerate(job_overrides)]
-        queued = self._still_queued([number for number, _ in numbered])
-        jobs = [self._prepared(words, number, is_queued=number in queued) for number, words in numbered]
-        found = {queued[job.number]: job for job in jobs if job.number in queued}
-        waiting = [job for job in jobs if job.number not in queued and not is_done(job)]
-        opened = found | self._submit(waiting)
+        with self._submitting:
+            queued = self._still_queued([number for number, _ in numbered])
+            jobs = [self._prepared(words, number, is_queued=number in queued) for number, words in numbered]
+            found = {queued[job.number]: job for job in jobs if job.number in queued}
+            waiting = [job for job in jobs if job.number not in queued and not is_done(job)]
+            opened = found | self._submit(waiting)
         if not self.settings.wait:
             SweepTable.is_open = True
             self._say_how_to_go_on(jobs, opened)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,10 +17,13 @@ from typing import Any
 from cxrlab.sweeps.jobs import DONE, Job, mark, outcome_of
 
 # What SLURM sends before the time limit (submitit's choice, since NCCL may catch SIGUSR1), and a person may.
-_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+_WARNINGS = tuple(number for number in signal.Signals if number.name in ("SIGUSR1", "SIGUSR2"))
 
 # From a signal to this process until the same one has reached those below it.
 _SECONDS_TO_HEAR = 1.0
+
+# From the end of a later process of a training to that of its task.
+_SECONDS_TO_SPEAK = 30.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Task:
     Args:
         sweep_dir: The sweep's folder.
         number: The job's number in it.
-        max_requeues: After how many starts it is not queued again at its time limit.
+        max_requeues: After how many starts it is not queued again.
     """
 
     sweep_dir: Path
@@ -53,6 +57,9 @@ class Task:
         with _Process(job, is_first=is_first) as process:
             returncode = process.wait()
         if not is_first:
+            if returncode != 0 and process.received is None:
+                # SLURM ends the other tasks with this one: the first is to say first why the training failed.
+                time.sleep(_SECONDS_TO_SPEAK)
             raise SystemExit(_status(returncode))
         row = outcome_of(job, returncode)
         if row["status"] in DONE:
@@ -67,7 +74,7 @@ class Task:
         slurm_id = _own_id()
         if received is signal.SIGTERM and (queue_states(slurm_id) or {}).get(slurm_id) != "RUNNING":
             return told  # cancelled
-        if received in _WARNINGS and _count("SLURM_RESTART_COUNT") >= self.max_requeues:
+        if _count("SLURM_RESTART_COUNT") >= self.max_requeues:
             return f"{told}; not queued again: hydra.launcher.max_requeues={self.max_requeues}"
         problem = requeue(slurm_id)
         return f"{told}; not queued again: {problem}" if problem else f"{told}; queued again"
@@ -122,8 +129,7 @@ class _Process:
 
     def wait(self) -> int:
         """Return the training's status, negative for a signal."""
-        assert self._process is not None
-        return self._process.wait()
+        return 0 if self._process is None else self._process.wait()
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Pass a signal on, once."""
