@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 class Search(Sweeper):
     """A sweep whose jobs a sampler chooses; see :class:`cxrlab.sweeps.search_study.SearchSettings`."""
 
+    hydra_context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
-        self.hydra_context: HydraContext | None = None
-        self.config: DictConfig | None = None
-        self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the sweep's config, and prepare what runs its jobs."""
@@ -32,8 +33,5 @@ class Search(Sweeper):
         """Search."""
         from cxrlab.sweeps.search_sweeper import sweep
 
-        assert self.config is not None
-        assert self.hydra_context is not None
-        assert self.launcher is not None
         sweep(self.settings, self.config, self.hydra_context, self.launcher, arguments)
         return []

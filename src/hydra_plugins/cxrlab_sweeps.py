@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 class Processes(Launcher):
     """``hydra/launcher=processes``, see :class:`cxrlab.sweeps.processes.JobProcesses`."""
 
+    _jobs: "JobProcesses"
+
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
-        self._jobs: JobProcesses | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the sweep's config."""
@@ -31,21 +32,20 @@ class Processes(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs, and return once all have ended."""
-        assert self._jobs is not None
         return self._jobs.launch(job_overrides, initial_job_idx)
 
     def stop(self, number: int) -> None:
         """Send a signal to the jobs at work, and start no others."""
-        if self._jobs is not None:
-            self._jobs.stop(number)
+        self._jobs.stop(number)
 
 
 class Slurm(Launcher):
     """``hydra/launcher=slurm``, see :class:`cxrlab.sweeps.slurm.SlurmJobs`."""
 
+    _jobs: "SlurmJobs"
+
     def __init__(self, **settings: object) -> None:
         self.settings = settings
-        self._jobs: SlurmJobs | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take the sweep's config."""
@@ -55,10 +55,8 @@ class Slurm(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Submit jobs, and return once all have ended."""
-        assert self._jobs is not None
         return self._jobs.launch(job_overrides, initial_job_idx)
 
     def stop(self, number: int) -> None:
         """Cancel the jobs that are not done, and submit no others."""
-        if self._jobs is not None:
-            self._jobs.stop(number)
+        self._jobs.stop(number)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cxrlab.cli.processes import is_later
 from cxrlab.errors import ConfigError
 from cxrlab.files import remove_leftovers
 
@@ -162,7 +163,7 @@ def claim(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     key = folder.resolve()
-    if (key in _held and _held[key].pid == os.getpid()) or is_later_process():
+    if (key in _held and _held[key].pid == os.getpid()) or is_later():
         return
     while True:
         paths = _claims(folder)
@@ -286,14 +287,6 @@ def _owner(path: Path) -> Owner | None:
             break
         time.sleep(0.05)
     return None
-
-
-def is_later_process() -> bool:
-    """Tell whether torchrun, srun, Lightning or the like started this as a later one of a training's."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):  # in Lightning's order
-        if (value := os.environ.get(name, "")).isdigit():
-            return int(value) > 0
-    return False
 
 
 def _tell_children() -> None:

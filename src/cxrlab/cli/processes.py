@@ -45,7 +45,7 @@ def starter(environment: Mapping[str, str] = os.environ) -> str | None:
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:
     """Return the number of this process among those of its training, as far as its environment tells it."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # in Lightning's order
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):  # in Lightning's order
         if (value := environment.get(name, "")).isdigit():
             return int(value)
     return 0

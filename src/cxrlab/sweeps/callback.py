@@ -16,9 +16,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from cxrlab.cli.claims import is_later_process
 from cxrlab.cli.config import is_job_of_sweep
 from cxrlab.cli.console import stop_reason
+from cxrlab.cli.processes import is_later
 from cxrlab.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def ending_is_told() -> Iterator[None]:
 
 def _writes_row(config: DictConfig) -> bool:
     """Tell whether this process has a row in a sweep's table: the first one of a job."""
-    return is_job_of_sweep(config) and not is_later_process()
+    return is_job_of_sweep(config) and not is_later()
 
 
 def _add_row(
