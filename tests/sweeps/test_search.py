@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
@@ -35,6 +36,7 @@ from cxrlab.sweeps.search_results import experiment_yaml, read_result, write_res
 from cxrlab.sweeps.search_space import parse_space
 from cxrlab.sweeps.search_study import JOURNAL, SearchSettings, check_same_search, open_storage
 from cxrlab.sweeps.search_sweeper import launcher_of
+from cxrlab.training.callbacks.resume import Interruption
 
 MONITOR = "val/auroc"
 
@@ -687,3 +689,16 @@ def test_jobs_of_a_search_that_goes_on_lie_in_its_folder(tmp_path: Path, monkeyp
         job = loader.load_sweep_config(cfg, ["seed=1"])
     assert job.hydra.sweep.dir == str(tmp_path / "outputs" / "mine")
     assert cfg.hydra.launcher.workers == 2
+
+
+def test_what_a_search_ended_is_not_to_be_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_text("")
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
+    interruption = Interruption(run_dir=str(tmp_path))
+    interruption.on_exception(trainer, pl.LightningModule(), JobPruned("pruned after epoch 3", 0.5))
+    assert "Resume with" not in caplog.text
+    interruption.on_exception(trainer, pl.LightningModule(), UserError("no memory"))
+    assert "Resume with" in caplog.text

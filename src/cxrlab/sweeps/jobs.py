@@ -44,6 +44,7 @@ class JobPruned(UserError):
     def __init__(self, message: str, metric: float | None = None) -> None:
         super().__init__(message)
         self.metric = metric
+        self.is_explained = True  # its checkpoint is not to be gone on from
 
 
 @dataclass(frozen=True)

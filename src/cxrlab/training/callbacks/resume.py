@@ -216,6 +216,8 @@ class Interruption(Callback):
         _end_started(trainer)
 
     def _explain(self, exception: BaseException) -> None:
+        if getattr(exception, "is_explained", False):
+            return
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
         reason = (stop_reason(exception) if stopped else None) or type(exception).__name__
         if not self._path.is_file():
