@@ -347,6 +347,8 @@ def test_a_sweep_that_does_not_wait_is_found_again_and_ctrl_c_cancels_it(
     assert first.returncode == 0, output
     assert "-m resume_sweep=" in output
     again = command("resume_sweep=sweep", "hydra.launcher.wait=true", cwd=tmp_path)
+    assert again.stdout is not None
+    assert any(" of 2 done, " in line for line in again.stdout)  # it has found them, and waits
     until((tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt").exists)
     again.send_signal(signal.SIGINT)
     output, _ = again.communicate(timeout=400)
