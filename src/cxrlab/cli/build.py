@@ -17,6 +17,7 @@ from torch import nn
 from cxrlab.cli import config
 from cxrlab.cli.checks import build_groups
 from cxrlab.cli.initial_weights import chosen_weights, expected_statistics, log_image_size
+from cxrlab.cli.overrides import key_of
 from cxrlab.cli.processes import check_started
 from cxrlab.data.datamodule import DataModule
 from cxrlab.errors import CheckpointError, ConfigError, UserError
@@ -97,7 +98,7 @@ def use_features(
 
 def names_override(key: str) -> bool:
     """Tell whether the command line sets a key by itself, not by an option of its group."""
-    return any(override.lstrip("+").partition("=")[0] == key for override in config.task_overrides())
+    return any(key_of(override) == key for override in config.task_overrides())
 
 
 def check_device(cfg: DictConfig) -> None:

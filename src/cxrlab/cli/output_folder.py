@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cxrlab.cli import processes
 from cxrlab.cli.claims import FolderInUseError, claim, is_claim, release
 from cxrlab.cli.config import check_outside_data
+from cxrlab.cli.overrides import key_of
 from cxrlab.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -190,7 +191,7 @@ def _claim_named_sweep(folder: Path, *, is_resumed: bool) -> None:
 
 def _names(config: DictConfig, key: str) -> bool:
     """Tell whether the command line sets a key."""
-    return any(str(override).lstrip("+").split("=", 1)[0] == key for override in config.hydra.overrides.hydra)
+    return any(key_of(str(override)) == key for override in config.hydra.overrides.hydra)
 
 
 def _moved(wanted: Path, folder: Path) -> str:

@@ -124,3 +124,13 @@ def appended(argument: str) -> str:
         ('++model.options.drop_path_rate=0.1', 'model.dropout=0.1')
     """
     return f"++{argument}" if argument.startswith(_FREE) else argument
+
+
+def key_of(word: str) -> str:
+    """Return which key an override sets, adds or takes away.
+
+    Example:
+        >>> key_of("optimizer.lr=0.1"), key_of("+callbacks.mine=null"), key_of("~logger")
+        ('optimizer.lr', 'callbacks.mine', 'logger')
+    """
+    return word.lstrip("+~").partition("=")[0]

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.cli.config import is_job_of_sweep
 from cxrlab.cli.console import stop_reason
+from cxrlab.cli.overrides import key_of
 from cxrlab.cli.processes import is_later
 from cxrlab.errors import UserError
 
@@ -128,7 +129,7 @@ def _overrides_but(config: DictConfig, key: str) -> str:
     from cxrlab.sweeps.table import without_pruning
 
     overrides = without_pruning(of_sweep(config.hydra.overrides.task))
-    return " ".join(override for override in overrides if override.lstrip("+").split("=", 1)[0] != key)
+    return " ".join(override for override in overrides if key_of(override) != key)
 
 
 def _seed(config: DictConfig) -> dict[str, object]:

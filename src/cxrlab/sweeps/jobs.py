@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from cxrlab.cli.overrides import key_of
 from cxrlab.errors import ConfigError, MissingFileError, UserError, quoted
 from cxrlab.files import RunDir, read_json, reading, sweep_jobs, write_text
 from cxrlab.sweeps.table import change_job, without_pruning
@@ -170,11 +171,7 @@ def describe_job(config: DictConfig, number: int, overrides: Sequence[str]) -> t
 
 def of_sweep(overrides: Sequence[str]) -> list[str]:
     """Return overrides without those that say where a job goes on, which are not of what it computes."""
-    return [
-        str(one)
-        for one in overrides
-        if str(one).lstrip("+").partition("=")[0] not in ("resume", "resume_sweep")
-    ]
+    return [str(one) for one in overrides if key_of(str(one)) not in ("resume", "resume_sweep")]
 
 
 def _flags(config: DictConfig) -> list[str]:

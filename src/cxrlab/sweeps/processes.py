@@ -17,7 +17,6 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from cxrlab.cli.claims import user_of
-from cxrlab.cli.console import ErrorLog
 from cxrlab.data.cache_worker import num_cores
 from cxrlab.errors import ConfigError, UserError, check_range
 from cxrlab.sweeps.callback import add_waiting_job
@@ -123,11 +122,9 @@ class JobProcesses:
 
     def _started(self, job: Job, share: dict[str, str]) -> "subprocess.Popen[bytes]":
         """Start a job in a group of its own: Ctrl-C reaches it by us, and once."""
-        # By our own doing Hydra shows tracebacks in this process; the job has them where they are wanted.
-        hidden = () if ErrorLog.wants_traceback else ("HYDRA_FULL_ERROR",)
         arguments: dict[str, Any] = {
             "cwd": job.cwd,
-            "env": {name: value for name, value in os.environ.items() if name not in hidden} | share,
+            "env": os.environ | share,
             "stdin": subprocess.DEVNULL,
             "process_group": 0,
         }

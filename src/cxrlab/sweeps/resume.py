@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cxrlab.cli.overrides import key_of
 from cxrlab.errors import ConfigError, MissingFileError, override
 from cxrlab.files import read_yaml
 
@@ -42,7 +43,7 @@ def with_sweep(arguments: Sequence[str]) -> list[str]:
         ConfigError: If other settings are given than the sweep's, or the folder's could choose what code
             runs and were not given again.
     """
-    folders = [word.partition("=")[2].strip("'\"") for word in arguments if _key(word) == _KEY]
+    folders = [word.partition("=")[2].strip("'\"") for word in arguments if key_of(word) == _KEY]
     if not folders or not {"-m", "--multirun"} & set(arguments):
         return list(arguments)
     folder = Path(folders[-1])
@@ -54,35 +55,31 @@ def with_sweep(arguments: Sequence[str]) -> list[str]:
     if not isinstance(overrides, dict):
         raise ConfigError(f"{path} has no hydra.overrides: it was cut short or edited. Start a new sweep.")
     task, of_hydra = (
-        [str(word) for word in overrides.get(name) or [] if _key(str(word)) not in _NOT_KEPT]
+        [str(word) for word in overrides.get(name) or [] if key_of(str(word)) not in _NOT_KEPT]
         for name in ("task", "hydra")
     )
-    given = [word for word in arguments if "=" in word and not word.startswith("-") and _key(word) != _KEY]
+    given = [word for word in arguments if "=" in word and not word.startswith("-") and key_of(word) != _KEY]
     for word in given:
-        if not _key(word).startswith("hydra") and word not in task:
+        if not key_of(word).startswith("hydra") and word not in task:
             raise ConfigError(
                 f"{word} is not of the sweep in {folder}, whose settings are {' '.join(task) or 'none'}: "
                 "start a new sweep for it, or leave it out."
             )
-    keys = {_key(word) for word in given}
-    kept = [word for word in of_hydra if _key(word) not in keys]
+    keys = {key_of(word) for word in given}
+    kept = [word for word in of_hydra if key_of(word) not in keys]
     for word in [*task, *kept]:
         _check(word, given, path)
     _check_config_dir(saved, arguments, path)
-    if not any(_key(word) == "hydra/launcher" for word in [*kept, *given]) and "hydra/sweeper" not in keys | {
-        _key(word) for word in kept
-    }:
+    if not any(
+        key_of(word) == "hydra/launcher" for word in [*kept, *given]
+    ) and "hydra/sweeper" not in keys | {key_of(word) for word in kept}:
         kept.append("hydra/launcher=processes")  # jobs in the sweep's own process cannot go on
     return [*arguments, *(word for word in task if word not in given), *kept]
 
 
-def _key(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0]
-
-
 def _check(word: str, given: Sequence[str], path: Path) -> None:
     """Refuse a setting of a folder, which may be a stranger's, that could choose what code runs."""
-    key, _, value = word.lstrip("+~").partition("=")
+    key, value = key_of(word), word.partition("=")[2]
     is_known = not key.startswith("hydra") or key.startswith(_HYDRA)
     is_plain = "_target_" not in word and (key == _FEATURES or _PLAIN.fullmatch(value) is not None)
     if word in given or (is_known and is_plain and not _CODE.fullmatch(key)):

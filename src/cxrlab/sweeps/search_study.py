@@ -12,6 +12,7 @@ import numpy as np
 from filelock import FileLock
 
 from cxrlab.errors import ConfigError, MissingPackageError, check_range, quoted
+from cxrlab.sweeps.table import PRUNING
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -29,9 +30,6 @@ JOURNAL = "study.journal"
 
 LOCK = ".search.lock"
 """The file in the sweep's folder that a process holds while it asks for a trial."""
-
-PRUNING = "callbacks.pruning"
-"""The key by which a trial's training is told of the study."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
+from cxrlab.cli.overrides import key_of
 from cxrlab.errors import ConfigError, TrainingError, quoted
 from cxrlab.sweeps.jobs import of_sweep
 from cxrlab.sweeps.search import Plan, Search
@@ -59,9 +60,7 @@ def _pin_folder(config: DictConfig) -> None:
     folder = str(Path(str(config.hydra.sweep.dir)).absolute())
     with read_write(config), open_dict(config):
         others = [
-            str(word)
-            for word in config.hydra.overrides.hydra
-            if str(word).lstrip("+").partition("=")[0] != "hydra.sweep.dir"
+            str(word) for word in config.hydra.overrides.hydra if key_of(str(word)) != "hydra.sweep.dir"
         ]
         config.hydra.sweep.dir = folder
         config.hydra.overrides.hydra = [*others, f"hydra.sweep.dir={quoted(folder)}"]
@@ -129,8 +128,8 @@ def plan_of(settings: Mapping[str, Any], config: DictConfig, arguments: Sequence
             "There is nothing to search: give what may vary, such as 'optimizer.lr=interval(1e-5,1e-2)' or "
             "model=resnet10t,densenet121."
         )
-    of_rungs = {key.lstrip("+") for rung in checked.rungs for key in rung}
-    given = {word.lstrip("+~").partition("=")[0] for word in fixed} | {parameter.name for parameter in space}
+    of_rungs = {key_of(key) for rung in checked.rungs for key in rung}
+    given = {key_of(word) for word in fixed} | {parameter.name for parameter in space}
     if both := sorted(of_rungs & given):
         raise ConfigError(
             f"{both[0]} is set by hydra.sweeper.rungs and by the command line: change it in the rungs."

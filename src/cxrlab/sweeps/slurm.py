@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -23,7 +23,6 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from cxrlab.cli.claims import forget_claim
-from cxrlab.cli.console import ErrorLog
 from cxrlab.errors import ConfigError, check_range
 from cxrlab.files import write_text
 from cxrlab.sweeps.callback import SweepTable
@@ -298,8 +297,7 @@ class SlurmJobs:
         executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**self.settings.of_submitit())
         try:
-            # submitit prints sbatch's words too, and sbatch takes this process's environment to the jobs.
-            with contextlib.redirect_stderr(io.StringIO()), _tracebacks_as_wanted():
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit prints sbatch's words too
                 submitted = executor.submit_array(tasks)
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             words = " ".join(line.removeprefix("sbatch: error: ") for line in str(error).strip().splitlines())
@@ -401,17 +399,6 @@ class SlurmJobs:
             result.status, result._return_value = JobStatus.COMPLETED, None
             return result
         return job_return(job, row)
-
-
-@contextlib.contextmanager
-def _tracebacks_as_wanted() -> Iterator[None]:
-    """Take away, for a while, what this command set to have Hydra's tracebacks for itself."""
-    value = None if ErrorLog.wants_traceback else os.environ.pop("HYDRA_FULL_ERROR", None)
-    try:
-        yield
-    finally:
-        if value is not None:
-            os.environ["HYDRA_FULL_ERROR"] = value
 
 
 def _import_submitit() -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cxrlab.cli.claims import user_of
+from cxrlab.cli.overrides import key_of
 from cxrlab.files import sweep_jobs, write_text
 from cxrlab.metrics.registry import IN_TRAINING
 from cxrlab.sweeps.cross_validation import SUMMARIES, configurations, notes, summarised
@@ -21,7 +22,8 @@ SEED_COLUMNS = ("seed", "but_seed")
 _KEPT = (*FOLD_COLUMNS, *SEED_COLUMNS, "folder", "monitor", "task")
 # Threads of one process would write the same temporary file.
 _WRITING = threading.RLock()
-_PRUNING = "callbacks.pruning"
+PRUNING = "callbacks.pruning"
+"""The key by which a search tells a trial's training of the study."""
 _HAS_COLUMN = ("data.split.fold",)  # as ``fold``
 
 
@@ -71,7 +73,7 @@ def change_job(path: Path, number: int, **changes: object) -> None:
 
 def without_pruning(overrides: Iterable[str]) -> list[str]:
     """Return overrides without that by which a search tells a job which trial it is."""
-    return [word for word in overrides if word.lstrip("+").partition("=")[0] != _PRUNING]
+    return [word for word in overrides if key_of(word) != PRUNING]
 
 
 def swept_columns(table: pd.DataFrame) -> list[str]:
