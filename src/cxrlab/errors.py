@@ -2,6 +2,7 @@
 
 import math
 import re
+import signal
 from collections.abc import Sequence
 
 
@@ -43,6 +44,27 @@ class ExportError(UserError, RuntimeError):
 
 class OutputError(UserError, OSError):
     """An output could not be written: no space, or no permission."""
+
+
+def stop_reason(stop: BaseException, status: object = None) -> str | None:
+    """Return by what somebody stops a command, ``Ctrl-C``, ``SIGTERM`` or ``SIGUSR1``; None where by none.
+
+    Args:
+        stop: The exception on its way.
+        status: The exit status that it stands for, where that is not ``SystemExit``'s own.
+
+    Example:
+        >>> stop_reason(KeyboardInterrupt()), stop_reason(SystemExit(143)), stop_reason(SystemExit(1))
+        ('Ctrl-C', 'SIGTERM', None)
+    """
+    if isinstance(stop, KeyboardInterrupt):
+        return "Ctrl-C"
+    if not isinstance(stop, SystemExit):
+        return None
+    wanted = ("SIGTERM", "SIGUSR1")  # Windows has no SIGUSR1
+    reasons = {128 + number: number.name for number in signal.Signals if number.name in wanted}
+    code = stop.code if status is None else status
+    return (reasons | {130: "Ctrl-C"}).get(code) if isinstance(code, int) else None
 
 
 def check_range(key: str, value: float | None, least: float, most: float = math.inf) -> None:

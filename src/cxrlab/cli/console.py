@@ -18,6 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from cxrlab import errors
 from cxrlab.cli.config import user_error
 from cxrlab.cli.overrides import advice, appended
 from cxrlab.cli.processes import is_later
@@ -260,14 +261,8 @@ def _status(stop: SystemExit) -> int | str | None:
 
 
 def stop_reason(stop: BaseException) -> str | None:
-    """Return by what a command is stopped, ``Ctrl-C``, ``SIGTERM`` or ``SIGUSR1``; None where by none."""
-    if isinstance(stop, KeyboardInterrupt):
-        return "Ctrl-C"
-    status = _status(stop) if isinstance(stop, SystemExit) else None
-    reasons = {
-        128 + number: number.name for number in signal.Signals if number.name in ("SIGTERM", "SIGUSR1")
-    }
-    return (reasons | {130: "Ctrl-C"}).get(status) if isinstance(status, int) else None
+    """Return by what a command is stopped, as :func:`cxrlab.errors.stop_reason`, by Lightning's words too."""
+    return errors.stop_reason(stop, _status(stop) if isinstance(stop, SystemExit) else None)
 
 
 def _print_reason(stop: BaseException) -> None:

@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 
-from cxrlab.errors import ConfigError
+from cxrlab.errors import ConfigError, stop_reason
 from cxrlab.files import RunDir
 from cxrlab.training.processes import (
     ended_processes,
@@ -219,7 +219,7 @@ class Interruption(Callback):
         if getattr(exception, "is_explained", False):
             return
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-        reason = (stop_reason(exception) if stopped else None) or type(exception).__name__
+        reason = stop_reason(exception) or type(exception).__name__
         if not self._path.is_file():
             if stopped:
                 exception.is_explained = True  # type: ignore[attr-defined]
@@ -266,15 +266,6 @@ class Interruption(Callback):
 
 def _do_nothing() -> None:
     pass
-
-
-def stop_reason(exception: BaseException) -> str | None:
-    """Return by what a training is stopped, such as ``Ctrl-C`` or ``SIGTERM``; None where by none of them."""
-    if isinstance(exception, KeyboardInterrupt):
-        return "Ctrl-C"
-    code = exception.code if isinstance(exception, SystemExit) else None
-    numbers = {128 + number: number.name for number in _SIGNALS}
-    return numbers.get(code) if isinstance(code, int) else None
 
 
 def _end_started(trainer: pl.Trainer) -> None:
