@@ -1,7 +1,7 @@
 """What augmentation costs, as a share of a MobileNetV3-small training step on the same batch.
 
-Run ``python benchmarks/augmentation.py``; ``--figures docs`` writes the pictures of ``docs/augmentation.md``
-instead. Kornia is compared where it is installed.
+Run ``python benchmarks/augmentation.py``; ``--figures docs/background`` writes the pictures of that folder's
+``augmentation.md`` instead. Kornia is compared where it is installed.
 """
 
 import argparse

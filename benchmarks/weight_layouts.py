@@ -1,7 +1,7 @@
 """Which layouts of published weights load: a file of each, of random values, with its names and shapes.
 
-Run ``python benchmarks/weight_layouts.py``; it prints the table of docs/models.md. The largest file has
-2.4 GB; each is removed before the next one is written.
+Run ``python benchmarks/weight_layouts.py``; it prints the table of docs/reference/models.md. The largest file
+has 2.4 GB; each is removed before the next one is written.
 """
 
 import argparse

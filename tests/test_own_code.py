@@ -1,4 +1,4 @@
-"""docs/own_code.md: what a person writes there works."""
+"""docs/howto/own_code.md: what a person writes there works."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "own_code.md"
+PAGE = Path(__file__).parents[1] / "docs" / "howto" / "own_code.md"
 
 
 def listings(language: str) -> list[str]:

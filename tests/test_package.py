@@ -63,35 +63,34 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
     assert list(elsewhere.glob("outputs/*/*/results.csv"))
 
 
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+SHELL = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?:python -m )?cxrlab[ .](\w+)([^#\n]*)", flags=re.MULTILINE)
+
+SWEEP = re.compile(r"=(?:tag\(\w+, ?)?(?:interval|range|choice)\(([^,)]+).*")  # its first value
+
+
+def commands_of(page: Path) -> list[tuple[str, str]]:
+    """Return (command, arguments) of each line of a page's shell blocks that calls cxrlab."""
+    return COMMAND.findall("".join(SHELL.findall(page.read_text())).replace("\\\n", " "))
+
+
 @pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/datasets.md",
-        "docs/evaluation.md",
-        "docs/export.md",
-        "docs/models.md",
-        "docs/own_code.md",
-        "docs/recipes.md",
-        "docs/serve.md",
-        "docs/share.md",
-        "docs/slurm.md",
-    ],
+    "page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.relative_to(ROOT).as_posix()
 )
 def test_every_command_of_the_pages_composes_and_fits_the_code(
-    page: str, composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+    page: Path, composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("CXRLAB_TOKEN", "a-token-of-some-length")  # cxrlab serve, for other computers
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
-    text = "".join(blocks).replace("\\\n", " ")
-    commands = re.findall(r"^(?:python -m )?cxrlab[ .](\w+)([^#\n]*)", text, flags=re.MULTILINE)
-    assert len(commands) >= (12 if page == "README.md" else 1)
-    for program, command in commands:
+    for program, command in commands_of(page):
         words = shlex.split(command)
         if any(word in ("--help", "--cfg") or "my_lab" in word or word == "--config-dir" for word in words):
             continue
-        overrides = [word for word in words if word != "-m" and not word.startswith("resume=")]
-        singles = [re.sub(r"^([\w./@]+=)([^\[,]+),.*", r"\1\2", override) for override in overrides]
+        overrides = [
+            word for word in words if word != "-m" and not word.startswith(("resume=", "resume_sweep="))
+        ]
+        firsts = [SWEEP.sub(r"=\1", override) for override in overrides]
+        singles = [re.sub(r"^([\w./@]+=)([^\[,]+),.*", r"\1\2", override) for override in firsts]
         module = importlib.import_module(f"cxrlab.{program}")
         if hasattr(module, "LISTS"):
             singles = listed(overrides, module.LISTS)
@@ -100,9 +99,7 @@ def test_every_command_of_the_pages_composes_and_fits_the_code(
         module.checked(composed(*singles, *folder, config_name=program))
 
 
-@pytest.mark.parametrize(
-    "page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_of_the_pages_leads_somewhere(page: Path):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" in link:

@@ -666,5 +666,5 @@ def test_each_row_of_the_threat_model_is_kept_by_a_test():
 
 
 def test_the_threat_model_is_linked():
-    for page in ("README.md", "docs/own_code.md"):
+    for page in ("README.md", "docs/howto/own_code.md"):
         assert "SECURITY.md" in (ROOT / page).read_text()

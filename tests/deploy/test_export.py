@@ -85,7 +85,7 @@ def test_it_predicts_files_as_the_run_does(onnx_file: Path, finished_run: Path, 
 
 
 def test_the_example_of_the_page_runs_without_cxrlab(onnx_file: Path, finished_run: Path, tmp_path: Path):
-    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "export.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
     run = load_run(finished_run)
     np.save(tmp_path / "images.npy", run.data().images[[0, 1, 2]])

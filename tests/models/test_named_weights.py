@@ -114,7 +114,7 @@ def test_what_was_seen_is_told_in_the_words_of_conf(name: str):
 
 
 def test_every_set_has_its_row_in_the_documentation():
-    page = (config_dir().parent / "docs" / "weights.md").read_text(encoding="utf-8")
+    page = (config_dir().parent / "docs" / "howto" / "weights.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert sorted(rows[1:]) == weight_names()
     for line in page.splitlines():

@@ -228,6 +228,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cxrlab.losses import masked_bce
 from cxrlab.training.processes import largest, weight_of_mean
 
+rank = 0 if os.fork() else 1  # before torch has threads, which a child would wait for in vain
 generator = torch.Generator().manual_seed(0)
 images, targets = (torch.randn(8, 5, generator=generator) for _ in range(2))
 targets = torch.where(targets > 1, torch.nan, (targets > 0).float())
@@ -235,7 +236,6 @@ targets[4] = torch.nan  # the second process knows less
 whole = torch.nn.Linear(5, 5)
 torch.nn.init.constant_(whole.weight, 0.1)
 masked_bce(whole(images), targets).backward()
-rank = 0 if os.fork() else 1
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[1], "RANK": str(rank), "WORLD_SIZE": "2"}
 dist.init_process_group("gloo")
 part = slice(4 * rank, 4 * rank + 4)

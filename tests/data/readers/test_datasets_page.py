@@ -1,4 +1,4 @@
-"""docs/datasets.md: every data set has a row, and the examples of one's own read what they say."""
+"""docs/reference/datasets.md: every data set has a row, and the examples of one's own read what they say."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from cxrlab.data.manifest import Manifest
 
 Compose = Callable[..., DictConfig]
 
-PAGE = config.config_dir().parent / "docs" / "datasets.md"
+PAGE = config.config_dir().parent / "docs" / "reference" / "datasets.md"
 
 
 @pytest.fixture(scope="module")

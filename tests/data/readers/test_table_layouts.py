@@ -949,7 +949,7 @@ def test_settings_that_do_not_fit(make, settings, message):
 
 
 def test_the_page_of_the_docs_names_keys_that_there_are():
-    text = (Path(__file__).parents[3] / "docs/tables.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs/howto/tables.md").read_text(encoding="utf-8")
     blocks = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
     keys = {key for block in blocks for key in yaml.safe_load(block)}
     named = set(re.findall(r"`(\w+)", text)) & set(inspect.signature(table.read).parameters)

@@ -97,7 +97,7 @@ def find_candidates(hashes: Hashes, others: Hashes | None) -> pd.DataFrame:
     Every pair is compared in its first word, and those that are close there in all words: 112,120 images
     take some seconds, and twice as many four times as long. So beyond 131,072 images, or as many pairs of two
     sets, only neighbours in sorted orders are compared: see :mod:`cxrlab.data.duplicates.sorted_search`, and
-    docs/scale.md for what that finds.
+    docs/background/scale.md for what that finds.
 
     Args:
         hashes: Shape ``(N, HASH_WORDS)``.

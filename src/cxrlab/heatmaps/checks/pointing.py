@@ -203,7 +203,7 @@ class _Measured(NamedTuple):
 
 
 def check_pointing(explain_task: ExplainTask) -> PointingResult:
-    """Return how well each method's heatmaps point at boxes; see docs/heatmaps.md for the protocol.
+    """Return how well each method's heatmaps point at boxes: docs/background/heatmaps.md has the protocol.
 
     The cases are all images with a box of a finding, whatever the network says of them. A heatmap's region is
     what lies at or above a threshold, which is chosen for each method by the mean IoU over findings: on the
