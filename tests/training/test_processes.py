@@ -355,8 +355,9 @@ def started(command: list[str], folder: Path) -> "Iterator[subprocess.Popen[str]
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):  # all have ended
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in [*group_of(process), process.pid]:
+            with suppress(ProcessLookupError):  # it has ended
+                os.kill(pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -373,18 +374,20 @@ def wait_for_epoch(process: "subprocess.Popen[str]", folder: Path) -> Path:
 
 
 def group_of(process: "subprocess.Popen[str]") -> list[int]:
-    """Return the processes that a command started, itself left out, oldest first."""
-    pids = []
+    """Return the processes of cxrlab that a command started, itself left out, oldest first.
+
+    Not by their session, since torchrun gives each process one of its own.
+    """
+    parents, started_at = {}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == process.pid and int(path.parent.name) != process.pid:  # its session
-            command = (path.parent / "cmdline").read_text()
-            if "cxrlab" in command and "torch.distributed.run" not in command:
-                pids.append((int(fields[19]), int(path.parent.name)))
-    return [pid for _, pid in sorted(pids)]
+        with suppress(OSError):  # it has ended meanwhile
+            fields, pid = path.read_text().rpartition(")")[2].split(), int(path.parent.name)
+            if "cxrlab" in (path.parent / "cmdline").read_text():
+                parents[pid], started_at[pid] = int(fields[1]), int(fields[19])
+    found = {process.pid}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found - {process.pid}, key=started_at.__getitem__)
 
 
 @pytest.mark.parametrize("victim", ["first", "second"])
