@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "cxrlab"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = (
     "train", "evaluate", "predict", "compare", "explain", "prepare", "share", "review", "serve", "export",
-    "config",
+    "config", "completion",
 )  # fmt: skip
 
 
