@@ -1,6 +1,7 @@
 # make train: environment, pinned install, then the main job on the embedded synthetic set.
 # make quick: the same set-up, then ruff, mypy, the layers and the fast tests. For every change.
-# make test: the same, with every test. All need Python 3.11 to 3.13 and make, nothing else.
+# make docs: the set-up, then the site into docs/_build/html, with its lessons run.
+# make test: as make quick, with every test. All need Python 3.11 to 3.13 and make, nothing else.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $(name))))
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: train quick test install lint clean
+.PHONY: train quick test docs install lint clean
 
 train: install
 	$(BIN)/python -m cxrlab.train
@@ -19,6 +20,10 @@ quick: lint
 
 test: lint
 	$(PYTEST)
+
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -j auto docs docs/_build/html
+	@echo "Open docs/_build/html/index.html."
 
 lint: install
 	$(BIN)/ruff check .
@@ -35,4 +40,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build docs/reference/generated

@@ -63,7 +63,10 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
     assert list(elsewhere.glob("outputs/*/*/results.csv"))
 
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+MADE = {"_build", "generated"}  # by make docs
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(page for page in ROOT.glob("docs/**/*.md") if not MADE & set(page.parts))]
+)
 SHELL = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:python -m )?cxrlab[ .](\w+)([^#\n]*)", flags=re.MULTILINE)
 
