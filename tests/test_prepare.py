@@ -333,6 +333,18 @@ def test_auto_tells_a_folder_of_classes_and_one_of_nothing(composed: Preparation
     with caplog.at_level(logging.INFO, logger="cxrlab"):
         auto(composed, tmp_path / "set", tmp_path / "run")
     assert f"cxrlab prepare data=folder data.root={tmp_path / 'set'}" in caplog.text
+    assert "Its files are named like 1.png. Where a name tells the patient, add a pattern" in caplog.text
+    caplog.clear()
+    for name in ("P01_1.png", "P01_2.png", "P02_1.png"):
+        (tmp_path / "set" / "sick" / name).write_bytes((tmp_path / "set/sick/1.png").read_bytes())
+    for path in (tmp_path / "set").glob("*/1.png"):
+        path.rename(path.with_name("P03_1.png"))
+    with caplog.at_level(logging.INFO, logger="cxrlab"):
+        auto(composed, tmp_path / "set", tmp_path / "run")
+    added = re.search(r"'(data\.reader\.patient_pattern=.*?)':", caplog.text)
+    assert added
+    cfg = composed("data=folder", f"data.root={tmp_path / 'set'}", added[1], config_name="prepare")
+    assert cfg.data.reader.patient_pattern == "^([A-Za-z]+[0-9]+)"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("nothing here")
     with pytest.raises(

@@ -155,6 +155,29 @@ def test_class_folders_below_are_found_with_the_folder_to_name(make_tree: Tree):
     assert (guessed.classes, guessed.root, guessed.lines) == (["Normal", "TB"], root / "archive", [])
 
 
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        (("P01 chest (1).png", "p01-2.jpg", "P02_1.PNG", "P03.png"), r"^([A-Za-z]+[0-9]+)"),
+        (("0017-1.png", "0017-2.png", "18_1.png"), r"^([0-9]+)[^0-9.]"),
+        (("1.png", "2.png", "3.png"), None),
+        (("P01.png", "P02.png", "P03.png"), None),  # one file each: nothing to keep together
+        (("scan1_a.png", "scan1_b.png", "scan1_c.png"), None),  # one for all
+        (("P01_1.png", "P01_2.png", "P02_1.png", "copy.png"), None),
+    ],
+)
+def test_what_finds_the_patient_in_names_of_files_in_class_folders(
+    make_tree: Tree, names: tuple[str, ...], pattern: str | None
+):
+    root = make_tree(
+        "b/._P9_1.png", "b/masks/M1_1.png", *(f"{'ab'[n % 2]}/{name}" for n, name in enumerate(names))
+    )
+    guessed = guess(root)
+    assert guessed is not None
+    assert guessed.patient_pattern == pattern
+    assert guessed.name in names
+
+
 def test_folders_of_patients_are_no_classes(make_tree: Tree):
     guessed = guess(make_tree("set/p1/1.png", "set/p2/2.png"))
     assert guessed is not None

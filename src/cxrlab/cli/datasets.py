@@ -13,6 +13,7 @@ from cxrlab.cli.config import config_dir, plain
 from cxrlab.errors import MissingFileError, OutputError
 
 if TYPE_CHECKING:
+    from cxrlab.data.guess import Guess
     from cxrlab.data.recognise import Recognised
 
 # What reads anything of its kind is no data set.
@@ -79,7 +80,7 @@ def look(root: Path, run_dir: Path) -> None:
     if guessed.classes:
         command = _command("folder", guessed.root or root)
         log.info("A folder for each class: data=folder reads it. Go on with:\n  %s", command)
-        log.info("Its patients: data.reader.patient_pattern=... finds them in the names of the files.")
+        log.info("%s", _patients_of(guessed))
         return
     path = run_dir / "conf" / "data" / "mine.yaml"
     _write(path, guessed.lines)
@@ -88,6 +89,21 @@ def look(root: Path, run_dir: Path) -> None:
     log.info("A description to start from: %s", path)
     command = _command("mine", root, path.parents[1])
     log.info("Fill it in and check it (its folder conf may be moved), and go on with:\n  %s", command)
+
+
+def _patients_of(guessed: "Guess") -> str:
+    """Return how patients are found in the names of files in class folders."""
+    named = f"Its files are named like {guessed.name}. " if guessed.name else ""
+    if guessed.patient_pattern is not None:
+        option = f"'data.reader.patient_pattern=\"{guessed.patient_pattern}\"'"
+        return (
+            f"{named}Where the start of a name is the patient, add {option}: no patient is then in two parts."
+        )
+    return (
+        f"{named}Where a name tells the patient, add a pattern whose first group is the patient, such as "
+        "'data.reader.patient_pattern=\"^([^_]+)_\"' for what stands before the first _. Without one, each "
+        "file counts as a patient."
+    )
 
 
 def _tell(root: Path, found: "Sequence[Recognised]") -> None:

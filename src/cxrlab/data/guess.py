@@ -54,6 +54,10 @@ _PART_NAMES = {
 }
 _PARTS = {name for names in _PART_NAMES.values() for name in names}
 _PATIENT_PATTERNS = (r"patient(\d+)", r"(\d{8})_\d{3}\.", r"(person\d+)_", r"([A-Za-z]+\d+)_")
+# The same of files in class folders, whose names start as anything: P017 chest (2).png, 0017-1.png.
+_NAME_STARTS = (r"^([A-Za-z]+[0-9]+)", r"^([0-9]+)[^0-9.]")
+_MOST_NAMES = 1000
+_FITTING = 0.9
 
 
 @dataclass
@@ -66,6 +70,8 @@ class Guess:
         needed: What a person must fill in or check.
         classes: Names of class folders, where it has these instead of a table; then there is no YAML file.
         root: The folder that these lie in, or the parts that hold them; None where there are no such.
+        name: A file in the class folders.
+        patient_pattern: What may find the patient in the names of these files; None where nothing does.
     """
 
     lines: list[str] = field(default_factory=list)
@@ -73,6 +79,8 @@ class Guess:
     needed: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     root: Path | None = None
+    name: str = ""
+    patient_pattern: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,10 +128,46 @@ def guess(root: Path) -> Guess | None:
         return _described(best, tables, images)
     if (folders := class_root(root)) is not None and len(folders[1]) <= _MOST_CLASSES:
         place, classes = folders
-        return Guess(classes=classes, root=place, seen=[f"images in the folders {', '.join(classes)}"])
+        names = _names_below(place, images)
+        pattern = _start_of_names(names)
+        return Guess(
+            classes=classes,
+            root=place,
+            seen=[f"images in the folders {', '.join(classes)}"],
+            name=next((name for name in names if re.search(pattern or "", name)), ""),
+            patient_pattern=pattern,
+        )
     if not images.folders and not tables:
         return None
     return _template(images, tables)
+
+
+def _names_below(place: Path, images: _Images) -> list[str]:
+    """Return names of images below a folder, as many of each of its folders."""
+    folders = [
+        path
+        for folder in images.folders
+        if not _MASKS.search(folder) and place in (path := images.root / folder).parents
+    ]
+    names: list[str] = []
+    for folder in folders:
+        with os.scandir(folder) as scanned:
+            here = [
+                entry.name
+                for entry in islice(scanned, _MOST_ENTRIES)
+                if Path(entry.name).suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+            ]
+        names += sorted(here)[: max(1, _MOST_NAMES // len(folders))]
+    return names
+
+
+def _start_of_names(names: Sequence[str]) -> str | None:
+    """Return the pattern that finds starts which several names share, in nearly all of them."""
+    for pattern in _NAME_STARTS:
+        starts = [match[1].casefold() for name in names if (match := re.search(pattern, name))]
+        if len(starts) >= _FITTING * len(names) and 1 < len(set(starts)) < len(starts):
+            return pattern
+    return None
 
 
 def _find_images(root: Path) -> _Images:

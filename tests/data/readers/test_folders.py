@@ -164,6 +164,8 @@ def test_without_a_pattern_each_file_is_a_patient_and_that_is_said(two_classes, 
 def test_a_pattern_that_misses_files_is_rejected(two_classes):
     with pytest.raises(DataError, match=r"patient_pattern=.* does not match 2 of 3 file names, .*sick/P1_a"):
         folders.read_folder(two_classes, patient_pattern=r"P\d+_b", positive_class=None)
+    with pytest.raises(DataError, match=r"Take a pattern that fits all, .* or rename or remove these files"):
+        folders.read_folder(two_classes, patient_pattern=r"P\d+_b", positive_class=None)
 
 
 def test_an_empty_match_is_no_patient(two_classes):

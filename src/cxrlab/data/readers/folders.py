@@ -223,8 +223,9 @@ def _patients(files: pd.DataFrame, pattern: str | None) -> "pd.Series[str]":
     if len(missed):
         raise DataError(
             f"data.reader.patient_pattern={pattern} does not match {len(missed)} of {len(files)} file names, "
-            f"for instance {list(missed[:3])}. A pattern with a slash is searched for in the path below the "
-            "class folder."
+            f"for instance {list(missed[:3])}. Take a pattern that fits all, (?i) at its start for letters "
+            "of either case, or rename or remove these files. A pattern with a slash is searched for in the "
+            "path below the class folder."
         )
     return patients
 
