@@ -90,7 +90,7 @@ def _violet(path: Path) -> float:
 
 def _asymmetry(path: Path) -> float:
     grey = _pixels(path, "L")
-    right, left = grey[16:42, 12:26].mean(), grey[16:42, 38:52].mean()
+    right, left = grey[16:36, 13:25].mean(), grey[16:36, 39:51].mean()
     return float(abs(right - left))
 
 

@@ -13,7 +13,7 @@ from cxrlab.errors import OutputError, check_range
 _CAUSES = ("bacteria", "virus")
 _ILL = 0.6
 _TEST = 0.3
-_NUM_IMAGES = (0.45, 0.30, 0.25)
+_NUM_IMAGES = (0.35, 0.30, 0.35)
 _FIRST_NORMAL = 101
 _QUALITY = 92
 
@@ -61,20 +61,30 @@ def draw_pneumonia_folder(root: Path, *, num_patients: int = 120, size: int = 12
 
 
 def _images(rng: np.random.Generator, cause: str | None, size: int) -> list[np.ndarray]:
-    """Draw the images of a child."""
+    """Draw the images of a child, who lies much the same in all of them."""
     anatomy = Anatomy.sample(rng, female=False)
-    density = float(rng.uniform(0.8, 1.9))
+    density = float(rng.uniform(0.15, 1.2))
     if cause == "virus":
         anatomy = replace(anatomy, opacity_radius=1.5 * anatomy.opacity_radius)
         density *= 0.8
+    usual = Exposure.sample(rng, anteroposterior=True)
+    width, cut = size * rng.uniform(0.85, 1.15), rng.uniform(0.82, 0.98)
+    findings = () if cause is None else ("Opacity",)
     images = []
     for _ in range(1 + int(rng.choice(len(_NUM_IMAGES), p=_NUM_IMAGES))):
-        exposure = Exposure.sample(rng, anteroposterior=True)
-        width = round(size * rng.uniform(0.8, 1.2))
-        findings = () if cause is None else ("Opacity",)
-        pixels, _ = draw(anatomy, replace(exposure, severity=density), findings, size=width)
-        height = round(width * rng.uniform(0.8, 1.0))
-        top = (width - height) // 2
+        other = Exposure.sample(rng, anteroposterior=True)
+        x, y = usual.shift
+        exposure = replace(
+            usual,
+            shift=(x + float(rng.normal(0, 0.006)), y + float(rng.normal(0, 0.006))),
+            middle=0.7 * usual.middle + 0.3 * other.middle,
+            severity=density * float(rng.uniform(0.85, 1.15)),
+            seed=other.seed,
+        )
+        side = round(width * rng.uniform(0.97, 1.03))
+        pixels, _ = draw(anatomy, exposure, findings, size=side)
+        height = round(side * cut * rng.uniform(0.98, 1.02))
+        top = (side - height) // 2
         images.append(pixels[top : top + height])
     return images
 
