@@ -10,7 +10,7 @@ sys.path[:0] = [str(DOCS / "_ext"), str(ROOT / "src")]
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])
 )  # of the kernels that run the lessons
-os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # which shows their figures
 
 import cxrlab  # noqa: E402
 
@@ -31,6 +31,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "_static", "**/.ipynb_checkpoints"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
+highlight_language = "none"  # where a block names none
+default_role = "code"  # what stands in single backticks in a docstring
 
 # Pages in Markdown; anchors of headings as on GitHub.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "html_image"]
@@ -40,7 +42,7 @@ myst_dmath_allow_space = False
 
 # Lessons are kept without outputs, and run when the site is built: an error in one fails the build.
 nb_execution_mode = "cache"
-nb_execution_cache_path = os.environ.get("CXRLAB_LESSONS_CACHE", str(DOCS / "_build" / "lessons"))
+nb_execution_cache_path = str(DOCS / "_build" / "lessons")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_execution_in_temp = True

@@ -56,8 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
         if not html.is_dir():
             (common / "site").mkdir()
             docs = copy_of_the_project(common / "site") / "docs"
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "", "CXRLAB_LESSONS_CACHE": ""}
-            environment = {name: value for name, value in environment.items() if value}
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(docs), f"{html}.part"]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             assert not done.returncode, done.stderr[-6000:]
