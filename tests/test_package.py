@@ -23,7 +23,7 @@ PACKAGE = ROOT / "src" / "cxrlab"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 COMMANDS = (
     "train", "evaluate", "predict", "compare", "explain", "prepare", "share", "review", "serve", "export",
-    "config", "completion",
+    "config", "init", "completion",
 )  # fmt: skip
 
 
@@ -36,6 +36,9 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"cxrlab/conf/train.yaml", "cxrlab/conf/data/nih.yaml", "cxrlab/py.typed"} <= names
+    assert {
+        f"cxrlab/cli/project/{name}.txt" for name in ("Makefile", ".gitignore", "tests/test_networks.py")
+    } <= names
     assert {f"cxrlab/deploy/service/page/{name}" for name in ("index.html", "page.js", "page.css")} <= names
     assert not any(name.startswith(("tests", "conf", "outputs")) for name in names)
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
@@ -87,6 +90,8 @@ def test_every_command_of_the_pages_composes_and_fits_the_code(
     monkeypatch.setenv("CXRLAB_TOKEN", "a-token-of-some-length")  # cxrlab serve, for other computers
     for program, command in commands_of(page):
         words = shlex.split(command)
+        if program in ("init", "completion"):  # they have no config
+            continue
         if any(word in ("--help", "--cfg") or "my_lab" in word or word == "--config-dir" for word in words):
             continue
         overrides = [

@@ -18,6 +18,7 @@ COMMANDS = {
     "review": "list labels that are probably wrong, with pictures, as a table to correct",
     "serve": "answer requests with a model's predictions, and show a page for a person",
     "config": "show a command's config, each key with its comment; runs nothing",
+    "init": "write a small project of one's own, with a network, a config and a test, that trains at once",
     "completion": "print the lines by which bash, zsh or fish complete the command line",
 }
 """What each command does, in the order in which a person meets them."""
