@@ -9,7 +9,9 @@ image, path or host: figures, settings, versions and the kind of processor.
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,7 @@ _BETWEEN = re.compile(
     re.DOTALL,
 )
 _RUN_HEAD = (
-    "run", "command", "data", "network", "epochs, training", "validation AUROC", "test AUROC",
-    "test accuracy at 0.5", "hardware; date",
+    "run", "test AUROC", "images of patients", "accuracy at 0.5", "validation AUROC", "epochs, training",
 )  # fmt: skip
 _POINTING_HEAD = (
     "run", "heatmap", "trained network", "where other patients' boxes lie", "networks with random weights",
@@ -92,18 +93,20 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
     runs = [
         [
             f"[{name}](../results/{name}.json)",
-            f"`{one['command']}`",
-            f"{one['data']['name']}, {one['data']['images']:,} images of {one['data']['patients']:,} "
-            f"patients, split: {one['data']['split']}",
-            f"{one['network']}, {one['pixels']} px, weights: {one['initial_weights']}, seed {one['seed']}",
-            f"{one['epochs']}, {_minutes(one)} min",
-            f"{one['validation_auroc']:.3f}",
-            f"{_text(one['auroc'])}; {one['data']['test_images']:,} images of "
-            f"{one['data']['test_patients']:,} patients",
+            _text(one["auroc"]),
+            f"{one['data']['test_images']:,} of {one['data']['test_patients']:,}",
             f"{one['accuracy_at_half']:.3f}",
-            f"{one['hardware']['cores']} cores, {one['hardware']['processor']}, "
-            f"{one['hardware']['precision']}; {one['date']}",
+            f"{one['validation_auroc']:.3f}",
+            f"{one['epochs']}, {_minutes(one)} min",
         ]
+        for name, one in results.items()
+    ]
+    how = [
+        f"- **{name}**: `{one['command']}`; {one['data']['images']:,} images of {one['data']['patients']:,} "
+        f"patients, split: {one['data']['split']}; {one['network']} at {one['pixels']} px, weights: "
+        f"{one['initial_weights']}, seed {one['seed']}; {one['hardware']['processor']}, "
+        f"{one['hardware']['cores']} cores, {one['hardware']['precision']}, "
+        f"torch {one['versions']['torch']}; {one['date']}."
         for name, one in results.items()
     ]
     findings = [
@@ -125,9 +128,10 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
     ]
     return "\n".join(
         [
-            *_table(
-                _RUN_HEAD,
-                runs,
+            *_table(_RUN_HEAD, runs),
+            "",
+            *chain.from_iterable(
+                textwrap.wrap(one, 108, subsequent_indent="  ", break_on_hyphens=False) for one in how
             ),
             "",
             "By finding, on the test part; sensitivity and specificity at the threshold of validation:",

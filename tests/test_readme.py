@@ -109,8 +109,10 @@ def test_the_comparison_is_that_of_the_file_of_alternatives():
     ours = next(table for table in tables_of(README) if "MONAI" in table[0])
     assert [SHORT.get(name, name) for name in ours[0]] == ["", *head[1:]]
     assert ours[2:] == questions
-    (page,) = tables_of(BACKGROUND / "alternatives.md")
-    assert [page[0], *page[2:]] == [head, *rows]
+    page, looked_at = tables_of(BACKGROUND / "alternatives.md")
+    assert page == ours
+    assert looked_at[0] == ["project", *META]
+    assert looked_at[2:] == [[head[column], *(row[column] for row in rows[:3])] for column in range(1, 10)]
     text = (BACKGROUND / "alternatives.md").read_text()
     assert all(f"- **{name}**" in text for name in EIGHT)
     day = re.search(r"Looked\s+at\s+on\s+(\d{4}-\d{2}-\d{2})", text)[1]
@@ -181,6 +183,8 @@ def test_famous_numbers_are_those_of_the_code():
     assert page["CheXNet"][2] == "its own random split by patient, not disclosed"
     assert page["EVA-X-B"][3] == "maximum over evaluations of the test part"
     assert all(cell for row in table[2:] for cell in row)
+    sources = re.findall(r"^(\d+)\. ", (BACKGROUND / "famous_numbers.md").read_text(), flags=re.MULTILINE)
+    assert sorted({int(row[4]) for row in table[2:]}) == [int(number) for number in sources]
     assert f"{caveats.NUM_OFFICIAL_TEST:,}" in (BACKGROUND / "famous_numbers.md").read_text()
 
 
