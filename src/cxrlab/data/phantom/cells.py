@@ -94,7 +94,7 @@ def _draw_cell(rng: np.random.Generator, stain: Plane, size: int, *, infected: b
 
 
 def _parasite(rng: np.random.Generator, colour: Plane, x: Plane, y: Plane) -> Plane:
-    strength = rng.uniform(0.35, 0.95)
+    strength = rng.uniform(0.28, 0.85)
     place, angle = rng.uniform(0.1, 0.7), rng.uniform(0, 2 * np.pi)
     distance = np.hypot(x - place * np.cos(angle), y - place * np.sin(angle))
     ring = rng.uniform(0.12, 0.2)
