@@ -8,6 +8,7 @@ import gzip
 import json
 import logging
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -764,3 +765,76 @@ def test_a_root_one_folder_off_is_answered_with_the_right_one(
     cfg = composed(f"data={option}", f"data.root={wrong}", config_name="prepare")
     with pytest.raises(MissingFileError, match=re.escape(f"Set data.root={right}.")):
         config.build(cfg.data.reader)(wrong)
+
+
+DOCS = Path(__file__).parents[3] / "docs" / "howto"
+PAGES = {
+    "chexpert": ("chexpert", "chexpert_full", "chexpert_plus"),
+    "mimic": ("mimic", "mimic_negbio", "cxr_lt", "cxr_lt_2023"),
+    "padchest": ("padchest",),
+    "vindr": ("vindr", "vindr_physionet"),
+    "rsna": ("rsna", "rsna_nih", "rsna_classes"),
+    "siim": ("siim",),
+    "tuberculosis": ("montgomery", "shenzhen", "tbx11k"),
+}
+
+
+def blocks(page: str, language: str) -> str:
+    text = (DOCS / f"{page}.md").read_text().replace("\\\n", " ")
+    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def commands(page: str) -> list[tuple[str, list[str]]]:
+    """Return the data set and the other settings of its reader, of each command of a page that reads one."""
+    lines = [shlex.split(line)[2:] for line in blocks(page, "sh").splitlines() if line.startswith("cxrlab")]
+    found = []
+    for words in lines:
+        option = next((word.removeprefix("data=") for word in words if word.startswith("data=")), None)
+        if option in PAGES[page]:
+            found.append(
+                (option, [word for word in words if word.startswith(("data.reader.", "data.labels="))])
+            )
+    return found
+
+
+def as_other_copies(root: Path, settings: Sequence[str]) -> None:
+    """Change the published tree to the copy that a command of a page is for."""
+    if "data.reader.image_column=ImageID" in settings:  # PadChest, all images in one folder
+        (root / "images").mkdir()
+        for path in root.glob("[01]/*.png"):
+            path.rename(root / "images" / path.name)
+    if "data.reader.image_suffix=.png" in settings:  # VinDr, as PNG
+        for path in root.glob("train/*.dicom"):
+            path.rename(path.with_suffix(".png"))
+    if "data.reader.tables=stage_2_train.csv" in settings:  # SIIM, second stage
+        (root / "train-rle.csv").rename(root / "stage_2_train.csv")
+        (root / "dicom-images-train").rename(root / "stage_2_images")
+
+
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [command for page in PAGES for command in commands(page)],
+    ids=lambda value: str(value),
+)
+def test_the_commands_of_the_pages_read_what_is_published(
+    option: str, settings: list[str], composed: Compose, tmp_path: Path
+):
+    expected = LAYOUTS[option](tmp_path)
+    root = tmp_path / expected.root
+    as_other_copies(root, settings)
+    cfg = composed(f"data={option}", f"data.root={root}", *settings, config_name="prepare")
+    manifest = config.build(cfg.data.reader)(root)
+    assert len(manifest) == expected.images
+    assert set(cfg.data.labels or ()) <= set(manifest.labels)
+    assert all((root / image).is_file() for image in manifest.table["image"])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_that_a_page_shows_are_those_that_are_published(page: str, tmp_path: Path):
+    shown = set(re.findall(r"[\w.-]+\.(?:csv|json)\b", blocks(page, "text")))
+    for option in PAGES[page]:
+        (tmp_path / option).mkdir()
+        LAYOUTS[option](tmp_path / option)
+    published = {path.name.removesuffix(".gz") for path in tmp_path.rglob("*") if path.is_file()}
+    assert shown
+    assert shown <= published
