@@ -43,7 +43,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def said(text: str) -> str:
+def without_numbers(text: str) -> str:
     """Return messages without their numbers, in which one and several look alike."""
     return re.sub(r"\d+ (\w+?)s?\b", r"# \1", " ".join(text.split()))
 
@@ -87,12 +87,12 @@ def test_the_walk_through_your_own_folder(
     table = ["data=table", "data.reader.image_column=file", "data.reader.image_folder=pictures"]
     run(*table, "data.reader.patient_column=MRN", root=tmp_path / "sheet")
 
-    audit = page[page.index("| what it said") : page.index("`audit.html` shows")]
+    audit = page[page.index("| message | what it was") : page.index("`audit.html` shows")]
     quoted = re.findall(r"^\| `([^`…;]+)", audit, flags=re.MULTILINE)
     assert len(quoted) == 9
     for message in quoted:
         if "differ in" not in message:  # which sexes are where is chance
-            assert said(message) in said(caplog.text), message
+            assert without_numbers(message) in without_numbers(caplog.text), message
 
 
 def test_python_of_the_page_on_dicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
