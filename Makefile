@@ -1,6 +1,7 @@
 # make train: environment, pinned install, then the main job on the embedded synthetic set.
 # make quick: the same set-up, then ruff, mypy, the layers and the fast tests. For every change.
 # make docs: the set-up, then the site into docs/_build/html, with its lessons run.
+# make lock: requirements.lock anew from constraints.txt, with the hashes that the package index gives.
 # make test: as make quick, with every test. All need Python 3.11 to 3.13 and make, nothing else.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $(name))))
 VENV := .venv
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: train quick test docs install lint clean
+.PHONY: train quick test docs lock install lint clean
 
 train: install
 	$(BIN)/python -m cxrlab.train
@@ -24,6 +25,12 @@ test: lint
 docs: install
 	$(BIN)/python -m sphinx -W --keep-going -j auto docs docs/_build/html
 	@echo "Open docs/_build/html/index.html."
+
+lock: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --extra dicom --extra explain --constraint constraints.txt --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet \
+		--output-file requirements.lock
 
 lint: install
 	$(BIN)/ruff check .

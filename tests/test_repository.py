@@ -143,3 +143,44 @@ def test_the_image_is_run_by_a_person_without_rights_and_is_for_the_cpu_unless_a
     (version,) = re.findall(r"^ARG PYTHON_VERSION=(.*)$", "\n".join(lines), flags=re.MULTILINE)
     assert version in PYTHONS
     assert "--constraint /tmp/constraints.txt" in "\n".join(lines)
+
+
+def locked() -> dict[str, tuple[str, list[str]]]:
+    """Return (version, hashes) of each package of requirements.lock."""
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    packages = {}
+    for line in filter(None, lines):
+        requirement, *hashes = line.split("--hash=")
+        name, _, version = requirement.partition(";")[0].strip().partition("==")
+        assert name not in packages
+        packages[normalized(name)] = (version, [digest.strip() for digest in hashes])
+    return packages
+
+
+def test_every_locked_package_has_hashes_and_the_version_of_the_constraints():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    versions = {normalized(name): version for name, version in pinned.items()}
+    packages = locked()
+    # setuptools is no package of constraints.txt, as pip freeze leaves it out; colorama is for Windows alone.
+    assert set(packages) - set(versions) == {"colorama", "setuptools"}
+    for name, (version, hashes) in packages.items():
+        assert version == versions.get(name, version), name
+        assert hashes, name
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes), name
+
+
+def test_what_the_package_needs_is_locked():
+    extras = PROJECT["optional-dependencies"]
+    needed = [*PROJECT["dependencies"], *extras["dicom"], *extras["explain"]]
+    assert {normalized(re.split(r"[<>=!~ ;\[]", requirement)[0]) for requirement in needed} <= set(locked())
+
+
+def test_the_lock_holds_no_address():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert not re.search(
+        r"^\s*(-i|-f|--(extra-)?index-url|--find-links|--trusted-host)\b", text, flags=re.MULTILINE
+    )
+    assert " @ " not in text
