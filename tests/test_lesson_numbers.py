@@ -1,5 +1,6 @@
 """What the lessons 4 and 5 compute of published numbers, from their cells; the site runs them whole."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,17 @@ def test_weighted_loss_on_four_images(monkeypatch: pytest.MonkeyPatch):
 def test_the_best_of_fourteen_equal_findings_look_better(monkeypatch: pytest.MonkeyPatch):
     names = run_cells("05_fourteen_findings.ipynb", ["best_four = []"], monkeypatch)
     assert np.mean(names["best_four"]) > 0.79  # of a true AUROC of 0.75
+
+
+@pytest.mark.parametrize("name", ["04_grey_vgg.ipynb", "05_fourteen_findings.ipynb"])
+def test_each_question_has_an_answer_that_is_folded_away(name: str):
+    text = "\n\n".join(
+        cell.source
+        for cell in nbformat.read(LESSONS / name, as_version=4).cells
+        if cell.cell_type == "markdown"
+    )
+    pieces = re.split(r"^\*\*Question (\d+)\.\*\*", text, flags=re.MULTILINE)[1:]
+    assert [int(number) for number in pieces[::2]] == list(range(1, 12))
+    # A blank line behind the summary: without one, Markdown in the answer is not rendered.
+    assert all(piece.count("<details><summary>Answer</summary>\n\n") == 1 for piece in pieces[1::2])
+    assert text.count("<details>") == text.count("</details>") == 11
