@@ -23,7 +23,7 @@ test: lint
 	$(PYTEST)
 
 docs: install
-	$(BIN)/python -m sphinx -W --keep-going -j auto docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
 	@echo "Open docs/_build/html/index.html."
 
 lock: install

@@ -1,5 +1,6 @@
 """The site: ``make docs``, or ``sphinx-build docs docs/_build/html``. Nothing is fetched from anywhere."""
 
+import hashlib
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,15 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # which shows their figures
 
 import cxrlab  # noqa: E402
+
+
+def of_the_code() -> str:
+    """Return what changes with the code: what a lesson printed before a change of it is of no use after."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
 
 project = "cxrlab"
 author = "the authors of cxrlab"
@@ -42,7 +52,7 @@ myst_dmath_allow_space = False
 
 # Lessons are kept without outputs, and run when the site is built: an error in one fails the build.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(DOCS / "_build" / "lessons")
+nb_execution_cache_path = str(DOCS / "_build" / "lessons" / of_the_code())  # the code runs them
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_execution_in_temp = True

@@ -68,7 +68,10 @@ def test_the_wheel_works_alone_from_another_folder(tmp_path: Path, tiny_command:
 
 MADE = {"_build", "generated"}  # by make docs
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(page for page in ROOT.glob("docs/**/*.md") if not MADE & set(page.parts))]
+    [
+        *ROOT.glob("*.md"),
+        *(page for page in ROOT.glob("docs/**/*.md") if not MADE & set(page.relative_to(ROOT).parts)),
+    ]
 )
 SHELL = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:python -m )?cxrlab[ .](\w+)([^#\n]*)", flags=re.MULTILINE)

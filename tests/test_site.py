@@ -53,13 +53,17 @@ def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     common = common if worker_id == "master" else common.parent
     html = common / "site" / "docs" / "_build" / "html"
     with FileLock(common / "site.lock"):
+        if (errors := common / "site.txt").is_file():  # of the worker that built it
+            pytest.fail(errors.read_text())
         if not html.is_dir():
             (common / "site").mkdir()
             docs = copy_of_the_project(common / "site") / "docs"
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(docs), f"{html}.part"]
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-            assert not done.returncode, done.stderr[-6000:]
+            if done.returncode:
+                errors.write_text(done.stderr[-6000:])
+                pytest.fail(done.stderr[-6000:])
             Path(f"{html}.part").rename(html)
     return html
 
