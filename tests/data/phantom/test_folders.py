@@ -120,3 +120,13 @@ def test_a_folder_that_holds_something_is_left_alone(draw: Callable[..., Path], 
 def test_a_drawn_folder_is_recognised(folder: str, option: str, request: pytest.FixtureRequest):
     root = request.getfixturevalue(folder)
     assert option in {one.option for one in recognise(root, known_readers()) if one.root == root}
+
+
+@pytest.mark.parametrize("draw", [draw_pneumonia_folder, draw_cell_folder])
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_file_in_the_place_of_the_folder_is_an_error(draw: Callable[..., Path], below: str, tmp_path: Path):
+    file = tmp_path / "taken.txt"
+    file.write_text("mine")
+    with pytest.raises(OutputError, match=r"taken\.txt.* is a file, no folder to draw into"):
+        draw(file / below)
+    assert file.read_text() == "mine"

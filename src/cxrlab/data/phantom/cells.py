@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cxrlab.data.phantom.pneumonia import make_empty
+from cxrlab.data.phantom.new_folder import make_empty
 from cxrlab.errors import check_range
 
 Plane = npt.NDArray[Any]
@@ -42,7 +42,7 @@ def draw_cell_folder(
 
     Raises:
         ConfigError: If a number is too small.
-        OutputError: If ``root`` holds anything.
+        OutputError: If ``root`` holds anything, or is a file.
     """
     check_range("num_patients", num_patients, 4)
     check_range("num_cells", num_cells, 2)

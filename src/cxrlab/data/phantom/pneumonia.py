@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cxrlab.data.phantom.new_folder import make_empty
 from cxrlab.data.phantom.patients import Anatomy, Exposure
 from cxrlab.data.phantom.render import draw
-from cxrlab.errors import OutputError, check_range
+from cxrlab.errors import check_range
 
 _CAUSES = ("bacteria", "virus")
 _ILL = 0.6
@@ -37,7 +38,7 @@ def draw_pneumonia_folder(root: Path, *, num_patients: int = 120, size: int = 12
 
     Raises:
         ConfigError: If a number is too small.
-        OutputError: If ``root`` holds anything.
+        OutputError: If ``root`` holds anything, or is a file.
     """
     check_range("num_patients", num_patients, 10)
     check_range("size", size, 32)
@@ -87,19 +88,6 @@ def _images(rng: np.random.Generator, cause: str | None, size: int) -> list[np.n
         top = (side - height) // 2
         images.append(pixels[top : top + height])
     return images
-
-
-def make_empty(root: Path) -> None:
-    """Make a folder, or take one that is empty.
-
-    Raises:
-        OutputError: If it holds anything.
-    """
-    if root.is_dir() and any(root.iterdir()):
-        raise OutputError(
-            f"{root} is not empty, and drawn images are not mixed with others: name a new folder."
-        )
-    root.mkdir(parents=True, exist_ok=True)
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:
