@@ -94,9 +94,16 @@ def test_all_findings_have_means_beside_them():
         "Wang et al. 2017": 0.745,
         "DNetLoc": 0.807,
         "DenseNet121, 320 px": 0.811,
+        "Swin-T, 320 px": 0.818,
+        "MAE study, DenseNet121": 0.822,
         "AE-CNN": 0.824,
+        "MAE study, ViT-B/16": 0.830,
+        "Ark-6": 0.8305,
         "EVA-X-B": 0.835,
     }
+    best_of_test = {row.name for row in table.rows if "best epoch of the test part" in row.source}
+    assert best_of_test == {"MAE study, DenseNet121", "MAE study, ViT-B/16", "EVA-X-B"}
+    assert {row.name for row in table.rows if row.split != "official"} == {"CheXNet"}
     assert all(row.split and row.source for row in table.rows)
 
 
