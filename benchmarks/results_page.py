@@ -3,7 +3,8 @@
 Run ``python benchmarks/results_page.py synthetic=outputs/2026-01-31/12-00-00 malaria=<run>``: each run's
 figures are written to ``docs/results/<name>.json``, and the tables of ``docs/background/results.md`` and of
 the README are made anew from all files there. Without runs the tables alone are. A file holds no patient,
-image, path or host: figures, settings, versions and the kind of processor.
+image, path or host: figures, settings, versions and the kind of processor. Its ``note``, typed by hand, says
+which images they are where the command does not; it stays when the record is written anew.
 """
 
 import argparse
@@ -107,6 +108,7 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
         f"{one['initial_weights']}, seed {one['seed']}; {one['hardware']['processor']}, "
         f"{one['hardware']['cores']} cores, {one['hardware']['precision']}, "
         f"torch {one['versions']['torch']}; {one['date']}."
+        + (f" Images: {one['note']}." if "note" in one else "")
         for name, one in results.items()
     ]
     findings = [
@@ -150,7 +152,7 @@ def tables(results: dict[str, dict[str, Any]]) -> str:
 
 
 def short_table(results: dict[str, dict[str, Any]]) -> str:
-    """Return the README's table as Markdown.
+    """Return the README's table as Markdown, with when and on what, and which images.
 
     Args:
         results: Of :func:`record`, by name.
@@ -165,7 +167,16 @@ def short_table(results: dict[str, dict[str, Any]]) -> str:
         ]
         for one in results.values()
     ]
-    return "\n".join(_table(("data", "network", "epochs", "test AUROC", "images of patients"), rows))
+    places = {f"{one['date']}, {_hardware(one)}" for one in results.values()}
+    notes = [f" {name.capitalize()}: {one['note']}." for name, one in results.items() if "note" in one]
+    below = f"Measured on {'; on '.join(sorted(places))}.{''.join(notes)}"
+    return "\n".join(
+        [
+            *_table(("data", "network", "epochs", "test AUROC", "images of patients"), rows),
+            "",
+            *textwrap.wrap(below, 108, break_on_hyphens=False),
+        ]
+    )
 
 
 def page_with(page: str, text: str) -> str:
@@ -194,7 +205,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("runs", nargs="*", metavar="name=run")
     for each in parser.parse_args(arguments).runs:
         name, _, run = each.partition("=")
-        write_json(RESULTS / f"{name}.json", record(Path(run)))
+        path = RESULTS / f"{name}.json"
+        old = read_json(path) if path.is_file() else {}
+        note = {"note": old["note"]} if "note" in old else {}
+        write_json(path, record(Path(run)) | note)
     results = read_results()
     for page, text in ((PAGE, tables(results)), (README, short_table(results))):
         write_text(page, page_with(page.read_text(), text))
@@ -202,6 +216,12 @@ def main(arguments: list[str]) -> None:
 
 def _minutes(one: dict[str, Any]) -> int:
     return max(1, round(one["seconds_of_training"] / 60))
+
+
+def _hardware(one: dict[str, Any]) -> str:
+    hardware = one["hardware"]
+    gpu = "no GPU" if hardware["accelerator"] == "CPUAccelerator" else hardware["accelerator"]
+    return f"{hardware['cores']} cores of an {hardware['processor'].replace('(R)', '')}, {gpu}"
 
 
 def _command(words: list[str]) -> str:

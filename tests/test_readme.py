@@ -130,9 +130,18 @@ def test_the_pages_are_what_the_generator_makes_of_the_files(results_page: Modul
             f"{page.name}: run python benchmarks/results_page.py"
         )
     synthetic = results["synthetic"]["pointing"]["Grad-CAM"]
-    percent = [f"{100 * values['value']:.0f} %" for values in synthetic.values()]
+    percent = [
+        f"{100 * each['value']:.0f} % ({100 * each['low']:.0f} to {100 * each['high']:.0f} %)"
+        for each in synthetic.values()
+    ]
     section = README.read_text().split("Is the heatmap to be believed?")[1].split("##")[0]
-    assert re.findall(r"\d+ %", section) == percent
+    assert re.findall(r"\d+ % \(\d+ to \d+ %\)", " ".join(section.split())) == percent
+    assert section.count("%") == 2 * len(percent)
+    for page in (results_page.PAGE, results_page.README):
+        text = " ".join(page.read_text().split())
+        assert all(one["note"] in text for one in results.values() if "note" in one), page.name
+        assert all(one["date"] in text for one in results.values()), page.name
+    assert {"malaria", "pneumonia"} <= {name for name, one in results.items() if "note" in one}
 
 
 def test_a_page_without_the_lines_is_an_error(results_page: ModuleType):
@@ -179,6 +188,10 @@ def test_famous_numbers_are_those_of_the_code():
     for name, _, mean in caveats._MEANS:
         assert float(page[name][1]) == mean
         assert page[name][2] == "official"
+    sources = {name: source for name, source, _ in caveats._MEANS}
+    assert set(sources) == {name for name, row in page.items() if row[2] == "official"}
+    for name, source in sources.items():
+        assert ("best epoch of the test part" in source) == page[name][3].startswith("maximum"), name
     assert float(page["CheXNet"][1]) == round(sum(caveats._CHEXNET) / len(caveats._CHEXNET), 4)
     assert page["CheXNet"][2] == "its own random split by patient, not disclosed"
     assert page["EVA-X-B"][3] == "maximum over evaluations of the test part"
