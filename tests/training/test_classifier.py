@@ -207,6 +207,26 @@ def test_a_notebook_trains_with_a_few_lines(loss: nn.Module | None, tmp_path: Pa
     assert Classifier.load_from_checkpoint(tmp_path / "trained.ckpt").labels == ["Edema", "Mass"]
 
 
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # Lightning's, which does not say what to do
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+def test_a_training_warns_of_a_network_in_evaluation_mode(caplog: pytest.LogCaptureFixture):
+    """It is left as it is: batch normalisation learns no statistics, which a count of batches shows."""
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    for chosen, warned, batches in ((network(), False, 1), (network().eval(), True, 0)):
+        caplog.clear()
+        fit(chosen, batch(4), preprocess=PREPROCESS, loss=nn.BCEWithLogitsLoss())
+        assert chosen[1].num_batches_tracked == batches
+        assert ("Call classifier.train() before trainer.fit()" in caplog.text) is warned
+    partly = network()
+    partly[1].eval()  # frozen on purpose
+    caplog.clear()
+    fit(partly, batch(4), preprocess=PREPROCESS, loss=nn.BCEWithLogitsLoss())
+    assert "classifier.train()" not in caplog.text
+
+
 def test_a_step_outside_a_training_needs_a_loss():
     classifier = Classifier(labels=["Edema", "Mass"], preprocess=PREPROCESS, network=NETWORK)
     with pytest.raises(ValueError, match=r"give it loss="):

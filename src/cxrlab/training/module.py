@@ -271,8 +271,15 @@ class Classifier(pl.LightningModule):
         return total / len(self.views)
 
     def on_train_start(self) -> None:
-        """Give the loggers the settings of the training."""
+        """Give the loggers the settings of the training; warn of a network that is in evaluation mode."""
         log_settings(self.trainer, self.hparams_initial)
+        # Lightning keeps the mode of each layer. Frozen layers are in evaluation mode on purpose; hardly all are.
+        if not any(layer.training for layer in self.network.modules() if not list(layer.children())):
+            log.warning(
+                "Every layer of the network is in evaluation mode, as after loading a checkpoint, and the "
+                "training leaves it so: dropout is off, and batch normalization keeps its statistics. "
+                "Call classifier.train() before trainer.fit() unless you mean it."
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, and what the network adds for the size of its weights."""
