@@ -273,7 +273,7 @@ class Classifier(pl.LightningModule):
     def on_train_start(self) -> None:
         """Give the loggers the settings of the training; warn of a network that is in evaluation mode."""
         log_settings(self.trainer, self.hparams_initial)
-        # Lightning keeps the mode of each layer. Frozen layers are in evaluation mode on purpose; hardly all are.
+        # Lightning keeps the mode of each layer. Frozen layers are in evaluation mode on purpose.
         if not any(layer.training for layer in self.network.modules() if not list(layer.children())):
             log.warning(
                 "Every layer of the network is in evaluation mode, as after loading a checkpoint, and the "
