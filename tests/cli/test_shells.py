@@ -61,6 +61,65 @@ def test_files_of_one_s_own_are_among_the_options(flag: str, tmp_path: Path):
     assert asked("cxrlab train loss=r", tmp_path) == []
 
 
+PLANTED = ("inspect", "shlex", "yaml", "hydra", "omegaconf", "antlr4", "cxrlab", "importlib_metadata")
+"""Names of modules that lie in a folder, as in an unpacked archive; each says so where it is imported."""
+
+
+def plant(folder: Path) -> None:
+    for name in [*PLANTED, "hydra_plugins/planted"]:
+        file = folder / f"{name}.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(
+            f"from pathlib import Path\nPath({str(folder / 'ran')!r}).open('a').write({name!r})\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (["completion", "query", "cxrlab train model=densenet"], "model=densenet121\n"),
+        (["completion", "query", "cxrlab train --config-dir=conf loss=r"], "loss=rare\n"),
+        (["completion", "bash"], SCRIPTS["bash"]),
+        (["init", "lung_study"], "Written to lung_study:"),
+    ],
+)
+def test_the_tab_key_runs_no_code_of_the_working_folder(words: list[str], printed: str, tmp_path: Path):
+    folder = tmp_path / "unpacked"
+    (folder / "conf" / "loss").mkdir(parents=True)
+    (folder / "conf" / "loss" / "rare.yaml").write_text("_target_: yaml.Planted\n")
+    plant(folder)
+    script = tmp_path / "bin" / "cxrlab"
+    script.parent.mkdir()
+    script.write_text("from cxrlab.__main__ import main\n\nmain()\n")
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, str(script), *words], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(printed)
+    assert not (folder / "ran").exists(), (folder / "ran").read_text()
+
+
+def test_python_m_completes_without_the_working_folder_too(tmp_path: Path):
+    plant(tmp_path)
+    (tmp_path / "cxrlab.py").unlink()  # which python -m itself would start
+    assert asked("cxrlab train model=densenet", tmp_path) == ["model=densenet121"]
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+
+
+def test_to_complete_changes_nothing_of_the_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(Path.cwd())
+    before = sys.argv, list(sys.argv), list(sys.path)
+    for line in (None, "of a shell"):
+        monkeypatch.delenv("COMP_LINE", raising=False)
+        if line is not None:
+            monkeypatch.setenv("COMP_LINE", line)
+        for typed in ("model=densenet", "model=nonsense optimizer=s"):
+            assert candidates(f"cxrlab train {typed}")
+            assert (sys.argv, list(sys.argv), list(sys.path)) == before
+            assert os.environ.get("COMP_LINE") == line
+
+
 def test_no_torch_is_imported():
     code = (
         "import sys\nfrom cxrlab.cli.shells import candidates\nprint(candidates('cxrlab train model=dens'))\n"
@@ -78,6 +137,20 @@ def test_a_shell_that_is_not_known_is_named():
     )
     assert done.returncode == 2
     assert "cxrlab completion tcsh: give one of bash, zsh, fish." in done.stderr
+
+
+def test_fish_takes_what_is_typed_as_text(tmp_path: Path):
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not installed")
+    (tmp_path / "radiographs").mkdir()
+    (tmp_path / "cxrlab").write_text("#!/bin/sh\n")  # which knows no candidates, so that fish looks for files
+    (tmp_path / "cxrlab").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", SCRIPTS["fish"] + "complete --do-complete 'cxrlab train 50%d=./radio'"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "50%d=./radiographs/\n"
 
 
 STARTS = {

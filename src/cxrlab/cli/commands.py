@@ -23,6 +23,9 @@ COMMANDS = {
 }
 """What each command does, in the order in which a person meets them."""
 
+_WITHOUT_WORKING_FOLDER = ("init", "completion")
+"""Commands that need no package of a person's own: they import nothing from the folder they start in."""
+
 
 def overview() -> str:
     """Return what ``cxrlab --help`` prints."""
@@ -63,7 +66,15 @@ def run(arguments: Sequence[str]) -> int:
         print(f"cxrlab has no command {command!r}.{hint}\n\n{overview()}", file=sys.stderr)
         return 2
     sys.argv = [sys.argv[0], *rest]
-    if str(Path.cwd()) not in sys.path:
+    if command in _WITHOUT_WORKING_FOLDER:  # the tab key must not run what lies in the folder
+        sys.path[:] = path_without_working_folder()
+    elif str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as python -m does: a person's own package may lie here
     runpy.run_module(f"cxrlab.{command}", run_name="__main__", alter_sys=True)
     return 0
+
+
+def path_without_working_folder() -> list[str]:
+    """Return where Python looks for packages, without the working folder that ``python -m`` puts first."""
+    is_first = not sys.flags.safe_path and sys.path[:1] in ([""], [str(Path.cwd())])
+    return sys.path[1:] if is_first else list(sys.path)

@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
-from cxrlab.cli.commands import COMMANDS
+from cxrlab.cli.commands import COMMANDS, path_without_working_folder
 
 _BASH = r"""_cxrlab() {
     local line=${COMP_LINE:0:COMP_POINT} word candidate joined cut
@@ -51,7 +51,9 @@ _FISH = r"""function __cxrlab
         printf '%s\n' $candidates
     else
         set -l parts (string match --regex '^(.*=|)(.*)$' -- (commandline --current-token --cut-at-cursor))
-        printf "$parts[2]%s\n" (__fish_complete_path $parts[3])
+        for found in (__fish_complete_path $parts[3])
+            printf '%s%s\n' "$parts[2]" $found
+        end
     end
 end
 complete --command cxrlab --no-files --arguments '(__cxrlab)'
@@ -111,11 +113,26 @@ def _of_hydra(command: str, words: Sequence[str], word: str) -> str:
     flags = [word for word in words if word.startswith("--config-dir=")]
     for flag, value in itertools.pairwise(words):
         flags += [flag, value] if flag in _OF_SEARCH_PATH else []
-    sys.argv = ["cxrlab", *flags, "-sc", "query=bash"]
-    os.environ["COMP_LINE"] = " ".join(["cxrlab", *words, word])
-    with contextlib.redirect_stdout(io.StringIO()) as printed, _silent():
+    arguments = ["cxrlab", *flags, "-sc", "query=bash"]
+    line = " ".join(["cxrlab", *words, word])
+    with contextlib.redirect_stdout(io.StringIO()) as printed, _as_shell(arguments, line), _silent():
         runpy.run_module(f"cxrlab.{command}", run_name="__main__", alter_sys=True)
     return printed.getvalue()
+
+
+@contextlib.contextmanager
+def _as_shell(arguments: list[str], line: str) -> Iterator[None]:
+    """Set what a shell sets, and import nothing from the working folder; afterwards all is as before."""
+    before = sys.argv, sys.path[:], os.environ.get("COMP_LINE")
+    sys.argv, sys.path[:], os.environ["COMP_LINE"] = arguments, path_without_working_folder(), line
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:], line_before = before
+        if line_before is None:
+            del os.environ["COMP_LINE"]
+        else:
+            os.environ["COMP_LINE"] = line_before
 
 
 @contextlib.contextmanager
