@@ -40,7 +40,7 @@ def _written(folder: Path, files: list[Path]) -> str:
             *(f"  {file}" for file in files),
             "",
             f"  cd {folder}",
-            "  make try      one batch through everything, in seconds",
+            "  make try      one batch through everything: does it fit together?",
             "  make train    a short training on drawn radiographs",
             "  make test     the project's own tests, with pytest",
             "",
