@@ -19,8 +19,10 @@ ARG EXTRAS=""
 RUN python -m venv /opt/cxrlab
 ENV PATH=/opt/cxrlab/bin:$PATH
 COPY constraints.txt /tmp/
+# --no-deps: what torch needs comes with cxrlab below, from the usual index.
 RUN if [ -n "$TORCH_INDEX" ]; then \
-        python -m pip install --no-cache-dir --constraint /tmp/constraints.txt --index-url "$TORCH_INDEX" torch torchvision; \
+        python -m pip install --no-cache-dir --no-deps --constraint /tmp/constraints.txt \
+            --index-url "$TORCH_INDEX" torch torchvision; \
     fi
 COPY --from=build /dist/*.whl /tmp/
 RUN python -m pip install --no-cache-dir --constraint /tmp/constraints.txt "$(echo /tmp/cxrlab-*.whl)$EXTRAS" \

@@ -5,6 +5,9 @@
 # make test: as make quick, with every test. All need Python 3.11 to 3.13 and make, nothing else.
 PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(shell $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $(name))))
 VENV := .venv
+# Of make lock alone; in an environment of its own, which is removed.
+UV := uv==0.13.9
+LOCKING := .venv-lock
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Two tests at a time, each on one core. One at a time, to see what a test prints: WORKERS=0.
@@ -26,11 +29,13 @@ docs: install
 	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
 	@echo "Open docs/_build/html/index.html."
 
-lock: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile pyproject.toml --extra dicom --extra explain --constraint constraints.txt --universal \
+lock:
+	$(PYTHON) -m venv --clear $(LOCKING)
+	$(LOCKING)/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(LOCKING)/bin/uv pip compile pyproject.toml --extra dicom --extra explain --constraint constraints.txt --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" --quiet \
 		--output-file requirements.lock
+	rm -rf $(LOCKING)
 
 lint: install
 	$(BIN)/ruff check .
@@ -47,4 +52,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build docs/reference/generated
+	rm -rf $(VENV) $(LOCKING) .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build docs/reference/generated

@@ -25,8 +25,8 @@ def of_the_code() -> str:
 
 
 project = "cxrlab"
-author = "the authors of cxrlab"
-copyright = "the authors of cxrlab. For research only"
+author = "The cxrlab developers"
+copyright = "The cxrlab developers. For research only"
 version = release = cxrlab.__version__
 
 extensions = [

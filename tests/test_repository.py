@@ -24,7 +24,12 @@ def jobs(path: Path) -> dict[str, dict]:
 
 def steps(path: Path) -> Iterator[dict]:
     for job in jobs(path).values():
-        yield from job["steps"]
+        yield from job.get("steps", [])  # none where it calls another workflow
+
+
+def needs(job: dict) -> list[str]:
+    named = job.get("needs", [])
+    return [named] if isinstance(named, str) else named
 
 
 def normalized(name: str) -> str:
@@ -40,11 +45,18 @@ def test_a_workflow_may_only_read_and_ends_by_itself(path: Path):
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
-        assert job["timeout-minutes"] <= 300, name
+        if "uses" in job:  # another workflow of ours, whose jobs are checked as its own
+            called = ROOT / job["uses"]
+            assert called in WORKFLOWS, name
+            assert "workflow_call" in yaml.safe_load(called.read_text())[True], (
+                name
+            )  # YAML reads "on" as true
+        else:
+            assert job["timeout-minutes"] <= 300, name
         granted = {key for key, value in job.get("permissions", {}).items() if value == "write"}
         assert granted <= {"id-token", "pages"}, name
         assert not granted or "if" in job, name  # never for a pull request
-        assert set(job.get("needs", "").split()) <= set(workflow["jobs"]), name
+        assert set(needs(job)) <= set(workflow["jobs"]), name
     for step in steps(path):
         assert set(step) & {"run", "uses"}
         assert re.fullmatch(r"[\w.-]+/[\w.-]+@(v\d+|[0-9a-f]{40}|release/v\d+)", step.get("uses", "a/b@v1"))
@@ -75,12 +87,58 @@ def test_only_a_tag_publishes():
         (path.stem, name)
         for path in WORKFLOWS
         for name, job in jobs(path).items()
-        if any("pypi-publish" in step.get("uses", "") for step in job["steps"])
+        if any("pypi-publish" in step.get("uses", "") for step in job.get("steps", []))
     ]
     assert publishing == [("wheel", "publish")]
     job = jobs(ROOT / ".github/workflows/wheel.yml")["publish"]
     assert job["if"] == "startsWith(github.ref, 'refs/tags/v')"
-    assert job["needs"] == "install"
+
+
+def test_every_test_passes_before_a_tag_publishes():
+    wheel = jobs(ROOT / ".github/workflows/wheel.yml")
+    assert wheel["publish"]["needs"] == ["install", "tests"]
+    assert wheel["tests"] == {"if": wheel["publish"]["if"], "uses": "./.github/workflows/tests.yml"}
+    every = jobs(ROOT / ".github/workflows/tests.yml")["all"]
+    assert every["if"] == "github.event_name != 'pull_request'"  # a tag's event is a push
+    assert every["steps"][-1]["run"].startswith("make test ")
+
+
+def test_packages_of_one_index_alone_are_installed_without_their_dependencies():
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if "--index-url" in line]
+    assert "--no-deps" in line.split()
+
+
+def test_dependabot_watches_what_it_can_read():
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    assert [update["package-ecosystem"] for update in updates] == ["github-actions"]
+    images = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)
+    assert all("$" in image or image == "installed" for image in images)  # no tag that it could raise
+
+
+def test_the_lock_is_written_by_one_version_in_an_environment_of_its_own():
+    text = (ROOT / "Makefile").read_text()
+    assert re.search(r"^UV := uv==\d+\.\d+\.\d+$", text, flags=re.MULTILINE)
+    recipe = re.search(r"^lock:(.*\n(?:\t.*\n)+)", text, flags=re.MULTILINE)[1]
+    assert "$(UV)\n" in recipe
+    assert "$(BIN)" not in recipe
+    assert recipe.endswith("\trm -rf $(LOCKING)\n")
+
+
+@pytest.mark.parametrize("extra", ["docs", "dev"])
+def test_what_tests_and_the_site_import_is_named(extra: str):
+    imported = {"docs": {"docutils", "sphinx"}, "dev": {"beautifulsoup4", "nbclient", "nbformat", "pexpect"}}
+    named = {re.split(r"[<>=\[]", one)[0] for one in PROJECT["optional-dependencies"][extra]}
+    assert imported[extra] <= named
+
+
+def test_the_developers_have_one_name():
+    (author,) = (one["name"] for one in PROJECT["authors"])
+    (cited,) = yaml.safe_load((ROOT / "CITATION.cff").read_text())["authors"]
+    site = re.findall(
+        r'^(?:author|copyright) = "(.*?)["\.]', (ROOT / "docs/conf.py").read_text(), flags=re.MULTILINE
+    )
+    assert [cited["name"], *site] == [author] * 3
 
 
 @pytest.mark.parametrize("name", ["bug", "feature", "number"])
@@ -158,15 +216,21 @@ def locked() -> dict[str, tuple[str, list[str]]]:
     return packages
 
 
+NOT_CONSTRAINED = {
+    "colorama": "it is for Windows alone; constraints.txt was written on Linux",
+    "setuptools": "it builds two packages that exist as source only; pip freeze, which wrote constraints.txt, omits it",
+}
+"""Locked packages whose version no constraint gives, and why: uv chose it, and only its hashes are checked."""
+
+
 def test_every_locked_package_has_hashes_and_the_version_of_the_constraints():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     versions = {normalized(name): version for name, version in pinned.items()}
     packages = locked()
-    # setuptools is no package of constraints.txt, as pip freeze leaves it out; colorama is for Windows alone.
-    assert set(packages) - set(versions) == {"colorama", "setuptools"}
+    assert set(packages) - set(versions) == set(NOT_CONSTRAINED)
     for name, (version, hashes) in packages.items():
-        assert version == versions.get(name, version), name
+        assert version == versions[name] if name in versions else re.fullmatch(r"[\d.]+", version), name
         assert hashes, name
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes), name
 
