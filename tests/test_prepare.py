@@ -16,7 +16,7 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from cxrlab.cli import config
+from cxrlab.cli import config, datasets
 from cxrlab.data.audit import AuditReport, terminal_table
 from cxrlab.data.manifest import Manifest, read_table
 from cxrlab.errors import ConfigError, MissingFileError, OutputError, UserError
@@ -302,7 +302,7 @@ def test_auto_writes_a_description_that_reads_the_folder(
 ):
     with caplog.at_level(logging.INFO, logger="cxrlab"):
         auto(composed, own_set, tmp_path / "run")
-    path = tmp_path / "run/conf/data/mine.yaml"
+    path = tmp_path / "run/conf/data/own_set.yaml"
     assert f"A description to start from: {path}" in caplog.text
     assert "whether these are all findings: Edema, Mass" in caplog.text
     command = caplog.messages[-1].splitlines()[-1].strip()
@@ -324,6 +324,16 @@ def test_auto_writes_a_description_that_reads_the_folder(
     assert (manifest["split"] == manifest["part"]).all()
     with pytest.raises(OutputError, match="cannot be written"):
         auto(composed, own_set, tmp_path / "run")
+
+
+def test_a_description_is_called_after_its_folder_and_as_no_data_set_of_cxrlab():
+    names = {
+        "/data/Clinic A (2024)": "clinic_a_2024",
+        "/data/nih": "my_nih",
+        "/2024": "my_2024",
+        "/data/胸": "mine",
+    }
+    assert {root: datasets._name_of(Path(root), datasets.known_readers()) for root in names} == names
 
 
 def test_auto_tells_a_folder_of_classes_and_one_of_nothing(composed: Preparation, tmp_path: Path, caplog):

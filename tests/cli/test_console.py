@@ -58,6 +58,33 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path):
         raise ConfigError("another")
 
 
+def test_a_file_that_is_no_yaml_is_told_with_its_line_and_what_mends_it(tmp_path: Path):
+    path = tmp_path / "conf" / "data" / "clinic.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("reader:\n  classes:\n    words: {a: ?, b: c\n")
+    arguments = ["--config-dir", str(tmp_path / "conf"), "data=clinic", f"hydra.run.dir={tmp_path}/out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cxrlab.train", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{path}, line 3, column " in done.stderr
+    assert "cannot be read as YAML" in done.stderr
+    assert done.stderr.strip().endswith("Put words with ? : # , in quotes.")
+
+
+def test_the_options_that_there_are_stand_in_few_lines(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cxrlab.train", "data=clinic"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "auto, base, brax, chestmnist" in done.stderr
+    assert len(done.stderr.splitlines()) < 15
+    assert done.stderr.strip().endswith("<the folder that holds data/clinic.yaml> finds it.")
+
+
 def test_what_killed_writes_left_is_removed(tmp_path: Path):
     left = [tmp_path / ".metrics.csv.123.part", tmp_path / "checkpoints" / ".last.ckpt.99.part"]
     kept = [

@@ -51,3 +51,18 @@ def test_a_misspelt_option_is_answered_with_the_right_one():
         "In 'train': Could not find 'optimizer/adamW'\n\nAvailable options in 'optimizer':\n\tadam\n\tadamw\n"
     )
     assert hint(message, []) == "Did you mean optimizer=adamw?"
+
+
+def test_a_file_of_ones_own_that_is_not_found_is_answered_with_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = "In 'train': Could not find 'data/clinic'\n\nAvailable options in 'data':\n\tfolder\n\tnih\n"
+    assert hint(message, []) == (
+        "Is data/clinic.yaml a file of your own? Then --config-dir <the folder that holds data/clinic.yaml> "
+        "finds it."
+    )
+    (tmp_path / "my conf" / "data").mkdir(parents=True)
+    (tmp_path / "my conf" / "data" / "clinic.yaml").touch()
+    found = "my conf/data/clinic.yaml is a file of your own: say where by --config-dir 'my conf'"
+    assert hint(message, ["data=clinic"]) == found
+    assert hint(message, ["--config-dir", "my conf/data", "data=clinic"]) == found
+    assert hint(message, ["--config-dir=my conf/data", "data=clinic"]) == found

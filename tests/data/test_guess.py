@@ -223,3 +223,44 @@ def test_images_of_one_name_in_the_folders_of_two_parts(make_tree: Tree):
     manifest = table.read(root, **found)
     assert manifest.table["image"].tolist() == ["train/1.png", "train/2.png", "test/1.png", "test/2.png"]
     assert manifest.table["split"].tolist() == ["train", "train", "test", "test"]
+
+
+def test_the_words_of_a_real_sheet_are_written_with_their_counts(make_tree: Tree, caplog):
+    words = [
+        "normal",
+        "NAD",
+        "no acute findings",
+        "",
+        "Pneumonia",
+        "PNEUMONIA",
+        "RLL pneumonia",
+        "pneumonia?",
+    ]
+    root = make_tree(*(f"images/{n}.png" for n in range(16)))
+    cells = [f"{n}.png,P{n},{words[n % 8]}" for n in range(16)]
+    rows(root, "list.csv", "image,patient,Finding", *cells)
+    guessed = guess(root)
+    assert guessed is not None
+    assert guessed.needed == [
+        "what the words of 'Finding' mean: (empty), NAD, PNEUMONIA, Pneumonia, RLL pneumonia, no acute findings, "
+        "... and 2 more"
+    ]
+    text = "\n".join(guessed.lines)
+    assert "    # (empty): 2, unknown; if an empty cell means no finding: data.reader.blank=negative" in text
+    assert "    #   RLL pneumonia: RLL pneumonia  # 2; like PNEUMONIA?" in text
+    assert yaml.safe_load(text)["reader"]["classes"] == {"columns": "Finding"}
+    manifest = table.read(root, **settings(root))
+    assert manifest.labels == ["PNEUMONIA", "pneumonia?", "RLL pneumonia"]
+    assert "'RLL pneumonia' looks like 'PNEUMONIA'" in caplog.text
+    assert "'pneumonia?' looks like 'PNEUMONIA'" in caplog.text
+    opened = "\n".join(
+        line.replace("    # ", "    ", 1) if ("words:" in line or "    #   " in line) else line
+        for line in guessed.lines
+    )
+    found = yaml.safe_load(opened)["reader"]
+    assert found["classes"]["words"] == {
+        "NAD": None, "PNEUMONIA": "PNEUMONIA", "RLL pneumonia": "RLL pneumonia", "no acute findings": None,
+        "normal": None, "pneumonia?": "pneumonia?",
+    }  # fmt: skip
+    found["classes"]["words"] |= {"RLL pneumonia": "PNEUMONIA", "pneumonia?": "PNEUMONIA"}
+    assert table.read(root, **found).labels == ["PNEUMONIA"]

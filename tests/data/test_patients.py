@@ -182,6 +182,7 @@ def test_spellings_stay_with_the_manifest_and_are_told_once(tmp_path, caplog):
     manifest = Manifest(tmp_path, rows)
     assert manifest.rows(manifest.table["image"] != "b.png").spellings == (("1", "01"),)
     assert len(caplog.records) == 1
+    assert f"1 patient of {tmp_path} is written in more than one way" in caplog.text
     assert rows["patient"].tolist() == ["1", "01", "2"]
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from cxrlab import errors
 from cxrlab.cli.config import user_error
@@ -74,7 +76,7 @@ class ErrorLog(Callback):
 
 
 def _is_user_error(error: BaseException) -> bool:
-    composing = (HydraException, OmegaConfBaseException)
+    composing = (HydraException, OmegaConfBaseException, MarkedYAMLError)
     return user_error(error) is not None or isinstance(error, composing) or _is_disk_error(error)
 
 
@@ -93,7 +95,17 @@ def message(error: BaseException) -> str:
         )
     if isinstance(error, HydraException):
         return _of_hydra("\n".join(str(part) for part in (error, error.__cause__) if part is not None))
+    if isinstance(error, MarkedYAMLError):
+        return _of_yaml(error)
     return f"{type(error).__name__}: {error}"
+
+
+def _of_yaml(error: MarkedYAMLError) -> str:
+    """Return where a file is no YAML, and what most often mends it."""
+    mark = error.problem_mark or error.context_mark
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "A YAML file"
+    reason = error.problem or error.context
+    return f"{where}: cannot be read as YAML{f' ({reason})' if reason else ''}. Put words with ? : # , in quotes."
 
 
 def _of_hydra(text: str) -> str:
@@ -104,6 +116,9 @@ def _of_hydra(text: str) -> str:
         lines.append("Is it misspelt? --help lists the groups, cxrlab config every key.")
     if "Could not find" in text:
         lines = [line for line in lines if not line.startswith(("Config search path", "\tprovider="))]
+        options = [line.strip() for line in lines if line.startswith("\t")]
+        lines = [line for line in lines if not line.startswith("\t")]
+        lines += textwrap.wrap(", ".join(options), 100, break_long_words=False, break_on_hyphens=False)
     if meant := hint(text, sys.argv[1:]):
         lines.append(meant)
     if "override_grammar" in text:

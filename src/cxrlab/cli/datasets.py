@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def look(root: Path, run_dir: Path) -> None:
 
     Args:
         root: The folder.
-        run_dir: Where the description goes, as ``conf/data/mine.yaml``.
+        run_dir: Where the description goes, as ``conf/data/<name>.yaml``, called after the folder.
 
     Raises:
         MissingFileError: If there is no such folder, or neither images nor tables are in it.
@@ -82,13 +83,22 @@ def look(root: Path, run_dir: Path) -> None:
         log.info("A folder for each class: data=folder reads it. Go on with:\n  %s", command)
         log.info("%s", _patients_of(guessed))
         return
-    path = run_dir / "conf" / "data" / "mine.yaml"
+    path = run_dir / "conf" / "data" / f"{_name_of(root, readers)}.yaml"
     _write(path, guessed.lines)
     for line in guessed.needed:
         log.info("  to check: %s", line)
     log.info("A description to start from: %s", path)
-    command = _command("mine", root, path.parents[1])
+    command = _command(path.stem, root, path.parents[1])
     log.info("Fill it in and check it (its folder conf may be moved), and go on with:\n  %s", command)
+
+
+def _name_of(root: Path, known: Mapping[str, Any]) -> str:
+    """Return the folder's name as an option of ``data`` may be called, and as none of cxrlab's is."""
+    name = re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_")[:40].strip("_")
+    if not name:
+        return "mine"
+    is_taken = name in (*known, "base", "auto", "null", "true", "false", "nan", "inf")
+    return f"my_{name}" if is_taken or not name[0].isalpha() else name
 
 
 def _patients_of(guessed: "Guess") -> str:

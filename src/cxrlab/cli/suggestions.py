@@ -4,7 +4,11 @@ import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
+
+from cxrlab.cli.overrides import shell
 
 # What other programs call a key, by its name here.
 _ALIASES = {
@@ -18,6 +22,7 @@ _ALIASES = {
     "out": "hydra.run.dir", "patience": "callbacks.early_stopping.patience", "arch": "model.backbone",
 }  # fmt: skip
 
+_MOST_FOLDERS = 50  # looked into for a file of one's own
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin")
 
 
@@ -77,6 +82,31 @@ def option_hint(group: str, option: str, options: Sequence[str]) -> str:
     return f"Did you mean {' or '.join(f'{group}={lower[name]}' for name in near)}?" if near else ""
 
 
+def own_file_hint(group: str, option: str, arguments: Sequence[str], place: Path) -> str:
+    """Return which ``--config-dir`` finds a file of one's own, where it lies close by; empty where none does.
+
+    Args:
+        group: Such as ``data``.
+        option: Such as ``mine``, which cxrlab has not.
+        arguments: Of the command line.
+        place: Where the command was started.
+    """
+    words = [part for argument in arguments for part in argument.split("=", 1)]
+    given = [Path(value) for name, value in pairwise(words) if name in ("--config-dir", "-cd")]
+    near = [*given, *(folder.parent for folder in given), place, place / "conf"]
+    with suppress(OSError):
+        near += [path for path in sorted(place.iterdir())[:_MOST_FOLDERS] if path.is_dir()]
+        near += sorted(place.glob("outputs/prepare/*/*/conf"), reverse=True)[:_MOST_FOLDERS]
+    for folder in near:
+        if (place / folder / group / f"{option}.yaml").is_file():
+            shown = folder.relative_to(place) if folder.is_relative_to(place) else folder
+            return (
+                f"{shown / group / option}.yaml is a file of your own: say where by "
+                f"--config-dir {shell(str(shown))}"
+            )
+    return ""
+
+
 def hint(message: str, arguments: Sequence[str]) -> str:
     """Return what may have been meant where Hydra says that a key or an option is not there; else nothing.
 
@@ -87,7 +117,14 @@ def hint(message: str, arguments: Sequence[str]) -> str:
     missing = re.search(r"Could not find '(?P<group>[\w/]+)/(?P<option>[^']+)'", message)
     if missing:
         options = re.findall(r"^\t(\S+)$", message, re.M)
-        return option_hint(missing["group"], missing["option"], [name for name in options if name != "base"])
+        own = own_file_hint(missing["group"], missing["option"], arguments, Path.cwd())
+        known = [name for name in options if name != "base"]
+        name = f"{missing['group']}/{missing['option']}.yaml"
+        return (
+            own
+            or option_hint(missing["group"], missing["option"], known)
+            or f"Is {name} a file of your own? Then --config-dir <the folder that holds {name}> finds it."
+        )
     unknown = re.search(r"Could not override '(?P<key>[^']+)'", message)
     if not unknown:
         return ""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from cxrlab.data.decode import SUFFIXES, image_format
 from cxrlab.data.readers._class_folders import class_root
+from cxrlab.data.readers._classes import is_none_word, look_alikes, plain, split_words
+from cxrlab.data.readers._csv import BLANKS
 from cxrlab.data.readers._formats import read_file
 from cxrlab.data.recognise import head_of
 from cxrlab.errors import UserError
@@ -23,6 +25,7 @@ _MOST_TABLES = 30
 _ROWS = 200
 _SAMPLE = 12
 _MOST_CLASSES = 40
+_SHOWN = 6
 
 _TABLES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _OTHERS = (".xlsx", ".json", ".jsonl", ".parquet", ".json.gz", ".jsonl.gz")
@@ -453,13 +456,57 @@ def _label_lines(table: _Table, result: Guess, taken: set[str]) -> list[str]:
     for name in sorted(free, key=lambda name: not _CLASSES.search(name)):
         words = Counter(table.column(name))
         if 1 < len(words) <= _MOST_CLASSES and len(words) < len(table.rows) and not _is_number(words):
-            result.needed.append(f"what the words of {name!r} mean: {', '.join(sorted(words)[:6])}")
+            result.needed.append(f"what the words of {name!r} mean: {_shown(words)}")
             return [
-                "  # Words as labels; words: {word: label} renames them, or leaves one out (null).",
-                f"  classes: {{columns: {_quoted(name)}}}",
+                "  # Words as labels: each word but those for no finding is a label of its own. Once words",
+                "  # is given, it must name every word but those for no finding (others: ignore takes the",
+                "  # rest for no finding). null: the image has no finding. unknown: [word, word] lists words",
+                "  # that say nothing about an image.",
+                "  classes:",
+                f"    columns: {_quoted(name)}",
+                *_word_lines(words, len(table.rows)),
             ]
     result.needed.append("labels: no column was taken for them")
     return [f"  # No column was taken for labels; there are {', '.join(table.names)}.", "  labels: ???"]
+
+
+def _shown(words: Mapping[str, int]) -> str:
+    """Return the first words as cells hold them, and how many are left out."""
+    shown = [word or "(empty)" for word in sorted(words)]
+    more = len(shown) - _SHOWN
+    return ", ".join(shown[:_SHOWN]) + (f", ... and {more} more" if more > 0 else "")
+
+
+def _word_lines(cells: Mapping[str, int], rows: int) -> list[str]:
+    """Return each word with its count as a comment that says what it means now, to be changed."""
+    spellings: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for cell, count in sorted(cells.items(), key=lambda one: (-one[1], one[0])):
+        for word in dict.fromkeys(map(plain, split_words(cell))):
+            spellings.setdefault(word, word)
+            counts[word] += count
+        for word in split_words(cell):
+            if spellings[plain(word)] == plain(word):
+                spellings[plain(word)] = " ".join(word.split())
+    blank = sum(counts.pop(word, 0) for word in BLANKS) + cells.get("", 0)
+    named = {word: spellings[word] for word in counts}
+    alike = look_alikes([name for word, name in named.items() if not is_none_word(word)])
+    lines = [
+        f"    # The words of the first {rows} rows, with counts. Case does not count. To say what they mean,",
+        "    # change this and take away the first # of each line:",
+        "    # words:",
+    ]
+    for word, name in named.items():
+        meaning, note = ("null" if is_none_word(word) else _quoted(name)), ""
+        if name in alike:
+            meant = alike[name]
+            note = f"; like {_quoted(meant)}?" if meant is not None else "; no finding (null)?"
+        lines.append(f"    #   {_quoted(name)}: {meaning}  # {counts[word]}{note}")
+    if blank:
+        lines.append(
+            f"    # (empty): {blank}, unknown; if an empty cell means no finding: data.reader.blank=negative"
+        )
+    return lines
 
 
 def _is_number(words: Mapping[str, int]) -> bool:

@@ -225,8 +225,9 @@ class Manifest:
         if several:
             object.__setattr__(self, "spellings", (*self.spellings, *several))
             _log.warning(
-                "%d patients of %s are written in more than one way, such as %s: each counts as one",
-                len(several), self.root, named_spellings(several),
+                "%s of %s %s written in more than one way, such as %s: each counts as one",
+                "1 patient" if len(several) == 1 else f"{len(several)} patients", self.root,
+                "is" if len(several) == 1 else "are", named_spellings(several),
             )  # fmt: skip
 
     def _check_rows(self, given: "pd.Series[Any]") -> None:

@@ -203,7 +203,8 @@ class ExternalTable:
             )
         if several:
             _log.warning(
-                f"{len(several)} patients of {self.path} are written in more than one way, such as "
+                f"{'1 patient' if len(several) == 1 else f'{len(several)} patients'} of {self.path} "
+                f"{'is' if len(several) == 1 else 'are'} written in more than one way, such as "
                 f"{named_spellings(several)}: each counts as one"
             )
         return patients.tolist()

@@ -106,6 +106,7 @@ def test_patients_with_several_spellings(case):
     assert (finding.severity, finding.count, finding.patients) == ("warning", 2, ["07", "P000"])
     assert finding.details == ["'07' = '7.0'", "'P000' = 'p000'"]
     assert "P000" not in finding.message
+    assert finding.message == "2 patients are written in more than one way; each counts as one."
 
 
 def test_a_patient_with_a_third_of_the_images(case):

@@ -529,6 +529,22 @@ def test_words_for_nothing_are_no_classes_and_yes_is_a_word(make_images):
     assert read.targets[:, 0].tolist() == [1, 0, 1]
 
 
+def test_words_must_name_every_word_but_those_for_no_finding(make_images, caplog):
+    root = make_images(4)
+    (root / "labels.csv").write_text("image,finding\n000.png,Edema\n001.png,NAD\n002.png,Mass\n003.png,odd\n")
+    words = {"Edema": "Edema", **{f"word {number}": "Edema" for number in range(4)}}
+    with pytest.raises(
+        DataError,
+        match=r"holds 'Mass' in line 4, .*'no findings', .* and 5 more\. Once words is given, it must name every "
+        r"word .* \(null: no finding\), or set data\.reader\.classes\.others=ignore, which takes",
+    ):
+        table.read(root, patient_column=None, classes={"columns": "finding", "words": words})
+    classes = {"columns": "finding", "words": words, "others": "ignore", "unknown": ["odd"]}
+    read = table.read(root, patient_column=None, classes=classes)
+    assert [str(value) for value in read.targets[:, 0]] == ["1.0", "0.0", "0.0", "nan"]
+    assert "looks like" not in caplog.text
+
+
 def test_a_table_one_folder_off_or_packed_is_found_or_hinted_at(make_images):
     root = make_images(2)
     (root / "labels.csv").write_text("image,Edema\n000.png,1\n001.png,0\n")

@@ -80,7 +80,7 @@ def patient_ids(evidence: Evidence) -> Iterator[Finding]:
     if spellings := evidence.manifest.spellings:
         count = len(spellings)
         verb = "is" if count == 1 else "are"
-        message = f"{counted(count, 'patient')} {verb} written in more than one way, and each taken for one."
+        message = f"{counted(count, 'patient')} {verb} written in more than one way; each counts as one."
         shown = spellings[:NUM_EXAMPLES]
         rows = patients.isin([names[0] for names in spellings]).to_numpy()
         yield Finding(

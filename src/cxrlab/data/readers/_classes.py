@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cxrlab.data.readers._csv import BLANKS, Blank
+from cxrlab.data.readers._healthy import is_healthy
 from cxrlab.data.readers._settings import names, one_of, section
 from cxrlab.data.readers._sheets import Sheet
 from cxrlab.errors import ConfigError, DataError, override
@@ -25,6 +26,10 @@ _NONE_FORMS = frozenset(
     """
     normal normals nofinding nofindings healthy unremarkable negative neg control controls nodisease
     noabnormality noabnormalities noabnormalfinding noabnormalfindings nopathology nothing
+    nad noabnormalitydetected noabnormalitiesdetected noabnormalityseen noacuteabnormality
+    noacuteabnormalities noacutefinding noacutefindings noacutedisease noacutepathology
+    noacutecardiopulmonaryabnormality noacutecardiopulmonarydisease noacutecardiopulmonaryprocess
+    wnl withinnormallimits normalchest normalstudy normalcxr normalxray
     """.split()  # noqa: SIM905
 )
 _KEYS = {"columns": None, "words": None, "none": None, "unknown": (), "separator": None, "others": None}
@@ -36,6 +41,7 @@ _PLAIN_LIST = re.compile(r"\['[^'\\]*'(?:, ?'[^'\\]*')*\]")
 _ITEM = re.compile(r"'([^'\\]*)'")
 _NAMED = 8
 _SHOWN = 20
+_MOST_COMPARED = 40  # labels of a sheet of one's own, not of a vocabulary
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +95,7 @@ class Classes:
         meanings: dict[str, tuple[str, ...]] = {plain(word): () for word in none}
         meanings |= _meanings(words or {}, f"{key}.words")
         labels = list(dict.fromkeys(label for named in meanings.values() for label in named))
-        if others == "label":
+        if others != "ignore":
             found: dict[str, str] = {}
             for sheet in sheets:
                 for column in columns:
@@ -101,9 +107,12 @@ class Classes:
             named = {*meanings, *unknown, *BLANKS}
             new = {word: name for word, name in found.items() if word not in named}
             if settings["none"] is None:
-                healthy = [word for word in new if re.sub(r"[^a-z]", "", word) in _NONE_FORMS]
+                healthy = [word for word in new if is_none_word(word)]
                 meanings |= {word: () for word in healthy}
                 new = {word: name for word, name in new.items() if word not in healthy}
+        if others == "label":
+            if settings["none"] is None:
+                _warn_of_look_alikes(list(new.values()), labels, columns, sheets[0])
             if settings["separator"] is None:
                 _warn_of_commas(list(new.values()), columns, sheets[0])
             meanings |= {word: (name,) for word, name in new.items()}
@@ -159,10 +168,12 @@ class Classes:
         if self.others == "ignore" or plain(word) in self.unknown or plain(word) in BLANKS:
             return ()
         line = cells.index[cells.map(lambda cell: word in split_words(str(cell), self.separator))][0]
+        more = f" and {len(self.meanings) - _NAMED} more" if len(self.meanings) > _NAMED else ""
         raise DataError(
             f"The column {column!r} of {sheet.path} holds {word!r} in line {line}, which "
-            f"data.reader.classes.words lacks; it has {list(self.meanings)[:_NAMED]}. Name it there (null: "
-            "no finding), or set data.reader.classes.others=ignore."
+            f"data.reader.classes.words lacks; it has {list(self.meanings)[:_NAMED]}{more}. Once words is "
+            "given, it must name every word but those for no finding. Name it there (null: no finding), or "
+            "set data.reader.classes.others=ignore, which takes the words that it lacks for no finding."
         )
 
     def of_word(self, word: str) -> tuple[str, ...]:
@@ -177,6 +188,60 @@ _BOOLEANS = {True: ("yes", "true", "on"), False: ("no", "false", "off")}
 def _shown(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
     return ", ".join(labels[:_SHOWN]) + more
+
+
+def is_none_word(word: str) -> bool:
+    """Tell whether a word means no finding where the config does not say which words do.
+
+    Example:
+        >>> [is_none_word(word) for word in ("NAD", "No acute findings", "normal", "Nodule")]
+        [True, True, True, False]
+    """
+    return plain(word) in NONE_WORDS or re.sub(r"[^a-z]", "", plain(word)) in _NONE_FORMS
+
+
+def look_alikes(words: Sequence[str]) -> dict[str, str | None]:
+    """Return the words that may be no labels of their own, and what each may mean; None: no finding.
+
+    Example:
+        >>> look_alikes(["Pneumonia", "RLL pneumonia", "pneumonia?", "no disease seen", "Mass"])
+        {'RLL pneumonia': 'Pneumonia', 'pneumonia?': 'Pneumonia', 'no disease seen': None}
+    """
+    if len(words) > _MOST_COMPARED:
+        return {}
+    pieces = {word: re.findall(r"\w+", plain(word)) for word in words}
+    found: dict[str, str | None] = {}
+    for word, parts in pieces.items():
+        if is_healthy(word):
+            found[word] = None
+            continue
+        text = f" {' '.join(parts)} "
+        inner = [
+            other
+            for other, few in pieces.items()
+            if few and f" {' '.join(few)} " in text and (len(few), len(other)) < (len(parts), len(word))
+        ]
+        if inner:
+            found[word] = max(inner, key=lambda other: (len(pieces[other]), -len(other)))
+    return found
+
+
+def _warn_of_look_alikes(
+    words: Sequence[str], labels: Sequence[str], columns: Sequence[str], sheet: Sheet
+) -> None:
+    """Say so where a word that is to be a label of its own looks like another one, or like no finding."""
+    alike = {word: meant for word, meant in look_alikes([*labels, *words]).items() if word in words}
+    if alike:
+        shown = [
+            f"{word!r} looks like {'no finding' if meant is None else repr(meant)}"
+            for word, meant in list(alike.items())[:_NAMED]
+        ]
+        more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
+        _log.warning(
+            f"Words of {list(columns)} in {sheet.path} are each a label: {', '.join(shown)}{more}. "
+            "Say what they mean in data.reader.classes.words (null: no finding), or that they say nothing "
+            "in data.reader.classes.unknown."
+        )
 
 
 def _warn_of_commas(words: Sequence[str], columns: Sequence[str], sheet: Sheet) -> None:

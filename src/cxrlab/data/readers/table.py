@@ -326,7 +326,8 @@ class Rows:
         if len(missed):
             raise DataError(
                 f"{source} {len(missed)} of {len(images)} images, for instance {list(missed[:3])}, "
-                f"the first in line {missed.index[0]}."
+                f"the first in line {missed.index[0]}. Fill the cell in, take the row out, or set "
+                "data.reader.patient_column=null: each image is then a patient of its own."
             )
         return patients
 
@@ -437,7 +438,8 @@ def _numbered(table: pd.DataFrame) -> pd.DataFrame:
         if column == f"{COVARIATE}age":
             ages, wrong = parse_ages(table[column].astype(str))
             if wrong and ages.notna().any():
-                _log.warning(f"{len(wrong)} ages are taken as unknown, such as {wrong[:_NAMED]}")
+                are = "age is" if len(wrong) == 1 else "ages are"
+                _log.warning(f"{len(wrong)} {are} taken as unknown, such as {wrong[:_NAMED]}")
             if ages.notna().any():
                 table[column] = ages
             continue
