@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxrlab.cli.overrides import advice, parses
+from cxrlab.cli.overrides import advice, bare_words, parses
 from cxrlab.cli.validation import check_value
 from cxrlab.errors import ConfigError, override
 
@@ -70,6 +70,20 @@ def test_values_of_a_mapping_are_quoted_and_its_keys_cannot_be():
     ):
         (sentence,) = advice([argument])
         assert "write it in a YAML file of conf/data" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "meant"),
+    [
+        ("data=auto /data/mine", "prepare", "data.root=/data/mine"),
+        ("outputs/1 /data/new", "predict", "run=outputs/1 input=/data/new"),
+        ("run=outputs/1 /data/new", "predict", "input=/data/new"),
+        ("--config-dir conf outputs/1", "explain", "run=outputs/1"),
+    ],
+)
+def test_a_word_without_a_key_is_answered_with_the_key(arguments, command, meant):
+    assert bare_words(arguments.split(), command) == [f"Every argument is key=value. Did you mean {meant}?"]
+    assert bare_words(["--config-dir", "conf", "data=nih", "~logger", "--help"], command) == []
 
 
 def test_what_is_read_needs_no_advice():

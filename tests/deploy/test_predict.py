@@ -330,6 +330,11 @@ BAD = {
         MissingFileError,
         r"holds neither checkpoints nor config.json",
     ),
+    "a folder too high": (
+        ["run={run}/..", "input={images}"],
+        MissingFileError,
+        r"no run directory and no shared folder\. Run directories below it: .*\. Give a run directory",
+    ),
     "no checkpoint": (
         ["run={images}/0.png", "input={images}"],
         CheckpointError,

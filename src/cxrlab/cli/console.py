@@ -22,7 +22,7 @@ from yaml import MarkedYAMLError
 
 from cxrlab import errors
 from cxrlab.cli.config import user_error
-from cxrlab.cli.overrides import advice, appended
+from cxrlab.cli.overrides import advice, appended, bare_words
 from cxrlab.cli.processes import is_later
 from cxrlab.cli.suggestions import hint
 from cxrlab.errors import OutOfMemoryError, UserError
@@ -105,7 +105,8 @@ def _of_yaml(error: MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "A YAML file"
     reason = error.problem or error.context
-    return f"{where}: cannot be read as YAML{f' ({reason})' if reason else ''}. Put words with ? : # , in quotes."
+    why = f" ({reason})" if reason else ""
+    return f"{where}: cannot be read as YAML{why}. Put words with ? : # , in quotes."
 
 
 def _of_hydra(text: str) -> str:
@@ -123,6 +124,7 @@ def _of_hydra(text: str) -> str:
         lines.append(meant)
     if "override_grammar" in text:
         lines += [f"{sentence}." for sentence in advice(sys.argv[1:])]
+        lines += bare_words(sys.argv[1:], Path(sys.argv[0]).stem)
     return "\n".join(lines)
 
 

@@ -10,6 +10,8 @@ _BRACKETS = {"[": "]", "{": "}", "(": ")"}
 
 # Keywords of other libraries stand below.
 _FREE = ("model.options.",)
+# Keys that a word without one is taken for, in order; of another command it is the run.
+_BARE = {"prepare": ("data.root",), "train": ("data.root",), "predict": ("run", "input")}
 
 
 def advice(arguments: Sequence[str]) -> list[str]:
@@ -25,6 +27,32 @@ def advice(arguments: Sequence[str]) -> list[str]:
         ['data.reader.uncertain has a key that no command line can have: write it in a YAML file ...']
     """
     return [_advice(argument) for argument in arguments if "=" in argument and not parses(argument)]
+
+
+def bare_words(arguments: Sequence[str], command: str) -> list[str]:
+    """Return a question for words of a command line that stand without a key, such as the path of a folder.
+
+    Args:
+        arguments: Of the command line.
+        command: Such as ``prepare``.
+
+    Example:
+        >>> bare_words(["data=auto", "/data/mine"], "prepare")
+        ['Every argument is key=value. Did you mean data.root=/data/mine?']
+        >>> bare_words(["outputs/1", "/data/new"], "predict")
+        ['Every argument is key=value. Did you mean run=outputs/1 input=/data/new?']
+    """
+    words = [
+        word
+        for before, word in zip(["", *arguments], arguments, strict=False)
+        if word and "=" not in word and word[0] not in "-~" and not before.startswith("-")
+    ]
+    if not words:
+        return []
+    keys = _BARE.get(command, ("run",))
+    keys = tuple(key for key in keys if not any(key_of(word) == key for word in arguments if "=" in word))
+    meant = [shell(f"{key}={word}") for key, word in zip(keys, words, strict=False)]
+    return ["Every argument is key=value." + (f" Did you mean {' '.join(meant)}?" if meant else "")]
 
 
 def parses(argument: str) -> bool:

@@ -129,11 +129,21 @@ _OTHER_VIEWS = (
 )
 
 
+def _runs_below(path: Path) -> str:
+    """Return a sentence on the run directories below a folder, the latest first; "" where there are none."""
+    runs = sorted(
+        {found.parent for depth in range(1, 4) for found in path.glob("*/" * depth + "checkpoints")},
+        reverse=True,
+    )
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return f" Run directories below it: {', '.join(map(str, runs[:3]))}{more}." if runs else ""
+
+
 def _of_folder(path: Path, device: str, trust: Sequence[str], views: Sequence[str] | None) -> Member:
     if not (path / "config.json").is_file():
         raise MissingFileError(
             f"run={path} holds neither checkpoints nor config.json: it is no run directory and no shared "
-            f"folder. Give {FORMS}."
+            f"folder.{_runs_below(path)} Give {FORMS}."
         )
     from cxrlab.deploy.shared_folder import read_shared_folder
 

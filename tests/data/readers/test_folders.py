@@ -1,5 +1,6 @@
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,21 @@ def test_a_nested_root_is_suggested(make_tree, classes):
     root = make_tree("inner/train/a/1.png", "inner/train/b/1.png", "__MACOSX/train/a/1.png")
     with pytest.raises(MissingFileError, match=rf"Set data\.root={re.escape(str(root / 'inner'))}\.$"):
         find_images(root, classes)
+
+
+def test_the_root_is_suggested_where_one_of_its_classes_was_given_and_a_sheet_is_named(make_tree):
+    root = make_tree("normal/1.png", "normal/2.png", "sick/1.png")
+    with pytest.raises(MissingFileError, match=rf"Set data\.root={re.escape(str(root))}\.$"):
+        find_images(root / "normal", None)
+    other = make_tree("scans/1.png")
+    for path in (other / "normal", other / "sick"):
+        shutil.rmtree(path)
+    (other / "radiology list.csv").touch()
+    with pytest.raises(
+        MissingFileError,
+        match=r"radiology list\.csv lies beside: cxrlab prepare data=auto data\.root=.* writes a",
+    ):
+        find_images(other, None)
 
 
 @pytest.mark.parametrize("classes", [None, ("a", "b")])

@@ -1,6 +1,7 @@
 """The class folders below a root: which they are, in which parts, and the images in them."""
 
 import logging
+import shlex
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ _PARTS = {
 _BOTH = frozenset(["trainval", "trainvalid", "trainvalidation", "trainandval", "traindev"])
 # Words beside that of a part in the name of its folder.
 _OF_PARTS = frozenset(["set", "data", "dataset", "images", "imgs", "folder", "part", "split"])
+
+_TABLES = (".csv", ".tsv", ".xlsx", ".csv.gz")
 
 _log = logging.getLogger(__name__)
 
@@ -225,6 +228,10 @@ def _wrong_layout(root: Path, wanted: Mapping[str, Sequence[str]] | None) -> str
             "classes. Where labels stand in a table or in the names of files, take data=table."
         )
     near = _near_roots(root, wanted)
+    tables = [path.name for path in sorted(root.iterdir()) if path.name.lower().endswith(_TABLES)]
+    if wanted is None and tables:
+        given = shlex.quote(f"data.root={root}")
+        message += f" {tables[0]} lies beside: cxrlab prepare data=auto {given} writes a description of it."
     if near:
         choice = near[0] if len(near) == 1 else f"one of {', '.join(map(str, near[:3]))}"
         message += f" Set data.root={choice}." if len(near) == 1 else f" Set data.root to {choice}."
@@ -244,7 +251,9 @@ def _near_roots(root: Path, wanted: Mapping[str, Sequence[str]] | None) -> list[
     if below:
         depth = min(len(folder.parts) for folder in below)
         return [folder for folder in below if len(folder.parts) == depth]
-    is_within = any(holds_masks(name) or holds_any_images(name) for name in _folders(root))
+    folders = _folders(root)
+    is_within = any(holds_masks(name) or holds_any_images(name) for name in folders)
+    is_within = is_within or (not folders and holds_image(root))
     above = root.resolve().parent
     if not is_within or not _can_be_root(above) or not any(is_healthy(name) for name in _candidates(above)):
         return []
