@@ -254,6 +254,14 @@ def test_what_is_not_there_is_named(
         explained("limit=1", "checks=false", *overrides)
 
 
+def test_a_label_that_is_not_there_is_named_before_anything_is_predicted(
+    explained: Explained, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("cxrlab.explain._predicted_images", None)
+    with pytest.raises(ConfigError, match=r"labels names 'nodule'.* Did you mean Nodule\?"):
+        explained("labels=[Effusion,nodule]", "checks=false")
+
+
 def test_a_file_that_is_no_image_is_named(explained: Explained, tmp_path: Path):
     wrong = tmp_path / "notes.png"
     wrong.write_text("no image")

@@ -1,10 +1,11 @@
 """``cxrlab explain``: heatmaps of a run by several methods, and what the checks say of them."""
 
+import difflib
 import logging
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from cxrlab.runs.run_data import PredictedImages
 
 log = logging.getLogger(__name__)
+
+_TOP = r"top[1-9]\d*"
 
 LISTS = ("method", "labels", "images", "checks")
 """Keys whose values may be several, with commas between them."""
@@ -138,6 +141,7 @@ def _explain(cfg: DictConfig) -> Path:
     options = {name: cfg[name] for name in ("trust", "check_weights", "cache_dir")}
     run = load_run(cfg.run, device=device, **options)
     check_fit(run.model, _settings(cfg))
+    _check_labels(_texts(cfg, "labels"), run.labels)
     predicted, data = _predicted_images(cfg, run)
     explain_task = _explain_task(cfg, run, predicted, data)
     part = f", part {predicted.table.part}" if predicted.table.part else ""
@@ -249,9 +253,23 @@ def _labels(cfg: DictConfig, run: "Run", predicted: "PredictedImages") -> list[s
     rule = wanted[0] if len(wanted) == 1 and wanted[0] not in labels else ""
     if rule == "all":
         return labels
-    if re.fullmatch(r"top[1-9]\d*", rule):
+    if re.fullmatch(_TOP, rule):
         return best_labels(run.results, labels, int(rule.removeprefix("top")))
     return list(dict.fromkeys(wanted))
+
+
+def _check_labels(wanted: Sequence[str], labels: Sequence[str]) -> None:
+    """Raise ConfigError for a label that the network lacks, before anything is read or predicted."""
+    from cxrlab.errors import ConfigError
+
+    if len(wanted) == 1 and re.fullmatch(rf"all|{_TOP}", wanted[0]):
+        return
+    by_lower = {label.lower(): label for label in labels}
+    for name in wanted:
+        if name not in labels:
+            near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+            hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
+            raise ConfigError(f"labels names {name!r}; the labels at hand are {', '.join(labels)}.{hint}")
 
 
 @hydra.main(version_base="1.3", config_path=str(config.config_dir()), config_name="explain")

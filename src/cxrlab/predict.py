@@ -159,8 +159,8 @@ def _say_model(model: "Model") -> None:
         log.warning("%s", caveat)
     if not model.knows_its_images:
         log.warning(
-            "The checkpoint does not know what images of its training look like: images that are unlike them "
-            "are not told."
+            "The checkpoint has no record of what the images of its training look like: whether an image is "
+            "unlike them is not checked."
         )
 
 

@@ -188,6 +188,13 @@ def test_heatmaps_are_drawn_of_what_is_predicted_positive(finished_run, images, 
     page = (folder / "predictions.html").read_text()
     assert "Grad-CAM of" in page
     assert "no output is a diagnosis" in page
+    label = next(name for name in table if name.startswith("prediction/")).removeprefix("prediction/")
+    numbers = [
+        f"{table.loc[0, f'{kind}/{label}']:.3f}" for kind in ("probability", "threshold", "calibrated")
+    ]
+    decision = {1: "positive", 0: "negative"}[table.loc[0, f"prediction/{label}"]]
+    cells = "".join(f"<td>{cell}</td>" for cell in (*numbers[:2], decision, numbers[2]))
+    assert f"<th>{label}</th>{cells}" in page
 
 
 def test_the_page_escapes_names_and_lists_what_is_not_ok(finished_run, images, predicted):

@@ -172,7 +172,8 @@ def test_the_difference_is_paired_and_agrees_with_scikit_learn(
 @pytest.mark.parametrize(
     ("noise", "name", "says"),
     [
-        (0.0, "margin", "sees no lung (the margin outside the lungs' region)"),
+        (0.0, "margin", "A baseline that sees no lung (the margin outside the lungs' region)"),
+        (0.0, "grey", "A baseline that sees no anatomy (the distribution of grey values alone)"),
         (0.0, "features", "A baseline (simple features of the whole image)"),
         (0.0, "shuffled", None),
         (20.0, "margin", None),
@@ -196,6 +197,8 @@ def test_a_baseline_within_reach_is_a_caveat(
     if says is not None:
         assert says in messages[0]
         assert "reaches an AUROC of 0.9" in messages[0]
+        assert ("without any lung" in messages[0]) == (name == "margin")
+        assert ("without looking at where anything is" in messages[0]) == (name == "grey")
     assert result.to_json()["baselines"]["rows"][0]["name"] == name
 
 

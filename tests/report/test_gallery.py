@@ -23,6 +23,16 @@ def test_the_most_telling_come_first():
     assert left_out == 0
 
 
+def test_the_caption_has_the_threshold_that_the_outcome_is_of():
+    (group,), _ = gallery([panel("Edema", "FN", 0.87), panel("Edema", "TP", 0.95)], 10**6, {"Edema": 0.89})
+    assert group.errors[0].words == "False negative: present, predicted 0.870, below the threshold 0.890."
+    assert group.hits[0].words == "True positive: present, predicted 0.950, at or above the threshold 0.890."
+    (group,), _ = gallery([panel("Edema", "FN", 0.95)], 10**6, {"Edema": 0.89})
+    assert group.errors[0].words == "False negative: present, predicted 0.95."
+    (group,), _ = gallery([panel("Edema", "FN", 0.87)], 10**6, {"Edema": None})
+    assert group.errors[0].words == "False negative: present, predicted 0.87."
+
+
 def test_a_small_budget_leaves_every_finding_some():
     panels = [*PANELS, *(panel("Mass", "TP", probability) for probability in (0.6, 0.7))]
     groups, left_out = gallery(panels, 3 * 4500)

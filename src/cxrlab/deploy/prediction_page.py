@@ -35,11 +35,12 @@ _STATUS = {
     "unreadable": "not readable",
 }
 _HOW = (
-    "A calibrated probability is what the model gives the finding, corrected on validation images, where the "
-    "model has such a calibration, so that it means what it says on images like those. A finding is marked "
-    "where its probability before that reaches its threshold; without a threshold none is. No prediction is "
-    "a diagnosis."
+    "Whether a finding is predicted is decided on the probability before calibration: it is positive where "
+    "that reaches the threshold. The calibrated probability is the one to read as a chance: it is corrected "
+    "on validation images, where the model has such a calibration, and holds for images like those. Without "
+    "a threshold nothing is decided. No prediction is a diagnosis."
 )
+_DECISIONS = {"1": "positive", "0": "negative"}
 _COLD = "Brighter and warmer is what spoke for the finding."
 
 
@@ -96,17 +97,26 @@ def _headline(counts: Mapping[str, int]) -> str:
 
 def _facts(model: Model) -> list[tuple[str, str]]:
     record = model.record
-    trained_on = record.trained_on or {}
+    trained_on = record.trained_on
+    data = (
+        ""
+        if trained_on is None
+        else ", ".join(
+            str(words)
+            for words in (trained_on.get("data") or "name not kept", trained_on.get("note"))
+            if words
+        )
+    )
     facts = [
         ("model", record.title),
         ("weights", record.checkpoint),
-        ("trained on", " ".join(str(trained_on.get(key) or "") for key in ("data", "note")).strip()),
+        ("training data", data),
         ("views", ", ".join(record.views)),
         ("calibration", record.calibration or "none"),
         ("licence", record.licence),
         (
-            "images unlike the training's",
-            "told" if model.knows_its_images else "not told: the checkpoint does not know its images",
+            "check for images unlike the training's",
+            "made" if model.knows_its_images else "not made: the checkpoint has no record of its images",
         ),
     ]
     return [(name, value) for name, value in facts if value]
@@ -127,18 +137,30 @@ def _not_ok(folder: Path) -> list[tuple[str, str, str]]:
 class _Finding(NamedTuple):
     label: str
     probability: float
-    is_positive: bool
+    threshold: float
+    calibrated: float
+    decision: str
+
+    @property
+    def is_positive(self) -> bool:
+        return self.decision == "positive"
 
 
 def _case(model: Model, file: DecodedFile, row: Sequence[str], method: str | None) -> dict[str, object]:
     """Return what the template shows of a file."""
     cells = dict(zip(model.columns, row, strict=True))
     findings = [
-        _Finding(label, float(cells[f"calibrated/{label}"]), cells[f"prediction/{label}"] == "1")
+        _Finding(
+            label,
+            float(cells[f"probability/{label}"]),
+            float(cells[f"threshold/{label}"] or "nan"),
+            float(cells[f"calibrated/{label}"]),
+            _DECISIONS.get(cells[f"prediction/{label}"], "none"),
+        )
         for label in model.labels
         if cells[f"calibrated/{label}"]
     ]
-    findings.sort(key=lambda finding: (not finding.is_positive, -finding.probability))
+    findings.sort(key=lambda finding: (not finding.is_positive, -finding.calibrated))
     return {
         "name": cells["file"],
         "status": "" if cells["status"] == "ok" else _STATUS[cells["status"]],

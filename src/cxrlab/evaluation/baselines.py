@@ -30,12 +30,26 @@ SEES = {
     "features": "simple features of the whole image",
     "shuffled": "the same features, training labels shuffled",
 }
-"""What each baseline is given, in words; the first three see no lung."""
+"""What each baseline is given, in words; the first three see no anatomy."""
 
-SEE_NO_LUNG: tuple[BaselineName, ...] = ("covariates", "grey", "margin")
+SEE_NO_ANATOMY: tuple[BaselineName, ...] = ("covariates", "grey", "margin")
 
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 
+_KINDS = {
+    "covariates": "A baseline that sees no lung",
+    "grey": "A baseline that sees no anatomy",  # the grey values of a whole image are also those of its lungs
+    "margin": "A baseline that sees no lung",
+}
+_NO_LUNG = "The labels can be told without any lung: what the model learnt may be no more than that."
+_ENDINGS = {
+    "covariates": _NO_LUNG,
+    "grey": (
+        "The labels can be told without looking at where anything is: what the model learnt may be no more "
+        "than that."
+    ),
+    "margin": _NO_LUNG,
+}
 _NUM_SHUFFLES = 3
 _NEAR_SHARE = 0.9
 """A baseline with this share of the model's AUROC above 0.5 is within its reach, whatever is shown."""
@@ -139,7 +153,7 @@ class BaselineResult:
     """Evaluated baselines.
 
     Attributes:
-        rows: Those that see no lung first.
+        rows: Those that see no anatomy first.
         left_out: Why others are not there, by name.
         regions_found: Share of the evaluated images in which lungs were found; None where nobody looked.
         seconds: They took, features of images included.
@@ -151,15 +165,15 @@ class BaselineResult:
     seconds: float
 
     @property
-    def best_without_lung(self) -> BaselineRow | None:
-        """The one of those that see no lung with the highest AUROC; None without any."""
-        return _best([row for row in self.rows if row.name in SEE_NO_LUNG])
+    def best_without_anatomy(self) -> BaselineRow | None:
+        """The one of those that see no anatomy with the highest AUROC; None without any."""
+        return _best([row for row in self.rows if row.name in SEE_NO_ANATOMY])
 
     @property
     def within_reach(self) -> list[BaselineRow]:
-        """The best of those within the model's reach that see no lung, and the features where they are."""
+        """The best of those within the model's reach that see no anatomy, and the features where they are."""
         near = [row for row in self.rows if row.within_reach]
-        best = _best([row for row in near if row.name in SEE_NO_LUNG])
+        best = _best([row for row in near if row.name in SEE_NO_ANATOMY])
         return [row for row in near if row is best or row.name == "features"]
 
 
@@ -412,11 +426,10 @@ def baseline_caveat(result: BaselineResult | None) -> list[str]:
     near = [] if result is None else result.within_reach
     if not near:
         return []
-    ending = (
-        "The labels can be told without any lung: what the model learnt may be no more than that."
-        if near[0].name in SEE_NO_LUNG
-        else "How an image looks as a whole nearly tells the labels: what the model learnt may be no more."
+    as_a_whole = (
+        "How an image looks as a whole nearly tells the labels: what the model learnt may be no more."
     )
+    ending = _ENDINGS.get(near[0].name, as_a_whole)
     return [" ".join([*map(compared, near), ending])]
 
 
@@ -429,7 +442,7 @@ def compared(row: BaselineRow) -> str:
         "A baseline that sees no lung (the margin outside the lungs' region) reaches an AUROC of 0.986; the \
 model 0.997: difference 0.011 (0.004 to 0.018)."
     """
-    kind = "A baseline that sees no lung" if row.name in SEE_NO_LUNG else "A baseline"
+    kind = _KINDS.get(row.name, "A baseline")
     value, seen = row.macro, SEES[row.name]
     if row.inputs:
         seen = f"{', '.join(row.inputs)} alone, without the image"

@@ -37,7 +37,7 @@ class EvaluationSettings:
         refer_npv: Least NPV of those that are ruled out; None rules nobody out.
         refer_confidence: With which confidence either is guaranteed.
         decision_thresholds: Probabilities from which on one would act, for the table of net benefit.
-        baselines: Whether to set simple baselines that see no lung beside the model.
+        baselines: Whether to set simple baselines that see less than it beside the model.
         allow_seen: Whether to evaluate on images that the weights which the training started from had
             certainly seen; the page then says so in its first sentence.
         min_threshold_patients: Thresholds chosen on fewer validation patients with a finding, or without it,

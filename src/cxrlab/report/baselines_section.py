@@ -1,4 +1,4 @@
-"""The section on baselines: what simple models reach that see no lung, beside the model."""
+"""The section on baselines: what simple models reach that are given less, beside the model."""
 
 from markupsafe import Markup
 
@@ -37,7 +37,7 @@ def baselines_section(context: PageContext) -> Markup | None:
     result = context.result.baselines
     if result is None or not (result.rows or result.left_out):
         return None
-    best = result.best_without_lung
+    best = result.best_without_anatomy
     features = [row for row in result.rows if row.name == "features"]
     sentences = [compared(row) for row in [*([best] if best else []), *features]]
     return Markup("\n").join(
@@ -75,6 +75,10 @@ def _remarks(result: BaselineResult) -> list[str]:
     """Return on what baselines were fitted, and why others are not there."""
     remarks = []
     if result.rows:
+        remarks.append(
+            "The intervals of this section are of the bootstrap, paired with those of the differences; the "
+            "model's interval to quote is that of Results by label."
+        )
         fitted = result.rows[0].fitted
         patients = "" if fitted.patients is None else f" of {counted(fitted.patients, 'patient')}"
         drawn = f", drawn by patient from {fitted.available:,}" if fitted.available > fitted.images else ""

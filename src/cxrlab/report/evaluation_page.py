@@ -155,7 +155,8 @@ def _heatmaps(context: PageContext) -> Markup | None:
     if not panels:
         return None
     how = _how_to_read("heatmaps")
-    findings, num_left_out = gallery(panels, context.room - len(how.encode()))
+    thresholds = {label: threshold.value for label, threshold in context.result.thresholds.items()}
+    findings, num_left_out = gallery(panels, context.room - len(how.encode()), thresholds)
     shown = (part("gallery", finding.finding, finding.errors, finding.hits) for finding in findings)
     return _joined(how, _sentence(text.left_out(num_left_out)), *shown)
 

@@ -26,7 +26,8 @@ _SHORT = {"sensitivity": "sensitivity {}", "specificity": "specificity {}", "npv
 
 HOW_TO_READ = (
     "Each rule chose a threshold on validation images; the numbers are of the images evaluated here, so that "
-    "a sensitivity of 0.9 aimed at may come out lower or higher. Rates are of 1,000 {unit} of this mix."
+    "a sensitivity of 0.9 aimed at may come out lower or higher. Rates are of 1,000 {unit} of this mix. The "
+    "intervals are of the bootstrap; at the model's own threshold, quote those of Results by label."
 )
 
 GUARANTEE = (

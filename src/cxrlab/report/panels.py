@@ -215,7 +215,9 @@ class Group(NamedTuple):
     hits: list[Shown]
 
 
-def gallery(panels: Sequence[Panel], budget: int) -> tuple[list[Group], int]:
+def gallery(
+    panels: Sequence[Panel], budget: int, thresholds: Mapping[str, float | None] | None = None
+) -> tuple[list[Group], int]:
     """Choose pictures, and return them by finding with how many were left out for want of room.
 
     Each finding's most confident errors (false alarms and misses in turn) and its surest hits are taken one
@@ -224,7 +226,9 @@ def gallery(panels: Sequence[Panel], budget: int) -> tuple[list[Group], int]:
     Args:
         panels: All there are.
         budget: Bytes for them in the page.
+        thresholds: By finding, for the captions, which say nothing of those that are missing; None for none.
     """
+    thresholds = thresholds or {}
     findings = dict.fromkeys(panel.finding for panel in panels)
     chosen = {finding: _ranked(panels, finding) for finding in findings}
     shown: set[int] = set()
@@ -233,16 +237,16 @@ def gallery(panels: Sequence[Panel], budget: int) -> tuple[list[Group], int]:
             budget -= cost
             shown.add(id(panel))
     groups = [
-        _group(finding, [panel for panel in ranked if id(panel) in shown])
+        _group(finding, [panel for panel in ranked if id(panel) in shown], thresholds.get(finding))
         for finding, ranked in chosen.items()
     ]
     num_chosen = sum(map(len, chosen.values()))
     return [group for group in groups if group.errors or group.hits], num_chosen - len(shown)
 
 
-def _group(finding: str, panels: Sequence[Panel]) -> Group:
-    errors = [_shown(panel) for panel in panels if panel.outcome != "TP"]
-    return Group(finding, errors, [_shown(panel) for panel in panels if panel.outcome == "TP"])
+def _group(finding: str, panels: Sequence[Panel], threshold: float | None) -> Group:
+    errors = [_shown(panel, threshold) for panel in panels if panel.outcome != "TP"]
+    return Group(finding, errors, [_shown(panel, threshold) for panel in panels if panel.outcome == "TP"])
 
 
 def _ranked(panels: Sequence[Panel], finding: str) -> list[Panel]:
@@ -260,14 +264,22 @@ def _in_turn(first: Sequence[Panel], second: Sequence[Panel]) -> list[Panel]:
     return [panel for pair in zip_longest(first, second) for panel in pair if panel is not None]
 
 
-def _shown(panel: Panel) -> Shown:
+def _shown(panel: Panel, threshold: float | None) -> Shown:
     outcome = {"FP": "False positive", "FN": "False negative", "TP": "True positive"}[panel.outcome]
     truth = "present" if panel.target == 1 else "absent"
     return Shown(
         source=embedded(panel.jpeg),
-        words=f"{outcome}: {truth}, predicted {number(panel.probability, 2)}.",
+        words=f"{outcome}: {truth}, predicted {_beside(panel, threshold)}.",
         image=panel.image,
     )
+
+
+def _beside(panel: Panel, threshold: float | None) -> str:
+    """Return the probability, and on which side of the threshold it is where that agrees with the outcome."""
+    if threshold is None or (panel.probability >= threshold) != (panel.outcome in ("TP", "FP")):
+        return number(panel.probability, 2)
+    side = "below" if panel.probability < threshold else "at or above"
+    return f"{number(panel.probability)}, {side} the threshold {number(threshold)}"
 
 
 def embedded(jpeg: bytes) -> str:

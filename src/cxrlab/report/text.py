@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxrlab.data.audit import Finding, summary
+from cxrlab.data.audit import Finding, whole
 from cxrlab.data.public import RADIOGRAPHS
 from cxrlab.evaluation.cohort import Cohort
 from cxrlab.evaluation.results import ComparisonResult, EvaluatedData, EvaluationResult, Gap, IntervalMethod
@@ -73,7 +73,9 @@ HOW_TO_READ = {
         "Left of each pair the radiograph, right the same with the parts that raised the score (by the "
         "methods of attention: that were looked at) in warm colours. A heatmap shows what the network's "
         "score depended on. It does not outline a lesion, does not say that the reason is a medical one, and "
-        "looks convincing where the network is wrong."
+        "looks convincing where the network is wrong. It is coarse: most convolutional networks have one "
+        "cell for 32 by 32 pixels, so that 2 by 2 cells of an image of 64 pixels, or 7 by 7 of one of 224, "
+        "are stretched over the whole picture."
     ),
     "leaderboard": (
         "AUROC: how often an image with the finding is ranked above one without it; 0.5 is guessing. The "
@@ -377,8 +379,8 @@ def configuration(model_info: ModelInfo) -> str:
 
 
 def audit(findings: Sequence[Finding]) -> str:
-    """Return what the audit of the data found, in one to four lines."""
-    return summary(findings)
+    """Return what the audit of the data found: how much, then all of it, one a line."""
+    return whole(findings)
 
 
 def intervals(data: EvaluatedData, method: IntervalMethod) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxrlab.data.audit import AuditReport, audit, summary, tables, terminal_table
+from cxrlab.data.audit import AuditReport, audit, summary, tables, terminal_table, whole
 from cxrlab.errors import DataError
 
 
@@ -141,7 +141,18 @@ def test_the_summary_counts_and_tells_the_three_worst(case):
     lines = summary(case.report().findings).splitlines()
     assert lines[0] == "Audit: 1 fault, 2 warnings, 1 note; see audit.json."
     assert "more than one part" in lines[1]
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert lines[4] == "  ... and 1 more: audit.json"
+
+
+def test_the_page_has_every_finding(case):
+    case.table.loc[239, "patient"] = "P000"
+    case.extra = ["x.png"]
+    findings = case.report().findings
+    lines = whole(findings).splitlines()
+    assert lines[0] == summary(findings).splitlines()[0]
+    assert [line.split(maxsplit=1)[1] for line in lines[1:]] == [finding.message for finding in findings]
+    assert "note" in {finding.severity for finding in findings}
 
 
 def test_notes_alone_are_no_alarm(case):

@@ -5,6 +5,6 @@ Leakage, duplicates, contradictions, unreadable and odd images, and how far the 
 
 from cxrlab.data.audit.finding import Finding
 from cxrlab.data.audit.run_audit import AuditReport, audit
-from cxrlab.data.audit.terminal import summary, terminal_table
+from cxrlab.data.audit.terminal import summary, terminal_table, whole
 
-__all__ = ["AuditReport", "Finding", "audit", "summary", "terminal_table"]
+__all__ = ["AuditReport", "Finding", "audit", "summary", "terminal_table", "whole"]

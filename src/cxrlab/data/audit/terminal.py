@@ -12,7 +12,7 @@ _MARKS = {"fault": "FAULT  ", "warning": "warning", "note": "note   "}
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Return one to four lines: how many faults, warnings and notes, and the three worst of them.
+    """Return one to five lines: how many faults, warnings and notes, the three worst, and how many more.
 
     Args:
         findings: Faults first.
@@ -28,8 +28,28 @@ def summary(findings: Sequence[Finding]) -> str:
         return f"Audit: no fault, no warning.{notes}"
     counts = [counted(number, name) for name, number in numbers.items() if number]
     worst = [finding for finding in findings if finding.severity != "note"][:_NUM_SHOWN]
-    lines = [f"  {_MARKS[finding.severity]} {finding.message}" for finding in worst]
+    lines = [_line(finding) for finding in worst]
+    if len(findings) > len(worst):
+        lines.append(f"  ... and {len(findings) - len(worst)} more: audit.json")
     return "\n".join([f"Audit: {', '.join(counts)}; see audit.json.", *lines])
+
+
+def whole(findings: Sequence[Finding]) -> str:
+    """Return how many faults, warnings and notes, and all of them, one a line.
+
+    Args:
+        findings: Faults first.
+
+    Example:
+        >>> print(whole([Finding("empty", "note", "2 images are even.", 2)]))
+        Audit: no fault, no warning. 1 note in audit.json.
+          note    2 images are even.
+    """
+    return "\n".join([summary(findings).splitlines()[0], *map(_line, findings)])
+
+
+def _line(finding: Finding) -> str:
+    return f"  {_MARKS[finding.severity]} {finding.message}"
 
 
 def terminal_table(report: AuditReport) -> str:
