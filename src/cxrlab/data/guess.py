@@ -493,15 +493,15 @@ def _word_lines(cells: Mapping[str, int], rows: int) -> list[str]:
     alike = look_alikes([name for word, name in named.items() if not is_none_word(word)])
     lines = [
         f"    # The words of the first {rows} rows, with counts. Case does not count. To say what they mean,",
-        "    # change this and take away the first # of each line:",
-        "    # words:",
+        "    # change these lines and take away the # that each begins with:",
+        "    #words:",
     ]
     for word, name in named.items():
         meaning, note = ("null" if is_none_word(word) else _quoted(name)), ""
         if name in alike:
             meant = alike[name]
             note = f"; like {_quoted(meant)}?" if meant is not None else "; no finding (null)?"
-        lines.append(f"    #   {_quoted(name)}: {meaning}  # {counts[word]}{note}")
+        lines.append(f"    #  {_quoted(name)}: {meaning}  # {counts[word]}{note}")
     if blank:
         lines.append(
             f"    # (empty): {blank}, unknown; if an empty cell means no finding: data.reader.blank=negative"
