@@ -107,6 +107,7 @@ def test_python_m_completes_without_the_working_folder_too(tmp_path: Path):
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # by another test
 def test_to_complete_changes_nothing_of_the_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(Path.cwd())
     before = sys.argv, list(sys.argv), list(sys.path)
