@@ -338,6 +338,7 @@ def test_a_sweep_that_does_not_wait_is_found_again_and_ctrl_c_cancels_it(
     words = [
         *tiny_command,
         "trainer.max_epochs=500",
+        "callbacks.early_stopping=null",
         "hydra.launcher.workers=1",
         "hydra.sweep.dir=sweep",
         "seed=1,2",
