@@ -68,6 +68,7 @@ def command(*words: str, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "cxrlab.train", "-m", "hydra/launcher=slurm", "hydra.launcher.poll_s=0.5", *words],
         cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
     )  # fmt: skip
 
 
