@@ -45,7 +45,7 @@ def test_patients_keep_their_zeros(tmp_path, name):
 
 def test_a_patient_written_in_two_ways_is_one(tmp_path, caplog):
     assert table(tmp_path, "image,patient", "a,7", "b,7.0", "c,7", "d,P1").patients() == ["7", "7", "7", "P1"]
-    assert "1 patients of" in caplog.text
+    assert "1 patient of" in caplog.text
     assert "'7' and '7.0'" in caplog.text
 
 
